@@ -1,0 +1,103 @@
+"""How a trainer speaks outward: one `Reporter`, whose methods are no-ops by default."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from grpo.checkpoint import TrainingState
+    from grpo.evaluation import Evaluation
+
+__all__ = ["EpisodeStats", "NullReporter", "Reporter", "RolloutStats", "UpdateStats"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeStats:
+    """One finished episode."""
+
+    timestep: int
+    """Environment timesteps of the run when it ended."""
+
+    episode_return: float
+    """Undiscounted sum of the environment's own rewards."""
+
+    length: int
+    """Steps of the episode, those before a branch included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutStats:
+    """What one iteration collected."""
+
+    timesteps: npt.NDArray[np.int64]
+    """Shape (T,): timesteps of the run after each time index."""
+
+    rewards: npt.NDArray[np.float64]
+    """Shape (T,): reward trained on, mean over the members alive at the time index."""
+
+    episodes: tuple[EpisodeStats, ...]
+    """Episodes that ended in this iteration, in order."""
+
+    degenerate_fraction: float
+    """Share of comparisons that were equal and gave no signal, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateStats:
+    """What one iteration's updates did; means over its minibatches."""
+
+    timesteps: int
+    """Environment timesteps of the run so far."""
+
+    iteration: int
+    """Iterations done, this one included."""
+
+    n_updates: int
+    """Minibatch updates done in the run so far."""
+
+    policy_loss: float
+    """Clipped surrogate loss."""
+
+    value_loss: float
+    """Mean squared error of the value head."""
+
+    entropy: float
+    """Entropy of the policy, nats."""
+
+    approx_kl: float
+    """k3 estimate of KL(old ‖ new), nats."""
+
+    clip_fraction: float
+    """Share of transitions whose ratio was outside the clip range, 0 to 1."""
+
+    grad_norm: float
+    """Norm of the policy's gradient before clipping."""
+
+    explained_variance: float
+    """1 − Var(R − V) / Var(R), before the update."""
+
+
+class Reporter:
+    """Receives what a trainer has to say. Override what is of interest.
+
+    All methods are called from the thread that trains, between two updates; what they raise
+    ends the training.
+    """
+
+    def on_rollout(self, stats: RolloutStats) -> None:
+        """Called after each iteration's rollouts."""
+
+    def on_update(self, stats: UpdateStats) -> None:
+        """Called after each iteration's updates."""
+
+    def on_evaluation(self, timesteps: int, evaluation: "Evaluation") -> None:
+        """Called after each evaluation; `timesteps` of the run so far."""
+
+    def on_checkpoint(self, state: "TrainingState") -> None:
+        """Called when a checkpoint is due; `state` is a copy that later steps do not change."""
+
+
+class NullReporter(Reporter):
+    """Says nothing."""

@@ -1,0 +1,109 @@
+"""Every error that the platform raises on purpose; `api/errors.py` gives each its HTTP status.
+
+PlatformError
+├── NotFoundError
+│   ├── UnknownJobError
+│   └── UnknownModelError          no such name, version or alias
+├── ConflictError                  the request does not fit the present state
+├── InvalidRequestError            a value that is malformed, with the field at fault
+│   ├── InvalidPageTokenError
+│   └── InvalidObservationError    wrong length, NaN or infinity; names the expected shape
+├── QueueFullError                 try again after `retry_after_seconds`
+├── UnsafeModelError               a version whose files are not what was released or registered
+└── StoreError                     the MLflow store refused or cannot be reached
+    └── StoreUnavailableError
+"""
+
+__all__ = [
+    "ConflictError",
+    "InvalidObservationError",
+    "InvalidPageTokenError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "PlatformError",
+    "QueueFullError",
+    "StoreError",
+    "StoreUnavailableError",
+    "UnknownJobError",
+    "UnknownModelError",
+    "UnsafeModelError",
+]
+
+
+class PlatformError(Exception):
+    """Base of the platform's errors; the message is a sentence for the user."""
+
+
+class NotFoundError(PlatformError):
+    """Something named by the caller does not exist."""
+
+
+class UnknownJobError(NotFoundError):
+    """No job of ours has this id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"No training job {job_id[:64]!r}. GET /training/jobs lists them.")
+
+
+class UnknownModelError(NotFoundError):
+    """No model of ours has this name, version or alias."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No model {name[:200]!r}. GET /models lists them.")
+
+
+class ConflictError(PlatformError):
+    """The request is well formed but does not fit the present state."""
+
+
+class InvalidRequestError(PlatformError):
+    """A malformed value.
+
+    Attributes:
+        field: the request field at fault, or None.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidPageTokenError(InvalidRequestError):
+    """A page token that no list of ours gave out."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This page_token is not one that this list returned; leave it out to start at the "
+            "first page.",
+            field="page_token",
+        )
+
+
+class InvalidObservationError(InvalidRequestError):
+    """An observation of the wrong shape, or with NaN or infinity in it."""
+
+
+class QueueFullError(PlatformError):
+    """The queue holds as many jobs as it may.
+
+    Attributes:
+        retry_after_seconds: when trying again makes sense.
+    """
+
+    def __init__(self, limit: int, retry_after_seconds: int = 30) -> None:
+        super().__init__(
+            f"The queue is full ({limit} jobs wait). Try again later, or stop queued jobs."
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnsafeModelError(PlatformError):
+    """A model version that is not loaded, since its files are not ours or were changed."""
+
+
+class StoreError(PlatformError):
+    """The MLflow store refused what was asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """The MLflow store cannot be reached now; nothing was lost, try again."""

@@ -1,0 +1,85 @@
+"""Settings of the server, read from the environment once, in the entry point."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_MIN_TOKEN_BYTES = 32
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside; every variable has the prefix `GRPO_`.
+
+    Raises:
+        pydantic.ValidationError: a value out of range, or a non-loopback host without a token.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GRPO_", frozen=True, env_ignore_empty=True)
+
+    host: str = "127.0.0.1"
+    """Address the API listens on; another than loopback needs `api_token`."""
+
+    port: int = Field(8000, ge=0, le=65535)
+    """Port of the API; 0 takes a free one."""
+
+    api_token: str | None = Field(None, repr=False)
+    """Token that every call must carry, at least 32 bytes; none means loopback only."""
+
+    max_concurrent_jobs: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    """Jobs that run at once."""
+
+    max_queued_jobs: int = Field(1000, ge=0)
+    """Jobs that may wait; one more is refused with 429."""
+
+    model_cache_size: int = Field(32, ge=1)
+    """Loaded models kept in memory."""
+
+    mlflow_ui_port: int = Field(5000, ge=0, le=65535)
+    """Port of the MLflow UI, moved up when busy; 0 turns the UI off."""
+
+    job_backend: Literal["local"] = "local"
+    """Where jobs run."""
+
+    artifact_root: str | None = None
+    """Where PostgreSQL stores keep artifacts; ignored elsewhere."""
+
+    max_timesteps: int = Field(1_000_000_000, ge=1, le=1_000_000_000)
+    """Largest `total_timesteps` of one job."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Further values of the Host header that are accepted, separated by commas."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call the API, separated by commas."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("allowed_hosts", "cors_origins"):
+            text = values.get(name)
+            if isinstance(text, str):
+                values[name] = tuple(part.strip() for part in text.split(",") if part.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _token_guards_the_network(self) -> Self:
+        if self.api_token is not None and len(self.api_token.encode()) < _MIN_TOKEN_BYTES:
+            raise ValueError(f"GRPO_API_TOKEN must have at least {_MIN_TOKEN_BYTES} bytes.")
+        if self.host not in _LOOPBACK and self.api_token is None:
+            raise ValueError(
+                f"GRPO_HOST={self.host} is reachable from other machines: set GRPO_API_TOKEN "
+                f"(at least {_MIN_TOKEN_BYTES} bytes) too, or listen on 127.0.0.1."
+            )
+        return self
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow store: `MLFLOW_TRACKING_URI`, or mlflow.db in the working directory."""
+        configured = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+        return configured or f"sqlite:///{Path.cwd() / 'mlflow.db'}"

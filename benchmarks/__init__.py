@@ -1,0 +1,1 @@
+"""One script a claim; each prints what it measured, side by side with a public peer."""

@@ -1,0 +1,300 @@
+"""The policy: an MLP over normalised observations, with a value head of its own trunk.
+
+All weights lie in one flat numpy vector (`grpo.network.Layout`). The torch module's parameters
+are views of it, so numpy and torch work on the same memory: what one updates, the other sees.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from grpo import network
+from grpo.heads import CategoricalHead, make_head
+from grpo.network import FloatArray, Layout, Parameters, Workspace
+from grpo.spaces import ActionSpec, BoxActions, DiscreteActions, action_spec_from_dict
+
+__all__ = ["Policy", "PolicySpec", "Prediction"]
+
+_VARIANCE_FLOOR = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicySpec:
+    """What has to be known to build a policy, apart from its weights."""
+
+    observation_shape: tuple[int, ...]
+    """Shape of one observation; flattened in C order before the first layer."""
+
+    action: ActionSpec
+    """Action space."""
+
+    net_arch: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of each trunk."""
+
+    normalize_observations: bool = True
+    """Whether observations are standardised by their running moments."""
+
+    @property
+    def observation_size(self) -> int:
+        """Number of components of one observation."""
+        return math.prod(self.observation_shape)
+
+    def layout(self) -> Layout:
+        """Where each weight lies in the flat vector."""
+        head = make_head(self.action)
+        return Layout(self.observation_size, self.net_arch, head.outputs, head.log_std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for `from_dict`."""
+        return {
+            "observation_shape": list(self.observation_shape),
+            "action": self.action.to_dict(),
+            "net_arch": list(self.net_arch),
+            "normalize_observations": self.normalize_observations,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PolicySpec":
+        """Inverse of `to_dict`."""
+        return cls(
+            observation_shape=tuple(int(n) for n in values["observation_shape"]),
+            action=action_spec_from_dict(values["action"]),
+            net_arch=tuple(int(n) for n in values["net_arch"]),
+            normalize_observations=bool(values["normalize_observations"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What a policy says about N observations."""
+
+    actions: npt.NDArray[Any]
+    """Actions in the environment's own terms: shape (N,) int64, or (N, *action shape) float."""
+
+    action_probs: FloatArray | None
+    """Shape (N, n): probability of each action; None for Box actions."""
+
+    mean: FloatArray | None
+    """Shape (N, *action shape): the Gaussian's mean, before clipping; None if discrete."""
+
+    std: FloatArray | None
+    """Shape (N, *action shape): its standard deviation; None if discrete."""
+
+    values: FloatArray
+    """Shape (N,): estimated return, in the units of the reward trained on."""
+
+
+class Policy(nn.Module):
+    """Categorical or Gaussian policy and value head.
+
+    `state_dict` has `policy_net.<i>.weight` and `.bias` per layer, the last one the head (logits
+    or means), `value_net.<i>.…` alike, `log_std` for Box actions, and the buffers
+    `observation_mean`, `observation_var`, `observation_count`, `value_mean`, `value_std`, in
+    float64. With x the flattened observation:
+
+        z = (x − observation_mean) / sqrt(observation_var + 1e-8)
+        outputs = policy_net(z), value = value_mean + value_std · value_net(z)
+
+    with tanh between the layers. A Box action is `centre + half_range · a` clipped to the
+    bounds, where a ~ N(outputs, exp(log_std)²); centre and half range are 0 and 1 for a
+    component without two finite bounds.
+
+    Args:
+        spec: shapes of everything.
+        seed: of the initial weights.
+        dtype: of the weights: float32, or float64 for tests of the mathematics.
+    """
+
+    observation_mean: torch.Tensor
+    observation_var: torch.Tensor
+    observation_count: torch.Tensor
+    value_mean: torch.Tensor
+    value_std: torch.Tensor
+
+    def __init__(self, spec: PolicySpec, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> None:
+        super().__init__()
+        self.spec = spec
+        self.head = make_head(spec.action)
+        self.parameters_flat = Parameters(spec.layout(), np.zeros(spec.layout().size, dtype))
+        network.initialize(self.parameters_flat, np.random.default_rng(seed))
+        self._register_views(self.parameters_flat)
+        size = spec.observation_size
+        for name, initial in (
+            ("observation_mean", torch.zeros(size, dtype=torch.float64)),
+            ("observation_var", torch.ones(size, dtype=torch.float64)),
+            ("observation_count", torch.zeros((), dtype=torch.float64)),
+            ("value_mean", torch.zeros((), dtype=torch.float64)),
+            ("value_std", torch.ones((), dtype=torch.float64)),
+        ):
+            self.register_buffer(name, initial)
+        self.register_state_dict_post_hook(_own_contiguous_copies)  # type: ignore[no-untyped-call]
+        self._centre, self._half_range = _action_scale(spec.action)
+
+    def _register_views(self, views: Parameters) -> None:
+        self.policy_net = nn.ModuleList(_linear(layer[0]) for layer in views.hidden)
+        self.policy_net.append(_linear(views.policy_head))
+        self.value_net = nn.ModuleList(_linear(layer[1]) for layer in views.hidden)
+        self.value_net.append(_linear(views.value_head))
+        if self.head.log_std:
+            self.log_std = nn.Parameter(torch.from_numpy(views.log_std))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy by value: a plain deep copy would tear the views from the flat vector."""
+        return _rebuild, (self.spec, self.parameters_flat.flat.dtype.str, self.state_dict())
+
+    @property
+    def flat(self) -> FloatArray:
+        """All weights, shape (layout.size,); writing to it changes the policy."""
+        return self.parameters_flat.flat
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.parameters()).dtype
+
+    # --- torch: the reference, and what is exported ---------------------------------------
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Head outputs (logits, or means in units of the policy), and values.
+
+        Args:
+            observations: shape (N, *observation shape).
+
+        Returns:
+            Shape (N, outputs), and shape (N,).
+        """
+        flat = observations.flatten(1).to(torch.float64)
+        std = torch.sqrt(self.observation_var + _VARIANCE_FLOOR)
+        normalized = (flat - self.observation_mean) / std
+        outputs, scaled = self.evaluate_normalized(normalized.to(self.dtype))
+        return outputs, (self.value_mean + self.value_std * scaled).to(self.dtype)
+
+    def evaluate_normalized(self, normalized: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two networks on observations, shape (N, size), that are normalised already."""
+        return _run(self.policy_net, normalized), _run(self.value_net, normalized).squeeze(-1)
+
+    # --- numpy: what acts ----------------------------------------------------------------
+
+    def normalize(self, observations: npt.NDArray[Any], out: FloatArray) -> None:
+        """Write observations, shape (N, *shape), normalised, to `out`, shape (size, N)."""
+        columns = observations.reshape(len(observations), -1).T
+        scale = 1.0 / np.sqrt(self.observation_var.numpy() + _VARIANCE_FLOOR)
+        np.multiply(
+            columns - self.observation_mean.numpy()[:, None], scale[:, None], out=out,
+            casting="same_kind",
+        )  # fmt: skip
+
+    def run(self, observations: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+        """As `forward`, in numpy and feature-major: shape (outputs, N), and shape (N,)."""
+        views = self.parameters_flat
+        work = Workspace(views.layout, len(observations), views.flat.dtype, slice(0, 2))
+        self.normalize(observations, work.inputs[:-1])
+        network.forward(views, work.inputs, work)
+        outputs = views.policy_head @ work.features(0, work.inputs)
+        scaled = (views.value_head @ work.features(1, work.inputs))[0]
+        return outputs, self.value_mean.numpy() + self.value_std.numpy() * scaled
+
+    def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Most probable actions for observations, shape (N, *shape), without the value head."""
+        views = self.parameters_flat
+        work = Workspace(views.layout, len(observations), views.flat.dtype, slice(0, 1))
+        self.normalize(observations, work.inputs[:-1])
+        network.forward(views, work.inputs, work)
+        return self.to_environment(
+            self.head.mode(views.policy_head @ work.features(0, work.inputs))
+        )
+
+    def predict(
+        self,
+        observations: npt.NDArray[Any],
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Prediction:
+        """Choose an action for each observation.
+
+        Args:
+            observations: shape (N, *observation shape).
+            deterministic: take the most probable action, else sample.
+            rng: source of the samples; a fresh, unseeded one if None.
+        """
+        outputs, values = self.run(observations)
+        if deterministic:
+            actions: npt.NDArray[Any] = self.head.mode(outputs)
+        else:
+            rng = np.random.default_rng() if rng is None else rng
+            actions = self.head.sample(outputs, self.parameters_flat.log_std, rng)
+        probabilities, mean, std = None, None, None
+        if isinstance(self.head, CategoricalHead):
+            probabilities = np.ascontiguousarray(self.head.probabilities(outputs).T)
+        else:
+            shape = (-1, *self._action_shape)
+            mean = (self._centre + self._half_range * outputs.T).reshape(shape)
+            sigma = self._half_range * np.exp(self.parameters_flat.log_std)
+            std = np.broadcast_to(sigma, (len(outputs.T), sigma.size)).reshape(shape).copy()
+        return Prediction(
+            actions=self.to_environment(actions),
+            action_probs=probabilities,
+            mean=mean,
+            std=std,
+            values=values,
+        )
+
+    def to_environment(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Actions of the policy (indices, or unbounded floats) as the environment takes them."""
+        action = self.spec.action
+        if isinstance(action, DiscreteActions):
+            return actions + action.start if action.start else actions
+        scaled = np.clip(self._centre + self._half_range * actions, action.low, action.high)
+        bounded: npt.NDArray[np.float64] = scaled.reshape(-1, *action.shape)
+        return bounded
+
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        return self.spec.action.shape if isinstance(self.spec.action, BoxActions) else ()
+
+
+def _linear(affine: FloatArray) -> nn.Linear:
+    """A layer whose weight and bias are views of [weight | bias], shape (n_out, n_in + 1)."""
+    layer = nn.Linear(affine.shape[1] - 1, affine.shape[0], device="meta")
+    layer.weight = nn.Parameter(torch.from_numpy(affine[:, :-1]))
+    layer.bias = nn.Parameter(torch.from_numpy(affine[:, -1]))
+    return layer
+
+
+def _run(layers: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
+    for layer in layers[:-1]:
+        x = torch.tanh(layer(x))
+    outputs: torch.Tensor = layers[-1](x)
+    return outputs
+
+
+def _own_contiguous_copies(
+    module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]
+) -> None:
+    """Copies, since file formats refuse tensors that share one buffer."""
+    if any(isinstance(value, nn.Parameter) for value in state.values()):
+        return  # keep_vars=True asks for the parameters themselves
+    for name, value in state.items():
+        state[name] = value.clone(memory_format=torch.contiguous_format)
+
+
+def _rebuild(spec: PolicySpec, dtype: str, state: dict[str, torch.Tensor]) -> Policy:
+    policy = Policy(spec, dtype=dtype)
+    policy.load_state_dict(state)
+    return policy
+
+
+def _action_scale(action: ActionSpec) -> tuple[FloatArray, FloatArray]:
+    """Centre and half range per component, flattened; 0 and 1 where a bound is infinite."""
+    if isinstance(action, DiscreteActions):
+        return np.zeros(0), np.ones(0)
+    low, high = np.array(action.low, np.float64), np.array(action.high, np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+    return (low + high) / 2.0, (high - low) / 2.0

@@ -1,9 +1,8 @@
-"""The two-trunk multilayer perceptron in numpy: its flat parameter vector, forward, backward.
+"""A multilayer perceptron in numpy: its flat parameter vector, forward, backward.
 
-Policy and value head have a trunk each, of the same widths, so both run as one batched matrix
-product per layer. Everything is feature-major: an array of shape (features, B) holds one sample
-a column. Each array of activations ends in a row of ones, and each matrix of weights in a
-column of biases, so that one product applies, and one differentiates, both.
+Everything is feature-major: an array of shape (features, B) holds one sample a column. Each array
+of activations ends in a row of ones, and each matrix of weights in a column of biases, so that
+one product applies, and one differentiates, both.
 
 This file knows neither actions nor losses.
 """
@@ -15,52 +14,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FloatArray", "Layout", "Parameters", "Workspace", "backward", "forward"]
+__all__ = ["FloatArray", "Layout", "Parameters", "Workspace", "backward", "forward", "initialize"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each weight lies in the flat vector.
+    """Where each weight of a network lies in its flat vector: layer by layer, then log σ."""
 
-    The order is: policy head, log σ, policy trunk, value trunk, value head. So the policy is one
-    slice, and the two trunks lie side by side and can be seen as one stack.
-    """
+    widths: tuple[int, ...]
+    """Features of the input, of each hidden layer, and of the output."""
 
-    inputs: int
-    """Features of an observation."""
-
-    hidden: tuple[int, ...]
-    """Widths of the hidden layers of each trunk."""
-
-    outputs: int
-    """Outputs of the policy head: logits, or means."""
-
-    log_std: int
-    """Free log standard deviations: 0 for discrete actions."""
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Widths from the input to the last hidden layer."""
-        return (self.inputs, *self.hidden)
-
-    @property
-    def trunk_size(self) -> int:
-        """Parameters of one trunk."""
-        return sum(
-            n_out * (n_in + 1) for n_in, n_out in zip(self.widths, self.hidden, strict=False)
-        )
-
-    @property
-    def policy_size(self) -> int:
-        """Parameters of the policy: the first part of the vector."""
-        return self.outputs * (self.widths[-1] + 1) + self.log_std + self.trunk_size
+    log_std: int = 0
+    """Free parameters beside the layers: the log standard deviations of a Gaussian."""
 
     @property
     def size(self) -> int:
-        """Parameters in all."""
-        return self.policy_size + self.trunk_size + self.widths[-1] + 1
+        """Number of parameters."""
+        pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
+        return sum(n_out * (n_in + 1) for n_in, n_out in pairs) + self.log_std
 
 
 class Parameters:
@@ -68,121 +41,95 @@ class Parameters:
 
     Attributes:
         flat: shape (size,), the vector itself.
-        policy: shape (policy_size,), all that belongs to the policy.
-        value: shape (size − policy_size,), all that belongs to the value head.
-        hidden: per layer, shape (2, n_out, n_in + 1): the policy's weights, then the value's.
-        policy_head: shape (outputs, n + 1).
-        value_head: shape (1, n + 1).
-        log_std: shape (log_std,).
+        layers: per layer, shape (n_out, n_in + 1): weights, and biases as the last column.
+        log_std: shape (layout.log_std,).
     """
 
-    __slots__ = (
-        "flat",
-        "hidden",
-        "layout",
-        "log_std",
-        "policy",
-        "policy_head",
-        "value",
-        "value_head",
-    )
+    __slots__ = ("flat", "layers", "layout", "log_std")
 
     def __init__(self, layout: Layout, flat: FloatArray) -> None:
         if flat.shape != (layout.size,):
             raise ValueError(f"Expected {layout.size} parameters, got shape {flat.shape}.")
-        width = layout.widths[-1] + 1
-        head = layout.outputs * width
-        start = layout.policy_size - layout.trunk_size
-        stop = layout.policy_size + layout.trunk_size
         self.layout = layout
         self.flat = flat
-        self.policy = flat[: layout.policy_size]
-        self.value = flat[layout.policy_size :]
-        self.policy_head = flat[:head].reshape(layout.outputs, width)
-        self.log_std = flat[head:start]
-        self.value_head = flat[stop:].reshape(1, width)
-        self.hidden = _stacked_layers(layout, flat[start:stop].reshape(2, layout.trunk_size))
-
-
-def _stacked_layers(layout: Layout, trunks: FloatArray) -> tuple[FloatArray, ...]:
-    layers, offset = [], 0
-    for n_in, n_out in zip(layout.widths, layout.hidden, strict=False):
-        size = n_out * (n_in + 1)
-        layers.append(trunks[:, offset : offset + size].reshape(2, n_out, n_in + 1))
-        offset += size
-    return tuple(layers)
+        layers, offset = [], 0
+        for n_in, n_out in zip(layout.widths[:-1], layout.widths[1:], strict=True):
+            size = n_out * (n_in + 1)
+            layers.append(flat[offset : offset + size].reshape(n_out, n_in + 1))
+            offset += size
+        self.layers = tuple(layers)
+        self.log_std = flat[offset:]
 
 
 class Workspace:
-    """Buffers of one pass over a batch, for the trunks in `nets`; reused from pass to pass.
+    """Buffers of one pass over a batch of B columns; reused from pass to pass.
 
     Attributes:
-        nets: which trunks run: `slice(0, 1)` the policy's, `slice(1, 2)` the value's,
-            `slice(0, 2)` both.
-        inputs: shape (n_in + 1, B), the last row ones; the caller fills the rest.
-        layers: per layer, shape (nets, n_out + 1, B), the last row ones.
-        outputs: per layer, the same without the row of ones.
+        inputs: shape (n_in + 1, B), the last row ones; for callers without an array of their own.
+        hidden: per hidden layer, shape (n + 1, B), the last row ones.
+        outputs: per hidden layer, the same without the row of ones.
+        head: shape (n_out, B), the network's output.
     """
 
-    __slots__ = ("_deltas", "_scratch", "inputs", "layers", "nets", "outputs")
+    __slots__ = ("deltas", "head", "hidden", "inputs", "outputs", "scratch")
 
-    def __init__(self, layout: Layout, batch: int, dtype: npt.DTypeLike, nets: slice) -> None:
-        n = nets.stop - nets.start
-        self.nets = nets
-        self.inputs: FloatArray = np.ones((layout.inputs + 1, batch), dtype)
-        self.layers: list[FloatArray] = [np.ones((n, h + 1, batch), dtype) for h in layout.hidden]
-        self.outputs = [layer[:, :-1] for layer in self.layers]
-        self._deltas: list[FloatArray] = [np.empty((n, h, batch), dtype) for h in layout.hidden]
-        self._scratch: list[FloatArray] = [np.empty((n, h, batch), dtype) for h in layout.hidden]
-
-    def features(self, net: int, inputs: FloatArray) -> FloatArray:
-        """What the head of trunk `net` (0 policy, 1 value) reads, shape (n + 1, B)."""
-        return self.layers[-1][net - self.nets.start] if self.layers else inputs
-
-    def delta(self, net: int) -> FloatArray:
-        """Where the gradient of trunk `net`'s last layer goes, shape (n, B)."""
-        delta: FloatArray = self._deltas[-1][net - self.nets.start]
-        return delta
+    def __init__(self, layout: Layout, batch: int, dtype: npt.DTypeLike) -> None:
+        widths = layout.widths[1:-1]
+        self.inputs: FloatArray = np.ones((layout.widths[0] + 1, batch), dtype)
+        self.hidden: list[FloatArray] = [np.ones((n + 1, batch), dtype) for n in widths]
+        self.outputs: list[FloatArray] = [layer[:-1] for layer in self.hidden]
+        self.head: FloatArray = np.empty((layout.widths[-1], batch), dtype)
+        self.deltas: list[FloatArray] = [np.empty((n, batch), dtype) for n in widths]
+        self.scratch: list[FloatArray] = [np.empty((n, batch), dtype) for n in widths]
 
 
-def forward(parameters: Parameters, inputs: FloatArray, work: Workspace) -> None:
-    """Run the trunks: h ← tanh(W h + b); the results are in `work.features`.
+def forward(parameters: Parameters, inputs: FloatArray, work: Workspace) -> FloatArray:
+    """Apply h ← tanh(W h + b) through the hidden layers, then W h + b.
 
     Args:
         parameters: weights.
         inputs: shape (n_in + 1, B), the last row ones.
         work: buffers for B columns.
+
+    Returns:
+        Shape (n_out, B): `work.head`.
     """
     below = inputs
-    for weights, layer, output in zip(parameters.hidden, work.layers, work.outputs, strict=True):
-        np.matmul(weights[work.nets], below, out=output)
+    for weights, layer, output in zip(parameters.layers, work.hidden, work.outputs, strict=False):
+        np.matmul(weights, below, out=output)
         np.tanh(output, out=output)
         below = layer
+    np.matmul(parameters.layers[-1], below, out=work.head)
+    return work.head
 
 
 def backward(
-    parameters: Parameters, gradient: Parameters, inputs: FloatArray, work: Workspace
+    parameters: Parameters,
+    gradient: Parameters,
+    inputs: FloatArray,
+    work: Workspace,
+    delta: FloatArray,
 ) -> None:
-    """Fill `gradient.hidden` from the gradients at the last layer's output, `work.delta`.
+    """Fill `gradient.layers` after a forward pass.
 
-    Backpropagation through tanh: δ ← δ ⊙ (1 − h²); ∂W = δ hᵀ; δ_below = Wᵀ δ.
+    Backpropagation: ∂W = δ hᵀ, δ_below = Wᵀ δ ⊙ (1 − h²), h = tanh(…).
 
     Args:
         parameters: weights of the forward pass.
-        gradient: receives the trunks' part.
+        gradient: receives the gradient of each layer.
         inputs: those of the forward pass.
-        work: buffers of the forward pass; `delta` filled for each of its trunks.
+        work: buffers of the forward pass.
+        delta: shape (n_out, B), gradient by the network's output.
     """
-    for index in range(len(work.layers) - 1, -1, -1):
-        output, delta, scratch = work.outputs[index], work._deltas[index], work._scratch[index]
+    for index in range(len(work.hidden) - 1, -1, -1):
+        output, scratch = work.outputs[index], work.scratch[index]
+        np.matmul(delta, work.hidden[index].T, out=gradient.layers[index + 1])
+        weights = parameters.layers[index + 1][:, :-1]
+        delta = np.matmul(weights.T, delta, out=work.deltas[index])
         np.multiply(output, output, out=scratch)
         np.subtract(1.0, scratch, out=scratch)
         np.multiply(delta, scratch, out=delta)
-        below = work.layers[index - 1] if index else inputs
-        np.matmul(delta, below.swapaxes(-1, -2), out=gradient.hidden[index][work.nets])
-        if index:
-            weights = parameters.hidden[index][work.nets][:, :, :-1]
-            np.matmul(weights.swapaxes(-1, -2), delta, out=work._deltas[index - 1])
+    np.matmul(delta, inputs.T, out=gradient.layers[0])
 
 
 def orthogonal(
@@ -190,21 +137,16 @@ def orthogonal(
 ) -> npt.NDArray[np.float64]:
     """Random matrix with orthonormal rows or columns, times `gain` (Saxe et al., 1312.6120)."""
     rows, columns = shape
-    normal = generator.standard_normal((max(shape), min(shape)))
-    q, r = np.linalg.qr(normal)
+    q, r = np.linalg.qr(generator.standard_normal((max(shape), min(shape))))
     q = q * np.sign(np.diag(r))
     matrix: npt.NDArray[np.float64] = gain * (q if rows >= columns else q.T)
     return matrix
 
 
-def initialize(parameters: Parameters, generator: np.random.Generator) -> None:
-    """Orthogonal weights of gain √2, the policy head's 0.01, the value head's 1; biases zero.
-
-    A small last gain starts the policy near uniform (Engstrom et al., 2005.12729).
-    """
+def initialize(parameters: Parameters, last_gain: float, generator: np.random.Generator) -> None:
+    """Orthogonal weights of gain √2, the last layer's `last_gain`; biases and log σ zero."""
     parameters.flat[:] = 0.0
-    for layer in parameters.hidden:
-        for weights in layer:
-            weights[:, :-1] = orthogonal(weights[:, :-1].shape, math.sqrt(2.0), generator)
-    for head, gain in ((parameters.policy_head, 0.01), (parameters.value_head, 1.0)):
-        head[:, :-1] = orthogonal(head[:, :-1].shape, gain, generator)
+    *hidden, last = (layer[:, :-1] for layer in parameters.layers)
+    for weights in hidden:
+        weights[:] = orthogonal(weights.shape, math.sqrt(2.0), generator)
+    last[:] = orthogonal(last.shape, last_gain, generator)

@@ -1,7 +1,8 @@
 """The policy: an MLP over normalised observations, with a value head of its own trunk.
 
-All weights lie in one flat numpy vector (`grpo.network.Layout`). The torch module's parameters
-are views of it, so numpy and torch work on the same memory: what one updates, the other sees.
+All weights lie in one flat numpy vector: the policy's, then the value head's. The torch module's
+parameters are views of it, so numpy and torch work on the same memory: what one updates, the
+other sees.
 """
 
 import math
@@ -22,6 +23,7 @@ from grpo.spaces import ActionSpec, BoxActions, DiscreteActions, action_spec_fro
 __all__ = ["Policy", "PolicySpec", "Prediction"]
 
 _VARIANCE_FLOOR = 1e-8
+_POLICY_LAST_GAIN = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +47,11 @@ class PolicySpec:
         """Number of components of one observation."""
         return math.prod(self.observation_shape)
 
-    def layout(self) -> Layout:
-        """Where each weight lies in the flat vector."""
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Networks of the policy and of the value head."""
         head = make_head(self.action)
-        return Layout(self.observation_size, self.net_arch, head.outputs, head.log_std)
+        trunk = (self.observation_size, *self.net_arch)
+        return Layout((*trunk, head.outputs), head.log_std), Layout((*trunk, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `from_dict`."""
@@ -121,9 +124,18 @@ class Policy(nn.Module):
         super().__init__()
         self.spec = spec
         self.head = make_head(spec.action)
-        self.parameters_flat = Parameters(spec.layout(), np.zeros(spec.layout().size, dtype))
-        network.initialize(self.parameters_flat, np.random.default_rng(seed))
-        self._register_views(self.parameters_flat)
+        policy_layout, value_layout = spec.layouts()
+        self.flat: FloatArray = np.zeros(policy_layout.size + value_layout.size, dtype)
+        self.policy_parameters = Parameters(policy_layout, self.flat[: policy_layout.size])
+        self.value_parameters = Parameters(value_layout, self.flat[policy_layout.size :])
+        # a small last gain starts the policy near uniform (Engstrom et al., 2005.12729)
+        generator = np.random.default_rng(seed)
+        network.initialize(self.policy_parameters, _POLICY_LAST_GAIN, generator)
+        network.initialize(self.value_parameters, 1.0, generator)
+        self.policy_net = _module(self.policy_parameters)
+        self.value_net = _module(self.value_parameters)
+        if self.head.log_std:
+            self.log_std = nn.Parameter(torch.from_numpy(self.policy_parameters.log_std))
         size = spec.observation_size
         for name, initial in (
             ("observation_mean", torch.zeros(size, dtype=torch.float64)),
@@ -136,22 +148,9 @@ class Policy(nn.Module):
         self.register_state_dict_post_hook(_own_contiguous_copies)  # type: ignore[no-untyped-call]
         self._centre, self._half_range = _action_scale(spec.action)
 
-    def _register_views(self, views: Parameters) -> None:
-        self.policy_net = nn.ModuleList(_linear(layer[0]) for layer in views.hidden)
-        self.policy_net.append(_linear(views.policy_head))
-        self.value_net = nn.ModuleList(_linear(layer[1]) for layer in views.hidden)
-        self.value_net.append(_linear(views.value_head))
-        if self.head.log_std:
-            self.log_std = nn.Parameter(torch.from_numpy(views.log_std))
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy by value: a plain deep copy would tear the views from the flat vector."""
-        return _rebuild, (self.spec, self.parameters_flat.flat.dtype.str, self.state_dict())
-
-    @property
-    def flat(self) -> FloatArray:
-        """All weights, shape (layout.size,); writing to it changes the policy."""
-        return self.parameters_flat.flat
+        return _rebuild, (self.spec, self.flat.dtype.str, self.state_dict())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -192,23 +191,24 @@ class Policy(nn.Module):
 
     def run(self, observations: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
         """As `forward`, in numpy and feature-major: shape (outputs, N), and shape (N,)."""
-        views = self.parameters_flat
-        work = Workspace(views.layout, len(observations), views.flat.dtype, slice(0, 2))
+        work = Workspace(self.policy_parameters.layout, len(observations), self.flat.dtype)
         self.normalize(observations, work.inputs[:-1])
-        network.forward(views, work.inputs, work)
-        outputs = views.policy_head @ work.features(0, work.inputs)
-        scaled = (views.value_head @ work.features(1, work.inputs))[0]
-        return outputs, self.value_mean.numpy() + self.value_std.numpy() * scaled
+        outputs = network.forward(self.policy_parameters, work.inputs, work)
+        return outputs, self.values(work.inputs)
+
+    def values(self, inputs: FloatArray) -> FloatArray:
+        """Estimated returns, shape (N,), from normalised inputs, shape (size + 1, N)."""
+        work = Workspace(self.value_parameters.layout, inputs.shape[1], self.flat.dtype)
+        scaled = network.forward(self.value_parameters, inputs, work)[0]
+        values: FloatArray = self.value_mean.numpy() + self.value_std.numpy() * scaled
+        return values
 
     def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Most probable actions for observations, shape (N, *shape), without the value head."""
-        views = self.parameters_flat
-        work = Workspace(views.layout, len(observations), views.flat.dtype, slice(0, 1))
+        work = Workspace(self.policy_parameters.layout, len(observations), self.flat.dtype)
         self.normalize(observations, work.inputs[:-1])
-        network.forward(views, work.inputs, work)
-        return self.to_environment(
-            self.head.mode(views.policy_head @ work.features(0, work.inputs))
-        )
+        outputs = network.forward(self.policy_parameters, work.inputs, work)
+        return self.to_environment(self.head.mode(outputs))
 
     def predict(
         self,
@@ -228,14 +228,14 @@ class Policy(nn.Module):
             actions: npt.NDArray[Any] = self.head.mode(outputs)
         else:
             rng = np.random.default_rng() if rng is None else rng
-            actions = self.head.sample(outputs, self.parameters_flat.log_std, rng)
+            actions = self.head.sample(outputs, self.policy_parameters.log_std, rng)
         probabilities, mean, std = None, None, None
         if isinstance(self.head, CategoricalHead):
             probabilities = np.ascontiguousarray(self.head.probabilities(outputs).T)
         else:
             shape = (-1, *self._action_shape)
             mean = (self._centre + self._half_range * outputs.T).reshape(shape)
-            sigma = self._half_range * np.exp(self.parameters_flat.log_std)
+            sigma = self._half_range * np.exp(self.policy_parameters.log_std)
             std = np.broadcast_to(sigma, (len(outputs.T), sigma.size)).reshape(shape).copy()
         return Prediction(
             actions=self.to_environment(actions),
@@ -259,12 +259,15 @@ class Policy(nn.Module):
         return self.spec.action.shape if isinstance(self.spec.action, BoxActions) else ()
 
 
-def _linear(affine: FloatArray) -> nn.Linear:
-    """A layer whose weight and bias are views of [weight | bias], shape (n_out, n_in + 1)."""
-    layer = nn.Linear(affine.shape[1] - 1, affine.shape[0], device="meta")
-    layer.weight = nn.Parameter(torch.from_numpy(affine[:, :-1]))
-    layer.bias = nn.Parameter(torch.from_numpy(affine[:, -1]))
-    return layer
+def _module(parameters: Parameters) -> nn.ModuleList:
+    """Linear layers whose weights and biases are views of the flat vector."""
+    layers = nn.ModuleList()
+    for affine in parameters.layers:
+        layer = nn.Linear(affine.shape[1] - 1, affine.shape[0], device="meta")
+        layer.weight = nn.Parameter(torch.from_numpy(affine[:, :-1]))
+        layer.bias = nn.Parameter(torch.from_numpy(affine[:, -1]))
+        layers.append(layer)
+    return layers
 
 
 def _run(layers: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:

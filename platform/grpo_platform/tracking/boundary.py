@@ -1,0 +1,122 @@
+"""Where MLflow's errors become ours: one table, one context manager, one retry."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import requests
+import sqlalchemy.exc
+from mlflow.exceptions import MlflowException
+
+from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
+
+__all__ = ["CODES", "UNAVAILABLE_CAUSES", "retrying", "store_errors"]
+
+_T = TypeVar("_T")
+
+UNAVAILABLE_CAUSES: Final[tuple[type[BaseException], ...]] = (
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+    requests.exceptions.RetryError,
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.DisconnectionError,
+    sqlalchemy.exc.TimeoutError,
+)
+"""Exceptions that say: the store is away or busy, the same call may succeed later."""
+
+CODES: Final[Mapping[str, type[PlatformError]]] = {
+    "ABORTED": StoreUnavailableError,
+    "CANCELLED": StoreUnavailableError,
+    "COULD_NOT_ACQUIRE_LOCK": StoreUnavailableError,
+    "DEADLINE_EXCEEDED": StoreUnavailableError,
+    "IO_ERROR": StoreUnavailableError,
+    "REQUEST_LIMIT_EXCEEDED": StoreUnavailableError,
+    "RESOURCE_EXHAUSTED": StoreUnavailableError,
+    "SERVICE_UNDER_MAINTENANCE": StoreUnavailableError,
+    "TEMPORARILY_UNAVAILABLE": StoreUnavailableError,
+    "WORKSPACE_TEMPORARILY_UNAVAILABLE": StoreUnavailableError,
+    "NOT_FOUND": UnknownJobError,
+    "RESOURCE_DOES_NOT_EXIST": UnknownJobError,
+}
+"""What MLflow's error codes become; the others become `StoreError`.
+
+`UnknownJobError` only where the call was about a job, else `StoreError`.
+"""
+
+RETRY_SECONDS: Final = 2.0
+"""How long a call that fails at once is tried again; one that blocks longer is not repeated."""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _kind(error: Exception) -> type[PlatformError]:
+    if any(isinstance(cause, UNAVAILABLE_CAUSES) for cause in _causes(error)):
+        return StoreUnavailableError
+    if isinstance(error, MlflowException):
+        return CODES.get(error.error_code, StoreError)
+    return StoreError
+
+
+def _translate(error: Exception, job_id: str | None) -> PlatformError:
+    kind = _kind(error)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if kind is StoreUnavailableError:
+        return StoreUnavailableError(
+            f"The MLflow store cannot be reached now; try again. ({lines[0][:300]})"
+        )
+    if kind is UnknownJobError and job_id is not None:
+        return UnknownJobError(job_id)
+    return StoreError(f"The MLflow store refused: {lines[0][:300]}")
+
+
+@contextmanager
+def store_errors(job_id: str | None = None) -> Iterator[None]:
+    """Turn what MLflow, SQLAlchemy and requests raise into errors of ours.
+
+    Args:
+        job_id: the job that the call is about, where there is one.
+
+    Raises:
+        StoreUnavailableError: the store is away or busy.
+        UnknownJobError: the store knows no such run.
+        StoreError: it refused.
+    """
+    try:
+        yield
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException) as error:
+        raise _translate(error, job_id) from error
+
+
+def retrying(call: Callable[[], _T], job_id: str | None = None) -> _T:
+    """Return `call()`, tried again for up to `RETRY_SECONDS` while the store is away.
+
+    Everything that this package writes may be written twice: tags and claims are equal, points
+    are deduplicated by MLflow, and a half-created run is not a job.
+
+    Raises:
+        StoreUnavailableError: the store stayed away.
+        UnknownJobError: the store knows no such run.
+        StoreError: it refused.
+    """
+    deadline = time.monotonic() + RETRY_SECONDS
+    pause = 0.05
+    while True:
+        try:
+            with store_errors(job_id):
+                return call()
+        except StoreUnavailableError:
+            if time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause *= 2

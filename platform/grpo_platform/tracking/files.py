@@ -1,0 +1,148 @@
+"""Artifacts of a run: written, read back and verified, deleted."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final, Protocol, cast
+from urllib.parse import unquote, urlsplit
+
+from mlflow.entities import FileInfo
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.tracking.boundary import retrying
+
+__all__ = ["RunFiles", "file_sha256"]
+
+_CHUNK: Final = 1 << 20
+_MAX_REPOSITORIES: Final = 256
+
+
+class _Repository(Protocol):
+    """The part of MLflow's ArtifactRepository that is used here, with types."""
+
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None: ...
+    def download_artifacts(self, artifact_path: str, dst_path: str) -> str: ...
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]: ...
+    def delete_artifacts(self, artifact_path: str | None = None) -> None: ...
+
+
+class RunFiles:
+    """The artifacts of runs, each named by the run's artifact URI.
+
+    Args:
+        tracking_uri: of the store; `mlflow-artifacts:` locations go through it.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._repositories: dict[str, _Repository] = {}
+
+    def upload(self, artifact_uri: str, source: Path, folder: str, *, verify: bool) -> str:
+        """Store a file; with `verify`, read it back and compare.
+
+        Args:
+            artifact_uri: of the run.
+            source: the file.
+            folder: artifact folder that receives it; empty for the top.
+            verify: compare the SHA-256 of what is stored with the source's.
+
+        Returns:
+            Its artifact path.
+
+        Raises:
+            StoreUnavailableError: the place for artifacts is away or full.
+            StoreError: what is stored differs from the source.
+        """
+        repository = self._repository(artifact_uri)
+        path = str(PurePosixPath(folder) / source.name)
+        with _file_errors():
+            retrying(lambda: repository.log_artifact(str(source), folder or None))
+            if verify and self._stored_sha256(artifact_uri, path) != file_sha256(source):
+                raise StoreError(f"{path} was stored damaged; is the disk full?")
+        return path
+
+    def download(self, artifact_uri: str, path: str, destination: Path) -> Path:
+        """Fetch a file or folder below `destination`, an existing directory.
+
+        Raises:
+            StoreUnavailableError: the place for artifacts is away.
+            StoreError: there is no such artifact.
+        """
+        repository = self._repository(artifact_uri)
+        with _file_errors():
+            fetched = retrying(lambda: repository.download_artifacts(path, str(destination)))
+        return Path(fetched)
+
+    def names(self, artifact_uri: str, folder: str = "") -> list[str]:
+        """Artifact paths of the files and folders directly in a folder, sorted."""
+        repository = self._repository(artifact_uri)
+        with _file_errors():
+            found = retrying(lambda: repository.list_artifacts(folder or None))
+        return sorted(info.path for info in found)
+
+    def delete(self, artifact_uri: str, path: str | None = None) -> None:
+        """Delete one artifact, or all of a run's; what does not exist is fine."""
+        repository = self._repository(artifact_uri)
+        with _file_errors():
+            if path is not None and path not in self.names(artifact_uri, _parent(path)):
+                return
+            retrying(lambda: repository.delete_artifacts(path))
+        if path is None:
+            self._repositories.pop(artifact_uri, None)
+            if folder := _local_folder(artifact_uri):
+                with contextlib.suppress(OSError):  # not empty: something else lies there
+                    folder.parent.rmdir()
+
+    def _stored_sha256(self, artifact_uri: str, path: str) -> str:
+        folder = _local_folder(artifact_uri)
+        if folder is not None and (folder / path).is_file():
+            with (folder / path).open("rb") as stored:
+                os.fsync(stored.fileno())  # a checkpoint must outlive a power cut
+            return file_sha256(folder / path)
+        with tempfile.TemporaryDirectory() as scratch:
+            return file_sha256(self.download(artifact_uri, path, Path(scratch)))
+
+    def _repository(self, artifact_uri: str) -> _Repository:
+        repository = self._repositories.get(artifact_uri)
+        if repository is None:
+            repository = cast(
+                _Repository,
+                get_artifact_repository(artifact_uri, tracking_uri=self._tracking_uri),
+            )
+            if len(self._repositories) >= _MAX_REPOSITORIES:
+                self._repositories.clear()
+            self._repositories[artifact_uri] = repository
+        return repository
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _parent(path: str) -> str:
+    parent = str(PurePosixPath(path).parent)
+    return "" if parent == "." else parent
+
+
+def _local_folder(artifact_uri: str) -> Path | None:
+    parts = urlsplit(artifact_uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+@contextlib.contextmanager
+def _file_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or isinstance(error, FileNotFoundError):
+            raise StoreError(f"No such artifact: {error}") from error
+        raise StoreUnavailableError(f"Artifacts cannot be read or written now: {error}") from error

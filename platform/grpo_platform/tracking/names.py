@@ -1,0 +1,106 @@
+"""Every tag, param and metric key that a job's run carries, in one place."""
+
+from typing import Final
+
+__all__ = [
+    "CLOCK_METRICS",
+    "EXPERIMENT",
+    "JOB_CREATING",
+    "JOB_READY",
+    "SYSTEM_METRICS_PREFIX",
+    "Metric",
+    "Tag",
+    "claim_param",
+]
+
+EXPERIMENT: Final = "grpo"
+"""Experiment that holds the jobs made over the API."""
+
+JOB_READY: Final = "1"
+"""Value of `Tag.JOB` on a run that is a job."""
+
+JOB_CREATING: Final = "creating"
+"""Value of `Tag.JOB` until the run has its params and status; such a run is not a job yet."""
+
+
+class Tag:
+    """Tags of a run."""
+
+    JOB: Final = "grpo.job"
+    """Marks the runs that are ours."""
+    REQUEST: Final = "grpo.request"
+    """`JobRequest` as JSON."""
+    ENV_NAME: Final = "grpo.env_name"
+    MODEL_NAME: Final = "grpo.model_name"
+    ATTEMPT: Final = "grpo.attempt"
+    """Number of the attempt that a worker may claim next or holds now."""
+    CRASHES: Final = "grpo.crashes"
+    """Workers lost so far."""
+    WORKER: Final = "grpo.worker"
+    """`host:pid:start_time` of the worker that holds the job."""
+    HEARTBEAT: Final = "grpo.heartbeat"
+    """When the worker last said it lives, unix milliseconds."""
+    STOP_REQUESTED: Final = "grpo.stop_requested"
+    ERROR: Final = "grpo.error"
+    """Why the job failed, for the user."""
+    CHECKPOINT: Final = "grpo.checkpoint"
+    """Artifact path of the newest verified checkpoint."""
+    MODEL_VERSION: Final = "grpo.model_version"
+    PROMOTED: Final = "grpo.promoted"
+    IDEMPOTENCY_KEY: Final = "grpo.idempotency_key"
+    SEED: Final = "grpo.seed"
+    ENVIRONMENT_SPEC: Final = "grpo.environment.spec"
+    ENVIRONMENT_HASH: Final = "grpo.environment.sha256"
+    PACKAGES: Final = "grpo.packages"
+    PYTHON: Final = "grpo.python"
+    PLATFORM: Final = "grpo.platform"
+    REPRODUCE: Final = "grpo.reproduce"
+    GIT_DIRTY: Final = "grpo.git.dirty"
+    GIT_COMMIT: Final = "mlflow.source.git.commit"
+    GIT_BRANCH: Final = "mlflow.source.git.branch"
+    GIT_REPOSITORY: Final = "mlflow.source.git.repoURL"
+    SOURCE_NAME: Final = "mlflow.source.name"
+    SOURCE_TYPE: Final = "mlflow.source.type"
+    USER: Final = "mlflow.user"
+    NOTE: Final = "mlflow.note.content"
+    """Description of the run that the MLflow UI shows, Markdown."""
+
+
+class Metric:
+    """Metric keys; Stable-Baselines3's namespaces, step = environment timesteps."""
+
+    REWARD: Final = "rollout/reward"
+    """Reward trained on, mean over the members, per time index."""
+    EPISODE_RETURN: Final = "rollout/ep_rew_mean"
+    EPISODE_LENGTH: Final = "rollout/ep_len_mean"
+    DEGENERATE_FRACTION: Final = "rollout/degenerate_fraction"
+    POLICY_LOSS: Final = "train/policy_loss"
+    VALUE_LOSS: Final = "train/value_loss"
+    ENTROPY: Final = "train/entropy"
+    APPROX_KL: Final = "train/approx_kl"
+    CLIP_FRACTION: Final = "train/clip_fraction"
+    GRAD_NORM: Final = "train/grad_norm"
+    EXPLAINED_VARIANCE: Final = "train/explained_variance"
+    N_UPDATES: Final = "train/n_updates"
+    TIMESTEPS: Final = "time/total_timesteps"
+    FPS: Final = "time/fps"
+    """Environment timesteps per second of this attempt so far."""
+    TIME_ELAPSED: Final = "time/time_elapsed"
+    """Seconds trained, over all attempts."""
+    EVAL_MEAN: Final = "eval/mean_reward"
+    EVAL_STD: Final = "eval/std_reward"
+    EVAL_IQM: Final = "eval/iqm"
+    EVAL_CI_LOW: Final = "eval/ci_low"
+    EVAL_CI_HIGH: Final = "eval/ci_high"
+    EVAL_LENGTH: Final = "eval/mean_ep_length"
+
+
+SYSTEM_METRICS_PREFIX: Final = "system/"
+
+CLOCK_METRICS: Final = frozenset({Metric.FPS, Metric.TIME_ELAPSED})
+"""Metrics that differ between two equal runs, beside those under `SYSTEM_METRICS_PREFIX`."""
+
+
+def claim_param(attempt: int) -> str:
+    """Key of the param that the worker of an attempt writes; params are immutable, so one wins."""
+    return f"claim.{attempt}"

@@ -1,0 +1,160 @@
+"""A job as the platform sees it: a frozen record, read from one MLflow run."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from mlflow.entities import LifecycleStage, Run
+
+from grpo import GRPOConfig
+from grpo.errors import ConfigError
+from grpo_platform.errors import InvalidRequestError
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.tracking.names import Metric, Tag
+
+__all__ = ["RUN_STATUS", "JobRecord", "finite", "record_of"]
+
+RUN_STATUS: Final[Mapping[JobStatus, str]] = {
+    JobStatus.QUEUED: "SCHEDULED",
+    JobStatus.RUNNING: "RUNNING",
+    JobStatus.COMPLETED: "FINISHED",
+    JobStatus.FAILED: "FAILED",
+    JobStatus.STOPPED: "KILLED",
+}
+"""Status of the MLflow run of a job in each state."""
+
+_JOB_STATUS = {run_status: status for status, run_status in RUN_STATUS.items()}
+_STORED_INFINITY = 1.79e308  # what the SQL store writes for ±inf is ±1.797e308
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord:
+    """One job at the moment it was read."""
+
+    job_id: str
+    """The MLflow run id."""
+
+    experiment_id: str
+    status: JobStatus
+    request: JobRequest
+
+    request_error: str | None = None
+    """Why the stored request cannot be trained (someone edited its tag); None when it can.
+
+    `request` then holds what could still be read.
+    """
+
+    start_time: datetime
+    """When the job was submitted, UTC."""
+
+    end_time: datetime | None = None
+    """When it became terminal, UTC; None until then, also while a resumed job runs again."""
+
+    error_message: str | None = None
+    metrics: Mapping[str, float]
+    """Latest value of each metric; finite values only."""
+
+    current_timesteps: int = 0
+    """Environment timesteps done, as last written to the store."""
+
+    attempt: int = 1
+    """Number of the attempt that runs, or that a worker may claim next."""
+
+    crashes: int = 0
+    """Workers lost so far."""
+
+    worker: str | None = None
+    """`host:pid:start_time` of the worker that holds, or last held, the job."""
+
+    heartbeat_ms: int | None = None
+    """When a worker last said it lives, unix milliseconds by its own clock."""
+
+    stop_requested: bool = False
+    model_name: str
+    """Registered model that the job writes."""
+
+    model_version: str | None = None
+    """Version that the job made; None until it completed."""
+
+    promoted: bool | None = None
+    """Whether that version became champion; None until decided."""
+
+    checkpoint: str | None = None
+    """Artifact path of the newest verified checkpoint."""
+
+    artifact_uri: str = ""
+    deleted: bool = False
+    """Someone deleted the run in MLflow."""
+
+    @property
+    def total_timesteps(self) -> int:
+        """Budget of the job, in environment timesteps."""
+        return self.request.config.total_timesteps
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, 0 to 1; 1 when completed, also if it ended early."""
+        if self.status is JobStatus.COMPLETED:
+            return 1.0
+        return min(1.0, self.current_timesteps / self.total_timesteps)
+
+
+def finite(value: float) -> bool:
+    """Whether JSON can carry the value: MLflow stores NaN, and infinities as the largest float."""
+    return math.isfinite(value) and abs(value) < _STORED_INFINITY
+
+
+def record_of(run: Run) -> JobRecord:
+    """The job that a run of ours stands for."""
+    tags = run.data.tags
+    status = _JOB_STATUS[run.info.status]
+    request, request_error = _request_of(tags)
+    metrics = {key: value for key, value in run.data.metrics.items() if finite(value)}
+    promoted = tags.get(Tag.PROMOTED)
+    return JobRecord(
+        job_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        status=status,
+        request=request,
+        request_error=request_error,
+        start_time=_instant(run.info.start_time),
+        end_time=_instant(run.info.end_time) if status in TERMINAL and run.info.end_time else None,
+        error_message=tags.get(Tag.ERROR) or None,
+        metrics=metrics,
+        current_timesteps=max(0, int(metrics.get(Metric.TIMESTEPS, 0))),
+        attempt=_integer(tags.get(Tag.ATTEMPT)) or 1,
+        crashes=_integer(tags.get(Tag.CRASHES)) or 0,
+        worker=tags.get(Tag.WORKER) or None,
+        heartbeat_ms=_integer(tags.get(Tag.HEARTBEAT)),
+        stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
+        model_name=request.model_name_for(run.info.run_id),
+        model_version=tags.get(Tag.MODEL_VERSION) or None,
+        promoted=None if not promoted else promoted == "true",
+        checkpoint=tags.get(Tag.CHECKPOINT) or None,
+        artifact_uri=run.info.artifact_uri,
+        deleted=run.info.lifecycle_stage == LifecycleStage.DELETED,
+    )
+
+
+def _request_of(tags: Mapping[str, str]) -> tuple[JobRequest, str | None]:
+    try:
+        return JobRequest.from_json(tags.get(Tag.REQUEST, "")), None
+    except (ConfigError, InvalidRequestError, TypeError, AttributeError, json.JSONDecodeError) as e:
+        known = GRPOConfig(env_name=tags.get(Tag.ENV_NAME, "unknown"))
+        reason = f"The job's stored request cannot be read: {e}"
+        return JobRequest(config=known), reason
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _integer(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return None

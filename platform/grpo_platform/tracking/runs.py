@@ -1,0 +1,135 @@
+"""One run of ours: its tags, metrics and artifacts, read and written."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from mlflow.entities import LifecycleStage, Param, Run, RunTag
+from mlflow.entities import Metric as MlflowMetric
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
+from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.files import RunFiles
+from grpo_platform.tracking.history import HistoryPoint, thin
+from grpo_platform.tracking.names import JOB_READY, Tag
+from grpo_platform.tracking.records import JobRecord, finite, record_of
+from grpo_platform.tracking.reporter import Point
+from grpo_platform.tracking.search import require_job_id
+from grpo_platform.tracking.store import configure_mlflow
+
+__all__ = ["RunStore"]
+
+_BATCH: Final = 900
+"""Metrics in one call; MLflow allows 1,000 metrics, tags and params together."""
+
+
+class RunStore:
+    """Reads and writes single runs; safe to use from several threads.
+
+    Every method raises `StoreUnavailableError` while the store is away, `StoreError` when it
+    refuses, and `UnknownJobError` for ids that are not a job of ours.
+
+    Args:
+        tracking_uri: of the store, absolute.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        configure_mlflow()
+        self.tracking_uri = tracking_uri
+        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._files = RunFiles(tracking_uri)
+
+    def get(self, job_id: str, *, include_deleted: bool = False) -> JobRecord:
+        """The job as it stands in the store.
+
+        Args:
+            job_id: anything; only ids of our jobs are found.
+            include_deleted: also return a job whose run was deleted in MLflow.
+        """
+        run = self._run(job_id, include_deleted=include_deleted)
+        if run.data.tags.get(Tag.JOB) != JOB_READY:
+            raise UnknownJobError(job_id)
+        return record_of(run)
+
+    def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the job's run, in one call."""
+        self._log(job_id, tags=tags)
+
+    def log_points(
+        self, job_id: str, points: Sequence[Point], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Write metric points, and tags with them, in as few calls as possible."""
+        metrics = [MlflowMetric(p.key, p.value, p.timestamp_ms, p.step) for p in points]
+        self._log(job_id, metrics=metrics[:_BATCH], tags=tags or {})
+        for begin in range(_BATCH, len(metrics), _BATCH):
+            self._log(job_id, metrics=metrics[begin : begin + _BATCH])
+
+    def last_steps(self, job_id: str, keys: Iterable[str]) -> dict[str, int]:
+        """Step of the newest point of each key; keys without points are absent."""
+        wanted = set(keys)
+        latest = self._run(job_id).data.to_proto().metrics
+        return {metric.key: metric.step for metric in latest if metric.key in wanted}
+
+    def history(self, job_id: str, key: str, max_points: int) -> list[HistoryPoint]:
+        """Points of a metric in order of their steps, thinned; empty for an unknown key."""
+        self.get(job_id)
+        found = retrying(lambda: self._client.get_metric_history(job_id, key), job_id)
+        points = [HistoryPoint(m.step, m.value, m.timestamp) for m in found if finite(m.value)]
+        return thin(sorted(points, key=lambda p: (p.step, p.timestamp_ms)), max_points)
+
+    def upload(self, job_id: str, source: Path, folder: str = "", *, verify: bool = False) -> str:
+        """Store a file as an artifact; returns its artifact path.
+
+        Args:
+            job_id: the job.
+            source: the file.
+            folder: artifact folder that receives it.
+            verify: read it back and compare.
+        """
+        return self._files.upload(self._artifacts(job_id), source, folder, verify=verify)
+
+    def download(self, job_id: str, artifact_path: str, destination: Path) -> Path:
+        """Fetch an artifact below `destination`, an existing directory."""
+        return self._files.download(self._artifacts(job_id), artifact_path, destination)
+
+    def list_artifacts(self, job_id: str, folder: str = "") -> list[str]:
+        """Artifact paths directly in a folder, sorted."""
+        return self._files.names(self._artifacts(job_id), folder)
+
+    def delete_artifact(self, job_id: str, artifact_path: str) -> None:
+        """Delete one artifact; one that does not exist is fine."""
+        self._files.delete(self._artifacts(job_id), artifact_path)
+
+    def _artifacts(self, job_id: str) -> str:
+        return self.get(job_id).artifact_uri
+
+    def _run(self, job_id: str, *, include_deleted: bool = False) -> Run:
+        require_job_id(job_id)
+        run = retrying(lambda: self._client.get_run(job_id), job_id)
+        if run.info.lifecycle_stage == LifecycleStage.DELETED and not include_deleted:
+            raise UnknownJobError(job_id)
+        return run
+
+    def _log(
+        self,
+        job_id: str,
+        *,
+        metrics: Sequence[MlflowMetric] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        own_params = [Param(key, value) for key, value in (params or {}).items()]
+        own_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+        self._write(job_id, lambda: self._client.log_batch(job_id, metrics, own_params, own_tags))
+
+    def _write(self, job_id: str, call: Callable[[], object]) -> None:
+        """Write to a run; a refusal is checked for its commonest cause, that the job is gone."""
+        require_job_id(job_id)
+        try:
+            retrying(call, job_id)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            self._run(job_id)
+            raise

@@ -1,0 +1,215 @@
+"""The MLflow store, prepared once before any other process opens it."""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy.engine
+from mlflow.entities import Experiment, LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.errors import StoreError
+from grpo_platform.settings import Settings
+from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.names import EXPERIMENT, Tag
+
+__all__ = ["Store", "check_artifacts_reachable", "configure_mlflow", "prepare_store"]
+
+_log = logging.getLogger(__name__)
+
+_ENVIRONMENT: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # MLflow's defaults block a call for minutes while its server is away
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """Where runs and artifacts are; small, and safe to hand to another process."""
+
+    tracking_uri: str
+    """Absolute: a child in another working directory reaches the same store."""
+
+    experiment_id: str
+    """Experiment in which the API creates jobs."""
+
+    artifact_location: str
+    """Of that experiment."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a sqlite file."""
+        return self.tracking_uri.startswith("sqlite:")
+
+
+def configure_mlflow() -> None:
+    """Set what this process and its children want of MLflow, unless the user set it."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def prepare_store(settings: Settings) -> Store:
+    """Create what is missing: database, WAL mode, experiment. Call it before any child starts.
+
+    Args:
+        settings: names the store; its relative paths are taken from the working directory.
+
+    Raises:
+        StoreUnavailableError: the store cannot be reached.
+        StoreError: it cannot be used, with what to do.
+    """
+    configure_mlflow()
+    uri = _absolute(settings.tracking_uri)
+    if uri.startswith("sqlite:"):
+        return _prepare_sqlite(uri)
+    if uri.startswith(("http://", "https://")):
+        return _prepare_experiment(uri, None)
+    if urlsplit(uri).scheme.split("+")[0] == "postgresql":
+        root = settings.artifact_root
+        return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
+    raise StoreError(
+        f"MLFLOW_TRACKING_URI={uri[:200]!r} is not supported: use sqlite:///file, an MLflow server "
+        "(http://…) or postgresql://…, or leave it unset for mlflow.db in this directory."
+    )
+
+
+def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:
+    """Refuse a run whose artifacts this process could not write.
+
+    Raises:
+        StoreError: the run keeps its artifacts behind an MLflow server that we do not talk to.
+    """
+    if artifact_uri.startswith("mlflow-artifacts:") and not tracking_uri.startswith("http"):
+        raise StoreError(
+            "This experiment was created by an `mlflow server` or `mlflow ui` that serves "
+            "artifacts itself, so they cannot be written without it. Use another experiment "
+            f"(--experiment-name {EXPERIMENT}), or set MLFLOW_TRACKING_URI to that server's "
+            "address."
+        )
+
+
+def _prepare_sqlite(uri: str) -> Store:
+    path = Path(sqlalchemy.engine.make_url(uri).database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    artifacts = Path.cwd() / "mlruns" / EXPERIMENT
+    with _locked(uri):
+        _write_ahead(path)
+        store = _prepare_experiment(uri, artifacts.as_uri())
+        _analyze(path)
+    return store
+
+
+def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
+    client = MlflowClient(tracking_uri=uri)
+    with store_errors():
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            experiment = _create_experiment(client, uri, artifact_location)
+        elif experiment.lifecycle_stage == LifecycleStage.DELETED:
+            _log.warning("Experiment %s was deleted in MLflow; it is restored.", EXPERIMENT)
+            client.restore_experiment(experiment.experiment_id)
+        if experiment.tags.get(Tag.JOB) is None:
+            client.set_experiment_tag(experiment.experiment_id, Tag.JOB, "1")
+    _check_location(uri, experiment)
+    return Store(
+        tracking_uri=uri,
+        experiment_id=experiment.experiment_id,
+        artifact_location=experiment.artifact_location,
+    )
+
+
+def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> Experiment:
+    if location is None and not uri.startswith("http"):
+        raise StoreError(
+            "A PostgreSQL store needs a place for artifacts: set GRPO_ARTIFACT_ROOT to a "
+            "directory or URI that every server and worker can reach."
+        )
+    try:
+        client.create_experiment(EXPERIMENT, artifact_location=location)
+    except MlflowException as error:
+        # another server did it between our two calls
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    created = client.get_experiment_by_name(EXPERIMENT)
+    if created is None:
+        raise StoreError(f"MLflow created the experiment {EXPERIMENT} but does not return it.")
+    return created
+
+
+def _check_location(uri: str, experiment: Experiment) -> None:
+    location = experiment.artifact_location
+    check_artifacts_reachable(uri, location)
+    if not location.startswith("file:") or uri.startswith("http"):
+        return
+    folder = Path(unquote(urlsplit(location).path))
+    ours = folder.is_relative_to(Path.cwd())
+    with contextlib.suppress(OSError):
+        if ours:
+            folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise StoreError(
+            f"This store keeps its artifacts in {folder}, which cannot be used from here. Was the "
+            "directory moved? Move it back, link the old path to the new one, or start afresh by "
+            "renaming mlflow.db."
+        )
+    if not ours:
+        _log.warning("Artifacts go to %s, where this store was created.", folder)
+
+
+def _write_ahead(path: Path) -> None:
+    """Readers no longer wait for writers; the mode stays in the file."""
+    with contextlib.closing(sqlite3.connect(path, timeout=20.0)) as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":
+        _log.warning("%s stays in journal mode %s; its file system cannot do WAL.", path, mode)
+
+
+def _analyze(path: Path) -> None:
+    """Give the query planner figures; without them, lists take seconds in a large store."""
+    with contextlib.closing(sqlite3.connect(path, timeout=20.0)) as connection:
+        connection.execute("PRAGMA analysis_limit=1000")
+        connection.execute("ANALYZE")
+        connection.commit()
+
+
+@contextlib.contextmanager
+def _locked(uri: str) -> Iterator[None]:
+    """One process at a time prepares a database: two that migrate at once break each other."""
+    name = f"grpo-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _absolute(uri: str) -> str:
+    if not uri.startswith("sqlite:"):
+        return uri
+    url = sqlalchemy.engine.make_url(uri)
+    if not url.database or url.database == ":memory:":
+        raise StoreError("A sqlite store must be a file, since several processes share it.")
+    path = Path(url.database)
+    return url.set(
+        database=str(path if path.is_absolute() else Path.cwd() / path)
+    ).render_as_string(hide_password=False)
+
+
+def _absolute_location(root: str) -> str:
+    if urlsplit(root).scheme:
+        return root.rstrip("/")
+    return Path(root).absolute().as_uri()

@@ -1,0 +1,1 @@
+"""Packaging policies as MLflow models; their names, versions, aliases and promotion."""

@@ -1,0 +1,143 @@
+"""The card of a model version: where it comes from and how well it plays."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from grpo_platform.errors import UnsafeModelError
+from grpo_platform.registry.names import Tag
+
+__all__ = ["EvaluationCard", "ModelCard", "canonical_json"]
+
+
+def canonical_json(value: object) -> str:
+    """Compact JSON with sorted keys; infinities and NaN become null."""
+    return json.dumps(_finite(value), separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationCard:
+    """Greedy evaluation on the environment's own reward and fixed seeds."""
+
+    episodes: int
+    """Number of episodes."""
+
+    mean: float
+    std: float
+    iqm: float
+    """Interquartile mean of the returns."""
+
+    ci_low: float
+    """Lower end of the 95 % bootstrap interval of the IQM."""
+
+    ci_high: float
+    """Upper end of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What a version's tags and description say; travels as JSON."""
+
+    job_id: str
+    """MLflow run that trained it."""
+
+    env_name: str
+    """Gymnasium id of its environment."""
+
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `gymnasium.make`."""
+
+    observation_shape: tuple[int, ...]
+    """Shape of one observation."""
+
+    action: Mapping[str, Any]
+    """`ActionSpec.to_dict()` of its environment."""
+
+    environment_sha256: str | None = None
+    """Hash of the whole environment specification."""
+
+    config: Mapping[str, Any]
+    """`GRPOConfig.to_dict()`, all values in force."""
+
+    seed: int
+    """Seed of the training run."""
+
+    timesteps: int
+    """Environment steps trained."""
+
+    git_commit: str | None = None
+    """Commit of the code that trained it."""
+
+    evaluation: EvaluationCard | None = None
+    """Reported evaluation, if there was one."""
+
+    created_at: str
+    """When the version was made, ISO 8601, UTC."""
+
+    def to_json(self) -> str:
+        """Compact JSON, for `from_json`."""
+        return canonical_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """Inverse of `to_json`.
+
+        Raises:
+            UnsafeModelError: the text is no card of ours.
+        """
+        try:
+            values = json.loads(text)
+            evaluation = values.pop("evaluation")
+            shape = tuple(int(n) for n in values.pop("observation_shape"))
+            return cls(
+                **values,
+                observation_shape=shape,
+                evaluation=EvaluationCard(**evaluation) if evaluation else None,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UnsafeModelError(f"A model version's card cannot be read: {error}") from error
+
+    def to_tags(self) -> dict[str, str]:
+        """Tags of the version: the whole card, and what one searches for."""
+        tags = {
+            Tag.CARD: self.to_json(),
+            Tag.ENV_NAME: self.env_name,
+            Tag.SEED: str(self.seed),
+        }
+        if self.git_commit:
+            tags[Tag.GIT_COMMIT] = self.git_commit
+        if self.evaluation:
+            tags[Tag.EVAL_MEAN] = repr(self.evaluation.mean)
+        return tags
+
+    def to_markdown(self) -> str:
+        """Description of the version that the MLflow UI shows."""
+        lines = [
+            f"GRPO policy for **{self.env_name}**, {self.timesteps:,} timesteps, seed {self.seed}.",
+            "",
+            f"Trained by run `{self.job_id}`"
+            + (f" at commit `{self.git_commit[:12]}`." if self.git_commit else "."),
+        ]
+        if self.evaluation:
+            e = self.evaluation
+            lines.insert(
+                1,
+                f"\nReturn over {e.episodes} greedy episodes: mean {e.mean:.1f} ± {e.std:.1f}, "
+                f"IQM {e.iqm:.1f} (95 % interval {e.ci_low:.1f} to {e.ci_high:.1f}).",
+            )
+        return "\n".join(lines)

@@ -1,0 +1,312 @@
+"""Load a policy from its two files and predict with it; this file travels with every model.
+
+It knows neither the package it comes from nor MLflow: numpy and torch are all it needs, so a
+model works in an environment that has only those and MLflow. Nothing is unpickled. The mathematics
+is that of `grpo.policy.Policy`; tests hold the two equal.
+"""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from itertools import pairwise, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["FORMAT", "GRPOPredictor", "Single"]
+
+FORMAT = 1
+"""Version of the layout of `spec.json` and `weights.pt` that this loader reads."""
+
+_VARIANCE_FLOOR = 1e-8
+_LARGEST = 1e6  # of a normalised observation: finite input, however absurd, gives finite output
+_HUGE = 1e100  # of an observation: beyond it, the folded weights could overflow
+_FUSED_WIDTH = 128  # up to this, one product with a block-diagonal matrix beats two products
+_CHUNK = 2048  # observations whose activations fit a core's cache
+
+Array = npt.NDArray[Any]
+
+
+class Single(NamedTuple):
+    """What the policy says about one observation, as plain Python values."""
+
+    action: Any
+    """int, or nested lists of floats in the shape of one action."""
+
+    action_probs: list[float] | None
+    """Probability of each action; None for continuous actions."""
+
+    value: float
+    """Estimated return, in the units of the reward trained on."""
+
+
+def _load_pyfunc(data_path: str) -> "GRPOPredictor":
+    """What `mlflow.pyfunc.load_model` calls."""
+    folder = Path(data_path)
+    spec = (folder / "spec.json").read_bytes()
+    return GRPOPredictor.from_bytes(spec, (folder / "weights.pt").read_bytes())
+
+
+class GRPOPredictor:
+    """An immutable policy in numpy.
+
+    Args:
+        spec: contents of `spec.json`.
+        weights: the policy's `state_dict`, as arrays.
+
+    Raises:
+        ValueError: they do not belong together, or are of another format.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], weights: Mapping[str, Array]) -> None:
+        if spec.get("format") != FORMAT:
+            raise ValueError(f"This loader reads format {FORMAT}, not {spec.get('format')!r}.")
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise ValueError("The weights are not finite.")
+        self.observation_shape = tuple(int(n) for n in spec["observation_shape"])
+        self.discrete = spec["action"]["kind"] == "discrete"
+        self.action_shape = () if self.discrete else tuple(map(int, spec["action"]["shape"]))
+        self._size = math.prod(self.observation_shape)
+        self._start = int(spec["action"].get("start", 0))
+        self._mean = weights["observation_mean"].astype(np.float64)
+        self._scale = 1.0 / np.sqrt(weights["observation_var"].astype(np.float64) + _VARIANCE_FLOOR)
+        self._value_mean = float(weights["value_mean"])
+        self._value_std = float(weights["value_std"])
+        depth = len(spec["net_arch"])
+        policy = [_affine(weights, f"policy_net.{i}") for i in range(depth + 1)]
+        value = [_affine(weights, f"value_net.{i}") for i in range(depth + 1)]
+        self._hidden = [np.stack(pair) for pair in zip(policy[:-1], value[:-1], strict=True)]
+        self._heads = policy[-1], value[-1]
+        self._check_shapes(spec)
+        self._set_action_scale(spec["action"], weights)
+        narrow = max(spec["net_arch"], default=_FUSED_WIDTH + 1) <= _FUSED_WIDTH
+        self._fused = self._fuse(policy, value) if narrow else None
+        self._rng = np.random.default_rng()
+
+    @classmethod
+    def from_bytes(cls, spec: bytes, weights: bytes) -> "GRPOPredictor":
+        """Read the contents of `spec.json` and `weights.pt`; only tensors are accepted.
+
+        Raises:
+            ValueError: they are damaged, or not of this format.
+        """
+        try:
+            state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+            arrays = {name: tensor.numpy() for name, tensor in state.items()}
+            return cls(json.loads(spec), arrays)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"These files hold no policy: {error}") from error
+
+    def predict(
+        self, model_input: object, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Array]:
+        """What MLflow calls.
+
+        Args:
+            model_input: observations, shape (N, *observation shape).
+            params: `deterministic` (default true): the most probable action, else a sample.
+
+        Returns:
+            `action` (N, …), `value` (N,), and `action_probs` (N, n), or `mean` and `std` (N, …).
+        """
+        deterministic = bool((params or {}).get("deterministic", True))
+        return self.predict_batch(np.asarray(model_input), deterministic)
+
+    def predict_batch(
+        self,
+        observations: Array,
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, Array]:
+        """As `predict`; `rng` is the source of the samples.
+
+        Raises:
+            ValueError: the observations have another shape.
+        """
+        if observations.shape[1:] != self.observation_shape:
+            raise ValueError(
+                f"Expected observations of shape (N, {', '.join(map(str, self.observation_shape))})"
+                f", not {observations.shape}."
+            )
+        flat = observations.reshape(len(observations), self._size)
+        parts = [
+            self._forward(flat[start : start + _CHUNK])
+            for start in range(0, max(len(flat), 1), _CHUNK)
+        ]
+        outputs = np.concatenate([part[0] for part in parts], axis=1)
+        values = np.concatenate([part[1] for part in parts])
+        rng = rng or self._rng
+        if self.discrete:
+            return self._categorical(outputs, deterministic, rng) | {"value": values}
+        return self._gaussian(outputs, deterministic, rng) | {"value": values}
+
+    def predict_one(
+        self,
+        observation: list[float],
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Single:
+        """As `predict_batch`, for one flat observation, and several times as fast.
+
+        Raises:
+            ValueError: the observation has another length.
+        """
+        if len(observation) != self._size:
+            raise ValueError(f"Expected {self._size} numbers, not {len(observation)}.")
+        outputs = self._forward_one(observation)
+        rng = rng or self._rng
+        if outputs is None:
+            return self._one_of_batch(observation, deterministic, rng)
+        value = outputs.pop()
+        if not self.discrete:
+            return Single(self._one_gaussian(outputs, deterministic, rng), None, value)
+        largest = max(outputs)
+        exponentials = [math.exp(logit - largest) for logit in outputs]
+        total = sum(exponentials)
+        if deterministic:
+            index = outputs.index(largest)
+        else:
+            index = _sample(exponentials, total, rng.random())
+        return Single(index + self._start, [e / total for e in exponentials], value)
+
+    def _one_of_batch(
+        self, observation: list[float], deterministic: bool, rng: np.random.Generator
+    ) -> Single:
+        batch = np.array(observation, np.float64).reshape(1, *self.observation_shape)
+        result = self.predict_batch(batch, deterministic, rng)
+        probabilities = result["action_probs"][0].tolist() if self.discrete else None
+        return Single(result["action"][0].tolist(), probabilities, float(result["value"][0]))
+
+    def _forward_one(self, observation: list[float]) -> list[float] | None:
+        """Head outputs and value; None where only the slower way gives them."""
+        if self._fused is None or max(observation) > _HUGE or min(observation) < -_HUGE:
+            return None
+        *layers, (weights, bias) = self._fused
+        h = np.array(observation, np.float64)
+        for w, b in layers:
+            h = h.dot(w)
+            h += b
+            np.tanh(h, h)
+        outputs: list[float] = (h.dot(weights) + bias).tolist()
+        return outputs
+
+    def _one_gaussian(
+        self, outputs: list[float], deterministic: bool, rng: np.random.Generator
+    ) -> list[Any]:
+        noise = repeat(0.0) if deterministic else rng.standard_normal(len(outputs)).tolist()
+        action = [
+            min(max(centre + half_range * output + std * e, low), high)
+            for output, e, (centre, half_range, std, low, high) in zip(
+                outputs, noise, self._components, strict=False
+            )
+        ]
+        if len(self.action_shape) == 1:
+            return action
+        nested: list[Any] = np.array(action).reshape(self.action_shape).tolist()
+        return nested
+
+    def _forward(self, flat: Array) -> tuple[Array, Array]:
+        """Head outputs, shape (outputs, N), and values, shape (N,)."""
+        h = np.ones((1, self._size + 1, len(flat)), np.float32)
+        with np.errstate(over="ignore"):
+            z = (flat.T - self._mean[:, None]) * self._scale[:, None]
+        h[0, :-1] = np.clip(z, -_LARGEST, _LARGEST)
+        for weights in self._hidden:
+            below, h = h, np.ones((2, weights.shape[1] + 1, len(flat)), np.float32)
+            out = h[:, :-1]
+            np.matmul(weights, below, out=out)
+            np.tanh(out, out=out)
+        policy, value = self._heads
+        scaled = (value @ h[-1])[0]
+        return policy @ h[0], (self._value_mean + self._value_std * scaled).astype(np.float32)
+
+    def _categorical(
+        self, outputs: Array, deterministic: bool, rng: np.random.Generator
+    ) -> dict[str, Array]:
+        exponentials = np.exp(outputs - outputs.max(axis=0))
+        if deterministic:
+            index = outputs.argmax(axis=0)
+        else:
+            cumulative = exponentials.cumsum(axis=0)
+            threshold = rng.random(outputs.shape[1]) * cumulative[-1]
+            index = (threshold >= cumulative[:-1]).sum(axis=0)
+        probabilities = np.ascontiguousarray((exponentials / exponentials.sum(axis=0)).T)
+        return {"action": index + self._start, "action_probs": probabilities}
+
+    def _gaussian(
+        self, outputs: Array, deterministic: bool, rng: np.random.Generator
+    ) -> dict[str, Array]:
+        mean = self._centre + self._half_range * outputs.T.astype(np.float64)
+        noise = 0.0 if deterministic else self._std * rng.standard_normal(mean.shape)
+        shape = (-1, *self.action_shape)
+        std = np.broadcast_to(self._std, mean.shape)
+        return {
+            name: np.ascontiguousarray(array, np.float32).reshape(shape)
+            for name, array in (
+                ("action", np.clip(mean + noise, self._low, self._high)),
+                ("mean", mean),
+                ("std", std),
+            )
+        }
+
+    def _set_action_scale(self, action: Mapping[str, Any], weights: Mapping[str, Array]) -> None:
+        if self.discrete:
+            return
+        self._low = np.array([-np.inf if x is None else x for x in action["low"]], np.float64)
+        self._high = np.array([np.inf if x is None else x for x in action["high"]], np.float64)
+        bounded = np.isfinite(self._low) & np.isfinite(self._high)
+        low, high = np.where(bounded, self._low, -1.0), np.where(bounded, self._high, 1.0)
+        self._centre, self._half_range = (low + high) / 2.0, (high - low) / 2.0
+        self._std = self._half_range * np.exp(weights["log_std"].astype(np.float64))
+        columns = (self._centre, self._half_range, self._std, self._low, self._high)
+        self._components = list(zip(*(array.tolist() for array in columns), strict=True))
+
+    def _fuse(self, policy: list[Array], value: list[Array]) -> list[tuple[Array, Array]]:
+        """Both trunks as one chain of (weights, bias) in float64, normalisation folded in."""
+        first = np.concatenate([policy[0], value[0]]).astype(np.float64)
+        weights = first[:, :-1] * self._scale
+        layers = [(weights.T.copy(), first[:, -1] - weights @ self._mean)]
+        for p, v in zip(policy[1:], value[1:], strict=True):
+            block = np.zeros((p.shape[1] + v.shape[1] - 2, len(p) + len(v)))
+            block[: p.shape[1] - 1, : len(p)] = p[:, :-1].T
+            block[p.shape[1] - 1 :, len(p) :] = v[:, :-1].T
+            layers.append((block, np.concatenate([p[:, -1], v[:, -1]]).astype(np.float64)))
+        weights, bias = layers.pop()
+        weights[:, -1] *= self._value_std
+        bias[-1] = self._value_mean + self._value_std * bias[-1]
+        return [*layers, (weights, bias)]
+
+    def _check_shapes(self, spec: Mapping[str, Any]) -> None:
+        action = spec["action"]
+        outputs = int(action["n"]) if self.discrete else math.prod(self.action_shape)
+        widths = [self._size, *map(int, spec["net_arch"])]
+        expected = [(2, n_out, n_in + 1) for n_in, n_out in pairwise(widths)]
+        heads = [(outputs, widths[-1] + 1), (1, widths[-1] + 1)]
+        fits = (
+            [w.shape for w in self._hidden] == expected
+            and [w.shape for w in self._heads] == heads
+            and self._mean.shape == self._scale.shape == (self._size,)
+        )
+        if not fits:
+            raise ValueError("The weights do not have the shapes that the specification names.")
+
+
+def _affine(weights: Mapping[str, Array], name: str) -> Array:
+    """[weight | bias] of a layer, shape (n_out, n_in + 1), float32."""
+    columns = [weights[f"{name}.weight"], weights[f"{name}.bias"][:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _sample(exponentials: list[float], total: float, uniform: float) -> int:
+    threshold = uniform * total
+    for index, exponential in enumerate(exponentials):
+        threshold -= exponential
+        if threshold < 0.0:
+            return index
+    return len(exponentials) - 1

@@ -1,0 +1,156 @@
+"""Which loaders are ours, and whether a model's files are what was registered."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from grpo_platform.errors import UnsafeModelError
+from grpo_platform.registry.names import (
+    CODE_DIR,
+    LOADER_MODULE,
+    POLICY_DIR,
+    SPEC_FILE,
+    WEIGHTS_FILE,
+)
+
+__all__ = [
+    "RELEASED_LOADERS",
+    "PolicyFiles",
+    "file_hashes",
+    "installed_loader",
+    "read_policy_files",
+]
+
+RELEASED_LOADERS: Final[Mapping[str, str]] = {
+    "db06e19ecc0b89ab5cc6135e97e37b73ded7cd0d4b81453dc03120106a2a3b82": "grpo_policy_loader_v1",
+}
+"""SHA-256 of each loader that was ever released, and the module name it travels under.
+
+Append only: a version is loaded only if the loader it carries is in here.
+"""
+
+_SPEC = f"{POLICY_DIR}/{SPEC_FILE}"
+_WEIGHTS = f"{POLICY_DIR}/{WEIGHTS_FILE}"
+_LOADER = f"{CODE_DIR}/{LOADER_MODULE}.py"
+_META = "registered_model_meta"  # MLflow writes it beside the files when it downloads a model
+_FLAVOR_KEYS: Final[Mapping[str, Mapping[str, object]]] = {
+    "python_function": {"loader_module": LOADER_MODULE, "data": POLICY_DIR, "code": CODE_DIR},
+    "pytorch": {"model_data": "data", "code": None},
+}
+_FREE_KEYS: Final = frozenset({"env", "python_version", "pytorch_version"})
+
+
+class PolicyFiles(NamedTuple):
+    """Contents of the files that our loader reads, as verified."""
+
+    spec: bytes
+    weights: bytes
+
+
+def installed_loader() -> bytes:
+    """Source of the loader of this installation, which travels with new models.
+
+    Raises:
+        UnsafeModelError: it was changed and is none of the released ones.
+    """
+    source = Path(__file__).with_name("loader.py").read_bytes()
+    if hashlib.sha256(source).hexdigest() not in RELEASED_LOADERS:
+        raise UnsafeModelError(
+            "The installed model loader is not a released one: reinstall grpo-platform, or add "
+            "its SHA-256 to RELEASED_LOADERS if you release it."
+        )
+    return source
+
+
+def file_hashes(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file under `directory`, by relative path.
+
+    Raises:
+        UnsafeModelError: something in it is neither a plain file nor a folder.
+    """
+    return {path: _sha256(_read(directory, path)) for path in _relative_paths(directory)}
+
+
+def read_policy_files(directory: Path, files: Mapping[str, str], name: str) -> PolicyFiles:
+    """Read a version's policy, after every file was checked; nothing in it is run.
+
+    Args:
+        directory: the model's folder on this machine.
+        files: SHA-256 of each file, from the version's tags.
+        name: the version, for messages.
+
+    Raises:
+        UnsafeModelError: a file is missing, changed, foreign or no plain file, or the model
+            names a loader that is not one of ours.
+    """
+    present = _relative_paths(directory)
+    wrong = sorted(set(files).symmetric_difference(present))
+    if wrong:
+        raise UnsafeModelError(f"{name} is not loaded: {wrong[0]!r} was added or is missing.")
+    contents = {path: _read(directory, path) for path in present}
+    for path, content in contents.items():
+        if _sha256(content) != files[path]:
+            raise UnsafeModelError(f"{name} is not loaded: {path!r} was changed.")
+    missing = sorted({"MLmodel", _SPEC, _WEIGHTS, _LOADER}.difference(contents))
+    if missing:
+        raise UnsafeModelError(f"{name} is not loaded: it has no {missing[0]!r}.")
+    _check_loader(contents, name)
+    _check_mlmodel(contents["MLmodel"], name)
+    return PolicyFiles(spec=contents[_SPEC], weights=contents[_WEIGHTS])
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _relative_paths(directory: Path) -> list[str]:
+    found: list[str] = []
+    for folder, folders, names in os.walk(directory, followlinks=False):
+        here = Path(folder)
+        # left by whoever imported the loader from here; the server never does
+        folders[:] = [sub for sub in folders if sub != "__pycache__"]
+        for entry in (*folders, *names):
+            path = here / entry
+            plain = path.is_dir() if entry in folders else path.is_file()
+            if path.is_symlink() or not plain:
+                raise UnsafeModelError(f"A model holds {entry!r}, which is no plain file.")
+        found += [(here / entry).relative_to(directory).as_posix() for entry in names]
+    return sorted(path for path in found if path != _META)
+
+
+def _read(directory: Path, path: str) -> bytes:
+    descriptor = os.open(directory / path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
+
+
+def _check_loader(contents: Mapping[str, bytes], name: str) -> None:
+    code = [path for path in contents if path.startswith(f"{CODE_DIR}/")]
+    released = RELEASED_LOADERS.get(_sha256(contents[_LOADER]))
+    if code != [_LOADER] or released != LOADER_MODULE:
+        raise UnsafeModelError(f"{name} is not loaded: it carries a loader that is not ours.")
+
+
+def _check_mlmodel(content: bytes, name: str) -> None:
+    try:
+        flavors: Any = yaml.safe_load(content)["flavors"]
+        foreign = set(flavors).difference(_FLAVOR_KEYS)
+        fits = not foreign and all(
+            _flavor_fits(flavors[flavor], expected) for flavor, expected in _FLAVOR_KEYS.items()
+        )
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise UnsafeModelError(f"{name} is not loaded: its MLmodel file cannot be read.") from error
+    if not fits:
+        raise UnsafeModelError(
+            f"{name} is not loaded: its MLmodel file names a loader, flavor or path that is "
+            "not ours."
+        )
+
+
+def _flavor_fits(flavor: Mapping[str, Any], expected: Mapping[str, object]) -> bool:
+    unknown = set(flavor).difference(expected, _FREE_KEYS)
+    return not unknown and all(flavor.get(key) == value for key, value in expected.items())

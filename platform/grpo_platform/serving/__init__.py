@@ -1,0 +1,1 @@
+"""Loaded models in memory, and predictions from them."""

@@ -1,0 +1,15 @@
+"""Environments whose members are stepped together, put into visited states and branched."""
+
+from grpo.envs.factory import make_member_envs
+from grpo.envs.members import Branching, MemberEnvs, Snapshot, StepResult
+from grpo.envs.spec import EnvironmentSpec, check_environment
+
+__all__ = [
+    "Branching",
+    "EnvironmentSpec",
+    "MemberEnvs",
+    "Snapshot",
+    "StepResult",
+    "check_environment",
+    "make_member_envs",
+]

@@ -1,0 +1,271 @@
+"""What an environment looks like to a policy, and the check that it can be trained at all."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+
+from grpo.envs.catalogue import registered_names
+from grpo.envs.families import family_of
+from grpo.errors import (
+    EnvironmentFaultError,
+    IncompatibleError,
+    OutOfRangeError,
+    UnknownNameError,
+    UnsupportedEnvironmentError,
+)
+from grpo.spaces import ActionSpec, BoxActions, DiscreteActions
+
+__all__ = ["EnvironmentSpec", "check_environment", "fault", "make_environment"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+_RESERVED_KWARGS = {
+    "id": "name the environment with env_name",
+    "disable_env_checker": "it is always off while training",
+    "render_mode": "training does not render",
+    "vectorization_mode": "members are stepped together anyway",
+    "xml_file": "a file on the server cannot be chosen; register an environment of your own for it",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class EnvironmentSpec:
+    """An environment that can be trained, as `check_environment` found it."""
+
+    env_name: str
+    """Gymnasium id."""
+
+    env_kwargs: Mapping[str, Any]
+    """Keyword arguments of `gymnasium.make`."""
+
+    family: str
+    """How it is stepped and branched, one of `grpo.envs.families.FAMILIES`."""
+
+    observation_shape: tuple[int, ...]
+    """Shape of one observation."""
+
+    observation_low: FloatArray
+    """Lower bounds, shape `observation_shape`; -inf where there is none."""
+
+    observation_high: FloatArray
+    """Upper bounds, shape `observation_shape`; inf where there is none."""
+
+    action: ActionSpec
+    """The actions."""
+
+    max_episode_steps: int | None
+    """Steps after which Gymnasium's TimeLimit truncates an episode; None without a limit."""
+
+    reward_threshold: float | None
+    """Return at which Gymnasium calls the task solved; None where it does not say."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; null where a bound is infinite."""
+        return {
+            "env_name": self.env_name,
+            "env_kwargs": dict(self.env_kwargs),
+            "family": self.family,
+            "observation": {
+                "shape": list(self.observation_shape),
+                "low": _finite_or_none(self.observation_low),
+                "high": _finite_or_none(self.observation_high),
+            },
+            "action": self.action.to_dict(),
+            "max_episode_steps": self.max_episode_steps,
+            "reward_threshold": self.reward_threshold,
+        }
+
+
+def check_environment(
+    env_name: str, env_kwargs: Mapping[str, Any] | None = None
+) -> EnvironmentSpec:
+    """Make the environment once, look at its spaces and its first observation, close it again.
+
+    The answer is kept, so asking again costs nothing.
+
+    Raises:
+        UnknownNameError: no such environment is registered.
+        IncompatibleError: `env_kwargs` that the environment does not take, or that are not ours
+            to give.
+        UnsupportedEnvironmentError: its spaces cannot be represented, it cannot be made on this
+            machine, or its first observation is not what its space says.
+    """
+    kwargs = dict(env_kwargs or {})
+    registered = _lookup(env_name)
+    _check_kwargs(kwargs)
+    try:
+        key = json.dumps(kwargs, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise IncompatibleError(
+            f"env_kwargs must hold JSON values: {error}.", field="env_kwargs"
+        ) from error
+    return _check(_Identity(registered), key)
+
+
+def make_environment(env_name: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """One instance, without Gymnasium's passive checker (ours has looked already).
+
+    Raises:
+        UnknownNameError, IncompatibleError, UnsupportedEnvironmentError: as `check_environment`.
+    """
+    return _make(_lookup(env_name), dict(env_kwargs))
+
+
+class _Identity:
+    """A registration as cache key: by identity, so that registering a name anew is noticed."""
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.spec = spec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.spec is self.spec
+
+
+def _lookup(env_name: str) -> EnvSpec:
+    # By the registry itself: `gymnasium.spec` would import what stands before a colon, and
+    # `gymnasium.make(str)` warns about names that have a newer version.
+    registered = gym.registry.get(env_name)
+    if registered is None:
+        raise UnknownNameError("env_name", env_name, registered_names())
+    return registered
+
+
+def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
+    for name, reason in _RESERVED_KWARGS.items():
+        if name in kwargs:
+            raise IncompatibleError(
+                f"env_kwargs must not contain {name!r}: {reason}.", field="env_kwargs"
+            )
+    limit = kwargs.get("max_episode_steps", 1)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise OutOfRangeError(
+            f"max_episode_steps in env_kwargs must be a positive integer, not {limit!r}.",
+            field="env_kwargs",
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
+    kwargs = json.loads(kwargs_json)
+    env = _make(identity.spec, kwargs)
+    try:
+        spec = _describe(identity.spec, kwargs, env)
+        _check_first_observation(spec, env)
+    finally:
+        env.close()
+    return spec
+
+
+def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    try:
+        return gym.make(registered, disable_env_checker=True, **kwargs)
+    except TypeError as error:
+        if not kwargs:
+            raise _unsupported(registered.id, f"cannot be made here: {error}") from error
+        raise IncompatibleError(
+            f"{registered.id} does not take these env_kwargs: {error}", field="env_kwargs"
+        ) from error
+    except Exception as error:
+        # Anything may come out of a foreign constructor: missing libraries, assertions, files.
+        raise _unsupported(registered.id, f"cannot be made here: {error}") from error
+
+
+def _describe(
+    registered: EnvSpec, kwargs: Mapping[str, Any], env: gym.Env[Any, Any]
+) -> EnvironmentSpec:
+    observation = _check_observation_space(registered.id, env.observation_space)
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    return EnvironmentSpec(
+        env_name=registered.id,
+        env_kwargs=kwargs,
+        family=family_of(env),
+        observation_shape=tuple(observation.shape),
+        observation_low=_as_float(observation.low),
+        observation_high=_as_float(observation.high),
+        action=_check_action_space(registered.id, env.action_space),
+        max_episode_steps=limit,
+        reward_threshold=registered.reward_threshold,
+    )
+
+
+def _check_observation_space(env_name: str, space: spaces.Space[Any]) -> spaces.Box:
+    if not isinstance(space, spaces.Box):
+        raise _unsupported(
+            env_name,
+            f"has {type(space).__name__} observations, but the policy reads vectors of real "
+            f"numbers; wrap it (for example in gymnasium's FlattenObservation) and register that",
+        )
+    if len(space.shape) >= 3 and space.dtype == np.uint8:
+        raise _unsupported(
+            env_name,
+            f"has images of shape {space.shape} as observations, but the policy has no "
+            f"convolution; register a version of it that observes features instead",
+        )
+    if 0 in space.shape:
+        raise _unsupported(env_name, f"has empty observations of shape {space.shape}")
+    return space
+
+
+def _check_action_space(env_name: str, space: spaces.Space[Any]) -> ActionSpec:
+    if isinstance(space, spaces.Discrete):
+        return DiscreteActions(n=int(space.n), start=int(space.start))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        if space.shape and 0 not in space.shape:
+            return BoxActions(
+                shape=tuple(space.shape),
+                low=tuple(space.low.ravel().tolist()),
+                high=tuple(space.high.ravel().tolist()),
+            )
+        raise _unsupported(env_name, f"has actions of shape {space.shape}, not a vector")
+    raise _unsupported(
+        env_name,
+        f"has {type(space).__name__} actions of {space.dtype}, but the policy gives Discrete "
+        f"ones or a Box of real numbers",
+    )
+
+
+def _check_first_observation(spec: EnvironmentSpec, env: gym.Env[Any, Any]) -> None:
+    try:
+        observation, _ = env.reset(seed=0)
+        values = np.asarray(observation, dtype=np.float64)
+    except Exception as error:
+        raise _unsupported(spec.env_name, f"failed in its first reset: {error}") from error
+    if values.shape != spec.observation_shape or not np.isfinite(values).all():
+        raise _unsupported(
+            spec.env_name,
+            f"gave a first observation of shape {values.shape}"
+            f"{'' if np.isfinite(values).all() else ' that is not finite'}, but its space says "
+            f"{spec.observation_shape}",
+        )
+
+
+def _unsupported(env_name: str, what: str) -> UnsupportedEnvironmentError:
+    return UnsupportedEnvironmentError(f"{env_name} {what}.", field="env_name")
+
+
+def _finite_or_none(values: FloatArray) -> object:
+    boxed = values.astype(object)
+    boxed[~np.isfinite(values)] = None
+    return boxed.tolist()
+
+
+def _as_float(values: npt.NDArray[Any]) -> FloatArray:
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def fault(env_name: str, where: str, error: Exception) -> EnvironmentFaultError:
+    """The error for an exception that came out of an environment's `reset` or `step`."""
+    return EnvironmentFaultError(
+        f"{env_name} raised {type(error).__name__} in {where}: {error or 'no message'}"
+    )

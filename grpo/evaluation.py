@@ -1,0 +1,259 @@
+"""Greedy, seeded evaluation on the environment's own reward, with honest intervals.
+
+IQM and bootstrap intervals follow Agarwal et al. 2021 (arXiv 2108.13264). They are written in
+numpy, so that nothing heavy is imported; the tests hold them equal to SciPy's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from grpo.envs import MemberEnvs, make_member_envs
+from grpo.errors import IncompatibleError
+
+__all__ = [
+    "EVALUATION_SEED",
+    "FIRST_EVALUATION_SEED",
+    "Evaluation",
+    "Interval",
+    "evaluate",
+    "evaluation_seeds",
+    "iqm",
+    "paired_difference",
+    "stratified_bootstrap_interval",
+]
+
+EVALUATION_SEED = 20_240_203
+"""Default seed of an evaluation; equal seeds give equal episodes."""
+
+FIRST_EVALUATION_SEED = 2**31
+"""Evaluation's resets are seeded from here on, training's below."""
+
+STEP_LIMIT = 27_000
+"""Steps after which an episode of an environment without a time limit is cut."""
+
+_RESAMPLES = 2_000
+_CONFIDENCE = 0.95
+_INSTANCES = 16  # of environments that are one instance a member; making one can take 100 ms
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class _Prediction(Protocol):
+    @property
+    def actions(self) -> npt.NDArray[Any]: ...
+
+
+class Predictor(Protocol):
+    """What `evaluate` asks of a policy; `grpo.policy.Policy` is one."""
+
+    def act(self, observations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
+        """Likeliest actions for observations of shape (N, *observation_shape)."""
+
+    def predict(
+        self,
+        observations: npt.NDArray[np.floating[Any]],
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> _Prediction:
+        """Actions, sampled unless `deterministic`, for the same observations."""
+
+
+class Interval(NamedTuple):
+    """An estimate with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Evaluation:
+    """Episodes of one policy on the environment's own reward."""
+
+    env_name: str
+    """Gymnasium id."""
+
+    returns: FloatArray
+    """Shape (n,): undiscounted return of each episode."""
+
+    lengths: npt.NDArray[np.int64]
+    """Shape (n,): steps of each episode."""
+
+    seeds: npt.NDArray[np.int64]
+    """Shape (n,): the seed that each episode was reset with."""
+
+    mean: float
+    """Mean return."""
+
+    std: float
+    """Standard deviation of the returns, over the episodes."""
+
+    iqm: float
+    """Interquartile mean of the returns."""
+
+    ci_low: float
+    """Lower end of the 95 % bootstrap interval of the IQM."""
+
+    ci_high: float
+    """Upper end of the 95 % bootstrap interval of the IQM."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, without the episodes, as JSON values."""
+        return {
+            "env_name": self.env_name,
+            "n_episodes": len(self.returns),
+            "mean": self.mean,
+            "std": self.std,
+            "iqm": self.iqm,
+            "ci_low": self.ci_low,
+            "ci_high": self.ci_high,
+            "mean_length": float(self.lengths.mean()),
+        }
+
+
+def evaluation_seeds(n_episodes: int, seed: int = EVALUATION_SEED) -> npt.NDArray[np.int64]:
+    """Seeds of an evaluation's episodes, shape (n_episodes,), from `FIRST_EVALUATION_SEED` on.
+
+    Fewer episodes get the first of the same seeds.
+    """
+    generator = np.random.default_rng(seed)
+    return generator.integers(FIRST_EVALUATION_SEED, 2**32, n_episodes, dtype=np.int64)
+
+
+def evaluate(
+    policy: Predictor,
+    env_name: str,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    n_episodes: int = 100,
+    seed: int = EVALUATION_SEED,
+    deterministic: bool = True,
+) -> Evaluation:
+    """Run seeded episodes, side by side, and sum the environment's own rewards.
+
+    Args:
+        policy: what acts.
+        env_name: Gymnasium id.
+        env_kwargs: keyword arguments of `gymnasium.make`.
+        n_episodes: how many, at least 1.
+        seed: gives the episodes' seeds and, where actions are sampled, the samples.
+        deterministic: take the likeliest action instead of sampling.
+
+    Raises:
+        ConfigError: the environment cannot be evaluated.
+        EnvironmentFaultError: it raised.
+    """
+    seeds = evaluation_seeds(n_episodes, seed)
+    envs = make_member_envs(env_name, env_kwargs, n_episodes)
+    try:
+        returns, lengths = _run(policy, envs, seeds, deterministic, np.random.default_rng(seed))
+    finally:
+        envs.close()
+    low, high = stratified_bootstrap_interval(returns[:, None])
+    return Evaluation(
+        env_name=env_name,
+        returns=returns,
+        lengths=lengths,
+        seeds=seeds,
+        mean=float(returns.mean()),
+        std=float(returns.std()),
+        iqm=float(iqm(returns)),
+        ci_low=low,
+        ci_high=high,
+    )
+
+
+def _run(
+    policy: Predictor,
+    envs: MemberEnvs,
+    seeds: npt.NDArray[np.int64],
+    deterministic: bool,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    n = len(seeds)
+    returns, lengths = np.zeros(n), np.zeros(n, dtype=np.int64)
+    alive = np.arange(n)
+    observations = envs.reset(alive, seeds)
+    while alive.size:
+        if deterministic:
+            actions = policy.act(observations)
+        else:
+            actions = policy.predict(observations, deterministic=False, rng=rng).actions
+        observations, rewards, terminated, truncated = envs.step(alive, actions)
+        returns[alive] += rewards
+        lengths[alive] += 1
+        going = ~(terminated | truncated | (lengths[alive] >= STEP_LIMIT))
+        alive, observations = alive[going], observations[going]
+    return returns, lengths
+
+
+def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64] | float:
+    """Interquartile mean: of what is left when the lowest and the highest quarter are dropped.
+
+    Args:
+        values: any shape.
+        axis: reduce along it; None takes all values together.
+
+    Returns:
+        A float, or an array without that axis.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if axis is None:
+        data, axis = data.ravel(), 0
+    n = data.shape[axis]
+    cut = n // 4
+    data = np.moveaxis(data, axis, -1)
+    if cut:
+        data = np.partition(data, (cut, n - cut - 1), axis=-1)[..., cut : n - cut]
+    result = data.mean(axis=-1)
+    return float(result) if result.ndim == 0 else result
+
+
+def stratified_bootstrap_interval(
+    scores: npt.ArrayLike, *, confidence: float = _CONFIDENCE, resamples: int = _RESAMPLES
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the IQM over all scores.
+
+    Runs are drawn with replacement within each task, so that each resample holds every task as
+    often as the data does (Agarwal et al. 2021, section 4.1). Equal scores give equal intervals.
+
+    Args:
+        scores: shape (runs, tasks).
+        confidence: share of resamples inside.
+        resamples: how many.
+
+    Returns:
+        Lower and upper end.
+    """
+    data = np.asarray(scores, dtype=np.float64)
+    runs, tasks = data.shape
+    picks = np.random.default_rng(0).integers(0, runs, (resamples, runs, tasks))
+    drawn = np.take_along_axis(data[None], picks, axis=1)
+    return _percentiles(iqm(drawn.reshape(resamples, -1), axis=1), confidence)
+
+
+def paired_difference(a: Evaluation, b: Evaluation) -> Interval:
+    """Mean of a's return minus b's on the same episodes, with a paired 95 % bootstrap interval.
+
+    Raises:
+        IncompatibleError: the two did not run the same episodes.
+    """
+    if a.env_name != b.env_name or not np.array_equal(a.seeds, b.seeds):
+        raise IncompatibleError(
+            "Only evaluations of the same environment with the same seeds can be compared in pairs."
+        )
+    difference = a.returns - b.returns
+    n = len(difference)
+    picks = np.random.default_rng(0).integers(0, n, (_RESAMPLES, n))
+    low, high = _percentiles(difference[picks].mean(axis=1), _CONFIDENCE)
+    return Interval(float(difference.mean()), low, high)
+
+
+def _percentiles(values: FloatArray | float, confidence: float) -> tuple[float, float]:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(values, (tail, 1.0 - tail))
+    return float(low), float(high)

@@ -1,0 +1,60 @@
+# What people and .ci/run call. Each target first makes .venv as requirements.txt says.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= 2
+
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check format audit lock clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+install: $(VENV)/.installed ## virtual environment with everything that the platform needs
+
+demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_EXIT=1: ends)
+	@exec $(BIN)/python -m grpo_platform.demo
+
+serve: $(VENV)/.installed ## API and MLflow UI
+	@exec $(BIN)/python run_api.py
+
+test: $(VENV)/.installed-dev ## all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+check: $(VENV)/.installed-dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## rewrite what `make check` would complain about
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+audit: $(VENV)/.installed-dev ## known vulnerabilities of the pinned packages
+	grep -v '^-e' requirements.txt > $(VENV)/audit.txt
+	$(BIN)/pip-audit --disable-pip --no-deps -r $(VENV)/audit.txt
+
+lock: ## resolve pyproject.toml anew into requirements*.txt and conda.yaml
+	$(PYTHON) scripts/lock.py
+
+clean: ## remove the virtual environment and caches; the store stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or say PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: 3.11 or newer is needed, say PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(PIP) install -q -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PIP) install -q -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,45 @@
+"""What no committed file may hold."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TRACKED = [
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    if name
+]
+
+# Written apart, so that this file does not hold them either.
+REGISTRY_HOSTS = [
+    "pypi" + ".org", "files.python" + "hosted", "npm" + "js.", "deb.debian" + ".org",
+    "download.pytorch" + ".org", "conda.anaconda" + ".org",
+]  # fmt: skip
+MACHINE_PATHS = [f"{ROOT}/", f"{ROOT.parent}/", f"{Path.home()}/", "/opt" + "/"]
+
+
+def text_of(path: Path) -> str:
+    data = path.read_bytes()
+    return "" if b"\0" in data[:8000] else data.decode()
+
+
+@pytest.mark.parametrize("needle", REGISTRY_HOSTS + MACHINE_PATHS)
+def test_no_registry_and_no_path_of_this_machine(needle: str) -> None:
+    assert [str(path) for path in TRACKED if path.exists() and needle in text_of(path)] == []
+
+
+def test_the_store_is_not_committed() -> None:
+    names = {str(path.relative_to(ROOT)) for path in TRACKED}
+    assert "mlruns/.gitkeep" in names
+    assert not {name for name in names if name.startswith("mlflow.db")}
+    assert {name for name in names if name.startswith("mlruns/")} == {"mlruns/.gitkeep"}
+
+
+def test_the_files_are_few_enough_to_read() -> None:
+    sources = [path for path in TRACKED if path.suffix == ".py" and "tests" not in path.parts]
+    long = {path.name: n for path in sources if (n := len(path.read_text().splitlines())) > 350}
+    assert long == {}

@@ -14,7 +14,7 @@ from grpo.errors import ConfigError
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.tracking.names import Metric, Tag
+from grpo_platform.tracking.names import Metric, Tag, claim_param
 
 __all__ = ["RUN_STATUS", "JobRecord", "finite", "record_of"]
 
@@ -69,6 +69,9 @@ class JobRecord:
 
     worker: str | None = None
     """`host:pid:start_time` of the worker that holds, or last held, the job."""
+
+    claimed_by: str | None = None
+    """Worker that claimed the present attempt; None while it can be claimed."""
 
     heartbeat_ms: int | None = None
     """When a worker last said it lives, unix milliseconds by its own clock."""
@@ -129,6 +132,7 @@ def record_of(run: Run) -> JobRecord:
         attempt=_integer(tags.get(Tag.ATTEMPT)) or 1,
         crashes=_integer(tags.get(Tag.CRASHES)) or 0,
         worker=tags.get(Tag.WORKER) or None,
+        claimed_by=run.data.params.get(claim_param(_integer(tags.get(Tag.ATTEMPT)) or 1)),
         heartbeat_ms=_integer(tags.get(Tag.HEARTBEAT)),
         stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
         model_name=request.model_name_for(run.info.run_id),

@@ -199,9 +199,12 @@ class JobStore(RunStore):
             self._set_status(job_id, JobStatus.RUNNING)
         return self.get(job_id)
 
-    def beat(self, job_id: str) -> None:
-        """Say that the job's worker lives."""
-        self.set_tags(job_id, {Tag.HEARTBEAT: str(_now_ms())})
+    def beat(self, job_id: str, timesteps: int | None = None) -> None:
+        """Say that the job's worker lives, and how far it is, in environment timesteps."""
+        tags = {Tag.HEARTBEAT: str(_now_ms())}
+        if timesteps is not None:
+            tags[Tag.TIMESTEPS] = str(timesteps)
+        self.set_tags(job_id, tags)
 
     def requeue(self, job_id: str, *, crashed: bool, attempt: int | None = None) -> JobRecord:
         """Give a job back to the queue, for the next attempt.

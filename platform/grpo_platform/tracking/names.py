@@ -40,6 +40,8 @@ class Tag:
     """`host:pid:start_time` of the worker that holds the job."""
     HEARTBEAT: Final = "grpo.heartbeat"
     """When the worker last said it lives, unix milliseconds."""
+    TIMESTEPS: Final = "grpo.timesteps"
+    """Environment timesteps done, fresher than the thinned metric."""
     STOP_REQUESTED: Final = "grpo.stop_requested"
     ERROR: Final = "grpo.error"
     """Why the job failed, for the user."""

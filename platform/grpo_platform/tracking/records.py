@@ -128,7 +128,9 @@ def record_of(run: Run) -> JobRecord:
         end_time=_instant(run.info.end_time) if status in TERMINAL and run.info.end_time else None,
         error_message=tags.get(Tag.ERROR) or None,
         metrics=metrics,
-        current_timesteps=max(0, int(metrics.get(Metric.TIMESTEPS, 0))),
+        current_timesteps=max(
+            0, int(metrics.get(Metric.TIMESTEPS, 0)), _integer(tags.get(Tag.TIMESTEPS)) or 0
+        ),
         attempt=_integer(tags.get(Tag.ATTEMPT)) or 1,
         crashes=_integer(tags.get(Tag.CRASHES)) or 0,
         worker=tags.get(Tag.WORKER) or None,

@@ -1,7 +1,10 @@
 """What an environment looks like to a policy, and the check that it can be trained at all."""
 
 import functools
+import importlib
 import json
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -169,6 +172,7 @@ def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
 
 def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
+        _import(registered)
         return gym.make(registered, disable_env_checker=True, **kwargs)
     except TypeError as error:
         if not kwargs:
@@ -179,6 +183,19 @@ def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     except Exception as error:
         # Anything may come out of a foreign constructor: missing libraries, assertions, files.
         raise _unsupported(registered.id, f"cannot be made here: {error}") from error
+
+
+def _import(registered: EnvSpec) -> None:
+    """Import the module of an environment, so that making it imports nothing."""
+    if not isinstance(registered.entry_point, str):
+        return
+    module = registered.entry_point.partition(":")[0]
+    if module in sys.modules:
+        return
+    with warnings.catch_warnings():
+        # Box2D's SWIG types warn while they are made, and crash the process where that raises.
+        warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
+        importlib.import_module(module)
 
 
 def _describe(

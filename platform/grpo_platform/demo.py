@@ -1,0 +1,234 @@
+"""`make demo`: the guide's journey in one command, against a real server on its own ports."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from grpo_platform.settings import Settings
+
+__all__ = ["GUIDE_STEP_2", "OBSERVATION", "DemoError", "main"]
+
+GUIDE_STEP_2: Final[dict[str, Any]] = {
+    "env_name": "CartPole-v1",
+    "total_timesteps": 5000,
+    "learning_rate": 3e-4,
+    "n_steps": 32,
+    "batch_size": 64,
+    "n_epochs": 10,
+    "reward_function_type": "optimized_cartpole",
+    "model_name": "my_cartpole_model",
+}
+"""What the users' guide trains in its second step."""
+
+OBSERVATION: Final = [0.1, 0.0, 0.05, 0.0]
+"""Cart position, cart velocity, pole angle, pole velocity: the pole leans to the right."""
+
+_START_SECONDS: Final = 90.0
+_STOP_SECONDS: Final = 30.0
+_CALL_SECONDS: Final = 30.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says what to do."""
+
+
+def main() -> int:
+    """Run the demo; `DEMO_EXIT=1` ends it after the inference. Returns the exit code."""
+    console = Console()
+    try:
+        settings = Settings()
+        with _server(settings) as server:
+            demo = _Demo(settings, server, console)
+            demo.run()
+            if os.environ.get("DEMO_EXIT") != "1":
+                console.print("\nThe server stays up. [bold]Ctrl-C[/bold] stops it.")
+                server.wait()
+                raise DemoError("The server has ended.")
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
+        return 0
+    except (DemoError, ValueError) as error:
+        console.print(f"[red]{error}[/red]", highlight=False, markup=True)
+        return 1
+    return 0
+
+
+class _Demo:
+    """The steps, in order."""
+
+    def __init__(
+        self, settings: Settings, server: subprocess.Popen[bytes], console: Console
+    ) -> None:
+        self._base = f"http://{settings.host}:{settings.port}"
+        self._server = server
+        self._console = console
+        self._http = requests.Session()
+        self._http.trust_env = False
+        if settings.api_token is not None:
+            self._http.headers["Authorization"] = f"Bearer {settings.api_token}"
+
+    def run(self) -> None:
+        with self._console.status("Starting the API and the MLflow UI …"):
+            self._wait_until_ready()
+        job_id = self._call("POST", "/train", GUIDE_STEP_2)["job_id"]
+        self._console.print(f"Training job [bold]{job_id}[/bold]", highlight=False)
+        job = self._watch(job_id)
+        self._show_evaluation(job)
+        self._show_inference()
+        self._show_addresses(job_id)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._server.poll() is not None:
+                raise DemoError("The server did not start.")
+            with contextlib.suppress(requests.ConnectionError):
+                self._http.get(f"{self._base}/health", timeout=_CALL_SECONDS)
+                return
+            time.sleep(0.1)
+        raise DemoError(f"The server did not answer within {_START_SECONDS:.0f} s.")
+
+    def _watch(self, job_id: str) -> dict[str, Any]:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.completed:.0f} of {task.total:.0f} steps"), TimeElapsedColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self._console) as progress:
+            bar = progress.add_task("queued", total=GUIDE_STEP_2["total_timesteps"])
+            while True:
+                job = self._call("GET", f"/training/{job_id}/status")
+                mean = job["metrics"].get("rollout/ep_rew_mean")
+                shown = f", episode return {mean:.0f}" if mean is not None else ""
+                progress.update(
+                    bar, completed=job["current_timesteps"], description=job["status"] + shown
+                )
+                if job["status"] == "completed":
+                    return job
+                if job["status"] in ("failed", "stopped"):
+                    raise DemoError(f"The job {job['status']}: {job['error_message']}")
+                time.sleep(0.2)
+
+    def _show_evaluation(self, job: dict[str, Any]) -> None:
+        metrics = job["metrics"]
+        table = Table(title="Greedy evaluation on the environment's own reward, 500 at most")
+        for name in ("mean", "interquartile mean", "95 % interval", "model", "version"):
+            table.add_column(name, justify="right")
+        table.add_row(
+            f"{metrics['eval/mean_reward']:.1f}",
+            f"{metrics['eval/iqm']:.1f}",
+            f"{metrics['eval/ci_low']:.1f} to {metrics['eval/ci_high']:.1f}",
+            job["model_name"],
+            str(job["model_version"]),
+        )
+        self._console.print(table)
+
+    def _show_inference(self) -> None:
+        question = {"model_name": GUIDE_STEP_2["model_name"], "observation": OBSERVATION}
+        reply = self._call("POST", "/inference", question)
+        chances = " and ".join(f"{chance:.1%}" for chance in reply["action_probs"])
+        self._console.print(
+            f"Observation {OBSERVATION}: action {reply['action']} "
+            f"({'right' if reply['action'] == 1 else 'left'}), "
+            f"left and right have {chances}, value {reply['value']:.1f}",
+            highlight=False,
+        )
+
+    def _show_addresses(self, job_id: str) -> None:
+        table = Table(show_header=False, box=None)
+        table.add_row("API", f"{self._base}/docs")
+        ui = self._call("GET", "/")["mlflow_ui"]
+        if ui is not None:
+            with self._console.status("Waiting for the MLflow UI …"):
+                table.add_row("MLflow UI", ui)
+                table.add_row("This run", self._run_page(ui, job_id))
+        self._console.print(table)
+
+    def _run_page(self, ui: str, job_id: str) -> str:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                reply = self._http.get(
+                    f"{ui}/ajax-api/2.0/mlflow/runs/get",
+                    params={"run_id": job_id},
+                    timeout=_CALL_SECONDS,
+                )
+                reply.raise_for_status()
+                experiment = reply.json()["run"]["info"]["experiment_id"]
+                return f"{ui}/#/experiments/{experiment}/runs/{job_id}"
+            except requests.RequestException as error:
+                if time.monotonic() > deadline:
+                    raise DemoError(f"The MLflow UI does not answer: {error}") from error
+                time.sleep(0.2)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            reply = self._http.request(method, self._base + path, json=body, timeout=_CALL_SECONDS)
+            answer: dict[str, Any] = reply.json()
+        except requests.RequestException as error:
+            raise DemoError(f"{method} {path} failed: {error}") from error
+        if not reply.ok:
+            raise DemoError(f"{method} {path}: {answer.get('detail', answer)}")
+        return answer
+
+
+@contextlib.contextmanager
+def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process, ended in order; on failure its output is shown."""
+    _require_free(settings.host, settings.port)
+    with tempfile.NamedTemporaryFile(prefix="grpo-demo-", suffix=".log") as output:
+        # a session of its own: Ctrl-C reaches the demo alone, which then ends the server in order
+        process = subprocess.Popen(
+            [sys.executable, "-m", "grpo_platform.server"],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        except DemoError as error:
+            tail = "\n".join(Path(output.name).read_text("utf-8", "replace").splitlines()[-20:])
+            raise DemoError(f"{error}\nIts last output:\n{tail}") from error
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # a second Ctrl-C must not leave the server behind
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DemoError(
+                f"Port {port} is in use. Stop what listens there, or take another port: "
+                f"GRPO_PORT={port + 1} make demo"
+            ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,17 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
+from grpo.envs.acrobot import AcrobotMembers
 from grpo.envs.branching import NoBranching
 from grpo.envs.cartpole import CartPoleMembers
 from grpo.envs.classic_control import ClassicMembers
 from grpo.envs.gym_members import GymMembers
 from grpo.envs.members import MemberEnvs
+from grpo.envs.mountain_car import MountainCarContinuousMembers, MountainCarMembers
+from grpo.envs.pendulum import PendulumMembers
 from grpo.envs.spec import EnvironmentSpec, check_environment
 
 __all__ = ["make_member_envs"]
 
 _CLASSIC: Mapping[str, type[ClassicMembers]] = {
-    members.family: members for members in (CartPoleMembers,)
+    members.family: members
+    for members in (
+        AcrobotMembers,
+        CartPoleMembers,
+        MountainCarContinuousMembers,
+        MountainCarMembers,
+        PendulumMembers,
+    )
 }
 
 

@@ -69,6 +69,10 @@ class PPOPolicy:
     model: PPO
     normalizer: VecNormalize | None
 
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Greedy actions for observations of shape (N, *observation_shape)."""
+        return self.predict(observations).actions
+
     def predict(
         self,
         observations: np.ndarray,

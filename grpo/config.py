@@ -37,6 +37,7 @@ BOUNDS: Mapping[str, Bound] = {
     "clip_range_high": Bound(0.0, 10.0, exclusive_low=True),
     "ent_coef": Bound(0.0, 100.0),
     "kl_coef": Bound(0.0, 100.0),
+    "reference_iterations": Bound(1, 1_000_000_000),
     "max_grad_norm": Bound(0.0, 1_000.0, exclusive_low=True),
     "branch_probability": Bound(0.0, 1.0),
     "eval_freq": Bound(0, 1_000_000_000),
@@ -106,6 +107,9 @@ class GRPOConfig:
 
     kl_coef: float = 0.0
     """Weight of the k3 estimate of the divergence from the reference policy."""
+
+    reference_iterations: int = 8
+    """Iterations after which the present policy becomes the reference of the KL term."""
 
     max_grad_norm: float = 0.5
     """Largest norm of the policy's gradient; longer ones are scaled down."""

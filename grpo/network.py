@@ -9,6 +9,7 @@ This file knows neither actions nor losses.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,7 @@ class Layout:
     @property
     def size(self) -> int:
         """Number of parameters."""
-        pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
-        return sum(n_out * (n_in + 1) for n_in, n_out in pairs) + self.log_std
+        return sum(n_out * (n_in + 1) for n_in, n_out in pairwise(self.widths)) + self.log_std
 
 
 class Parameters:
@@ -53,7 +53,7 @@ class Parameters:
         self.layout = layout
         self.flat = flat
         layers, offset = [], 0
-        for n_in, n_out in zip(layout.widths[:-1], layout.widths[1:], strict=True):
+        for n_in, n_out in pairwise(layout.widths):
             size = n_out * (n_in + 1)
             layers.append(flat[offset : offset + size].reshape(n_out, n_in + 1))
             offset += size

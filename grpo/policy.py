@@ -17,6 +17,7 @@ from torch import nn
 
 from grpo import network
 from grpo.heads import CategoricalHead, make_head
+from grpo.moments import forgetting_moments, merge_moments
 from grpo.network import FloatArray, Layout, Parameters, Workspace
 from grpo.spaces import ActionSpec, BoxActions, DiscreteActions, action_spec_from_dict
 
@@ -24,6 +25,8 @@ __all__ = ["Policy", "PolicySpec", "Prediction"]
 
 _VARIANCE_FLOOR = 1e-8
 _POLICY_LAST_GAIN = 0.01
+_RETURN_FORGETTING = 0.1  # least share of an iteration in the running scale of returns
+_LEAST_RETURN_STD = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,8 @@ class Prediction:
     """What a policy says about N observations."""
 
     actions: npt.NDArray[Any]
-    """Actions in the environment's own terms: shape (N,) int64, or (N, *action shape) float."""
+    """Shape (N,) int64, indices from 0 (the environment may start its names at another number),
+    or (N, *action shape) float, clipped to the bounds."""
 
     action_probs: FloatArray | None
     """Shape (N, n): probability of each action; None for Box actions."""
@@ -98,8 +102,8 @@ class Policy(nn.Module):
 
     `state_dict` has `policy_net.<i>.weight` and `.bias` per layer, the last one the head (logits
     or means), `value_net.<i>.…` alike, `log_std` for Box actions, and the buffers
-    `observation_mean`, `observation_var`, `observation_count`, `value_mean`, `value_std`, in
-    float64. With x the flattened observation:
+    `observation_mean`, `observation_var`, `observation_count`, `value_mean`, `value_std`,
+    `value_count`, in float64. With x the flattened observation:
 
         z = (x − observation_mean) / sqrt(observation_var + 1e-8)
         outputs = policy_net(z), value = value_mean + value_std · value_net(z)
@@ -119,6 +123,7 @@ class Policy(nn.Module):
     observation_count: torch.Tensor
     value_mean: torch.Tensor
     value_std: torch.Tensor
+    value_count: torch.Tensor
 
     def __init__(self, spec: PolicySpec, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> None:
         super().__init__()
@@ -143,6 +148,7 @@ class Policy(nn.Module):
             ("observation_count", torch.zeros((), dtype=torch.float64)),
             ("value_mean", torch.zeros((), dtype=torch.float64)),
             ("value_std", torch.ones((), dtype=torch.float64)),
+            ("value_count", torch.zeros((), dtype=torch.float64)),
         ):
             self.register_buffer(name, initial)
         self.register_state_dict_post_hook(_own_contiguous_copies)  # type: ignore[no-untyped-call]
@@ -180,21 +186,56 @@ class Policy(nn.Module):
 
     # --- numpy: what acts ----------------------------------------------------------------
 
-    def normalize(self, observations: npt.NDArray[Any], out: FloatArray) -> None:
-        """Write observations, shape (N, *shape), normalised, to `out`, shape (size, N)."""
-        columns = observations.reshape(len(observations), -1).T
+    def normalizer(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and reciprocal deviation of observations, each of shape (size, 1), float64."""
         scale = 1.0 / np.sqrt(self.observation_var.numpy() + _VARIANCE_FLOOR)
-        np.multiply(
-            columns - self.observation_mean.numpy()[:, None], scale[:, None], out=out,
-            casting="same_kind",
-        )  # fmt: skip
+        return self.observation_mean.numpy()[:, None].copy(), scale[:, None]
 
-    def run(self, observations: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
-        """As `forward`, in numpy and feature-major: shape (outputs, N), and shape (N,)."""
-        work = Workspace(self.policy_parameters.layout, len(observations), self.flat.dtype)
-        self.normalize(observations, work.inputs[:-1])
-        outputs = network.forward(self.policy_parameters, work.inputs, work)
-        return outputs, self.values(work.inputs)
+    def normalize(self, observations: npt.NDArray[Any]) -> FloatArray:
+        """Normalised observations as columns: (N, *shape) → (size + 1, N), the last row ones."""
+        mean, scale = self.normalizer()
+        inputs = np.ones((len(mean) + 1, len(observations)), self.flat.dtype)
+        columns = observations.reshape(len(observations), -1).T
+        np.multiply(columns - mean, scale, out=inputs[:-1], casting="same_kind")
+        return inputs
+
+    def observe(self, observations: npt.NDArray[Any]) -> None:
+        """Add observations, shape (N, *shape), to the normaliser's moments."""
+        if not self.spec.normalize_observations:
+            return
+        mean, var, count = self.observation_mean, self.observation_var, self.observation_count
+        merged = merge_moments(
+            mean.numpy(), var.numpy(), float(count), observations.reshape(len(observations), -1)
+        )
+        for buffer, value in zip((mean, var, count), merged, strict=True):
+            buffer.numpy()[...] = value
+
+    def rescale_values(self, returns: npt.NDArray[np.float64]) -> FloatArray:
+        """Follow the scale of returns, shape (N,), and give them in the value network's units.
+
+        The value network's last layer is changed so that no value changes (PopArt, van Hasselt
+        et al., arXiv 1602.07714).
+        """
+        old_mean, old_std = float(self.value_mean), float(self.value_std)
+        mean, std = forgetting_moments(
+            old_mean, old_std, float(self.value_count), returns, _RETURN_FORGETTING
+        )
+        std = max(std, _LEAST_RETURN_STD)
+        last = self.value_parameters.layers[-1]
+        last[:, -1] += (old_mean - mean) / old_std
+        last *= old_std / std
+        for buffer, value in (
+            (self.value_mean, mean), (self.value_std, std), (self.value_count, self.value_count + 1)
+        ):  # fmt: skip
+            buffer.fill_(value)
+        scaled: FloatArray = ((returns - mean) / std).astype(self.flat.dtype)
+        return scaled
+
+    def outputs(self, inputs: FloatArray) -> FloatArray:
+        """The head's outputs, shape (outputs, N), from normalised inputs, shape (size + 1, N)."""
+        layout = self.policy_parameters.layout
+        work = Workspace(layout, inputs.shape[1], self.flat.dtype)
+        return network.forward(self.policy_parameters, inputs, work)
 
     def values(self, inputs: FloatArray) -> FloatArray:
         """Estimated returns, shape (N,), from normalised inputs, shape (size + 1, N)."""
@@ -205,10 +246,7 @@ class Policy(nn.Module):
 
     def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Most probable actions for observations, shape (N, *shape), without the value head."""
-        work = Workspace(self.policy_parameters.layout, len(observations), self.flat.dtype)
-        self.normalize(observations, work.inputs[:-1])
-        outputs = network.forward(self.policy_parameters, work.inputs, work)
-        return self.to_environment(self.head.mode(outputs))
+        return self.scale_actions(self.head.mode(self.outputs(self.normalize(observations))))
 
     def predict(
         self,
@@ -223,7 +261,8 @@ class Policy(nn.Module):
             deterministic: take the most probable action, else sample.
             rng: source of the samples; a fresh, unseeded one if None.
         """
-        outputs, values = self.run(observations)
+        inputs = self.normalize(observations)
+        outputs = self.outputs(inputs)
         if deterministic:
             actions: npt.NDArray[Any] = self.head.mode(outputs)
         else:
@@ -238,18 +277,18 @@ class Policy(nn.Module):
             sigma = self._half_range * np.exp(self.policy_parameters.log_std)
             std = np.broadcast_to(sigma, (len(outputs.T), sigma.size)).reshape(shape).copy()
         return Prediction(
-            actions=self.to_environment(actions),
+            actions=self.scale_actions(actions),
             action_probs=probabilities,
             mean=mean,
             std=std,
-            values=values,
+            values=self.values(inputs),
         )
 
-    def to_environment(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Actions of the policy (indices, or unbounded floats) as the environment takes them."""
+    def scale_actions(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Actions of the policy as `MemberEnvs.step` takes them: indices, or clipped arrays."""
         action = self.spec.action
         if isinstance(action, DiscreteActions):
-            return actions + action.start if action.start else actions
+            return actions
         scaled = np.clip(self._centre + self._half_range * actions, action.low, action.high)
         bounded: npt.NDArray[np.float64] = scaled.reshape(-1, *action.shape)
         return bounded

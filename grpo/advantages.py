@@ -1,0 +1,163 @@
+"""Group-relative advantages: how good each step was, judged against the other members.
+
+Arrays have shape (T, G, K): time index within the segment, group, member. `alive[t, g, k]` says
+that the member took a step at that index; what lies outside is never read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ADVANTAGES", "Advantages", "group_advantages", "segment_returns"]
+
+BoolArray = npt.NDArray[np.bool_]
+Float64Array = npt.NDArray[np.float64]
+
+_EQUAL = 1e-7
+"""Returns whose standard deviation is below this share of the group's largest are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advantages:
+    """Result of `group_advantages`."""
+
+    values: Float64Array
+    """Shape (T, G, K); exactly 0 wherever `informative` is False."""
+
+    informative: BoolArray
+    """Shape (T, G, K): alive, and part of a comparison that gave a signal."""
+
+    degenerate_fraction: float
+    """Share of the comparisons that gave none, 0 to 1."""
+
+
+def segment_returns(
+    rewards: Float64Array, alive: BoolArray, gamma: float, tail: Float64Array
+) -> Float64Array:
+    """Discounted return from each step to the end of the member's segment.
+
+    R_t = r_t + γ R_{t+1}; R after the last step is `tail`: 0 beyond a terminal state, and
+    γ-discounted V(s_end) of a segment that was cut or truncated, where there is a bootstrap.
+
+    Args:
+        rewards: shape (T, …); read where alive.
+        alive: shape (T, …); along T, True up to the member's last step.
+        gamma: discount per step.
+        tail: shape (…): estimated return after the last step.
+
+    Returns:
+        Shape (T, …), float64; 0 where not alive.
+    """
+    returns = np.zeros(rewards.shape, np.float64)
+    running = np.array(tail, np.float64)
+    for t in range(len(rewards) - 1, -1, -1):
+        running = np.where(alive[t], rewards[t] + gamma * running, running)
+        returns[t] = running
+    returns *= alive
+    return returns
+
+
+def group_advantages(name: str, returns: Float64Array, alive: BoolArray) -> Advantages:
+    """Advantages of a named kind, one of `ADVANTAGES`.
+
+    A comparison whose returns are equal, up to round-off relative to the group's largest
+    return, or that has a single member, gives exactly 0 and is not informative: dividing
+    round-off by its own standard deviation would make advantages out of nothing.
+
+    Args:
+        name: which.
+        returns: shape (T, G, K), 0 where not alive.
+        alive: shape (T, G, K).
+    """
+    values, degenerate = ADVANTAGES[name](returns, alive)
+    informative = alive & ~degenerate
+    compared = alive.any(axis=2)
+    silent = compared & ~informative.any(axis=2)
+    fraction = float(silent.sum() / max(1, compared.sum()))
+    return Advantages(np.where(informative, values, 0.0), informative, fraction)
+
+
+def _compare(returns: Float64Array, alive: BoolArray) -> "_Comparison":
+    """Statistics over the members alive at the same index of the same group."""
+    count = alive.sum(axis=2, keepdims=True)
+    mean = returns.sum(axis=2, keepdims=True) / np.maximum(count, 1)
+    centred = (returns - mean) * alive
+    std = np.sqrt((centred * centred).sum(axis=2, keepdims=True) / np.maximum(count, 1))
+    scale = np.abs(returns).max(axis=(0, 2), keepdims=True)
+    degenerate: BoolArray = (count < 2) | (std <= _EQUAL * scale)
+    return _Comparison(count, centred, std, degenerate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    count: npt.NDArray[np.int64]
+    centred: Float64Array
+    std: Float64Array
+    degenerate: BoolArray
+
+    @property
+    def divisor(self) -> Float64Array:
+        """Standard deviation, 1 where it is not to be used."""
+        return np.where(self.degenerate, 1.0, self.std)
+
+
+def z_time(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+    """A = (R − mean) / std over the members alive at the same index (GR2PO, arXiv 2609.19850)."""
+    c = _compare(returns, alive)
+    return c.centred / c.divisor, c.degenerate
+
+
+def dr(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+    """A = R − mean, not divided by the deviation (Dr. GRPO, arXiv 2503.20783)."""
+    c = _compare(returns, alive)
+    return c.centred, c.degenerate
+
+
+def loo_time(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+    """A = R − mean of the *other* members: unbiased, = n/(n−1) (R − mean) (RLOO, 2402.14740)."""
+    c = _compare(returns, alive)
+    return c.centred * (c.count / np.maximum(c.count - 1, 1)), c.degenerate
+
+
+def global_(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+    """A = (R − mean over group and time) / std over the batch (REINFORCE++, arXiv 2501.03262).
+
+    A group is degenerate when each of its time indices is: then only time tells its returns
+    apart, not what its members did.
+    """
+    degenerate = np.all(_compare(returns, alive).degenerate, axis=0, keepdims=True)
+    used = alive & ~degenerate
+    count = np.maximum(used.sum(axis=(0, 2), keepdims=True), 1)
+    mean = (returns * used).sum(axis=(0, 2), keepdims=True) / count
+    centred = (returns - mean) * used
+    std = np.sqrt((centred * centred).sum() / max(1, used.sum()))
+    return centred / (std if std > 0.0 else 1.0), degenerate
+
+
+def blend(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+    """Mean of `z_time` and `global`; at an index where all are equal, half of `global`."""
+    by_time, silent = z_time(returns, alive)
+    pooled, degenerate = global_(returns, alive)
+    return 0.5 * np.where(silent, 0.0, by_time) + 0.5 * pooled, degenerate
+
+
+def outcome(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+    """One scalar a trajectory: its whole return, standardised (DeepSeekMath, arXiv 2402.03300)."""
+    values, degenerate = z_time(returns[:1], alive[:1])
+    return np.broadcast_to(values, returns.shape), degenerate
+
+
+ADVANTAGES: Mapping[
+    str, Callable[[Float64Array, BoolArray], tuple[Float64Array, BoolArray]]
+] = {
+    "blend": blend,
+    "dr": dr,
+    "global": global_,
+    "loo_time": loo_time,
+    "outcome": outcome,
+    "z_time": z_time,
+}  # fmt: skip
+"""Each named advantage: (returns, alive) → (advantages, degenerate); shapes that broadcast to
+(T, G, K)."""

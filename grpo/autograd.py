@@ -1,0 +1,211 @@
+"""Minibatch updates by torch's autograd and Adam: the plain reference, and the path on CUDA."""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from grpo import losses
+from grpo.config import GRPOConfig
+from grpo.errors import IncompatibleError, TrainingDivergedError
+from grpo.optimizer import ADAM_BETAS, ADAM_EPSILON
+from grpo.policy import Policy
+from grpo.spaces import DiscreteActions
+from grpo.updates import Batch, OptimizerState, UpdateSummary, minibatches
+
+__all__ = ["AutogradUpdater", "policy_loss", "resolve_device"]
+
+
+class AutogradUpdater:
+    """Updates `policy` on a device of torch.
+
+    On the CPU it works on the policy itself. Elsewhere it works on a replica, whose weights are
+    fetched back after each iteration.
+
+    Args:
+        policy: what is trained.
+        config: coefficients, minibatches and learning rate.
+        device: where the arithmetic happens.
+    """
+
+    def __init__(self, policy: Policy, config: GRPOConfig, device: str = "cpu") -> None:
+        self._policy = policy
+        self._config = config
+        self._device = torch.device(device)
+        on_cpu = self._device.type == "cpu"
+        self._module = policy if on_cpu else copy.deepcopy(policy).to(self._device)
+        self._value_parameters = list(self._module.value_net.parameters())
+        self._policy_parameters = list(self._module.policy_net.parameters())
+        if policy.head.log_std:
+            self._policy_parameters.append(self._module.log_std)
+        self._policy_adam, self._value_adam = (
+            torch.optim.Adam(
+                parameters, lr=config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON
+            )
+            for parameters in (self._policy_parameters, self._value_parameters)
+        )
+
+    def run(
+        self, batch: Batch, policy_rng: np.random.Generator, value_rng: np.random.Generator
+    ) -> UpdateSummary:
+        """Do `n_epochs` passes of minibatch updates.
+
+        Raises:
+            TrainingDivergedError: a gradient became NaN or infinite.
+        """
+        self._send()
+        norms = self._update_policy(batch, policy_rng)
+        self._update_value(batch, value_rng)
+        self._fetch()
+        mean = sum(norms) / len(norms) if norms else 0.0
+        return UpdateSummary(policy_updates=len(norms), grad_norm=mean)
+
+    def _update_policy(self, batch: Batch, rng: np.random.Generator) -> list[float]:
+        kept, config = batch.informative, self._config
+        data = {
+            "inputs": self._tensor(batch.inputs[:-1, kept].T),
+            "actions": self._tensor(batch.actions[kept], keep_integers=True),
+            "log_prob_old": self._tensor(batch.log_prob_old[kept]),
+            "advantages": self._tensor(batch.advantages[kept]),
+        }
+        if batch.log_prob_reference is not None:
+            data["log_prob_reference"] = self._tensor(batch.log_prob_reference[kept])
+        norms = []
+        for chosen in minibatches(int(kept.sum()), config.batch_size, config.n_epochs, rng):
+            index = torch.from_numpy(chosen).to(self._device)
+            loss = policy_loss(
+                self._module, config, **{name: value[index] for name, value in data.items()}
+            )
+            self._policy_adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(self._policy_parameters, config.max_grad_norm)
+            norms.append(float(norm))
+            if not math.isfinite(norms[-1]):
+                raise TrainingDivergedError(
+                    "The policy's gradient became NaN or infinite: lower learning_rate."
+                )
+            self._policy_adam.step()
+        return norms
+
+    def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
+        config = self._config
+        inputs, targets = self._tensor(batch.inputs[:-1].T), self._tensor(batch.targets)
+        for chosen in minibatches(len(targets), config.batch_size, config.n_epochs, rng):
+            index = torch.from_numpy(chosen).to(self._device)
+            _, scaled = self._module.evaluate_normalized(inputs[index])
+            self._value_adam.zero_grad()
+            losses.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
+            self._value_adam.step()
+
+    def _tensor(self, array: npt.NDArray[Any], keep_integers: bool = False) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        integers = keep_integers and not tensor.is_floating_point()
+        return tensor if integers else tensor.to(self._module.dtype)
+
+    def _send(self) -> None:
+        if self._module is not self._policy:
+            self._module.load_state_dict(self._policy.state_dict())
+
+    def _fetch(self) -> None:
+        if self._module is not self._policy:
+            self._policy.load_state_dict(self._module.state_dict())
+
+    def state(self) -> OptimizerState:
+        """Copies of the optimisers' state."""
+        moments = {}
+        for name in ("exp_avg", "exp_avg_sq"):
+            holder = copy.deepcopy(self._policy)
+            holder.flat[:] = 0.0
+            for mine, theirs in self._pairs(holder):
+                if mine:
+                    theirs.data.copy_(mine[name])
+            moments[name] = holder.flat
+        return OptimizerState(
+            exp_avg=moments["exp_avg"],
+            exp_avg_sq=moments["exp_avg_sq"],
+            policy_steps=_steps(self._policy_adam),
+            value_steps=_steps(self._value_adam),
+        )
+
+    def load(self, state: OptimizerState) -> None:
+        """Go on from `state`."""
+        for adam, parameters, steps in (
+            (self._policy_adam, self._policy_parameters, state.policy_steps),
+            (self._value_adam, self._value_parameters, state.value_steps),
+        ):
+            for parameter in parameters:
+                adam.state[parameter] = {"step": torch.tensor(float(steps))}
+        for name in ("exp_avg", "exp_avg_sq"):
+            holder = copy.deepcopy(self._policy)
+            holder.flat[:] = getattr(state, name)
+            for mine, theirs in self._pairs(holder):
+                mine[name] = theirs.data.clone().to(self._device)
+
+    def _pairs(self, holder: Policy) -> Iterator[tuple[dict[str, Any], torch.nn.Parameter]]:
+        """Adam's state of each parameter, beside the holder's parameter of the same place."""
+        places = dict(holder.named_parameters())
+        adam_of = {id(parameter): self._value_adam for parameter in self._value_parameters}
+        for name, parameter in self._module.named_parameters():
+            adam = adam_of.get(id(parameter), self._policy_adam)
+            yield adam.state[parameter], places[name]
+
+
+def policy_loss(
+    policy: Policy,
+    config: GRPOConfig,
+    *,
+    inputs: torch.Tensor,
+    actions: torch.Tensor,
+    log_prob_old: torch.Tensor,
+    advantages: torch.Tensor,
+    log_prob_reference: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Clipped surrogate + kl_coef · KL − ent_coef · H (DeepSeekMath, arXiv 2402.03300, eq. 3).
+
+    Args:
+        policy: whose loss.
+        config: coefficients.
+        inputs: shape (B, n_in), normalised observations.
+        actions: shape (B,) int64, or (B, k) in the units of the policy.
+        log_prob_old: shape (B,).
+        advantages: shape (B,).
+        log_prob_reference: shape (B,), where there is a KL term.
+    """
+    outputs, _ = policy.evaluate_normalized(inputs)
+    if isinstance(policy.spec.action, DiscreteActions):
+        log_prob = losses.categorical_log_prob(outputs, actions)
+        entropy = losses.categorical_entropy(outputs)
+    else:
+        log_prob = losses.gaussian_log_prob(outputs, policy.log_std, actions)
+        entropy = losses.gaussian_entropy(outputs, policy.log_std)
+    loss = losses.clipped_surrogate(
+        log_prob, log_prob_old, advantages, config.clip_range, config.clip_high
+    )
+    if log_prob_reference is not None:
+        loss = loss + config.kl_coef * losses.k3(log_prob, log_prob_reference)
+    if config.ent_coef:
+        loss = loss - config.ent_coef * entropy.mean()
+    return loss
+
+
+def resolve_device(name: str) -> str:
+    """`cpu` or `cuda`, for a config's `device`.
+
+    Raises:
+        IncompatibleError: CUDA is asked for, and this machine has none.
+    """
+    available = torch.cuda.is_available() if name != "cpu" else False
+    if name == "cuda" and not available:
+        raise IncompatibleError(
+            "device is cuda, but this machine has no usable CUDA device: use cpu or auto.",
+            field="device",
+        )
+    return "cuda" if available else "cpu"
+
+
+def _steps(adam: torch.optim.Adam) -> int:
+    return max((int(state["step"]) for state in adam.state.values() if state), default=0)

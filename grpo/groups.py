@@ -1,0 +1,330 @@
+"""Collect groups: rollouts of several members from one start state, stepped together."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grpo import network
+from grpo.config import GRPOConfig
+from grpo.envs import MemberEnvs, Snapshot, StepResult
+from grpo.errors import EnvironmentFaultError
+from grpo.network import Workspace
+from grpo.policy import Policy
+from grpo.reporting import EpisodeStats
+from grpo.rewards import RewardFunction
+from grpo.streams import Streams
+
+__all__ = ["GroupCollector", "Rollout", "VisitedState"]
+
+_RESET_SEEDS = 2**31
+"""Training's resets are seeded below this, evaluation's from it on."""
+
+_SIZES_KEPT = 16
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VisitedState:
+    """A state that a group may start from, with what its episode was so far."""
+
+    snapshot: Snapshot
+    """State of the environment."""
+
+    episode_return: float
+    """Sum of the environment's own rewards before it."""
+
+    episode_length: int
+    """Steps before it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """What one iteration collected: N transitions of G groups of K members, over T indices.
+
+    Transitions are in the order of time, then of member; `padded` spreads them over (T, G, K).
+    """
+
+    alive: BoolArray
+    """Shape (T, G, K): the member took a step at this index."""
+
+    observations: npt.NDArray[np.floating[Any]]
+    """Shape (N, *shape), before the step."""
+
+    actions: npt.NDArray[Any]
+    """Actions of the policy, shape (N,) or (N, k)."""
+
+    rewards: Float64Array
+    """Shape (N,): the rewards that are trained on."""
+
+    last_observations: npt.NDArray[np.floating[Any]]
+    """Shape (G·K, *shape): after each member's last step."""
+
+    terminated: BoolArray
+    """Shape (G·K,): the segment ended in a terminal state; else it was truncated or cut."""
+
+    timesteps: IntArray
+    """Shape (T,): timesteps of the run after each index, all members and replays counted."""
+
+    episodes: tuple[EpisodeStats, ...]
+    """Episodes that ended."""
+
+    def padded(self, values: Float64Array) -> Float64Array:
+        """Values of transitions, shape (N,), as shape (T, G, K), 0 where not alive."""
+        out = np.zeros(self.alive.shape, np.float64)
+        out[self.alive] = values
+        return out
+
+    def mean_rewards(self) -> Float64Array:
+        """Shape (T,): reward trained on, mean over the members alive at each index."""
+        means: Float64Array = self.padded(self.rewards).sum(axis=(1, 2))
+        means /= self.alive.sum(axis=(1, 2))
+        return means
+
+
+class GroupCollector:
+    """Runs groups of members, and remembers where the next ones start.
+
+    Args:
+        policy: acts, sampled.
+        envs: `num_groups · group_size` members; group g has the members from g · group_size on.
+        reward: what is trained on.
+        config: sizes, and how start states are chosen.
+        streams: generators.
+        timesteps: of the run, before the first iteration of this collector.
+
+    Attributes:
+        next_starts: per group, the visited state that it goes on from; None for a reset.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        envs: MemberEnvs,
+        reward: RewardFunction,
+        config: GRPOConfig,
+        streams: Streams,
+        timesteps: int = 0,
+    ) -> None:
+        self._actor = _Actor(policy, streams.actions)
+        self._envs = envs
+        self._reward = reward
+        self._config = config
+        self._rng = streams.starts
+        self._offset = timesteps - envs.steps_taken
+        self._branches = config.start_states == "branch" and envs.branching != "none"
+        self.next_starts: list[VisitedState | None] = [None] * config.num_groups
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps of the run so far, replays included."""
+        return self._offset + self._envs.steps_taken
+
+    def collect(self, budget: int) -> Rollout:
+        """Run every group for one segment, with at most `budget` steps in all.
+
+        A budget below one iteration shortens the segments; below one step for each member, it
+        leaves members out.
+
+        Raises:
+            EnvironmentFaultError: an environment raised, or gave NaN or infinity.
+            RewardError: the reward did.
+        """
+        groups, size = self._shape_for(budget)
+        members = np.arange(groups * size)
+        stop = self.timesteps + budget
+        observations, starts = self._start(groups, size, budget)
+        horizon = min(self._config.n_steps, (stop - self.timesteps) // len(members))
+        segment = self._run(members, observations, horizon)
+        return self._finish(segment, groups, size, starts)
+
+    def _shape_for(self, budget: int) -> tuple[int, int]:
+        size = self._config.group_size
+        if budget < size:
+            return 1, budget
+        return min(self._config.num_groups, budget // size), size
+
+    def _start(
+        self, groups: int, size: int, budget: int
+    ) -> tuple[npt.NDArray[Any], list[VisitedState | None]]:
+        """Put each group into its start state; a branch that leaves no step becomes a reset."""
+        spare = budget - groups * size
+        observations, starts = [], []
+        for group in range(groups):
+            members = np.arange(group * size, (group + 1) * size)
+            start = self.next_starts[group]
+            if start is not None:
+                cost = size * self._envs.restore_cost(start.snapshot)
+                start = start if cost <= spare else None
+                spare -= cost if start is not None else 0
+            if start is None:
+                seed = int(self._rng.integers(_RESET_SEEDS))
+                observations.append(self._envs.reset(members, [seed] * size))
+            else:
+                observations.append(self._envs.restore(members, start.snapshot))
+            starts.append(start)
+        return np.concatenate(observations), starts
+
+    def _run(self, members: IntArray, observations: npt.NDArray[Any], horizon: int) -> "_Segment":
+        segment = _Segment(len(members), observations)
+        self._actor.refresh()
+        for _ in range(horizon):
+            actions = self._actor.sample(observations)
+            scaled = self._actor.policy.scale_actions(actions)
+            result = self._envs.step(members, scaled)
+            ended = result.terminated | result.truncated
+            segment.add(members, observations, actions, scaled, result, self.timesteps)
+            observations = result.observations
+            if ended.any():
+                segment.end(members, ended, result)
+                members, observations = members[~ended], observations[~ended]
+                if not members.size:
+                    break
+        segment.cut(members, observations)
+        return segment
+
+    def _finish(
+        self, segment: "_Segment", groups: int, size: int, starts: list[VisitedState | None]
+    ) -> Rollout:
+        alive = segment.alive()
+        observations = np.concatenate(segment.observations)
+        following = np.concatenate(segment.following)
+        if not np.isfinite(following).all():
+            raise EnvironmentFaultError(
+                f"{self._config.env_name} gave an observation that is NaN or infinite."
+            )
+        native = np.concatenate(segment.rewards)
+        rewards = self._reward(
+            following.astype(np.float64),
+            np.concatenate(segment.scaled),
+            native,
+            np.concatenate(segment.terminated),
+        )
+        before = [(s.episode_return, s.episode_length) if s else (0.0, 0) for s in starts]
+        sums = np.zeros(alive.shape)
+        sums[alive] = native
+        totals = sums.sum(axis=0) + np.repeat([r for r, _ in before], size)
+        lengths = alive.sum(axis=0) + np.repeat([n for _, n in before], size)
+        self._choose_next_starts(segment.ended, groups, size, totals, lengths)
+        return Rollout(
+            alive=alive.reshape(-1, groups, size),
+            observations=observations,
+            actions=np.concatenate(segment.actions),
+            rewards=rewards,
+            last_observations=segment.last,
+            terminated=segment.died,
+            timesteps=np.array(segment.timesteps),
+            episodes=tuple(
+                EpisodeStats(
+                    timestep=timestep,
+                    episode_return=float(totals[member]),
+                    length=int(lengths[member]),
+                )
+                for member, timestep in segment.episodes
+            ),
+        )
+
+    def _choose_next_starts(
+        self, ended: BoolArray, groups: int, size: int, totals: Float64Array, lengths: IntArray
+    ) -> None:
+        """A random survivor's last state with `branch_probability`, else a reset."""
+        self.next_starts = [None] * self._config.num_groups
+        if not self._branches:
+            return
+        for group in range(groups):
+            survivors = group * size + np.flatnonzero(~ended[group * size : (group + 1) * size])
+            if survivors.size and self._rng.random() < self._config.branch_probability:
+                member = int(survivors[self._rng.integers(survivors.size)])
+                self.next_starts[group] = VisitedState(
+                    snapshot=self._envs.snapshot(member),
+                    episode_return=float(totals[member]),
+                    episode_length=int(lengths[member]),
+                )
+
+
+class _Segment:
+    """Lists of what each time index gave, of the members alive then."""
+
+    def __init__(self, num_members: int, observations: npt.NDArray[Any]) -> None:
+        self.observations: list[npt.NDArray[Any]] = []
+        self.actions: list[npt.NDArray[Any]] = []
+        self.scaled: list[npt.NDArray[Any]] = []
+        self.following: list[npt.NDArray[Any]] = []
+        self.rewards: list[Float64Array] = []
+        self.terminated: list[BoolArray] = []
+        self.timesteps: list[int] = []
+        self.episodes: list[tuple[int, int]] = []
+        self.last = np.array(observations)
+        self.ended = np.zeros(num_members, np.bool_)
+        self.died = np.zeros(num_members, np.bool_)
+        self._members: list[IntArray] = []
+
+    def add(
+        self,
+        members: IntArray,
+        observations: npt.NDArray[Any],
+        actions: npt.NDArray[Any],
+        scaled: npt.NDArray[Any],
+        result: StepResult,
+        timesteps: int,
+    ) -> None:
+        """One step of the members."""
+        self._members.append(members)
+        self.observations.append(observations)
+        self.actions.append(actions)
+        self.scaled.append(scaled)
+        self.following.append(result.observations)
+        self.rewards.append(result.rewards)
+        self.terminated.append(result.terminated)
+        self.timesteps.append(timesteps)
+
+    def end(self, members: IntArray, ended: BoolArray, result: StepResult) -> None:
+        """Episodes of some of the members ended in the step just added."""
+        gone = members[ended]
+        self.last[gone] = result.observations[ended]
+        self.ended[gone] = True
+        self.died[gone] = result.terminated[ended]
+        self.episodes.extend((int(member), self.timesteps[-1]) for member in gone)
+
+    def cut(self, members: IntArray, observations: npt.NDArray[Any]) -> None:
+        """The segment is over for those who are left."""
+        self.last[members] = observations
+
+    def alive(self) -> BoolArray:
+        """Shape (T, members)."""
+        alive = np.zeros((len(self._members), len(self.ended)), np.bool_)
+        for t, members in enumerate(self._members):
+            alive[t, members] = True
+        return alive
+
+
+class _Actor:
+    """Samples actions, with buffers and the normaliser's scale kept between steps."""
+
+    def __init__(self, policy: Policy, rng: np.random.Generator) -> None:
+        self.policy = policy
+        self._parameters = policy.policy_parameters
+        self._rng = rng
+        self._work = lru_cache(_SIZES_KEPT)(self._make_work)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the normaliser again, once the policy was updated."""
+        self._mean, self._scale = self.policy.normalizer()
+
+    def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """An action of the policy for each observation, shape (n, *shape)."""
+        work = self._work(len(observations))
+        columns = observations.reshape(len(observations), -1).T
+        inputs = work.inputs[:-1]
+        np.multiply(columns - self._mean, self._scale, out=inputs, casting="same_kind")
+        outputs = network.forward(self._parameters, work.inputs, work)
+        return self.policy.head.sample(outputs, self._parameters.log_std, self._rng)
+
+    def _make_work(self, batch: int) -> Workspace:
+        return Workspace(self._parameters.layout, batch, self._parameters.flat.dtype)

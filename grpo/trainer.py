@@ -1,0 +1,240 @@
+"""The training loop, and nothing but the loop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from grpo.checkpoint import TrainingState
+from grpo.config import GRPOConfig
+from grpo.envs import Branching, EnvironmentSpec, make_member_envs
+from grpo.errors import IncompatibleError
+from grpo.evaluation import Evaluation, evaluate
+from grpo.groups import GroupCollector
+from grpo.learner import Learner
+from grpo.policy import Policy, PolicySpec
+from grpo.reporting import NullReporter, Reporter, RolloutStats
+from grpo.rewards import get_reward
+from grpo.streams import Streams
+from grpo.updates import Updater
+from grpo.validation import validate
+
+__all__ = ["TrainResult", "Trainer", "policy_spec"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class TrainResult:
+    """What a training run came to."""
+
+    policy: Policy
+    """The policy after the last iteration."""
+
+    timesteps: int
+    """Environment steps done."""
+
+    iterations: int
+    """Iterations done."""
+
+    stopped: bool
+    """Whether `should_stop` ended it."""
+
+    evaluation: Evaluation | None
+    """Greedy evaluation of `policy`; None if stopped."""
+
+    branching: Branching
+    """How visited states were reached again."""
+
+
+class Trainer:
+    """Trains a policy by GRPO (DeepSeekMath, arXiv 2402.03300) on a Gymnasium environment.
+
+    Args:
+        config: hyperparameters.
+        reporter: hears of rollouts, updates, evaluations and checkpoints.
+        should_stop: asked between two iterations.
+        checkpoint_seconds: time between two calls of the reporter's `on_checkpoint`; None for
+            none. What is learned does not depend on it.
+        state: go on from here; its config may differ only in `total_timesteps`.
+        initial_policy: start from a copy of its weights and normaliser.
+        updater: makes what does the minibatch updates; by default the one for `config.device`.
+
+    Raises:
+        ConfigError: `config` cannot be trained, or does not fit `state` or `initial_policy`.
+    """
+
+    def __init__(
+        self,
+        config: GRPOConfig,
+        *,
+        reporter: Reporter | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoint_seconds: float | None = None,
+        state: TrainingState | None = None,
+        initial_policy: Policy | None = None,
+        updater: Callable[[Policy, GRPOConfig], Updater] | None = None,
+    ) -> None:
+        spec = validate(config)
+        self._config = config
+        self._reporter = NullReporter() if reporter is None else reporter
+        self._should_stop = should_stop
+        self._checkpoint_seconds = checkpoint_seconds
+        self.policy = Policy(policy_spec(spec, config), config.seed)
+        if initial_policy is not None:
+            _copy_policy(initial_policy, self.policy)
+        self._streams = Streams.from_seed(config.seed)
+        self._envs = make_member_envs(
+            config.env_name, config.env_kwargs, config.num_groups * config.group_size
+        )
+        self._learner = Learner(
+            self.policy, config, self._streams, updater and updater(self.policy, config)
+        )
+        self._collector = GroupCollector(
+            self.policy,
+            self._envs,
+            get_reward(config.reward_function_type, spec),
+            config,
+            self._streams,
+            timesteps=0 if state is None else state.timesteps,
+        )
+        if state is not None:
+            self._load(state)
+
+    @property
+    def timesteps(self) -> int:
+        """Environment steps of the run so far, replays included."""
+        return self._collector.timesteps
+
+    def train(self) -> TrainResult:
+        """Collect and learn until the budget is used, `target_return` reached, or a stop asked.
+
+        Raises:
+            TrainingDivergedError: weights or losses became NaN or infinite.
+            EnvironmentFaultError: the environment raised.
+            RewardError: the reward function did, or returned what is none.
+        """
+        checkpoint_due = _Timer(self._checkpoint_seconds)
+        while (remaining := self._config.total_timesteps - self.timesteps) > 0:
+            if self._should_stop():
+                return self._result(stopped=True)
+            before = self.timesteps
+            self._iterate(remaining)
+            evaluation = self._evaluate_if_due(before)
+            if checkpoint_due():
+                self._reporter.on_checkpoint(self.state())
+            if evaluation is not None and self._reached(evaluation):
+                return self._result(evaluation=evaluation)
+        return self._result(evaluation=self._evaluate())
+
+    def _iterate(self, remaining: int) -> None:
+        rollout = self._collector.collect(remaining)
+        comparison = self._learner.compare(rollout)
+        self._reporter.on_rollout(
+            RolloutStats(
+                timesteps=rollout.timesteps,
+                rewards=rollout.mean_rewards(),
+                episodes=rollout.episodes,
+                degenerate_fraction=comparison.advantages.degenerate_fraction,
+            )
+        )
+        self._reporter.on_update(self._learner.learn(rollout, comparison))
+
+    def _evaluate_if_due(self, before: int) -> Evaluation | None:
+        """Evaluate when a multiple of `eval_freq` was passed since `before`, short of the end."""
+        frequency, now = self._config.eval_freq, self.timesteps
+        passed = frequency > 0 and now // frequency > before // frequency
+        return self._evaluate() if passed and now < self._config.total_timesteps else None
+
+    def _evaluate(self) -> Evaluation:
+        config = self._config
+        evaluation = evaluate(
+            self.policy,
+            config.env_name,
+            env_kwargs=config.env_kwargs,
+            n_episodes=config.n_eval_episodes,
+        )
+        self._reporter.on_evaluation(self.timesteps, evaluation)
+        return evaluation
+
+    def _reached(self, evaluation: Evaluation) -> bool:
+        target = self._config.target_return
+        return target is not None and evaluation.mean >= target
+
+    def _result(
+        self, *, stopped: bool = False, evaluation: Evaluation | None = None
+    ) -> TrainResult:
+        self._envs.close()
+        return TrainResult(
+            policy=self.policy,
+            timesteps=self.timesteps,
+            iterations=self._learner.iterations,
+            stopped=stopped,
+            evaluation=evaluation,
+            branching=self._envs.branching,
+        )
+
+    def state(self) -> TrainingState:
+        """A copy of everything that the rest of the run depends on."""
+        learner, storable = self._learner, self._envs.storable_snapshots
+        starts = self._collector.next_starts
+        return TrainingState(
+            config=self._config,
+            weights=self.policy.flat.copy(),
+            buffers={name: value.numpy().copy() for name, value in self.policy.named_buffers()},
+            optimizer=learner.updater.state(),
+            reference=None if learner.reference is None else learner.reference.copy(),
+            streams=self._streams.state(),
+            next_starts=tuple(starts) if storable else (None,) * len(starts),
+            timesteps=self.timesteps,
+            iterations=learner.iterations,
+            n_updates=learner.n_updates,
+        )
+
+    def _load(self, state: TrainingState) -> None:
+        allowed = {"total_timesteps": self._config.total_timesteps}
+        if state.config.to_dict() | allowed != self._config.to_dict():
+            raise IncompatibleError("The state to go on from belongs to another config.")
+        self.policy.flat[:] = state.weights
+        for name, value in self.policy.named_buffers():
+            value.numpy()[...] = state.buffers[name]
+        learner = self._learner
+        learner.updater.load(state.optimizer)
+        learner.reference = None if state.reference is None else state.reference.copy()
+        learner.iterations, learner.n_updates = state.iterations, state.n_updates
+        self._streams.load(state.streams)
+        self._collector.next_starts = list(state.next_starts)
+
+
+def policy_spec(environment: EnvironmentSpec, config: GRPOConfig) -> PolicySpec:
+    """The policy that fits an environment."""
+    return PolicySpec(
+        observation_shape=environment.observation_shape,
+        action=environment.action,
+        net_arch=config.net_arch,
+        normalize_observations=config.normalize_observations,
+    )
+
+
+def _copy_policy(source: Policy, target: Policy) -> None:
+    if source.spec != target.spec:
+        raise IncompatibleError(
+            "The policy to start from has other shapes: use the environment, net_arch and "
+            "normalize_observations that it was trained with.",
+            field="net_arch",
+        )
+    target.load_state_dict(source.state_dict())
+
+
+class _Timer:
+    """True once each time that so many seconds have passed; never without seconds."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = np.inf if seconds is None else seconds
+        self._last = time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True

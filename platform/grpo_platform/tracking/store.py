@@ -23,7 +23,13 @@ from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.names import EXPERIMENT, Tag
 
-__all__ = ["Store", "check_artifacts_reachable", "configure_mlflow", "prepare_store"]
+__all__ = [
+    "Store",
+    "absolute_uri",
+    "check_artifacts_reachable",
+    "configure_mlflow",
+    "prepare_store",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +81,7 @@ def prepare_store(settings: Settings) -> Store:
         StoreError: it cannot be used, with what to do.
     """
     configure_mlflow()
-    uri = _absolute(settings.tracking_uri)
+    uri = absolute_uri(settings.tracking_uri)
     if uri.startswith("sqlite:"):
         return _prepare_sqlite(uri)
     if uri.startswith(("http://", "https://")):
@@ -87,6 +93,23 @@ def prepare_store(settings: Settings) -> Store:
         f"MLFLOW_TRACKING_URI={uri[:200]!r} is not supported: use sqlite:///file, an MLflow server "
         "(http://…) or postgresql://…, or leave it unset for mlflow.db in this directory."
     )
+
+
+def absolute_uri(uri: str) -> str:
+    """The URI of the same store from any directory; a relative sqlite path is of this one.
+
+    Raises:
+        StoreError: a sqlite store that is not a file.
+    """
+    if not uri.startswith("sqlite:"):
+        return uri
+    url = sqlalchemy.engine.make_url(uri)
+    if not url.database or url.database == ":memory:":
+        raise StoreError("A sqlite store must be a file, since several processes share it.")
+    path = Path(url.database)
+    return url.set(
+        database=str(path if path.is_absolute() else Path.cwd() / path)
+    ).render_as_string(hide_password=False)
 
 
 def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:
@@ -195,18 +218,6 @@ def _locked(uri: str) -> Iterator[None]:
     with (Path(tempfile.gettempdir()) / name).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-def _absolute(uri: str) -> str:
-    if not uri.startswith("sqlite:"):
-        return uri
-    url = sqlalchemy.engine.make_url(uri)
-    if not url.database or url.database == ":memory:":
-        raise StoreError("A sqlite store must be a file, since several processes share it.")
-    path = Path(url.database)
-    return url.set(
-        database=str(path if path.is_absolute() else Path.cwd() / path)
-    ).render_as_string(hide_password=False)
 
 
 def _absolute_location(root: str) -> str:

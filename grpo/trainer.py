@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         spec = validate(config)
         self._config = config
-        self._reporter = NullReporter() if reporter is None else reporter
+        self.reporter = NullReporter() if reporter is None else reporter
         self._should_stop = should_stop
         self._checkpoint_seconds = checkpoint_seconds
         self.policy = Policy(policy_spec(spec, config), config.seed)
@@ -105,6 +105,11 @@ class Trainer:
         """Environment steps of the run so far, replays included."""
         return self._collector.timesteps
 
+    @property
+    def resumes_exactly(self) -> bool:
+        """Whether a run that goes on from a `state` equals one that never paused, bit for bit."""
+        return self._envs.storable_snapshots or self._config.start_states == "reset"
+
     def train(self) -> TrainResult:
         """Collect and learn until the budget is used, `target_return` reached, or a stop asked.
 
@@ -121,7 +126,7 @@ class Trainer:
             self._iterate(remaining)
             evaluation = self._evaluate_if_due(before)
             if checkpoint_due():
-                self._reporter.on_checkpoint(self.state())
+                self.reporter.on_checkpoint(self.state())
             if evaluation is not None and self._reached(evaluation):
                 return self._result(evaluation=evaluation)
         return self._result(evaluation=self._evaluate())
@@ -129,7 +134,7 @@ class Trainer:
     def _iterate(self, remaining: int) -> None:
         rollout = self._collector.collect(remaining)
         comparison = self._learner.compare(rollout)
-        self._reporter.on_rollout(
+        self.reporter.on_rollout(
             RolloutStats(
                 timesteps=rollout.timesteps,
                 rewards=rollout.mean_rewards(),
@@ -137,7 +142,7 @@ class Trainer:
                 degenerate_fraction=comparison.advantages.degenerate_fraction,
             )
         )
-        self._reporter.on_update(self._learner.learn(rollout, comparison))
+        self.reporter.on_update(self._learner.learn(rollout, comparison))
 
     def _evaluate_if_due(self, before: int) -> Evaluation | None:
         """Evaluate when a multiple of `eval_freq` was passed since `before`, short of the end."""
@@ -153,7 +158,7 @@ class Trainer:
             env_kwargs=config.env_kwargs,
             n_episodes=config.n_eval_episodes,
         )
-        self._reporter.on_evaluation(self.timesteps, evaluation)
+        self.reporter.on_evaluation(self.timesteps, evaluation)
         return evaluation
 
     def _reached(self, evaluation: Evaluation) -> bool:

@@ -47,6 +47,8 @@ class Tag:
     """Why the job failed, for the user."""
     CHECKPOINT: Final = "grpo.checkpoint"
     """Artifact path of the newest verified checkpoint."""
+    RESUME_EXACT: Final = "resume_exact"
+    """`true` if a resumed run equals one that was never interrupted, bit for bit, else `false`."""
     MODEL_VERSION: Final = "grpo.model_version"
     PROMOTED: Final = "grpo.promoted"
     IDEMPOTENCY_KEY: Final = "grpo.idempotency_key"

@@ -1,12 +1,17 @@
 """The card of a model version: where it comes from and how well it plays."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from grpo import GRPOConfig
+from grpo.envs import EnvironmentSpec
+from grpo.evaluation import Evaluation
 from grpo_platform.errors import UnsafeModelError
 from grpo_platform.registry.names import Tag
 
@@ -48,6 +53,18 @@ class EvaluationCard:
     ci_high: float
     """Upper end of it."""
 
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> "EvaluationCard":
+        """The figures of an evaluation."""
+        return cls(
+            episodes=len(evaluation.returns),
+            mean=evaluation.mean,
+            std=evaluation.std,
+            iqm=evaluation.iqm,
+            ci_low=evaluation.ci_low,
+            ci_high=evaluation.ci_high,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCard:
@@ -66,7 +83,7 @@ class ModelCard:
     """Shape of one observation."""
 
     action: Mapping[str, Any]
-    """`ActionSpec.to_dict()` of its environment."""
+    """Action space of its environment, JSON values."""
 
     environment_sha256: str | None = None
     """Hash of the whole environment specification."""
@@ -89,9 +106,51 @@ class ModelCard:
     created_at: str
     """When the version was made, ISO 8601, UTC."""
 
+    @classmethod
+    def of_job(
+        cls,
+        job_id: str,
+        config: GRPOConfig,
+        environment: EnvironmentSpec,
+        *,
+        timesteps: int,
+        evaluation: Evaluation | None,
+        git_commit: str | None,
+    ) -> "ModelCard":
+        """Card of the policy that a job trained.
+
+        Args:
+            job_id: MLflow run.
+            config: all hyperparameters in force.
+            environment: that it was trained in.
+            timesteps: environment steps done.
+            evaluation: the reported one.
+            git_commit: of the code; None outside of a repository.
+        """
+        specification = environment.to_dict()
+        return cls(
+            job_id=job_id,
+            env_name=environment.env_name,
+            env_kwargs=environment.env_kwargs,
+            observation_shape=environment.observation_shape,
+            action=specification["action"],
+            environment_sha256=hashlib.sha256(canonical_json(specification).encode()).hexdigest(),
+            config=config.to_dict(),
+            seed=config.seed,
+            timesteps=timesteps,
+            git_commit=git_commit,
+            evaluation=EvaluationCard.of(evaluation) if evaluation else None,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
     def to_json(self) -> str:
         """Compact JSON, for `from_json`."""
         return canonical_json(dataclasses.asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        values: dict[str, Any] = json.loads(self.to_json())
+        return values
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from grpo_platform.registry.card import ModelCard
 
@@ -14,19 +14,8 @@ __all__ = [
     "ModelInfo",
     "ModelSummary",
     "ModelVersionRef",
-    "Page",
     "VersionInfo",
 ]
-
-_T = TypeVar("_T")
-
-
-class Page(NamedTuple, Generic[_T]):
-    """One page of a list."""
-
-    items: tuple[_T, ...]
-    next_page_token: str | None
-    """Opaque; None on the last page."""
 
 
 class ModelEnvironment(NamedTuple):

@@ -1,0 +1,279 @@
+"""The names and versions that are ours, as read from the MLflow registry."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.errors import (
+    ConflictError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownModelError,
+    UnsafeModelError,
+)
+from grpo_platform.jobs.request import MODEL_NAME_PATTERN
+from grpo_platform.registry.card import ModelCard, canonical_json
+from grpo_platform.registry.names import CHAMPION, MODEL_KIND, REFERENCE, Tag
+from grpo_platform.registry.records import ModelEnvironment, ModelVersionRef, VersionInfo
+from grpo_platform.registry.released import PolicyFiles, read_policy_files
+from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.files import RunFiles
+
+__all__ = [
+    "Catalogue",
+    "champion_of",
+    "environment_tagged",
+    "error_code",
+    "is_ours",
+    "latest_of",
+    "version_info",
+    "version_ref",
+]
+
+_T = TypeVar("_T")
+_PAGE: Final = 1000
+
+
+class Catalogue:
+    """Reads of the registry; knows no decisions and changes nothing.
+
+    Args:
+        tracking_uri: MLflow store, which is also the registry.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        self.files = RunFiles(tracking_uri)
+
+    def lookup(self, name: str) -> RegisteredModel | None:
+        """The registered model of this name, ours or not; None if there is none."""
+        if not re.fullmatch(MODEL_NAME_PATTERN, name):
+            return None
+        found = retrying(
+            lambda: self.client.search_registered_models(f"name = '{name}'", max_results=1)
+        )
+        return found[0] if found else None
+
+    def model(self, name: str) -> RegisteredModel:
+        """The registered model of this name, if it is ours and not being deleted.
+
+        Raises:
+            UnknownModelError: it is not.
+        """
+        found = self.lookup(name)
+        if found is None or not is_ours(found) or Tag.DELETING in found.tags:
+            raise UnknownModelError(name)
+        return found
+
+    def environment_of(self, name: str) -> ModelEnvironment | None:
+        """The environment that a name belongs to; None if the name is free.
+
+        Raises:
+            ConflictError: the name is that of a model that is not ours.
+        """
+        found = self.lookup(name)
+        if found is None:
+            return None
+        if not is_ours(found):
+            raise ConflictError(
+                f"The MLflow registry has a model {name!r} that this platform did not make. "
+                "Choose another model_name."
+            )
+        return None if Tag.DELETING in found.tags else environment_tagged(found)
+
+    def check_name(self, name: str, env_name: str, env_kwargs: object) -> None:
+        """Refuse a name that a job in this environment must not write.
+
+        Raises:
+            ConflictError: it is another environment's, or of a model that is not ours.
+        """
+        owner = self.environment_of(name)
+        if owner is None or (owner.env_name, canonical_json(owner.env_kwargs)) == (
+            env_name,
+            canonical_json(env_kwargs),
+        ):
+            return
+        kwargs = f" with env_kwargs {canonical_json(owner.env_kwargs)}" if owner.env_kwargs else ""
+        raise ConflictError(
+            f"The model name {name!r} belongs to {owner.env_name}{kwargs}. Choose another "
+            "model_name, or delete that model first."
+        )
+
+    def resolve(self, reference: str) -> ModelVersionRef:
+        """What `name` (its champion, else its latest version), `name@alias` or `name/3` names.
+
+        Raises:
+            UnknownModelError: no such name, alias or version of ours.
+            UnsafeModelError: the version was not registered by this platform.
+        """
+        parts = REFERENCE.fullmatch(reference)
+        if parts is None:
+            raise UnknownModelError(reference)
+        model = self.model(parts["name"])
+        latest = latest_of(model)
+        if parts["version"]:
+            number: int | None = int(parts["version"])
+        elif parts["alias"]:
+            number = model.aliases.get(parts["alias"])
+        else:
+            number = champion_of(model)
+            if number is None:
+                latest = latest if latest is not None and is_ours(latest) else None
+                latest = latest or next(iter(self.versions(model.name)), None)
+                number = int(latest.version) if latest else None
+        if number is None:
+            raise UnknownModelError(reference)
+        if latest is not None and int(latest.version) == int(number):
+            return version_ref(latest)
+        return version_ref(self.version(model.name, int(number)))
+
+    def version(self, name: str, number: int) -> ModelVersion:
+        """One version of a name.
+
+        Raises:
+            UnknownModelError: there is none of this number.
+        """
+        return self._existing(
+            f"{name}/{number}", lambda: self.client.get_model_version(name, str(number))
+        )
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """The versions of a name that are ours, newest first."""
+        return [version for version in self.all_versions(name) if is_ours(version)]
+
+    def all_versions(self, name: str) -> list[ModelVersion]:
+        """Every version of a name, newest first."""
+        return list(self.search_versions(f"name = '{name}'", "version_number DESC"))
+
+    def search_versions(self, filter_string: str, *order_by: str) -> Iterator[ModelVersion]:
+        """Versions that match an MLflow filter."""
+        token: str | None = None
+        while True:
+            page = retrying(
+                lambda token=token: self.client.search_model_versions(  # type: ignore[misc]
+                    filter_string, _PAGE, list(order_by) or None, token
+                )
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def read(self, ref: ModelVersionRef) -> PolicyFiles:
+        """The files that our loader reads, after all of the model's files were verified.
+
+        Raises:
+            UnknownModelError: the model was deleted.
+            UnsafeModelError: its files are not what was registered, or not ours.
+            StoreUnavailableError: they cannot be read now.
+        """
+        label = f"{ref.name}/{ref.version}"
+        location = self.location(ref)
+        folder = _local_folder(location)
+        try:
+            if folder is not None:
+                return read_policy_files(folder, ref.files, label)
+            with TemporaryDirectory() as scratch:
+                fetched = self.files.download(location, "", Path(scratch))
+                return read_policy_files(fetched, ref.files, label)
+        except OSError as error:
+            raise StoreUnavailableError(f"The files of {label} cannot be read now.") from error
+
+    def location(self, ref: ModelVersionRef) -> str:
+        """URI of the model's files.
+
+        Raises:
+            UnknownModelError: the logged model was deleted.
+        """
+        logged = self._existing(
+            f"{ref.name}/{ref.version}", lambda: self.client.get_logged_model(ref.model_id)
+        )
+        location: str = logged.artifact_location
+        return location
+
+    def _existing(self, label: str, call: Callable[[], _T]) -> _T:
+        try:
+            return retrying(call)
+        except StoreError as error:
+            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+                raise UnknownModelError(label) from error
+            raise
+
+
+def is_ours(entity: RegisteredModel | ModelVersion) -> bool:
+    """Whether a registered model or a version carries our tag."""
+    return entity.tags.get(Tag.KIND) == MODEL_KIND
+
+
+def champion_of(model: RegisteredModel) -> int | None:
+    """Version that the alias `champion` names."""
+    number = model.aliases.get(CHAMPION)
+    return None if number is None else int(number)
+
+
+def environment_tagged(model: RegisteredModel) -> ModelEnvironment:
+    """The environment that a name of ours belongs to."""
+    kwargs = json.loads(model.tags.get(Tag.ENV_KWARGS) or "{}")
+    return ModelEnvironment(model.tags.get(Tag.ENV_NAME, ""), kwargs)
+
+
+def latest_of(model: RegisteredModel) -> ModelVersion | None:
+    """The newest version of a name, ours or not."""
+    return max(model.latest_versions or (), key=lambda v: int(v.version), default=None)
+
+
+def version_ref(version: ModelVersion) -> ModelVersionRef:
+    """What is needed to load a version.
+
+    Raises:
+        UnsafeModelError: it was not registered by this platform.
+    """
+    label = f"{version.name}/{version.version}"
+    if not is_ours(version):
+        raise UnsafeModelError(f"{label} was not registered by this platform; it is not loaded.")
+    try:
+        files = {
+            str(path): str(digest) for path, digest in json.loads(version.tags[Tag.FILES]).items()
+        }
+        model_id = version.tags[Tag.MODEL_ID]
+    except (AttributeError, KeyError, ValueError) as error:
+        raise UnsafeModelError(f"{label} is not loaded: its tags were changed.") from error
+    return ModelVersionRef(
+        version.name, int(version.version), model_id, version.run_id or "", files
+    )
+
+
+def version_info(version: ModelVersion, model: RegisteredModel) -> VersionInfo:
+    """A version of ours with its card."""
+    number = int(version.version)
+    return VersionInfo(
+        version=number,
+        model_id=version.tags.get(Tag.MODEL_ID, ""),
+        job_id=version.run_id or "",
+        created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+        aliases=tuple(sorted(a for a, v in model.aliases.items() if int(v) == number)),
+        weights_sha256=version.tags.get(Tag.WEIGHTS_SHA256, ""),
+        card=ModelCard.from_json(version.tags.get(Tag.CARD, "")),
+        verdict=version.tags.get(Tag.VERDICT),
+    )
+
+
+def error_code(error: StoreError) -> str | None:
+    """MLflow's code of what the store refused."""
+    cause = error.__cause__
+    return cause.error_code if isinstance(cause, MlflowException) else None
+
+
+def _local_folder(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

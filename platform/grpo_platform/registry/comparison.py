@@ -1,0 +1,117 @@
+"""Two versions of a model on the same episodes, and what follows from the difference."""
+
+import dataclasses
+from typing import Final, NamedTuple
+
+from mlflow.entities.model_registry import ModelVersion
+
+from grpo.evaluation import Evaluation, evaluate, paired_difference
+from grpo_platform.errors import ConflictError
+from grpo_platform.registry.card import ModelCard, canonical_json
+from grpo_platform.registry.catalogue import Catalogue, version_ref
+from grpo_platform.registry.names import Tag
+from grpo_platform.registry.packaging import policy_from_files
+from grpo_platform.registry.records import Comparison
+
+__all__ = [
+    "COMPARISON_EPISODES",
+    "COMPARISON_SEED",
+    "Evidence",
+    "check_environments",
+    "judge",
+    "play",
+]
+
+COMPARISON_EPISODES: Final = 100
+"""Episodes that both versions play, each from the same seeds."""
+
+COMPARISON_SEED: Final = 77_019_403
+"""Gives the seeds of comparisons; a reported evaluation uses `EVALUATION_SEED`."""
+
+
+class Evidence(NamedTuple):
+    """A comparison, and every return behind it."""
+
+    comparison: Comparison
+    episodes: dict[str, object]
+
+
+def check_environments(candidate: ModelVersion, champion: ModelVersion) -> None:
+    """Refuse to compare policies of different environments.
+
+    Raises:
+        ConflictError: they were trained in different ones.
+    """
+    ours, theirs = _card(candidate), _card(champion)
+    if _environment(ours) != _environment(theirs):
+        raise ConflictError(
+            f"Version {candidate.version} of {candidate.name!r} was trained in {ours.env_name}, "
+            f"its champion in {theirs.env_name}: one cannot stand in for the other."
+        )
+
+
+def play(catalogue: Catalogue, candidate: ModelVersion, champion: ModelVersion) -> Evidence:
+    """Let both play the same episodes, greedily, on the environment's own reward.
+
+    Raises:
+        UnsafeModelError: the files of one are not what was registered.
+        GRPOError: the environment cannot be evaluated here.
+    """
+    new, old = _evaluate(catalogue, candidate), _evaluate(catalogue, champion)
+    interval = paired_difference(new, old)
+    comparison = Comparison(
+        champion=int(champion.version),
+        episodes=COMPARISON_EPISODES,
+        seed=COMPARISON_SEED,
+        candidate_mean=new.mean,
+        champion_mean=old.mean,
+        difference=interval.estimate,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        equal=bool((new.returns == old.returns).all()),
+    )
+    episodes: dict[str, object] = {
+        "model": candidate.name,
+        "comparison": dataclasses.asdict(comparison) | {"candidate": int(candidate.version)},
+        "seeds": new.seeds.tolist(),
+        "candidate_returns": new.returns.tolist(),
+        "champion_returns": old.returns.tolist(),
+    }
+    return Evidence(comparison, episodes)
+
+
+def judge(comparison: Comparison) -> tuple[bool, str]:
+    """Whether the candidate wins, and why, in a sentence with the figures.
+
+    It does when the lower end of the interval is above zero, or when all differences are zero.
+    """
+    c = comparison
+    figures = (
+        f"mean return {c.candidate_mean:.2f} against {c.champion_mean:.2f} of version "
+        f"{c.champion} on the same {c.episodes} seeds, difference {c.difference:+.2f}, "
+        f"95 % interval {c.ci_low:+.2f} to {c.ci_high:+.2f}"
+    )
+    if c.equal:
+        return True, f"Equal on every seed: {figures}."
+    wins = c.ci_low > 0.0
+    return wins, f"{'Better' if wins else 'Not shown to be better'}: {figures}."
+
+
+def _evaluate(catalogue: Catalogue, version: ModelVersion) -> Evaluation:
+    policy = policy_from_files(catalogue.read(version_ref(version)))
+    card = _card(version)
+    return evaluate(
+        policy,
+        card.env_name,
+        env_kwargs=card.env_kwargs,
+        n_episodes=COMPARISON_EPISODES,
+        seed=COMPARISON_SEED,
+    )
+
+
+def _card(version: ModelVersion) -> ModelCard:
+    return ModelCard.from_json(version.tags.get(Tag.CARD, ""))
+
+
+def _environment(card: ModelCard) -> tuple[str, str]:
+    return card.env_name, canonical_json(card.env_kwargs)

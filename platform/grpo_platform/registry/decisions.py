@@ -1,0 +1,168 @@
+"""The append-only history of a name's promotions, kept as the params of one MLflow run.
+
+A param cannot be changed once it is written, so `decision.<n>` is won by exactly one decider,
+whichever process or server it is in, and nothing can rewrite what was decided.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from mlflow.entities import Experiment, LifecycleStage
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.errors import StoreError
+from grpo_platform.registry.card import canonical_json
+from grpo_platform.registry.catalogue import Catalogue, error_code
+from grpo_platform.registry.names import DECISIONS_EXPERIMENT, MODEL_KIND, Tag
+from grpo_platform.registry.records import Comparison, Decision
+from grpo_platform.tracking.boundary import retrying
+
+__all__ = ["DecisionLog", "champions"]
+
+_PREFIX: Final = "decision."
+_NOTE: Final = "mlflow.note.content"
+_NOTED: Final = 20  # decisions in the description of the run
+
+
+class DecisionLog:
+    """The decisions about one name.
+
+    Args:
+        catalogue: the registry.
+        run_id: run that keeps them.
+    """
+
+    def __init__(self, catalogue: Catalogue, run_id: str) -> None:
+        self._client = catalogue.client
+        self._files = catalogue.files
+        self._run_id = run_id
+
+    @classmethod
+    def create(cls, catalogue: Catalogue, name: str, job_experiment: Experiment) -> str:
+        """Make the run for a new name.
+
+        Args:
+            catalogue: the registry.
+            name: of the model.
+            job_experiment: whose artifacts lie where this run's may lie too.
+
+        Returns:
+            Its id.
+        """
+        client = catalogue.client
+        experiment_id = _experiment(client, job_experiment)
+        tags = {Tag.KIND: MODEL_KIND, Tag.MODEL_NAME: name}
+        run = retrying(
+            lambda: client.create_run(experiment_id, run_name=f"promotions of {name}", tags=tags)
+        )
+        run_id: str = run.info.run_id
+        retrying(lambda: client.set_terminated(run_id))
+        return run_id
+
+    def read(self) -> tuple[Decision, ...]:
+        """All decisions, oldest first; none if the run was purged.
+
+        A run that someone deleted in the MLflow UI is restored: the history goes on in it.
+        """
+        try:
+            run = retrying(lambda: self._client.get_run(self._run_id))
+        except StoreError as error:
+            if error_code(error) == "RESOURCE_DOES_NOT_EXIST":
+                return ()
+            raise
+        if run.info.lifecycle_stage == LifecycleStage.DELETED:
+            retrying(lambda: self._client.restore_run(self._run_id))
+        params = run.data.params
+        keys = sorted(key for key in params if key.startswith(_PREFIX))
+        return tuple(_decision(params[key]) for key in keys)
+
+    def append(self, decision: Decision) -> bool:
+        """Write the decision under its number, unless another decider was first.
+
+        Returns:
+            Whether it was written.
+        """
+        key = f"{_PREFIX}{decision.number:06d}"
+        text = canonical_json(dataclasses.asdict(decision))
+        try:
+            retrying(lambda: self._client.log_param(self._run_id, key, text))
+        except StoreError as error:
+            if error_code(error) == "INVALID_PARAMETER_VALUE":
+                return False
+            raise
+        return True
+
+    def attach(self, number: int, evidence: dict[str, object]) -> None:
+        """Keep every episode's return beside a decision, as an artifact."""
+        run = retrying(lambda: self._client.get_run(self._run_id))
+        with TemporaryDirectory() as scratch:
+            file = Path(scratch) / f"decision-{number:06d}.json"
+            file.write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
+            self._files.upload(run.info.artifact_uri, file, "decisions", verify=False)
+
+    def describe(self, decisions: Iterable[Decision]) -> None:
+        """Show the latest decisions in the MLflow UI."""
+        rows = [
+            f"| {d.number} | {d.decided_at} | {d.version} | {d.verdict} | {d.actor} | {d.reason} |"
+            for d in reversed(tuple(decisions)[-_NOTED:])
+        ]
+        head = ["| # | when | version | verdict | who | why |", "|---|---|---|---|---|---|"]
+        retrying(lambda: self._client.set_tag(self._run_id, _NOTE, "\n".join(head + rows)))
+
+    def delete(self) -> None:
+        """Delete the run and its artifacts; what is gone already is fine."""
+        try:
+            run = retrying(lambda: self._client.get_run(self._run_id))
+            self._files.delete(run.info.artifact_uri)
+            retrying(lambda: self._client.delete_run(self._run_id))
+        except StoreError as error:
+            if error_code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
+
+
+def champions(decisions: Iterable[Decision]) -> list[int]:
+    """The versions that were champion, oldest first, without those that were rolled back."""
+    line: list[int] = []
+    for decision in decisions:
+        after = decision.champion_after
+        if after is None or (line and line[-1] == after):
+            continue
+        if decision.action == "rollback" and after in line:
+            while line[-1] != after:
+                line.pop()
+        else:
+            line.append(after)
+    return line
+
+
+def _decision(text: str) -> Decision:
+    values = json.loads(text)
+    comparison = values.pop("comparison")
+    return Decision(**values, comparison=Comparison(**comparison) if comparison else None)
+
+
+def _experiment(client: MlflowClient, job_experiment: Experiment) -> str:
+    """Id of the experiment for decisions, made beside the jobs' one if it is missing."""
+    found = retrying(lambda: client.get_experiment_by_name(DECISIONS_EXPERIMENT))
+    if found is not None:
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            retrying(lambda: client.restore_experiment(found.experiment_id))
+        return str(found.experiment_id)
+    location = job_experiment.artifact_location.rstrip("/")
+    served = location.startswith("mlflow-artifacts:")  # then the server knows where
+    try:
+        return str(
+            retrying(
+                lambda: client.create_experiment(
+                    DECISIONS_EXPERIMENT, None if served else f"{location}/promotions"
+                )
+            )
+        )
+    except StoreError as error:
+        if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return _experiment(client, job_experiment)

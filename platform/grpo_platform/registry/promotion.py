@@ -1,0 +1,267 @@
+"""Which version serves a name: decided by evidence, one decision at a time, all of them kept.
+
+A decision is first won in the name's log (compare-and-set) and then shown by the alias. Whoever
+dies in between leaves a log that is one ahead of the alias; the next decider finishes that first.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from mlflow.entities.model_registry import RegisteredModel
+
+from grpo.errors import GRPOError
+from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
+from grpo_platform.registry.card import canonical_json
+from grpo_platform.registry.catalogue import Catalogue, champion_of, error_code, version_ref
+from grpo_platform.registry.comparison import Evidence, check_environments, judge, play
+from grpo_platform.registry.decisions import DecisionLog, champions
+from grpo_platform.registry.names import CHAMPION, Tag
+from grpo_platform.registry.records import Comparison, Decision
+from grpo_platform.tracking.boundary import retrying
+
+__all__ = ["Promoter"]
+
+_ATTEMPTS: Final = 20  # at a decision that others keep overtaking
+_MAX_ACTOR: Final = 200
+
+
+class _State(NamedTuple):
+    """A name between two decisions."""
+
+    model: RegisteredModel
+    champion: int | None
+    log: DecisionLog
+    decisions: tuple[Decision, ...]
+
+
+class _Verdict(NamedTuple):
+    """What was found, before it is written down."""
+
+    version: int
+    wins: bool
+    reason: str
+    comparison: Comparison | None = None
+    verdict: str | None = None
+
+
+class Promoter:
+    """Decides which version of a name is champion.
+
+    Args:
+        catalogue: the registry.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._client = catalogue.client
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+
+    def after_training(self, name: str, version: int, rule: str, actor: str) -> Decision:
+        """Decide about a version that a job just made; asked again, gives the same answer.
+
+        Args:
+            name: of the model.
+            version: the new one.
+            rule: `if_better`, `always` or `never`.
+            actor: the job.
+
+        Raises:
+            UnknownModelError: no such version.
+        """
+
+        def judge_new(state: _State, played: "_Games") -> _Verdict:
+            if rule == "never":
+                return _Verdict(version, False, "The job asked for no promotion.")
+            if state.champion is None:
+                return _Verdict(version, True, "The name had no champion.")
+            if state.champion == version:
+                return _Verdict(version, True, "It was champion already.")
+            if rule == "always":
+                return _Verdict(version, True, "The job asked for promotion whatever its result.")
+            return self._try_to_compare(state, version, state.champion, played)
+
+        return self._decide(name, "train", rule, actor, judge_new, once=version)
+
+    def promote(self, name: str, version: int, force: bool, actor: str) -> Decision:
+        """Compare a version with the champion and promote it if it is better, or if forced.
+
+        Raises:
+            UnknownModelError: no such version.
+            ConflictError: it is champion already, or belongs to another environment.
+            UnsafeModelError: its files are not what was registered.
+            GRPOError: the environment cannot be evaluated here, and `force` was not given.
+        """
+
+        def judge_by_hand(state: _State, played: "_Games") -> _Verdict:
+            found = self._catalogue.version(name, version)
+            self._catalogue.read(version_ref(found))
+            if state.champion is None:
+                return _Verdict(version, True, "The name had no champion.")
+            if state.champion == version:
+                raise ConflictError(f"Version {version} of {name!r} is the champion already.")
+            check_environments(found, self._catalogue.version(name, state.champion))
+            if not force:
+                return self._compare(state, version, state.champion, played)
+            verdict = self._try_to_compare(state, version, state.champion, played)
+            return verdict._replace(wins=True, reason=f"Forced. {verdict.reason}")
+
+        rule = "always" if force else "if_better"
+        return self._decide(name, "promote", rule, actor, judge_by_hand, forced=force)
+
+    def rollback(self, name: str, actor: str) -> Decision:
+        """Give the name back to the champion before the present one.
+
+        Raises:
+            UnknownModelError: no such model.
+            ConflictError: there was none before, or its version was deleted.
+        """
+
+        def look_back(state: _State, played: "_Games") -> _Verdict:
+            line = champions(state.decisions)
+            if line and line[-1] == state.champion:
+                line.pop()
+            existing = {int(v.version) for v in self._catalogue.versions(name)}
+            target = next((v for v in reversed(line) if v in existing), None)
+            if target is None or state.champion is None:
+                raise ConflictError(
+                    f"{name!r} has no earlier champion to go back to. GET /models/{name} lists "
+                    "its versions; promote one of them instead."
+                )
+            reason = f"Rolled back from version {state.champion} to version {target}."
+            return _Verdict(target, True, reason, verdict="rolled_back")
+
+        return self._decide(name, "rollback", "rollback", actor, look_back)
+
+    def history(self, model: RegisteredModel) -> tuple[Decision, ...]:
+        """Every decision about a name, oldest first."""
+        return self._log(model).read()
+
+    def _decide(
+        self,
+        name: str,
+        action: str,
+        rule: str,
+        actor: str,
+        find: Callable[[_State, "_Games"], _Verdict],
+        *,
+        forced: bool = False,
+        once: int | None = None,
+    ) -> Decision:
+        """Find a verdict and write it down, again and again until nobody was faster.
+
+        `once`: the version that this action is decided about only once.
+        """
+        played: _Games = {}
+        with self._lock(name):
+            for _ in range(_ATTEMPTS):
+                state = self._settled(name)
+                for earlier in state.decisions:
+                    if once is not None and (earlier.action, earlier.version) == (action, once):
+                        return earlier
+                found = find(state, played)
+                decision = Decision(
+                    number=len(state.decisions) + 1,
+                    action=action,
+                    version=found.version,
+                    rule=rule,
+                    verdict=found.verdict or ("promoted" if found.wins else "kept"),
+                    reason=found.reason[:1000],
+                    champion_before=state.champion,
+                    champion_after=found.version if found.wins else state.champion,
+                    forced=forced,
+                    actor=actor[:_MAX_ACTOR],
+                    decided_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    comparison=found.comparison,
+                )
+                if state.log.append(decision):
+                    for evidence in played.values():
+                        state.log.attach(decision.number, evidence.episodes)
+                    self._settled(name)
+                    return decision
+        raise ConflictError(f"Others keep deciding about {name!r}; try again.")
+
+    def _lock(self, name: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(name, threading.Lock())
+
+    def _log(self, model: RegisteredModel) -> DecisionLog:
+        return DecisionLog(self._catalogue, model.tags.get(Tag.DECISIONS, ""))
+
+    def _settled(self, name: str) -> _State:
+        """The name, once the alias shows the outcome of the last decision in the log."""
+        while True:
+            model = self._catalogue.model(name)
+            log = self._log(model)
+            decisions = log.read()
+            applied = int(model.tags.get(Tag.APPLIED, "0"))
+            if not decisions or decisions[-1].number <= applied:
+                return _State(model, champion_of(model), log, decisions)
+            self._apply(model, decisions, applied)
+            log.describe(decisions)
+
+    def _apply(self, model: RegisteredModel, decisions: tuple[Decision, ...], applied: int) -> None:
+        """Set alias and tags; two deciders may do this at once, and it may be done twice."""
+        last = decisions[-1]
+        for decision in decisions:
+            if decision.number > applied:
+                self._tag_version(model.name, decision)
+        if last.champion_after not in (None, last.champion_before, champion_of(model)):
+            self._set_champion(model.name, int(last.champion_after or 0))
+        retrying(
+            lambda: self._client.set_registered_model_tag(model.name, Tag.APPLIED, str(last.number))
+        )
+
+    def _set_champion(self, name: str, version: int) -> None:
+        try:
+            found = self._catalogue.version(name, version)
+        except NotFoundError:  # deleted in the MLflow UI just now
+            return
+        card = canonical_json({"version": version, "mean": found.tags.get(Tag.EVAL_MEAN)})
+        retrying(lambda: self._client.set_registered_model_alias(name, CHAMPION, str(version)))
+        retrying(lambda: self._client.set_registered_model_tag(name, Tag.CHAMPION_CARD, card))
+
+    def _tag_version(self, name: str, decision: Decision) -> None:
+        verdict = f"{decision.verdict} (forced)" if decision.forced else decision.verdict
+        number = str(decision.version)
+        try:
+            retrying(lambda: self._client.set_model_version_tag(name, number, Tag.VERDICT, verdict))
+        except StoreError as error:
+            if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+                raise
+
+    def _try_to_compare(
+        self, state: _State, version: int, champion: int, played: "_Games"
+    ) -> _Verdict:
+        try:
+            return self._compare(state, version, champion, played)
+        except (GRPOError, UnsafeModelError, NotFoundError) as error:
+            reason = f"It could not be compared with version {champion}: {error}"
+            return _Verdict(version, False, reason)
+
+    def _compare(self, state: _State, version: int, champion: int, played: "_Games") -> _Verdict:
+        comparison = _known(state.decisions, version, champion)
+        if comparison is None:
+            if champion not in played:
+                played.clear()
+                candidate = self._catalogue.version(state.model.name, version)
+                incumbent = self._catalogue.version(state.model.name, champion)
+                played[champion] = play(self._catalogue, candidate, incumbent)
+            comparison = played[champion].comparison
+        wins, reason = judge(comparison)
+        return _Verdict(version, wins, reason, comparison)
+
+
+_Games = dict[int, Evidence]
+"""What was played for the decision at hand, by the champion's version."""
+
+
+def _known(decisions: tuple[Decision, ...], version: int, champion: int) -> Comparison | None:
+    """The same two were compared before; seeds are fixed, so the result would be the same."""
+    for decision in decisions:
+        known = decision.comparison
+        if known and (decision.version, known.champion) == (version, champion):
+            return known
+    return None

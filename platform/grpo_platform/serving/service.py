@@ -1,0 +1,227 @@
+"""From a name to an answer: which loaded model serves it now, loading it where it must be.
+
+A name's version is looked up again once a second in the background while it is in use, so that
+promotions by other servers are followed; this server's own are followed before they are
+reported as done. The version looked up is loaded before the one before it is let go.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy.typing as npt
+
+from grpo_platform.errors import PlatformError, StoreError, UnknownModelError, UnsafeModelError
+from grpo_platform.registry.models import Registry
+from grpo_platform.registry.records import ModelVersionRef
+from grpo_platform.serving.cache import Key, ModelCache
+from grpo_platform.serving.model import LoadedModel
+
+__all__ = ["CacheStats", "Served", "ServingService"]
+
+_log = logging.getLogger(__name__)
+
+FRESH_SECONDS: Final = 1.0
+"""How long a looked up version is taken as it is."""
+
+STALE_SECONDS: Final = 5.0
+"""When it is not used any more without looking it up first."""
+
+_STRIPES: Final = 64  # locks that references share: clients choose references, not memory
+
+
+class Served(NamedTuple):
+    """A batch's answer, and what gave it."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+    """As `LoadedModel.predict_batch`."""
+
+    model_name: str
+    model_version: int
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """Counters since the start."""
+
+    hits: int = 0
+    """Calls that found their model loaded."""
+
+    misses: int = 0
+    """Calls that had to look it up or load it."""
+
+    loads: int = 0
+    """Models loaded."""
+
+    load_seconds: float = 0.0
+    """Time spent loading, in all."""
+
+
+@dataclass(slots=True)
+class _Binding:
+    """Which model a reference names, as looked up at `checked` of the monotonic clock."""
+
+    key: Key
+    checked: float
+    refreshing: bool = False
+
+
+class ServingService:
+    """Predictions by model name; safe to call from several threads.
+
+    Args:
+        registry: where versions and files come from.
+        cache_size: most models kept in memory.
+    """
+
+    def __init__(self, registry: Registry, cache_size: int) -> None:
+        self._registry = registry
+        self._cache = ModelCache(cache_size)
+        self._bindings: dict[str, _Binding] = {}
+        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        self._refresher = ThreadPoolExecutor(1, thread_name_prefix="model-refresh")
+        self.stats = CacheStats()
+        registry.subscribe(self._changed)
+
+    def ready(self, reference: str) -> LoadedModel | None:
+        """The model that serves a reference, if that is known without waiting.
+
+        Microseconds, no input or output: for the event loop. If it returns None, call `load` in
+        a thread.
+        """
+        binding = self._bindings.get(reference)
+        if binding is None:
+            return None
+        age = time.monotonic() - binding.checked
+        if age > STALE_SECONDS:
+            return None
+        model = self._cache.get(binding.key)
+        if model is None:
+            return None
+        if age > FRESH_SECONDS and not binding.refreshing:
+            binding.refreshing = True
+            with contextlib.suppress(RuntimeError):  # shutting down
+                self._refresher.submit(self._refresh_quietly, reference)
+        self.stats.hits += 1
+        return model
+
+    def load(self, reference: str) -> LoadedModel:
+        """The model that serves a reference, looked up and loaded if it must be; it may wait.
+
+        Raises:
+            UnknownModelError: no such model of ours.
+            UnsafeModelError: its files are not what was registered, or not ours.
+            StoreError: the store refused, or is away and the model is not loaded.
+        """
+        self.stats.misses += 1
+        with self._lock(reference):
+            return self._look_up(reference)
+
+    def predict(
+        self,
+        model_name: str,
+        observations: npt.NDArray[Any] | Sequence[Sequence[float]],
+        deterministic: bool = True,
+    ) -> Served:
+        """Actions of the model of this name for N observations; it may wait for loading.
+
+        Raises:
+            InvalidObservationError: an observation does not fit the model.
+            PlatformError: as `load`.
+        """
+        model = self.ready(model_name) or self.load(model_name)
+        return Served(model.predict_batch(observations, deterministic), model.name, model.version)
+
+    def loaded(self) -> list[str]:
+        """Names with a version in memory, sorted."""
+        return sorted({name for name, _, _ in self._cache.loaded()})
+
+    def evict(self, name: str) -> None:
+        """Forget a name: its next call starts from the registry."""
+        self._cache.drop(name)
+        for reference in self._references(name):
+            self._bindings.pop(reference, None)
+
+    def close(self) -> None:
+        """Stop looking versions up in the background."""
+        self._refresher.shutdown(wait=True, cancel_futures=True)
+
+    def refresh(self, name: str) -> None:
+        """Look up again what a name serves, and load that, if the name is in use.
+
+        For changes made elsewhere, such as by a job that has just ended.
+        """
+        for reference in self._references(name):
+            self._refresh_quietly(reference)
+
+    def _changed(self, name: str, deleted: bool) -> None:
+        if deleted:
+            self.evict(name)
+        else:
+            self.refresh(name)
+
+    def _references(self, name: str) -> list[str]:
+        return [
+            reference
+            for reference, binding in list(self._bindings.items())
+            if binding.key[0] == name
+        ]
+
+    def _refresh_quietly(self, reference: str) -> None:
+        try:
+            with self._lock(reference):
+                self._look_up(reference, even_if_fresh=True)
+        except PlatformError as error:  # the next call shows it to whom it concerns
+            _log.warning("Model %s cannot be looked up: %s", reference, error)
+
+    def _look_up(self, reference: str, *, even_if_fresh: bool = False) -> LoadedModel:
+        """Resolve, load, bind; the caller holds the reference's lock."""
+        binding = self._bindings.get(reference)
+        held = self._cache.get(binding.key) if binding else None
+        fresh = binding and time.monotonic() - binding.checked <= FRESH_SECONDS
+        if held and fresh and not even_if_fresh:
+            return held
+        name = reference.partition("/")[0].partition("@")[0]
+        while True:
+            generation = self._cache.generation(name)
+            started = time.monotonic()
+            try:
+                ref = self._registry.resolve(reference)
+                model = self._cache.load(ref.key, generation, partial(self._load, ref))
+            except StoreError:
+                if held is None or self._cache.generation(name) != generation:
+                    raise
+                model = held  # the store is away: what is loaded goes on answering
+            except UnknownModelError:
+                if held is None or not self._registry.is_stored(held.ref):
+                    self._forget(reference, held)
+                    raise
+                model = held  # deleted in the MLflow UI: its files are still there
+            except UnsafeModelError:
+                self._bindings.pop(reference, None)
+                raise
+            if self._cache.generation(name) == generation:
+                self._bindings[reference] = _Binding(model.ref.key, started)
+                return model
+            held = None  # deleted meanwhile: look again
+
+    def _load(self, ref: ModelVersionRef) -> LoadedModel:
+        started = time.monotonic()
+        model = LoadedModel(ref, self._registry.read(ref))
+        self.stats.loads += 1
+        self.stats.load_seconds += time.monotonic() - started
+        return model
+
+    def _forget(self, reference: str, held: LoadedModel | None) -> None:
+        self._bindings.pop(reference, None)
+        if held is not None:
+            self.evict(held.name)
+
+    def _lock(self, reference: str) -> threading.Lock:
+        return self._locks[hash(reference) % _STRIPES]

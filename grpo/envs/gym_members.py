@@ -1,9 +1,9 @@
 """Members that are ordinary Gymnasium environments, one instance each, stepped in turn."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
@@ -16,26 +16,41 @@ __all__ = ["GymMembers"]
 
 
 class GymMembers(MemberEnvs):
-    """`num_members` instances, and the brancher that puts them into visited states."""
+    """`num_members` instances, and the brancher that puts them into visited states.
 
-    def __init__(self, spec: EnvironmentSpec, num_members: int, brancher: Brancher) -> None:
+    Args:
+        spec: the environment.
+        num_members: how many.
+        brancher: of these members alone.
+        afresh: make a new instance for each reset, where a used one does not start as a new one.
+
+    Attributes:
+        envs: the instances, by member.
+    """
+
+    def __init__(
+        self, spec: EnvironmentSpec, num_members: int, brancher: Brancher, *, afresh: bool = False
+    ) -> None:
         self.spec = spec
         self.num_members = num_members
         self.branching = brancher.branching
         self.storable_snapshots = brancher.storable
         self.steps_taken = 0
         self._brancher = brancher
-        self._envs = [make_environment(spec.env_name, spec.env_kwargs) for _ in range(num_members)]
-        self._action_dtype = self._envs[0].action_space.dtype
-        self._dtype = self._envs[0].observation_space.dtype
-        if not np.issubdtype(self._dtype, np.floating):
-            self._dtype = np.dtype(np.float64)
-        self._observations = np.zeros((num_members, *spec.observation_shape), dtype=self._dtype)
+        self._afresh = afresh
+        self.envs = [make_environment(spec.env_name, spec.env_kwargs) for _ in range(num_members)]
+        self._used = [False] * num_members
+        self._action_dtype = self.envs[0].action_space.dtype
+        dtype = self.envs[0].observation_space.dtype or np.dtype(np.float64)
+        self._observations: FloatArray = np.zeros(
+            (num_members, *spec.observation_shape),
+            dtype=dtype if np.issubdtype(dtype, np.floating) else np.float64,
+        )
 
     def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
         """See `MemberEnvs.reset`."""
         for member, seed in zip(members.tolist(), seeds, strict=True):
-            self._reset_one(member, int(seed))
+            self.reset_one(member, int(seed))
         return self._observations[members]
 
     def step(self, members: IntArray, actions: npt.NDArray[Any]) -> StepResult:
@@ -46,25 +61,22 @@ class GymMembers(MemberEnvs):
         truncated = np.empty(n, dtype=np.bool_)
         taken = actions.astype(self._action_dtype, copy=False)
         for i, member in enumerate(members.tolist()):
-            rewards[i], terminated[i], truncated[i] = self._step_one(member, taken[i])
+            rewards[i], terminated[i], truncated[i] = self.step_one(member, taken[i])
         return StepResult(self._observations[members], rewards, terminated, truncated)
 
     def snapshot(self, member: int) -> Snapshot:
         """See `MemberEnvs.snapshot`."""
-        state = self._brancher.snapshot(self._envs[member], member)
-        return {**state, "observation": self._observations[member].copy()}
+        with self._faults("a snapshot"):
+            state = self._brancher.snapshot(self, member)
+        return {**state, "observation": self.observation_of(member).copy()}
 
     def restore(self, members: IntArray, snapshot: Snapshot) -> FloatArray:
         """See `MemberEnvs.restore`."""
         for member in members.tolist():
-            try:
-                steps = self._brancher.restore(self._envs[member], member, snapshot)
-            except GRPOError:
-                raise
-            except Exception as error:
-                raise fault(self.spec.env_name, "a restore", error) from error
-            self.steps_taken += steps
+            with self._faults("a restore"):
+                self._brancher.restore(self, member, snapshot)
             self._observations[member] = snapshot["observation"]
+            self._used[member] = True
         return self._observations[members]
 
     def restore_cost(self, snapshot: Snapshot) -> int:
@@ -73,25 +85,50 @@ class GymMembers(MemberEnvs):
 
     def close(self) -> None:
         """See `MemberEnvs.close`."""
-        while self._envs:
-            self._envs.pop().close()
+        while self.envs:
+            self.envs.pop().close()
 
-    def _reset_one(self, member: int, seed: int) -> None:
-        env: gym.Env[Any, Any] = self._envs[member]
-        try:
-            observation, _ = env.reset(seed=seed)
-            self._observations[member] = observation
-        except Exception as error:
-            raise fault(self.spec.env_name, "reset", error) from error
+    def reset_one(self, member: int, seed: int) -> None:
+        """Start an episode of one member.
+
+        Raises:
+            EnvironmentFaultError: the environment raised.
+        """
+        with self._faults("reset"):
+            if self._afresh and self._used[member]:
+                self.envs[member].close()
+                self.envs[member] = make_environment(self.spec.env_name, self.spec.env_kwargs)
+            self._used[member] = True
+            self._observations[member], _ = self.envs[member].reset(seed=seed)
         self._brancher.on_reset(member, seed)
 
-    def _step_one(self, member: int, action: npt.NDArray[Any]) -> tuple[float, bool, bool]:
+    def step_one(self, member: int, action: npt.NDArray[Any]) -> tuple[float, bool, bool]:
+        """Step one member.
+
+        Returns:
+            Reward, terminated, truncated.
+
+        Raises:
+            EnvironmentFaultError: the environment raised.
+        """
         self.steps_taken += 1
-        try:
-            observation, reward, terminated, truncated, _ = self._envs[member].step(action)
+        with self._faults("step"):
+            observation, reward, terminated, truncated, _ = self.envs[member].step(action)
             self._observations[member] = observation
             result = float(reward), bool(terminated), bool(truncated)
-        except Exception as error:
-            raise fault(self.spec.env_name, "step", error) from error
         self._brancher.on_step(member, action)
         return result
+
+    def observation_of(self, member: int) -> FloatArray:
+        """What a member observed last, shape `observation_shape`; a view."""
+        view: FloatArray = self._observations[member]
+        return view
+
+    @contextlib.contextmanager
+    def _faults(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except GRPOError:
+            raise
+        except Exception as error:
+            raise fault(self.spec.env_name, where, error) from error

@@ -1,10 +1,7 @@
 """What an environment looks like to a policy, and the check that it can be trained at all."""
 
 import functools
-import importlib
 import json
-import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from grpo.envs.catalogue import registered_names
+from grpo.envs.engines import import_environment
 from grpo.envs.families import family_of
 from grpo.errors import (
     EnvironmentFaultError,
@@ -172,7 +170,7 @@ def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
 
 def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
-        _import(registered)
+        import_environment(registered)
         return gym.make(registered, disable_env_checker=True, **kwargs)
     except TypeError as error:
         if not kwargs:
@@ -183,19 +181,6 @@ def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     except Exception as error:
         # Anything may come out of a foreign constructor: missing libraries, assertions, files.
         raise _unsupported(registered.id, f"cannot be made here: {error}") from error
-
-
-def _import(registered: EnvSpec) -> None:
-    """Import the module of an environment, so that making it imports nothing."""
-    if not isinstance(registered.entry_point, str):
-        return
-    module = registered.entry_point.partition(":")[0]
-    if module in sys.modules:
-        return
-    with warnings.catch_warnings():
-        # Box2D's SWIG types warn while they are made, and crash the process where that raises.
-        warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
-        importlib.import_module(module)
 
 
 def _describe(

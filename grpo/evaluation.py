@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs import MemberEnvs, make_member_envs
-from grpo.errors import IncompatibleError
+from grpo.envs import MemberEnvs, check_environment, make_member_envs, steps_together
+from grpo.errors import IncompatibleError, OutOfRangeError
 
 __all__ = [
     "EVALUATION_SEED",
@@ -32,7 +32,7 @@ EVALUATION_SEED = 20_240_203
 FIRST_EVALUATION_SEED = 2**31
 """Evaluation's resets are seeded from here on, training's below."""
 
-STEP_LIMIT = 27_000
+STEP_LIMIT = 10_000
 """Steps after which an episode of an environment without a time limit is cut."""
 
 _RESAMPLES = 2_000
@@ -144,11 +144,15 @@ def evaluate(
         deterministic: take the likeliest action instead of sampling.
 
     Raises:
-        ConfigError: the environment cannot be evaluated.
+        ConfigError: the environment cannot be evaluated, or `n_episodes` is below 1.
         EnvironmentFaultError: it raised.
     """
+    if n_episodes < 1:
+        raise OutOfRangeError("n_episodes must be at least 1.", field="n_eval_episodes")
     seeds = evaluation_seeds(n_episodes, seed)
-    envs = make_member_envs(env_name, env_kwargs, n_episodes)
+    spec = check_environment(env_name, env_kwargs)
+    instances = n_episodes if steps_together(spec) else min(n_episodes, _INSTANCES)
+    envs = make_member_envs(env_name, env_kwargs, instances, branching=False)
     try:
         returns, lengths = _run(policy, envs, seeds, deterministic, np.random.default_rng(seed))
     finally:
@@ -176,18 +180,29 @@ def _run(
 ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     n = len(seeds)
     returns, lengths = np.zeros(n), np.zeros(n, dtype=np.int64)
-    alive = np.arange(n)
-    observations = envs.reset(alive, seeds)
-    while alive.size:
+    members = np.arange(envs.num_members)
+    episodes = members.copy()  # what each member plays; further ones wait for a member to end
+    waiting = envs.num_members
+    observations = envs.reset(members, seeds[episodes])
+    while members.size:
         if deterministic:
             actions = policy.act(observations)
         else:
             actions = policy.predict(observations, deterministic=False, rng=rng).actions
-        observations, rewards, terminated, truncated = envs.step(alive, actions)
-        returns[alive] += rewards
-        lengths[alive] += 1
-        going = ~(terminated | truncated | (lengths[alive] >= STEP_LIMIT))
-        alive, observations = alive[going], observations[going]
+        observations, rewards, terminated, truncated = envs.step(members, actions)
+        returns[episodes] += rewards
+        lengths[episodes] += 1
+        ended = terminated | truncated | (lengths[episodes] >= STEP_LIMIT)
+        for i in np.flatnonzero(ended)[: n - waiting]:
+            episodes[i], ended[i] = waiting, False
+            observations[i] = envs.reset(members[i : i + 1], seeds[waiting : waiting + 1])[0]
+            waiting += 1
+        if ended.any():
+            members, episodes, observations = (
+                members[~ended],
+                episodes[~ended],
+                observations[~ended],
+            )
     return returns, lengths
 
 

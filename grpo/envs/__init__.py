@@ -1,6 +1,6 @@
 """Environments whose members are stepped together, put into visited states and branched."""
 
-from grpo.envs.factory import make_member_envs
+from grpo.envs.factory import make_member_envs, steps_together
 from grpo.envs.members import Branching, MemberEnvs, Snapshot, StepResult
 from grpo.envs.spec import EnvironmentSpec, check_environment
 
@@ -12,4 +12,5 @@ __all__ = [
     "StepResult",
     "check_environment",
     "make_member_envs",
+    "steps_together",
 ]

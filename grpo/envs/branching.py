@@ -3,7 +3,6 @@
 import abc
 import copy
 import importlib
-from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
@@ -171,16 +170,16 @@ class Replay(Brancher):
         return {"seed": self._seeds[member], "actions": np.array(self._actions[member])}
 
     def restore(self, owner: Owner, member: int, snapshot: Snapshot) -> None:
-        """See `Brancher.restore`. A member that is in that state already is left as it is.
+        """See `Brancher.restore`.
+
+        A member that is in that state already is replayed like the others, so that the count of
+        steps does not depend on whether the run was interrupted in between.
 
         Raises:
             EnvironmentFaultError: the episode did not repeat itself.
         """
-        seed, actions = snapshot["seed"], snapshot["actions"]
-        if self._is_there(member, seed, actions):
-            return
-        owner.reset_one(member, seed)
-        for action in actions:
+        owner.reset_one(member, snapshot["seed"])
+        for action in snapshot["actions"]:
             owner.step_one(member, action)
         if not np.array_equal(
             owner.observation_of(member), snapshot["observation"], equal_nan=True
@@ -195,15 +194,6 @@ class Replay(Brancher):
     def cost(self, snapshot: Snapshot) -> int:
         """See `Brancher.cost`."""
         return len(snapshot["actions"])
-
-    def _is_there(self, member: int, seed: int, actions: Sequence[npt.NDArray[Any]]) -> bool:
-        own = self._actions.get(member)
-        return (
-            own is not None
-            and self._seeds[member] == seed
-            and len(own) == len(actions)
-            and np.array_equal(np.array(own), actions)
-        )
 
 
 class NoBranching(Brancher):

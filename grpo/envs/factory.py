@@ -14,7 +14,7 @@ from grpo.envs.pendulum import PendulumMembers
 from grpo.envs.proof import find_brancher, resets_afresh, steps_exactly
 from grpo.envs.spec import EnvironmentSpec, check_environment
 
-__all__ = ["make_member_envs"]
+__all__ = ["make_member_envs", "steps_together"]
 
 _CLASSIC: Mapping[str, type[ClassicMembers]] = {
     members.family: members
@@ -53,6 +53,11 @@ def make_member_envs(
         return classic(spec, num_members)
     brancher = find_brancher(spec) if branching else NoBranching
     return GymMembers(spec, num_members, brancher(), afresh=resets_afresh(spec))
+
+
+def steps_together(spec: EnvironmentSpec) -> bool:
+    """Whether members share one array, so that a hundred cost little more than one."""
+    return _classic_control(spec) is not None
 
 
 def _classic_control(spec: EnvironmentSpec) -> type[ClassicMembers] | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from grpo.envs.branching import Brancher
 from grpo.envs.members import FloatArray, IntArray, MemberEnvs, Snapshot, StepResult
 from grpo.envs.spec import EnvironmentSpec, fault, make_environment
-from grpo.errors import GRPOError
+from grpo.errors import EnvironmentFaultError, GRPOError
 
 __all__ = ["GymMembers"]
 
@@ -62,7 +62,12 @@ class GymMembers(MemberEnvs):
         taken = actions.astype(self._action_dtype, copy=False)
         for i, member in enumerate(members.tolist()):
             rewards[i], terminated[i], truncated[i] = self.step_one(member, taken[i])
-        return StepResult(self._observations[members], rewards, terminated, truncated)
+        observations = self._observations[members]
+        if not (np.isfinite(observations).all() and np.isfinite(rewards).all()):
+            raise EnvironmentFaultError(
+                f"{self.spec.env_name} returned an observation or a reward that is not finite."
+            )
+        return StepResult(observations, rewards, terminated, truncated)
 
     def snapshot(self, member: int) -> Snapshot:
         """See `MemberEnvs.snapshot`."""
@@ -99,7 +104,8 @@ class GymMembers(MemberEnvs):
                 self.envs[member].close()
                 self.envs[member] = make_environment(self.spec.env_name, self.spec.env_kwargs)
             self._used[member] = True
-            self._observations[member], _ = self.envs[member].reset(seed=seed)
+            observation, _ = self.envs[member].reset(seed=seed)
+            self._observe(member, observation)
         self._brancher.on_reset(member, seed)
 
     def step_one(self, member: int, action: npt.NDArray[Any]) -> tuple[float, bool, bool]:
@@ -112,10 +118,12 @@ class GymMembers(MemberEnvs):
             EnvironmentFaultError: the environment raised.
         """
         self.steps_taken += 1
-        with self._faults("step"):
+        try:
             observation, reward, terminated, truncated, _ = self.envs[member].step(action)
-            self._observations[member] = observation
+            self._observe(member, observation)
             result = float(reward), bool(terminated), bool(truncated)
+        except Exception as error:
+            raise fault(self.spec.env_name, "step", error) from error
         self._brancher.on_step(member, action)
         return result
 
@@ -123,6 +131,15 @@ class GymMembers(MemberEnvs):
         """What a member observed last, shape `observation_shape`; a view."""
         view: FloatArray = self._observations[member]
         return view
+
+    def _observe(self, member: int, observation: npt.ArrayLike) -> None:
+        # Explicitly, since an assignment would broadcast.
+        if np.shape(observation) != self.spec.observation_shape:
+            raise ValueError(
+                f"an observation has shape {np.shape(observation)}, not "
+                f"{self.spec.observation_shape} as its space says"
+            )
+        self._observations[member] = observation
 
     @contextlib.contextmanager
     def _faults(self, where: str) -> Iterator[None]:

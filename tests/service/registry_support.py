@@ -1,0 +1,99 @@
+"""Policies with known behaviour, jobs that made them, and a registry on a real store."""
+
+import itertools
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from mlflow.tracking import MlflowClient
+
+from grpo import GRPOConfig
+from grpo.envs import check_environment
+from grpo.evaluation import evaluate
+from grpo.policy import Policy, PolicySpec
+from grpo.spaces import BoxActions, DiscreteActions
+from grpo_platform.registry.card import ModelCard
+from grpo_platform.registry.models import Registry
+from tests.service.tracking_support import prepare
+
+torch.set_num_threads(1)
+
+CARTPOLE = PolicySpec(observation_shape=(4,), action=DiscreteActions(2))
+PENDULUM = PolicySpec(observation_shape=(3,), action=BoxActions((1,), (-2.0,), (2.0,)))
+_numbers = itertools.count()
+
+
+def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> Policy:
+    """Untrained, but with an opinion, a normaliser and a value scale of its own."""
+    policy = Policy(spec, seed=seed)
+    policy.flat[:] *= gain
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        policy.observation_mean += torch.from_numpy(rng.normal(size=spec.observation_size))
+        policy.observation_var *= torch.from_numpy(rng.uniform(0.2, 3.0, spec.observation_size))
+        policy.value_mean += 10.0
+        policy.value_std *= 7.0
+    return policy
+
+
+def balancing_policy(gain=1.0, seed=0) -> Policy:
+    """Pushes where CartPole's pole falls: returns of several hundred."""
+    policy = Policy(CARTPOLE, seed=seed)
+    policy.flat[:] = 0.0
+    with torch.no_grad():
+        policy.policy_net[0].weight[0] = torch.tensor([0.0, 0.0, gain, gain])
+        policy.policy_net[1].weight[0, 0] = 1.0
+        policy.policy_net[2].weight[:, 0] = torch.tensor([-5.0, 5.0])
+    return policy
+
+
+class Bench:
+    """A registry on a real sqlite store, and jobs to register from."""
+
+    def __init__(self, folder) -> None:
+        self.store = prepare(folder)
+        self.uri = self.store.tracking_uri
+        self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self.registry = Registry(self.uri)
+
+    def name(self) -> str:
+        """A name that no other test of the module uses."""
+        return f"model-{next(_numbers)}"
+
+    def job(self) -> str:
+        return self.client.create_run(self.store.experiment_id).info.run_id
+
+    def card(self, job_id, env_name="CartPole-v1", evaluation=None, **kwargs) -> ModelCard:
+        return ModelCard.of_job(
+            job_id,
+            GRPOConfig(env_name=env_name, env_kwargs=kwargs),
+            check_environment(env_name, kwargs),
+            timesteps=128,
+            evaluation=evaluation,
+            git_commit="0123456789abcdef",
+        )
+
+    def register(self, name, policy=None, rule=None, evaluated=False, **card):
+        """A version as a worker makes it; with `rule`, also decided about."""
+        policy = policy or random_policy()
+        job_id = self.job()
+        evaluation = evaluate(policy, "CartPole-v1", n_episodes=5) if evaluated else None
+        card = self.card(job_id, evaluation=evaluation, **card)
+        ref = self.registry.register(job_id, policy, name, card)
+        if rule is None:
+            return ref
+        return ref, self.registry.decide_after_training(ref, rule, f"job {job_id}")
+
+    def folder(self, ref):
+        """Where the files of a version lie."""
+        location = self.client.get_logged_model(ref.model_id).artifact_location
+        return Path(urlsplit(location).path)
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)

@@ -116,7 +116,11 @@ def dr(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray
 
 
 def loo_time(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
-    """A = R − mean of the *other* members: unbiased, = n/(n−1) (R − mean) (RLOO, 2402.14740)."""
+    """A = R − mean of the *other* members, = n/(n−1) (R − mean) (RLOO, arXiv 2402.14740).
+
+    Unbiased: what is subtracted does not depend on the member's own action. A member that is
+    alone gets 0, so each index counts by the chance that another is still there.
+    """
     c = _compare(returns, alive)
     return c.centred * (c.count / np.maximum(c.count - 1, 1)), c.degenerate
 

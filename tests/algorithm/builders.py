@@ -1,0 +1,79 @@
+"""Policies, batches and environments that several tests build."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from grpo import GRPOConfig
+from grpo.network import Parameters
+from grpo.policy import Policy, PolicySpec
+from grpo.spaces import BoxActions, DiscreteActions
+from grpo.updates import Batch
+
+DISCRETE = DiscreteActions(n=3)
+BOX = BoxActions(shape=(2,), low=(-1.0, -2.0), high=(1.0, np.inf))
+
+
+def make_policy(
+    action: DiscreteActions | BoxActions = DISCRETE,
+    *,
+    net_arch: tuple[int, ...] = (8, 5),
+    seed: int = 0,
+    dtype: npt.DTypeLike = np.float64,
+) -> Policy:
+    spec = PolicySpec(observation_shape=(4,), action=action, net_arch=net_arch)
+    policy = Policy(spec, seed, dtype)
+    # far from the near-uniform start, so that no term vanishes
+    policy.flat += 0.3 * np.random.default_rng(seed).standard_normal(policy.flat.shape).astype(
+        dtype
+    )
+    return policy
+
+
+def make_batch(
+    policy: Policy, n: int = 50, *, seed: int = 0, kl: bool = False, silent: float = 0.0
+) -> Batch:
+    """Transitions of a policy slightly different from `policy`, so that ratios differ from 1."""
+    rng = np.random.default_rng(seed)
+    dtype = policy.flat.dtype
+    inputs = np.ones((5, n), dtype)
+    inputs[:-1] = rng.standard_normal((4, n))
+    outputs = policy.outputs(inputs)
+    actions = policy.head.sample(outputs, policy.policy_parameters.log_std, rng)
+    log_prob = policy.head.log_prob(
+        outputs, policy.policy_parameters.log_std, policy.head.encode(actions, dtype)
+    )[0]
+    return Batch(
+        inputs=inputs,
+        actions=actions,
+        log_prob_old=log_prob + 0.2 * rng.standard_normal(n).astype(dtype),
+        log_prob_reference=log_prob + 0.3 * rng.standard_normal(n).astype(dtype) if kl else None,
+        advantages=rng.standard_normal(n).astype(dtype),
+        informative=rng.random(n) >= silent,
+        targets=rng.standard_normal(n).astype(dtype),
+    )
+
+
+def short_config(**fields: Any) -> GRPOConfig:
+    """CartPole, trained for a moment."""
+    defaults = {
+        "reward_function_type": "optimized_cartpole", "total_timesteps": 700, "n_steps": 16,
+        "batch_size": 32, "n_epochs": 2, "n_eval_episodes": 2,
+    }  # fmt: skip
+    return GRPOConfig(**{**defaults, **fields})
+
+
+def copy_of(parameters: Parameters) -> Parameters:
+    return Parameters(parameters.layout, parameters.flat.copy())
+
+
+class CountingEnv(gymnasium.Wrapper):
+    """Counts the calls of `step`, over all instances."""
+
+    steps = 0
+
+    def step(self, action: Any) -> Any:
+        CountingEnv.steps += 1
+        return super().step(action)

@@ -1,8 +1,7 @@
-"""Jobs in the MLflow store: create, list, claim, and move from state to state."""
+"""Jobs in the MLflow store: made, adopted, listed, deleted."""
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -14,28 +13,26 @@ from grpo_platform.errors import (
     InvalidRequestError,
     PlatformError,
     StoreError,
-    StoreUnavailableError,
 )
 from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.tracking.boundary import retrying
-from grpo_platform.tracking.names import EXPERIMENT, JOB_CREATING, JOB_READY, Tag, claim_param
+from grpo_platform.tracking.life import JobLife, now_ms
+from grpo_platform.tracking.names import EXPERIMENT, JOB_CREATING, JOB_READY, Tag
 from grpo_platform.tracking.pages import Page
 from grpo_platform.tracking.params import differing, params_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
-from grpo_platform.tracking.runs import RunStore
-from grpo_platform.tracking.search import JobSearch, require_job_id
+from grpo_platform.tracking.search import JobSearch
 from grpo_platform.tracking.store import check_artifacts_reachable
 
 __all__ = ["JobStore"]
 
 _MAX_TAG_LENGTH: Final = 8000
-_MAX_ERROR_LENGTH: Final = 4000
 
 _Records = list[JobRecord]
 
 
-class JobStore(RunStore):
+class JobStore(JobLife):
     """All jobs of one MLflow store; safe to use from several threads.
 
     Raises what `RunStore` raises.
@@ -49,8 +46,6 @@ class JobStore(RunStore):
         super().__init__(tracking_uri)
         self._experiment_id = experiment_id
         self._search = JobSearch(self._client, experiment_id)
-
-    # -- making and listing ---------------------------------------------------------------------
 
     def create(
         self,
@@ -66,7 +61,7 @@ class JobStore(RunStore):
         Raises:
             InvalidRequestError: a value too long to be stored.
         """
-        start_time = _now_ms()
+        start_time = now_ms()
         tags = _request_tags(request) | dict(extra_tags or {})
         if idempotency_key is not None:
             tags[Tag.IDEMPOTENCY_KEY] = _key_digest(idempotency_key)
@@ -126,7 +121,7 @@ class JobStore(RunStore):
         tags |= {
             Tag.JOB: JOB_READY,
             Tag.MODEL_NAME: request.model_name_for(run_id),
-            Tag.HEARTBEAT: str(_now_ms()),
+            Tag.HEARTBEAT: str(now_ms()),
         }
         retrying(
             lambda: self._client.set_experiment_tag(run.info.experiment_id, Tag.JOB, JOB_READY)
@@ -168,117 +163,6 @@ class JobStore(RunStore):
         """The job that was created under this idempotency key."""
         return self._search.tagged(Tag.IDEMPOTENCY_KEY, _key_digest(key))
 
-    # -- moving from state to state -------------------------------------------------------------
-
-    def claim(self, job_id: str, attempt: int, worker: str) -> bool:
-        """Try to become the one worker of an attempt; True for exactly one of those that try."""
-        require_job_id(job_id)
-        key = claim_param(attempt)
-        try:
-            retrying(lambda: self._client.log_param(job_id, key, worker), job_id)
-        except StoreUnavailableError:
-            raise
-        except StoreError:
-            run = self._run(job_id)
-            if key not in run.data.params:
-                raise
-            return run.data.params[key] == worker
-        return True
-
-    def start(self, job_id: str, worker: str) -> JobRecord:
-        """Say that this worker runs the job.
-
-        Raises:
-            ConflictError: the job is neither queued nor running, e.g. stopped meanwhile.
-        """
-        record = self.get(job_id)
-        if record.status is not JobStatus.RUNNING:
-            check_transition(job_id, record.status, JobStatus.RUNNING)
-        self.set_tags(job_id, {Tag.WORKER: worker, Tag.HEARTBEAT: str(_now_ms())})
-        if record.status is not JobStatus.RUNNING:
-            self._set_status(job_id, JobStatus.RUNNING)
-        return self.get(job_id)
-
-    def beat(self, job_id: str, timesteps: int | None = None) -> None:
-        """Say that the job's worker lives, and how far it is, in environment timesteps."""
-        tags = {Tag.HEARTBEAT: str(_now_ms())}
-        if timesteps is not None:
-            tags[Tag.TIMESTEPS] = str(timesteps)
-        self.set_tags(job_id, tags)
-
-    def requeue(self, job_id: str, *, crashed: bool, attempt: int | None = None) -> JobRecord:
-        """Give a job back to the queue, for the next attempt.
-
-        Args:
-            job_id: a running job, or a queued one whose claim is spent.
-            crashed: its worker was lost; counts towards `max_attempts`.
-            attempt: the attempt that is given up; when the job is past it already, nothing
-                happens.
-
-        Raises:
-            ConflictError: the job is finished.
-        """
-        record = self.get(job_id)
-        if record.status in TERMINAL:
-            check_transition(job_id, JobStatus.COMPLETED, JobStatus.QUEUED)
-        if attempt is not None and record.attempt != attempt:
-            return record
-        tags = {Tag.ATTEMPT: str(record.attempt + 1)}
-        if crashed:
-            tags[Tag.CRASHES] = str(record.crashes + 1)
-        return self._queue_again(job_id, tags)
-
-    def resume(self, job_id: str) -> JobRecord:
-        """Take a stopped or failed job back into the queue; it goes on from its checkpoint.
-
-        Raises:
-            ConflictError: the job is completed, or not finished.
-        """
-        record = self.get(job_id)
-        check_transition(job_id, record.status, JobStatus.QUEUED)
-        if record.status not in TERMINAL:
-            raise ConflictError(f"Job {job_id} is {record.status.value}; it needs no resume.")
-        return self._queue_again(
-            job_id,
-            {
-                Tag.ATTEMPT: str(record.attempt + 1),
-                Tag.CRASHES: "0",
-                Tag.STOP_REQUESTED: "false",
-                Tag.ERROR: "",
-            },
-        )
-
-    def finish(self, job_id: str, status: JobStatus, error_message: str | None = None) -> JobRecord:
-        """Make the job terminal; a job that has this status already is left as it is.
-
-        Raises:
-            ConflictError: its present state does not allow it.
-        """
-        record = self.get(job_id)
-        if record.status is status:
-            return record
-        check_transition(job_id, record.status, status)
-        if error_message is not None:
-            self.set_tags(job_id, {Tag.ERROR: error_message[:_MAX_ERROR_LENGTH]})
-        self._write(
-            job_id,
-            lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=_now_ms()),
-        )
-        return self.get(job_id)
-
-    def request_stop(self, job_id: str) -> JobRecord:
-        """Ask for the job to stop; whoever runs it sees the tag.
-
-        Raises:
-            ConflictError: the job is finished.
-        """
-        record = self.get(job_id)
-        if record.status in TERMINAL:
-            check_transition(job_id, record.status, JobStatus.STOPPED)
-            raise ConflictError(f"Job {job_id} is {record.status.value} already.")
-        self.set_tags(job_id, {Tag.STOP_REQUESTED: "true"})
-        return record
-
     def delete(self, job_id: str) -> None:
         """Delete a finished job: artifacts, then the run; its models stay.
 
@@ -296,8 +180,6 @@ class JobStore(RunStore):
         if (forever := _hard_delete(self.tracking_uri)) is not None:
             retrying(lambda: forever(job_id), job_id)
 
-    # -- inside ---------------------------------------------------------------------------------
-
     def _experiment(self) -> str:
         if self._experiment_id is None:
             found = retrying(lambda: self._client.get_experiment_by_name(EXPERIMENT))
@@ -305,15 +187,6 @@ class JobStore(RunStore):
                 raise StoreError(f"There is no experiment {EXPERIMENT}; start the server once.")
             self._experiment_id = found.experiment_id
         return self._experiment_id
-
-    def _set_status(self, job_id: str, status: JobStatus) -> None:
-        self._write(job_id, lambda: self._client.update_run(job_id, status=RUN_STATUS[status]))
-
-    def _queue_again(self, job_id: str, tags: Mapping[str, str]) -> JobRecord:
-        # the attempt first: who sees the job queued must find an attempt that nobody claimed
-        self.set_tags(job_id, tags)
-        self._set_status(job_id, JobStatus.QUEUED)
-        return self.get(job_id)
 
 
 def _request_tags(request: JobRequest) -> dict[str, str]:
@@ -341,7 +214,3 @@ def _hard_delete(tracking_uri: str) -> Callable[[str], None] | None:
 
 def _key_digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -33,11 +33,14 @@ def params_of(request: JobRequest, job_id: str) -> dict[str, str]:
 
 
 def differing(wanted: Mapping[str, str], logged: Mapping[str, str]) -> list[str]:
-    """Names of the params that are logged with another meaning than wanted."""
+    """Names of the params that are logged with another meaning than wanted.
+
+    One that is logged empty was left open, and agrees with everything.
+    """
     return [
         name
         for name, text in wanted.items()
-        if name in logged and parse_param(logged[name]) != parse_param(text)
+        if parse_param(logged.get(name, "")) not in (None, parse_param(text))
     ]
 
 

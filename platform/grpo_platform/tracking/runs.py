@@ -9,7 +9,7 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.boundary import retrying, store_errors
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
 from grpo_platform.tracking.names import JOB_READY, Tag
@@ -37,7 +37,8 @@ class RunStore:
     def __init__(self, tracking_uri: str) -> None:
         configure_mlflow()
         self.tracking_uri = tracking_uri
-        self._client = MlflowClient(tracking_uri=tracking_uri)
+        with store_errors():
+            self._client = MlflowClient(tracking_uri=tracking_uri)
         self._files = RunFiles(tracking_uri)
 
     def get(self, job_id: str, *, include_deleted: bool = False) -> JobRecord:

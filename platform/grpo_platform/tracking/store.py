@@ -7,13 +7,14 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-import sqlalchemy.engine
+import sqlalchemy
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -21,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
-from grpo_platform.tracking.names import EXPERIMENT, Tag
+from grpo_platform.tracking.names import EXPERIMENT, JOB_CREATING, JOB_READY, Tag
 
 __all__ = [
     "Store",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+_CREATION_SECONDS: Final = 600.0
+"""After this time nobody is still creating a job that is half-created."""
 
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -87,6 +91,7 @@ def prepare_store(settings: Settings) -> Store:
     if uri.startswith(("http://", "https://")):
         return _prepare_experiment(uri, None)
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
+        _probe(uri)
         root = settings.artifact_root
         return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
     raise StoreError(
@@ -103,7 +108,7 @@ def absolute_uri(uri: str) -> str:
     """
     if not uri.startswith("sqlite:"):
         return uri
-    url = sqlalchemy.engine.make_url(uri)
+    url = sqlalchemy.make_url(uri)
     if not url.database or url.database == ":memory:":
         raise StoreError("A sqlite store must be a file, since several processes share it.")
     path = Path(url.database)
@@ -128,7 +133,7 @@ def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:
 
 
 def _prepare_sqlite(uri: str) -> Store:
-    path = Path(sqlalchemy.engine.make_url(uri).database or "")
+    path = Path(sqlalchemy.make_url(uri).database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     artifacts = Path.cwd() / "mlruns" / EXPERIMENT
     with _locked(uri):
@@ -139,8 +144,8 @@ def _prepare_sqlite(uri: str) -> Store:
 
 
 def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
-    client = MlflowClient(tracking_uri=uri)
     with store_errors():
+        client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             experiment = _create_experiment(client, uri, artifact_location)
@@ -148,7 +153,8 @@ def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
             _log.warning("Experiment %s was deleted in MLflow; it is restored.", EXPERIMENT)
             client.restore_experiment(experiment.experiment_id)
         if experiment.tags.get(Tag.JOB) is None:
-            client.set_experiment_tag(experiment.experiment_id, Tag.JOB, "1")
+            client.set_experiment_tag(experiment.experiment_id, Tag.JOB, JOB_READY)
+        _sweep(client, experiment.experiment_id)
     _check_location(uri, experiment)
     return Store(
         tracking_uri=uri,
@@ -175,6 +181,17 @@ def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> 
     return created
 
 
+def _sweep(client: MlflowClient, experiment_id: str) -> None:
+    """Delete the runs that a server left half-created when it was killed in between."""
+    before = int((time.time() - _CREATION_SECONDS) * 1000)
+    half_created = client.search_runs(
+        [experiment_id],
+        filter_string=f"tags.`{Tag.JOB}` = '{JOB_CREATING}' AND attributes.start_time < {before}",
+    )
+    for run in half_created:
+        client.delete_run(run.info.run_id)
+
+
 def _check_location(uri: str, experiment: Experiment) -> None:
     location = experiment.artifact_location
     check_artifacts_reachable(uri, location)
@@ -193,6 +210,21 @@ def _check_location(uri: str, experiment: Experiment) -> None:
         )
     if not ours:
         _log.warning("Artifacts go to %s, where this store was created.", folder)
+
+
+def _probe(uri: str) -> None:
+    """Connect once: MLflow itself would go on trying for 100 seconds."""
+    with store_errors():
+        try:
+            engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 10})
+        except ImportError as error:
+            raise StoreError(
+                f"PostgreSQL needs a driver: pip install 'psycopg[binary]'. ({error})"
+            ) from error
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
 
 
 def _write_ahead(path: Path) -> None:

@@ -1,0 +1,144 @@
+"""The life of a job: claimed by one worker, and moved from state to state."""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from grpo_platform.errors import ConflictError, StoreError, StoreUnavailableError
+from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.names import Tag, claim_param
+from grpo_platform.tracking.records import RUN_STATUS, JobRecord
+from grpo_platform.tracking.runs import RunStore
+from grpo_platform.tracking.search import require_job_id
+
+__all__ = ["JobLife", "now_ms"]
+
+_MAX_ERROR_LENGTH: Final = 4000
+
+
+class JobLife(RunStore):
+    """Moves single jobs along `TRANSITIONS`; raises what `RunStore` raises."""
+
+    def claim(self, job_id: str, attempt: int, worker: str) -> bool:
+        """Try to become the one worker of an attempt; True for exactly one of those that try."""
+        require_job_id(job_id)
+        key = claim_param(attempt)
+        try:
+            retrying(lambda: self._client.log_param(job_id, key, worker), job_id)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            run = self._run(job_id)
+            if key not in run.data.params:
+                raise
+            return run.data.params[key] == worker
+        return True
+
+    def start(self, job_id: str, worker: str) -> JobRecord:
+        """Say that this worker runs the job.
+
+        Raises:
+            ConflictError: the job is neither queued nor running, e.g. stopped meanwhile.
+        """
+        record = self.get(job_id)
+        if record.status is not JobStatus.RUNNING:
+            check_transition(job_id, record.status, JobStatus.RUNNING)
+        self.set_tags(job_id, {Tag.WORKER: worker, Tag.HEARTBEAT: str(now_ms())})
+        if record.status is not JobStatus.RUNNING:
+            self._set_status(job_id, JobStatus.RUNNING)
+        return self.get(job_id)
+
+    def beat(self, job_id: str, timesteps: int | None = None) -> None:
+        """Say that the job's worker lives, and how far it is, in environment timesteps."""
+        tags = {Tag.HEARTBEAT: str(now_ms())}
+        if timesteps is not None:
+            tags[Tag.TIMESTEPS] = str(timesteps)
+        self.set_tags(job_id, tags)
+
+    def requeue(self, job_id: str, *, crashed: bool, attempt: int | None = None) -> JobRecord:
+        """Give a job back to the queue, for the next attempt.
+
+        Args:
+            job_id: a running job, or a queued one whose claim is spent.
+            crashed: its worker was lost; counts towards `max_attempts`.
+            attempt: the attempt that is given up; when the job is past it already, nothing
+                happens.
+
+        Raises:
+            ConflictError: the job is finished.
+        """
+        record = self.get(job_id)
+        if record.status in TERMINAL:
+            check_transition(job_id, JobStatus.COMPLETED, JobStatus.QUEUED)
+        if attempt is not None and record.attempt != attempt:
+            return record
+        tags = {Tag.ATTEMPT: str(record.attempt + 1)}
+        if crashed:
+            tags[Tag.CRASHES] = str(record.crashes + 1)
+        return self._queue_again(job_id, tags)
+
+    def resume(self, job_id: str) -> JobRecord:
+        """Take a stopped or failed job back into the queue; it goes on from its checkpoint.
+
+        Raises:
+            ConflictError: the job is completed, or not finished.
+        """
+        record = self.get(job_id)
+        check_transition(job_id, record.status, JobStatus.QUEUED)
+        if record.status not in TERMINAL:
+            raise ConflictError(f"Job {job_id} is {record.status.value}; it needs no resume.")
+        return self._queue_again(
+            job_id,
+            {
+                Tag.ATTEMPT: str(record.attempt + 1),
+                Tag.CRASHES: "0",
+                Tag.STOP_REQUESTED: "false",
+                Tag.ERROR: "",
+            },
+        )
+
+    def finish(self, job_id: str, status: JobStatus, error_message: str | None = None) -> JobRecord:
+        """Make the job terminal; a job that has this status already is left as it is.
+
+        Raises:
+            ConflictError: its present state does not allow it.
+        """
+        record = self.get(job_id)
+        if record.status is status:
+            return record
+        check_transition(job_id, record.status, status)
+        if error_message is not None:
+            self.set_tags(job_id, {Tag.ERROR: error_message[:_MAX_ERROR_LENGTH]})
+        self._write(
+            job_id,
+            lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=now_ms()),
+        )
+        return self.get(job_id)
+
+    def request_stop(self, job_id: str) -> JobRecord:
+        """Ask for the job to stop; whoever runs it sees the tag.
+
+        Raises:
+            ConflictError: the job is finished.
+        """
+        record = self.get(job_id)
+        if record.status in TERMINAL:
+            check_transition(job_id, record.status, JobStatus.STOPPED)
+            raise ConflictError(f"Job {job_id} is {record.status.value} already.")
+        self.set_tags(job_id, {Tag.STOP_REQUESTED: "true"})
+        return record
+
+    def _set_status(self, job_id: str, status: JobStatus) -> None:
+        self._write(job_id, lambda: self._client.update_run(job_id, status=RUN_STATUS[status]))
+
+    def _queue_again(self, job_id: str, tags: Mapping[str, str]) -> JobRecord:
+        # the attempt first: who sees the job queued must find an attempt that nobody claimed
+        self.set_tags(job_id, tags)
+        self._set_status(job_id, JobStatus.QUEUED)
+        return self.get(job_id)
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,181 @@
+"""Preparing a store: fresh, used, moved, shared, foreign."""
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.tracking.jobs import JobStore
+from tests.service.tracking_support import jobs_of, prepare, request, working_in
+
+
+def test_a_fresh_directory_gets_a_database_in_wal_mode_and_an_experiment(tmp_path):
+    store = prepare(tmp_path)
+    assert store.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert store.is_local
+    assert store.artifact_location == (tmp_path / "mlruns" / "grpo").as_uri()
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert prepare(tmp_path) == store
+
+
+def test_the_default_experiment_can_be_used_by_the_api_and_mlflow_run(tmp_path):
+    store = prepare(tmp_path)
+    default = MlflowClient(tracking_uri=store.tracking_uri).get_experiment("0")
+    assert default.artifact_location.removeprefix("file://") == str(tmp_path / "mlruns" / "0")
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    run_id = client.create_run("0").info.run_id
+    jobs = jobs_of(store)
+    jobs.adopt(run_id, request())
+    (tmp_path / "f.txt").write_text("x")
+    assert jobs.upload(run_id, tmp_path / "f.txt", verify=True) == "f.txt"
+    assert (tmp_path / "mlruns" / "0" / run_id / "artifacts" / "f.txt").is_file()
+
+
+def test_a_relative_uri_is_made_absolute(tmp_path):
+    store = prepare(tmp_path, "sqlite:///here/runs.db")
+    assert store.tracking_uri == f"sqlite:///{tmp_path / 'here' / 'runs.db'}"
+
+
+def test_paths_with_spaces_and_umlauts(tmp_path):
+    folder = tmp_path / "a b ü %41"
+    folder.mkdir()
+    jobs = jobs_of(prepare(folder))
+    job_id = jobs.create(request()).job_id
+    (folder / "f.txt").write_text("x")
+    jobs.upload(job_id, folder / "f.txt", verify=True)
+    assert (folder / "mlruns" / "grpo" / job_id / "artifacts" / "f.txt").is_file()
+
+
+def _prepare_and_count(folder):
+    jobs = jobs_of(prepare(folder))
+    jobs.create(request())
+    return len(jobs.queued(100))
+
+
+def test_four_servers_may_start_on_one_fresh_directory_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        counts = pool.map(_prepare_and_count, [tmp_path] * 4, chunksize=1)
+    assert max(counts) == 4
+
+
+def _claim(arguments):
+    uri, job_id, attempt, worker = arguments
+    return JobStore(uri).claim(job_id, attempt, worker)
+
+
+def test_of_four_processes_that_claim_at_once_one_wins(tmp_path):
+    store = prepare(tmp_path)
+    job_id = jobs_of(store).create(request()).job_id
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        for attempt in range(1, 9):
+            claims = [(store.tracking_uri, job_id, attempt, f"w{i}") for i in range(4)]
+            assert pool.map(_claim, claims, chunksize=1).count(True) == 1
+
+
+def test_a_moved_directory_is_noticed_and_explained(tmp_path):
+    (tmp_path / "old").mkdir()
+    prepare(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(StoreError, match="moved"):
+        prepare(tmp_path / "new")
+    assert not (tmp_path / "old").exists()
+
+
+def test_lost_artifacts_do_not_keep_a_server_from_starting(tmp_path):
+    prepare(tmp_path)
+    (tmp_path / "mlruns" / "grpo").rmdir()
+    prepare(tmp_path)
+    assert (tmp_path / "mlruns" / "grpo").is_dir()
+
+
+def test_a_deleted_experiment_is_restored(tmp_path):
+    store = prepare(tmp_path)
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    client.delete_experiment(store.experiment_id)
+    assert prepare(tmp_path) == store
+    jobs_of(store).create(request())
+
+
+def test_a_store_that_a_ui_made_first_is_explained_where_it_cannot_be_used(tmp_path):
+    # what a bare `mlflow ui` leaves behind: experiment 0 with artifacts behind the server
+    code = (
+        "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as S;"
+        f"S('sqlite:///{tmp_path / 'mlflow.db'}', 'mlflow-artifacts:/')"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+    store = prepare(tmp_path)
+    assert store.artifact_location.startswith("file:")
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    run_id = client.create_run("0").info.run_id
+    with pytest.raises(StoreError, match="--experiment-name"):
+        jobs_of(store).adopt(run_id, request())
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("sqlite://", "must be a file"),
+        ("sqlite:///:memory:", "must be a file"),
+        ("file:///somewhere", "not supported"),
+        ("mysql://host/db", "not supported"),
+        ("databricks", "not supported"),
+        ("postgresql://nobody@127.0.0.1:9/none", None),
+    ],
+)
+def test_a_store_that_cannot_be_used_says_what_to_do(tmp_path, uri, says):
+    with pytest.raises(StoreError, match=says):
+        prepare(tmp_path, uri)
+
+
+def test_a_server_that_is_away_is_unavailable_within_seconds(tmp_path):
+    with pytest.raises(StoreUnavailableError):
+        prepare(tmp_path, "http://127.0.0.1:9")
+
+
+def test_an_old_schema_is_explained(tmp_path):
+    prepare(tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    code = (
+        "from grpo_platform.settings import Settings;"
+        "from grpo_platform.tracking.store import prepare_store;"
+        "from grpo_platform.errors import StoreError\n"
+        "try: prepare_store(Settings())\n"
+        "except StoreError as e: print(e)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "mlflow db upgrade" in done.stdout
+
+
+def test_what_the_user_set_of_mlflow_stays(tmp_path):
+    with working_in(tmp_path, MLFLOW_HTTP_REQUEST_TIMEOUT="7", MLFLOW_DISABLE_TELEMETRY=None):
+        JobStore(f"sqlite:///{tmp_path / 'x.db'}")
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_half_created_runs_are_swept_up_at_the_next_start(tmp_path):
+    store = prepare(tmp_path)
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    half = client.create_run(store.experiment_id, start_time=1, tags={"grpo.job": "creating"})
+    fresh = client.create_run(store.experiment_id, tags={"grpo.job": "creating"})
+    others = client.create_run(store.experiment_id, start_time=1)
+    prepare(tmp_path)
+    stages = {
+        run.info.run_id: client.get_run(run.info.run_id).info.lifecycle_stage
+        for run in (half, fresh, others)
+    }
+    assert list(stages.values()) == ["deleted", "active", "active"]
+    assert Path(tmp_path / "mlflow.db").exists()

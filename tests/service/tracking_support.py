@@ -1,0 +1,94 @@
+"""Real stores for tests: a sqlite file, and an MLflow server in front of one."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+from grpo import GRPOConfig
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.settings import Settings
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.store import Store, prepare_store
+
+
+@contextlib.contextmanager
+def working_in(folder, **environment):
+    """Working directory and environment variables for a while; None unsets one."""
+    before = {name: os.environ.get(name) for name in environment}
+    with contextlib.chdir(folder):
+        _set(environment)
+        try:
+            yield
+        finally:
+            _set(before)
+
+
+def _set(environment):
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def prepare(folder, uri=None, **settings) -> Store:
+    """What a server that is started in `folder` finds or makes."""
+    with working_in(folder, MLFLOW_TRACKING_URI=uri):
+        return prepare_store(Settings(**settings))
+
+
+def jobs_of(store: Store) -> JobStore:
+    return JobStore(store.tracking_uri, store.experiment_id)
+
+
+def request(**fields) -> JobRequest:
+    own = {name: fields.pop(name) for name in list(fields) if name in JobRequest.__slots__}
+    return JobRequest(config=GRPOConfig(**fields), **own)
+
+
+class TrackingServer:
+    """A real `mlflow server` on a free port, its files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}",
+            "--artifacts-destination", str(self.folder / "artifacts"),
+        ]  # fmt: skip
+        environment = os.environ | {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{self.uri}/health", timeout=2).ok:
+                    return
+            time.sleep(0.1)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait(30)
+            self.process = None

@@ -8,6 +8,7 @@ PlatformError
 ├── InvalidRequestError            a value that is malformed, with the field at fault
 │   ├── InvalidPageTokenError
 │   └── InvalidObservationError    wrong length, NaN or infinity; names the expected shape
+├── NotReadyError                  the server starts or ends, and takes no jobs
 ├── QueueFullError                 try again after `retry_after_seconds`
 ├── UnsafeModelError               a version whose files are not what was released or registered
 └── StoreError                     the MLflow store refused or cannot be reached
@@ -20,6 +21,7 @@ __all__ = [
     "InvalidPageTokenError",
     "InvalidRequestError",
     "NotFoundError",
+    "NotReadyError",
     "PlatformError",
     "QueueFullError",
     "StoreError",
@@ -81,6 +83,13 @@ class InvalidPageTokenError(InvalidRequestError):
 
 class InvalidObservationError(InvalidRequestError):
     """An observation of the wrong shape, or with NaN or infinity in it."""
+
+
+class NotReadyError(PlatformError):
+    """The server is starting or ending."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is starting or ending and takes no jobs now; try again soon.")
 
 
 class QueueFullError(PlatformError):

@@ -1,5 +1,6 @@
 """Settings of the server, read from the environment once, in the entry point."""
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,7 +10,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings"]
 
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _MIN_TOKEN_BYTES = 32
 
 
@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     max_timesteps: int = Field(1_000_000_000, ge=1, le=1_000_000_000)
     """Largest `total_timesteps` of one job."""
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe messages that are logged; `info` includes a line for every request."""
+
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Further values of the Host header that are accepted, separated by commas."""
 
@@ -71,12 +74,22 @@ class Settings(BaseSettings):
     def _token_guards_the_network(self) -> Self:
         if self.api_token is not None and len(self.api_token.encode()) < _MIN_TOKEN_BYTES:
             raise ValueError(f"GRPO_API_TOKEN must have at least {_MIN_TOKEN_BYTES} bytes.")
-        if self.host not in _LOOPBACK and self.api_token is None:
+        if not self.is_loopback and self.api_token is None:
             raise ValueError(
                 f"GRPO_HOST={self.host} is reachable from other machines: set GRPO_API_TOKEN "
                 f"(at least {_MIN_TOKEN_BYTES} bytes) too, or listen on 127.0.0.1."
             )
         return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the API."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def tracking_uri(self) -> str:

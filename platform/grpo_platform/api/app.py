@@ -1,0 +1,78 @@
+"""The web application: gate, routes, error handlers, documentation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
+
+from grpo_platform.api.docs import install_docs
+from grpo_platform.api.errors import add_error_handlers
+from grpo_platform.api.gate import Gate
+from grpo_platform.api.metrics import Metrics
+from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_openapi
+from grpo_platform.api.routes import catalog, inference, models, system, training
+from grpo_platform.api.services import Services
+from grpo_platform.settings import Settings
+
+__all__ = ["create_app"]
+
+# the hot path first: routes are tried in order
+_ROUTERS = (inference.router, training.router, models.router, system.router, catalog.router)
+_CORS_HEADERS = (
+    "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key",
+    "X-Request-ID",
+)  # fmt: skip
+
+
+def create_app(settings: Settings, services: Services) -> FastAPI:
+    """The application over these services; its lifespan starts and stops those that run.
+
+    Args:
+        settings: who may call, and from where.
+        services: what the routes work with.
+    """
+    app = FastAPI(
+        title="GRPO Platform",
+        version=version("grpo-platform"),
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.services = services
+    app.state.metrics = metrics = Metrics()
+    for router in _ROUTERS:
+        app.include_router(router)
+    install_docs(app)
+    install_openapi(app, secured=settings.api_token is not None)
+    add_error_handlers(app)
+    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=_CORS_HEADERS,
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    services.ui.start()
+    await run_in_threadpool(services.jobs.start)
+    try:
+        yield
+    finally:
+        await asyncio.gather(
+            run_in_threadpool(services.ui.stop), run_in_threadpool(services.jobs.shutdown)
+        )

@@ -1,0 +1,188 @@
+"""Which HTTP status each of our errors has: one table, and the handlers that apply it."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from grpo import errors as algorithm
+from grpo_platform import errors as platform
+from grpo_platform.api.problems import FieldProblem, problem_response
+
+__all__ = [
+    "ERROR_TABLE",
+    "InvalidBodyError",
+    "add_error_handlers",
+    "problem_of",
+    "validation_problem",
+]
+
+_log = logging.getLogger(__name__)
+_MAX_FIELDS = 20
+_MAX_TEXT = 2_000
+_RETRY_SECONDS = 5
+
+
+class ErrorRow(NamedTuple):
+    """How one kind of error is answered."""
+
+    status: int
+    kind: str
+    title: str
+
+
+ERROR_TABLE: dict[type[Exception], ErrorRow] = {
+    # the algorithm's: what was asked for cannot be trained
+    algorithm.OutOfRangeError: ErrorRow(422, "out-of-range", "Value out of range"),
+    algorithm.UnknownNameError: ErrorRow(400, "unknown-name", "Unknown name"),
+    algorithm.IncompatibleError: ErrorRow(400, "incompatible", "Values do not go together"),
+    algorithm.UnsupportedEnvironmentError: ErrorRow(
+        400, "unsupported-environment", "Environment not supported"
+    ),
+    algorithm.ConfigError: ErrorRow(400, "bad-configuration", "Configuration cannot be trained"),
+    algorithm.RewardError: ErrorRow(400, "reward-fault", "Reward function failed"),
+    algorithm.EnvironmentFaultError: ErrorRow(400, "environment-fault", "Environment failed"),
+    algorithm.TrainingDivergedError: ErrorRow(409, "diverged", "Training diverged"),
+    algorithm.CheckpointError: ErrorRow(409, "bad-checkpoint", "Checkpoint cannot be read"),
+    # the platform's
+    platform.InvalidPageTokenError: ErrorRow(422, "bad-page-token", "Unknown page token"),
+    platform.InvalidObservationError: ErrorRow(422, "bad-observation", "Invalid observation"),
+    platform.InvalidRequestError: ErrorRow(422, "bad-request-value", "Invalid value"),
+    platform.UnknownJobError: ErrorRow(404, "unknown-job", "No such job"),
+    platform.UnknownModelError: ErrorRow(404, "unknown-model", "No such model"),
+    platform.NotFoundError: ErrorRow(404, "not-found", "Not found"),
+    platform.ConflictError: ErrorRow(409, "conflict", "Does not fit the present state"),
+    platform.UnsafeModelError: ErrorRow(409, "unsafe-model", "Model refused"),
+    platform.QueueFullError: ErrorRow(429, "queue-full", "Queue is full"),
+    platform.NotReadyError: ErrorRow(503, "not-ready", "Not ready"),
+    platform.StoreUnavailableError: ErrorRow(503, "store-unavailable", "Store unavailable"),
+    platform.StoreError: ErrorRow(503, "store-error", "Store refused"),
+}
+"""The most specific class of an error that is listed here decides."""
+
+_ADVICE = {
+    404: "There is no such path here; GET /docs shows the calls.",
+    405: "This path does not take this method; GET /docs shows the calls.",
+    413: "The body is too large; send fewer items in one call.",
+}
+
+
+class InvalidBodyError(HTTPException):
+    """A JSON body that does not match its schema.
+
+    Attributes:
+        errors: pydantic's findings.
+    """
+
+    def __init__(self, errors: Sequence[ErrorDetails]) -> None:
+        super().__init__(422)
+        self.errors = errors
+
+
+def problem_of(error: Exception) -> Response:
+    """The reply to one of our own errors.
+
+    Raises:
+        LookupError: the error is not in the table.
+    """
+    row = next((ERROR_TABLE[kind] for kind in type(error).__mro__ if kind in ERROR_TABLE), None)
+    if row is None:
+        raise LookupError(type(error).__name__)
+    detail = str(error)[:_MAX_TEXT]
+    field = getattr(error, "field", None)
+    headers = {}
+    if isinstance(error, platform.QueueFullError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    elif row.status == 503:
+        _log.warning("unavailable reason=%r", detail)
+        headers["Retry-After"] = str(_RETRY_SECONDS)
+    return problem_response(
+        row.status,
+        detail,
+        kind=row.kind,
+        title=row.title,
+        errors=[FieldProblem(field=field, detail=detail)] if field else (),
+        headers=headers,
+    )
+
+
+def validation_problem(findings: Sequence[ErrorDetails]) -> Response:
+    """The reply to a body or parameter that does not match its schema."""
+    fields = [_field_problem(finding) for finding in findings[:_MAX_FIELDS]]
+    said = "; ".join(f"{f.field}: {f.detail}" if f.field else f.detail for f in fields[:3])
+    more = len(findings) - min(len(fields), 3)
+    detail = f"{said}{f'; and {more} more' if more > 0 else ''}. GET /docs shows what is expected."
+    return problem_response(
+        422, detail[:_MAX_TEXT], kind="bad-request-value", title="Invalid value", errors=fields
+    )
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every exception with a problem; none gives a traceback."""
+    for kind in (algorithm.GRPOError, platform.PlatformError):
+        app.add_exception_handler(kind, _on_own_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def _on_own_error(request: Request, error: Exception) -> Response:
+    try:
+        return problem_of(error)
+    except LookupError:
+        return _on_unexpected(request, error)
+
+
+def _on_invalid_parameter(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return validation_problem(error.errors())
+
+
+def _on_http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, InvalidBodyError):
+        return validation_problem(error.errors)
+    detail = _ADVICE.get(error.status_code, str(error.detail))
+    return problem_response(error.status_code, detail, headers=error.headers)
+
+
+def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return problem_response(400, "The connection closed before the body was complete; send again.")
+
+
+def _on_unexpected(request: Request, error: Exception) -> Response:
+    request_id = request.scope.get("request_id", "-")
+    _log.error("unexpected error request_id=%s path=%s", request_id, request.url.path,
+               exc_info=error)  # fmt: skip
+    return problem_response(
+        500,
+        f"The server met an error that it did not expect. Its log has the details under "
+        f"request id {request_id}; please report them.",
+    )
+
+
+def _field_problem(finding: ErrorDetails) -> FieldProblem:
+    where = [str(part) for part in finding["loc"]]
+    if where and where[0] in ("body", "query", "path", "header"):
+        where = where[1:]
+    # a position in a malformed text is no field
+    field = "" if finding["type"] == "json_invalid" else ".".join(where)[:200]
+    return FieldProblem(field=field, detail=_sentence(finding))
+
+
+def _sentence(finding: ErrorDetails) -> str:
+    kind, message = finding["type"], str(finding["msg"])
+    if kind == "extra_forbidden":
+        return "There is no such field; leave it out"
+    if kind == "missing":
+        return "This field is required"
+    if kind == "json_invalid":
+        return f"The body is not valid JSON ({message.removeprefix('Invalid JSON: ')})"
+    return message.removeprefix("Value error, ")[:500]

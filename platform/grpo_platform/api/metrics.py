@@ -1,0 +1,79 @@
+"""Prometheus metrics of the API; one registry per application."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+_INFERENCE_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+
+
+class Metrics:
+    """What `GET /metrics` shows. Job and request ids are never labels."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "grpo_http_requests", "Requests answered.", ["method", "route", "status"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._durations = Histogram(
+            "grpo_http_request_duration_seconds", "Time to answer a request.", ["method", "route"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._inference = Histogram(
+            "grpo_inference_request_duration_seconds", "Time to predict, loading included.",
+            ["model", "version"], buckets=_INFERENCE_BUCKETS, registry=self._registry,
+        )  # fmt: skip
+        self._observations = Counter(
+            "grpo_inference_observations", "Observations predicted for.", ["model", "version"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._jobs = Gauge(
+            "grpo_training_jobs", "Jobs that are not finished, by status.", ["status"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._loaded = Gauge(
+            "grpo_models_loaded", "Models in memory.", registry=self._registry
+        )  # fmt: skip
+        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._inference_children: dict[tuple[str, int], tuple[Histogram, Counter]] = {}
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note one answered request."""
+        key = (method, route, status)
+        children = self._request_children.get(key)
+        if children is None:
+            children = self._request_children[key] = (
+                self._requests.labels(method, route, str(status)),
+                self._durations.labels(method, route),
+            )
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def inference(self, model: str, version: int, seconds: float, observations: int) -> None:
+        """Note one prediction of a model's version."""
+        key = (model, version)
+        children = self._inference_children.get(key)
+        if children is None:
+            children = self._inference_children[key] = (
+                self._inference.labels(model, str(version)),
+                self._observations.labels(model, str(version)),
+            )
+        children[0].observe(seconds)
+        children[1].inc(observations)
+
+    def render(self, jobs: Mapping[str, int], loaded_models: int) -> bytes:
+        """The text that Prometheus reads.
+
+        Args:
+            jobs: number of unfinished jobs by status.
+            loaded_models: models in memory now.
+        """
+        for status, count in jobs.items():
+            self._jobs.labels(status).set(count)
+        self._loaded.set(loaded_models)
+        return generate_latest(self._registry)

@@ -1,0 +1,67 @@
+"""The OpenAPI schema: FastAPI's, with our error replies under the media type that they have."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from grpo_platform.api.problems import PROBLEM_MEDIA_TYPE
+
+__all__ = ["DESCRIPTION", "TAGS", "install_openapi"]
+
+DESCRIPTION = """\
+Train reinforcement-learning policies with GRPO, watch them, and serve them. Every training job is
+an MLflow run and every model a registered MLflow model.
+
+Errors are problem details (RFC 9457) whose `detail` says what to do.
+"""
+
+TAGS = [
+    {"name": "system", "description": "What this server is, and how it is doing."},
+    {"name": "training", "description": "Jobs: start, watch, stop, resume."},
+    {"name": "inference", "description": "Ask a model for an action."},
+    {"name": "models", "description": "Registered models and their versions."},
+    {"name": "catalog", "description": "What can be trained, and how."},
+    {"name": "open inference protocol", "description": "For clients of KServe and Triton (v2)."},
+]
+
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
+def install_openapi(app: FastAPI, *, secured: bool) -> None:
+    """Make `app.openapi()` give our schema, built once.
+
+    Args:
+        app: the application, with all its routes.
+        secured: whether calls need a token.
+    """
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _build(app, secured=secured)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _build(app: FastAPI, *, secured: bool) -> dict[str, Any]:
+    schema = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for status, reply in operation["responses"].items():
+                content = reply.get("content", {})
+                if status >= "400" and "application/json" in content:
+                    content[PROBLEM_MEDIA_TYPE] = content.pop("application/json")
+    if secured:
+        schema["components"]["securitySchemes"] = _SECURITY
+        schema["security"] = [{name: []} for name in _SECURITY]
+    return schema

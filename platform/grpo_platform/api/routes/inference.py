@@ -1,0 +1,81 @@
+"""Inference calls. POST /inference is the hot path: see `FastJsonRoute`."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from grpo_platform.api.body import FastJsonRoute
+from grpo_platform.api.metrics import Metrics
+from grpo_platform.api.problems import documented
+from grpo_platform.api.schemas.inference import (
+    BatchReply,
+    BatchRequest,
+    InferenceReply,
+    InferenceRequest,
+)
+from grpo_platform.api.services import Services
+from grpo_platform.serving.service import ServingService
+
+__all__ = ["router"]
+
+router = APIRouter(
+    tags=["inference"],
+    route_class=FastJsonRoute,
+    responses=documented(401, 403, 404, 409, 413, 422, 503),
+)
+
+
+@router.post("/inference", operation_id="infer", response_model=InferenceReply)
+async def infer(body: InferenceRequest, request: Request) -> Response:
+    """Ask a model for the action in one observation."""
+    started = time.perf_counter()
+    serving, metrics = _parts(request)
+    name = body.model_name
+    model = serving.ready(name)
+    if model is None:
+        model = await run_in_threadpool(serving.load, name)
+    answer = model.predict_one(body.observation, body.deterministic)
+    reply = {
+        "action": answer.action,
+        "action_probs": answer.action_probs,
+        "value": answer.value,
+        "model_version": model.version,
+    }
+    metrics.inference(model.name, model.version, time.perf_counter() - started, 1)
+    return _reply(reply)
+
+
+@router.post("/inference/batch", operation_id="infer_batch", response_model=BatchReply)
+async def infer_batch(body: BatchRequest, request: Request) -> Response:
+    """Ask a model for the actions in many observations at once."""
+    started = time.perf_counter()
+    serving, metrics = _parts(request)
+    served = await run_in_threadpool(
+        serving.predict, body.model_name, body.observations, body.deterministic
+    )
+    outputs = served.outputs
+    probs = outputs.get("action_probs")
+    reply = {
+        "actions": outputs["action"].tolist(),
+        "action_probs": None if probs is None else probs.tolist(),
+        "values": outputs["value"].tolist(),
+        "model_version": served.model_version,
+    }
+    seconds = time.perf_counter() - started
+    metrics.inference(served.model_name, served.model_version, seconds, len(body.observations))
+    return _reply(reply)
+
+
+def _parts(request: Request) -> tuple[ServingService, Metrics]:
+    state = request.app.state
+    services: Services = state.services
+    metrics: Metrics = state.metrics
+    return services.serving, metrics
+
+
+def _reply(values: dict[str, Any]) -> Response:
+    return Response(to_json(values, inf_nan_mode="null"), media_type="application/json")

@@ -1,0 +1,70 @@
+"""What this server is, and how it is doing."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from grpo_platform.api.dependencies import ServicesDep
+from grpo_platform.api.metrics import Metrics
+from grpo_platform.api.problems import documented
+from grpo_platform.api.schemas.system import Health, Probe, Welcome
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["system"], responses=documented(401, 403))
+
+
+@router.get("/", operation_id="get_welcome")
+def get_welcome(request: Request, services: ServicesDep) -> Welcome:
+    """What this server is, its calls, and where the MLflow UI is."""
+    endpoints = {
+        f"{method.upper()} {path}": operation["summary"]
+        for path, operations in request.app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    }
+    return Welcome(
+        message="GRPO Platform: train, track and serve reinforcement-learning policies.",
+        version=version("grpo-platform"),
+        endpoints=endpoints,
+        mlflow_ui=services.ui.url,
+    )
+
+
+@router.get("/health", operation_id="get_health", responses=documented(503))
+def get_health(services: ServicesDep) -> Health:
+    """How the server is doing."""
+    return Health(
+        status="healthy",
+        timestamp=datetime.now(UTC),
+        active_jobs=sum(services.unfinished_jobs().values()),
+        loaded_models=len(services.serving.loaded()),
+    )
+
+
+@router.get("/health/live", operation_id="get_live")
+async def get_live() -> Probe:
+    """Whether the process answers; needs no token."""
+    return Probe(status="live")
+
+
+@router.get("/health/ready", operation_id="get_ready", responses=documented(503))
+def get_ready(services: ServicesDep) -> Probe:
+    """Whether jobs are taken and the store can be reached; needs no token."""
+    services.check_ready()
+    return Probe(status="ready")
+
+
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(503)},
+)
+def get_metrics(request: Request, services: ServicesDep) -> Response:
+    """Metrics for Prometheus."""
+    metrics: Metrics = request.app.state.metrics
+    text = metrics.render(services.unfinished_jobs(), len(services.serving.loaded()))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,172 @@
+"""Training calls."""
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+
+from grpo_platform.api.body import JsonRoute
+from grpo_platform.api.dependencies import JobId, Limit, PageToken, ServicesDep
+from grpo_platform.api.problems import documented
+from grpo_platform.api.schemas.training import (
+    DeletedJob,
+    Job,
+    JobList,
+    JobLogs,
+    MetricHistory,
+    MetricPoint,
+    ResumedJob,
+    StoppedJob,
+    TrainReply,
+    TrainRequest,
+)
+from grpo_platform.api.submission import submit
+from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.tracking.names import Metric
+from grpo_platform.tracking.records import JobRecord
+
+__all__ = ["router"]
+
+router = APIRouter(
+    tags=["training"], route_class=JsonRoute, responses=documented(401, 403, 422, 503)
+)
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A second call with the same key and body gives the same job.",
+    ),
+]
+
+
+@router.post("/train", operation_id="start_training", responses=documented(400, 404, 409, 413, 429))
+def start_training(
+    body: TrainRequest, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> TrainReply:
+    """Queue a training job."""
+    job = submit(services, body, idempotency_key)
+    config = TrainRequest.model_validate(
+        job.request.to_dict() | {"model_name": job.model_name}, strict=False
+    )
+    return TrainReply(job_id=job.job_id, message="Training started", config=config)
+
+
+@router.get("/training/jobs", operation_id="list_jobs")
+def list_jobs(
+    services: ServicesDep,
+    limit: Limit = 100,
+    page_token: PageToken = None,
+    status: JobStatus | None = None,
+    env_name: Annotated[str | None, Query(max_length=200)] = None,
+    model_name: Annotated[str | None, Query(max_length=128)] = None,
+) -> JobList:
+    """Jobs, newest first."""
+    page = services.store.list(
+        status=status,
+        env_name=env_name,
+        model_name=model_name,
+        limit=limit,
+        page_token=page_token,
+    )
+    jobs = [_job(record) for record in page.items]
+    return JobList(jobs=jobs, next_page_token=page.next_page_token)
+
+
+@router.get("/training/{job_id}/status", operation_id="get_job", responses=documented(404))
+def get_job(job_id: JobId, services: ServicesDep) -> Job:
+    """How a job is doing."""
+    return _job(services.store.get(job_id))
+
+
+@router.post("/training/{job_id}/stop", operation_id="stop_job", responses=documented(404, 409))
+def stop_job(job_id: JobId, services: ServicesDep) -> StoppedJob:
+    """End a job between two updates; its checkpoint is kept."""
+    services.jobs.stop(job_id)
+    return StoppedJob(
+        message=f"Training stops; POST /training/{job_id}/resume goes on from its checkpoint.",
+        job_id=job_id,
+    )
+
+
+@router.post(
+    "/training/{job_id}/resume", operation_id="resume_job", responses=documented(404, 409, 429)
+)
+def resume_job(job_id: JobId, services: ServicesDep) -> ResumedJob:
+    """Take a stopped or failed job up again, from its checkpoint, in the same run."""
+    services.jobs.resume(job_id)
+    return ResumedJob(message="Training goes on from its last checkpoint.", job_id=job_id)
+
+
+@router.delete("/training/{job_id}", operation_id="delete_job", responses=documented(404, 409))
+def delete_job(job_id: JobId, services: ServicesDep) -> DeletedJob:
+    """Delete a finished job with its run, checkpoints and logs; its model stays."""
+    services.jobs.delete(job_id)
+    return DeletedJob(message="The job, its checkpoints and its logs are deleted.", job_id=job_id)
+
+
+@router.get(
+    "/training/{job_id}/metrics", operation_id="get_metric_history", responses=documented(404)
+)
+def get_metric_history(
+    job_id: JobId,
+    services: ServicesDep,
+    key: Annotated[
+        str, Query(min_length=1, max_length=250, description="Name of the metric.")
+    ] = Metric.EPISODE_RETURN,
+    max_points: Annotated[int, Query(ge=2, le=10_000, description="Most points returned.")] = 500,
+) -> MetricHistory:
+    """History of a metric, evenly thinned."""
+    points = [
+        MetricPoint(
+            step=point.step,
+            value=point.value,
+            timestamp=datetime.fromtimestamp(point.timestamp_ms / 1000, UTC),
+        )
+        for point in services.store.history(job_id, key, max_points)
+        if math.isfinite(point.value)
+    ]
+    return MetricHistory(job_id=job_id, key=key, points=points)
+
+
+@router.get("/training/{job_id}/logs", operation_id="get_job_logs", responses=documented(404))
+def get_job_logs(
+    job_id: JobId,
+    services: ServicesDep,
+    tail: Annotated[int, Query(ge=1, le=10_000, description="Most lines returned.")] = 200,
+) -> JobLogs:
+    """The last lines of what the job's worker printed."""
+    text = read_log(services.store, job_id).decode("utf-8", "replace")
+    return JobLogs(job_id=job_id, lines=text.splitlines()[-tail:])
+
+
+def _job(record: JobRecord) -> Job:
+    config = record.request.config
+    return Job(
+        job_id=record.job_id,
+        status=record.status,
+        progress=record.progress,
+        current_timesteps=record.current_timesteps,
+        total_timesteps=record.total_timesteps,
+        start_time=record.start_time,
+        end_time=record.end_time,
+        error_message=record.error_message,
+        metrics=dict(record.metrics),
+        model_name=record.model_name,
+        model_version=None if record.model_version is None else int(record.model_version),
+        promoted=record.promoted,
+        eta_seconds=_eta_seconds(record),
+        attempt=record.attempt,
+        env_name=config.env_name,
+    )
+
+
+def _eta_seconds(record: JobRecord) -> float | None:
+    speed = record.metrics.get(Metric.FPS, 0.0)
+    if record.status is not JobStatus.RUNNING or speed <= 0:
+        return None
+    return max(0, record.total_timesteps - record.current_timesteps) / speed

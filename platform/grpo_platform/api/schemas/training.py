@@ -1,0 +1,244 @@
+"""Training calls: what they take and what they give."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from grpo_platform.api.schemas.common import (
+    Integer,
+    JsonObject,
+    ModelName,
+    ModelReference,
+    Reply,
+    RequestBody,
+    bounded,
+)
+from grpo_platform.jobs.states import JobStatus
+
+__all__ = [
+    "DeletedJob",
+    "Job",
+    "JobList",
+    "JobLogs",
+    "MetricHistory",
+    "MetricPoint",
+    "ResumedJob",
+    "StoppedJob",
+    "TrainReply",
+    "TrainRequest",
+]
+
+_Width = Annotated[Integer, Field(ge=1, le=4_096)]
+
+
+class TrainRequest(RequestBody):
+    """What to train, and how. Every field may be left out; the environment's preset fills it in."""
+
+    env_name: Annotated[str, Field(min_length=1, max_length=200)] = "CartPole-v1"
+    """Gymnasium id of the environment; GET /environments lists those known."""
+
+    env_kwargs: JsonObject = Field(default_factory=dict)
+    """Keyword arguments of the environment."""
+
+    reward_function_type: Annotated[str, Field(min_length=1, max_length=200)] = "optimized_cartpole"
+    """Reward that is trained on; GET /rewards lists them. Other environments than CartPole default
+    to `environment`, their own."""
+
+    total_timesteps: Annotated[Integer, bounded("total_timesteps")] = 10_000
+    """Budget in environment steps, branches included; never exceeded."""
+
+    learning_rate: Annotated[float, bounded("learning_rate")] = 3e-4
+    """Adam's step size."""
+
+    n_steps: Annotated[Integer, bounded("n_steps")] = 32
+    """Longest segment, in steps, that a member runs in one iteration."""
+
+    batch_size: Annotated[Integer, bounded("batch_size")] = 64
+    """Minibatch size, in transitions."""
+
+    n_epochs: Annotated[Integer, bounded("n_epochs")] = 10
+    """Passes over the transitions of an iteration."""
+
+    seed: Annotated[Integer, bounded("seed")] | None = None
+    """Seeds every random generator; drawn at random, and shown in the reply, when left out."""
+
+    gamma: Annotated[float, bounded("gamma")] = 0.99
+    """Discount per step."""
+
+    num_groups: Annotated[Integer, bounded("num_groups")] = 1
+    """Groups, each with a start state of its own, collected per iteration."""
+
+    group_size: Annotated[Integer, bounded("group_size")] = 4
+    """Members that start from the same state and are compared with each other."""
+
+    clip_range: Annotated[float, bounded("clip_range")] = 0.2
+    """ε of the clipped surrogate."""
+
+    clip_range_high: Annotated[float, bounded("clip_range_high")] | None = None
+    """Upper ε, where it differs from the lower one."""
+
+    ent_coef: Annotated[float, bounded("ent_coef")] = 0.0
+    """Weight of the entropy bonus."""
+
+    kl_coef: Annotated[float, bounded("kl_coef")] = 0.0
+    """Weight of the divergence from the reference policy."""
+
+    max_grad_norm: Annotated[float, bounded("max_grad_norm")] = 0.5
+    """Largest norm of the policy's gradient."""
+
+    advantage: Annotated[str, Field(min_length=1, max_length=200)] = "z_time"
+    """How members of a group are compared."""
+
+    start_states: Literal["branch", "reset"] = "branch"
+    """`branch` continues from visited states, `reset` starts each group at a seeded reset."""
+
+    branch_probability: Annotated[float, bounded("branch_probability")] = 0.9
+    """With `branch`: chance that a group goes on from a survivor's last state."""
+
+    bootstrap: bool = False
+    """Add the value of the last state to the return of a segment that was cut."""
+
+    normalize_observations: bool = True
+    """Standardise observations by their running mean and variance."""
+
+    net_arch: Annotated[list[_Width], Field(max_length=8)] = Field(default_factory=lambda: [64, 64])
+    """Widths of the hidden layers."""
+
+    eval_freq: Annotated[Integer, bounded("eval_freq")] = 0
+    """Evaluate each time this many timesteps have passed; 0 evaluates only at the end."""
+
+    n_eval_episodes: Annotated[Integer, bounded("n_eval_episodes")] = 100
+    """Episodes of an evaluation."""
+
+    target_return: Annotated[float, bounded("target_return")] | None = None
+    """Stop early once an evaluation's mean return reaches this; needs `eval_freq`."""
+
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """`cpu`, `cuda`, or `auto` (CUDA where there is one)."""
+
+    model_name: ModelName | None = None
+    """Registered model that receives the version; `grpo_model_<job_id>` when left out."""
+
+    promote: Literal["always", "if_better", "never"] = "if_better"
+    """When the new version becomes the one that serves under the model's name."""
+
+    init_from: ModelReference | None = None
+    """Model version whose weights training starts from."""
+
+    max_seconds: Annotated[float, Field(ge=1, le=1e8, allow_inf_nan=False)] | None = None
+    """Longest time that the job may train, in seconds."""
+
+    checkpoint_seconds: Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)] = 30.0
+    """Time between two checkpoints, in seconds."""
+
+    max_attempts: Annotated[Integer, Field(ge=1, le=100)] = 3
+    """Workers that may be lost before the job fails."""
+
+    max_metric_points: Annotated[Integer, Field(ge=10, le=100_000)] = 1000
+    """Most points that one metric's history holds, however long the run."""
+
+
+class TrainReply(Reply):
+    """A job was accepted."""
+
+    job_id: str
+    """Names the job in every other call; it is the MLflow run id."""
+
+    message: str
+    config: TrainRequest
+    """All values in force."""
+
+
+class Job(Reply):
+    """One training job at this moment."""
+
+    job_id: str
+    status: JobStatus
+    """`completed`, `failed` and `stopped` are final."""
+
+    progress: float = Field(ge=0, le=1)
+    """Share of the budget that is spent."""
+
+    current_timesteps: int
+    total_timesteps: int
+    start_time: datetime
+    """When it was submitted, UTC."""
+
+    end_time: datetime | None
+    """When it ended; null until then."""
+
+    error_message: str | None
+    """Why it failed, and what can be done."""
+
+    metrics: dict[str, float]
+    """Latest value of each metric."""
+
+    model_name: str
+    model_version: int | None
+    """Version that the job made; null until it completed."""
+
+    promoted: bool | None
+    """Whether that version serves under the model's name; null until decided."""
+
+    eta_seconds: float | None
+    """Expected time to the end, in seconds; null when it cannot be told."""
+
+    attempt: int
+    """1, and one more each time the job was taken up again."""
+
+    env_name: str
+
+
+class JobList(Reply):
+    """A page of jobs, newest first."""
+
+    jobs: list[Job]
+    next_page_token: str | None
+    """Leads to the next page; null on the last one."""
+
+
+class StoppedJob(Reply):
+    """The job was asked to stop."""
+
+    message: str
+    job_id: str
+
+
+class ResumedJob(Reply):
+    """The job goes on from its checkpoint."""
+
+    message: str
+    job_id: str
+
+
+class DeletedJob(Reply):
+    """The job is gone."""
+
+    message: str
+    job_id: str
+
+
+class MetricPoint(Reply):
+    """One point of a metric's history."""
+
+    step: int
+    """Environment timesteps of the run."""
+
+    value: float
+    timestamp: datetime
+
+
+class MetricHistory(Reply):
+    """A metric's history, downsampled."""
+
+    job_id: str
+    key: str
+    points: list[MetricPoint]
+
+
+class JobLogs(Reply):
+    """The last lines of a job's log."""
+
+    job_id: str
+    lines: list[str]

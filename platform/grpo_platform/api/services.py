@@ -1,0 +1,63 @@
+"""What the routes work with: one object that holds every service, built in the entry point."""
+
+from dataclasses import dataclass
+
+from grpo_platform.errors import ConflictError, NotReadyError
+from grpo_platform.jobs.runner import Runner
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.registry.models import Registry
+from grpo_platform.serving.service import ServingService
+from grpo_platform.settings import Settings
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.ui import MlflowUI
+
+__all__ = ["Services"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """Everything behind the routes."""
+
+    settings: Settings
+    store: JobStore
+    jobs: Runner
+    registry: Registry
+    serving: ServingService
+    ui: MlflowUI
+
+    def unfinished_jobs(self) -> dict[str, int]:
+        """Number of queued and of running jobs.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        # a job that was just handed to a worker waits no more, and is not marked running yet
+        running = max(self.jobs.running, len(self.store.running()))
+        return {JobStatus.QUEUED: self.jobs.waiting, JobStatus.RUNNING: running}
+
+    def check_ready(self) -> None:
+        """Whether jobs are taken and the store can be reached.
+
+        Raises:
+            NotReadyError: jobs are not taken.
+            StoreError: the store cannot be reached.
+        """
+        if not self.jobs.alive:
+            raise NotReadyError
+        self.store.queued(1)
+
+    def delete_model(self, name: str) -> None:
+        """Delete a model from memory, registry and disk.
+
+        Raises:
+            UnknownModelError: no such model of ours.
+            ConflictError: a job will write it.
+        """
+        for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+            for job in self.store.list(status=status, model_name=name, limit=1).items:
+                raise ConflictError(
+                    f"Job {job.job_id} is {status.value} and will write model {name!r}; wait for "
+                    "it, or stop it first."
+                )
+        self.registry.delete(name)
+        self.serving.evict(name)

@@ -1,0 +1,124 @@
+"""From the body of POST /train to a job: fill in, check, hand over."""
+
+import secrets
+from typing import Any
+
+import grpo
+from grpo.errors import IncompatibleError
+from grpo.presets import resolve_config
+from grpo_platform.api.schemas.training import TrainRequest
+from grpo_platform.api.services import Services
+from grpo_platform.errors import ConflictError, InvalidRequestError
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.registry.models import Registry
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.records import JobRecord
+
+__all__ = ["check_request", "resolve_request", "submit"]
+
+_SEED_BITS = 32
+_JOB_FIELDS = frozenset(JobRequest.__slots__) - {"config"}
+
+
+def submit(services: Services, body: TrainRequest, idempotency_key: str | None) -> JobRecord:
+    """Check the request against everything that can be known before a step, and queue the job.
+
+    Args:
+        services: what is behind the routes.
+        body: the validated body.
+        idempotency_key: a second call with the same key and body gives the same job.
+
+    Raises:
+        grpo.ConfigError: it cannot be trained.
+        InvalidRequestError: over the server's ceiling, or a key that came with another body.
+        UnknownModelError: `init_from` names no version.
+        ConflictError: the model's name belongs to another environment.
+        QueueFullError: too many jobs wait.
+    """
+    given = body.model_dump(exclude_unset=True)
+    request = resolve_request(given, services.settings.max_timesteps)
+    check_request(request, services.registry, services.store)
+    job = services.jobs.submit(request, idempotency_key=idempotency_key)
+    if job.request != request and not _is_repeat(services, given, job):
+        raise InvalidRequestError(
+            "This Idempotency-Key was used with another body; use a new key for a new job.",
+            field="Idempotency-Key",
+        )
+    return job
+
+
+def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
+    """All values in force: the environment's preset under the given ones, and a seed.
+
+    Args:
+        given: fields of `TrainRequest` that were set.
+        ceiling: largest `total_timesteps` of one job.
+
+    Raises:
+        grpo.ConfigError: values that cannot be trained.
+        InvalidRequestError: over the ceiling.
+    """
+    own = {name: given[name] for name in _JOB_FIELDS if name in given}
+    config = {name: value for name, value in given.items() if name not in own}
+    if config.get("seed") is None:
+        config["seed"] = secrets.randbits(_SEED_BITS)
+    resolved = resolve_config(**config)
+    if resolved.total_timesteps > ceiling:
+        if "total_timesteps" in given:
+            raise InvalidRequestError(
+                f"total_timesteps may be at most {ceiling} on this server (GRPO_MAX_TIMESTEPS).",
+                field="total_timesteps",
+            )
+        resolved = resolve_config(**config | {"total_timesteps": ceiling})
+    return JobRequest(config=resolved, **own)
+
+
+def check_request(request: JobRequest, registry: Registry, store: JobStore) -> None:
+    """Check what depends on the environment and on the models that exist, before a step is made.
+
+    Raises:
+        grpo.ConfigError: it cannot be trained.
+        UnknownModelError: `init_from` names no version.
+        ConflictError: the model's name belongs to another environment.
+    """
+    grpo.validate(request.config)
+    _check_start(registry, request)
+    _check_name(registry, store, request)
+
+
+def _is_repeat(services: Services, given: dict[str, Any], job: JobRecord) -> bool:
+    """Whether the body asks for this job: a seed that was left out was drawn once."""
+    if given.get("seed") is not None:
+        return False
+    same_seed = given | {"seed": job.request.config.seed}
+    return job.request == resolve_request(same_seed, services.settings.max_timesteps)
+
+
+def _check_start(registry: Registry, request: JobRequest) -> None:
+    if request.init_from is None:
+        return
+    source = registry.resolve(request.init_from)
+    trained_on = registry.environment_of(source.name)
+    if trained_on is not None and trained_on.env_name != request.config.env_name:
+        raise IncompatibleError(
+            f"init_from {request.init_from!r} was trained on {trained_on.env_name}; choose a "
+            f"version that was trained on {request.config.env_name}.",
+            field="init_from",
+        )
+
+
+def _check_name(registry: Registry, store: JobStore, request: JobRequest) -> None:
+    """A name belongs to one environment, from the moment that a job for it is queued."""
+    name, config = request.model_name, request.config
+    if name is None:
+        return
+    registry.check_name(name, config.env_name, config.env_kwargs)
+    for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+        for job in store.list(status=status, model_name=name, limit=1).items:
+            other = job.request.config
+            if (other.env_name, other.env_kwargs) != (config.env_name, config.env_kwargs):
+                raise ConflictError(
+                    f"Job {job.job_id} is {status.value} and writes model {name!r} for "
+                    f"{other.env_name}; choose another model_name."
+                )

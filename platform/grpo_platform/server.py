@@ -1,0 +1,165 @@
+"""The server's entry point: settings, store, services, and the web server around them."""
+
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import uvicorn
+from pydantic import ValidationError
+
+from grpo_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from grpo_platform.api.services import Services
+
+__all__ = ["build_services", "main", "serve"]
+
+_GRACE_SECONDS = 5
+
+
+def main() -> None:
+    """Serve until Ctrl-C or SIGTERM. Ends with a sentence, never a traceback, on bad settings."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        _give_up(_explain(error))
+    serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serve with these settings until Ctrl-C or SIGTERM."""
+    _configure_logging(settings.log_level)
+    listener = _listen(settings)  # first: a port that is busy is noticed at once
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    # imported here, since torch and MLflow take seconds and the checks above must not wait
+    from grpo_platform.api.app import create_app
+    from grpo_platform.errors import StoreError
+
+    try:
+        services = build_services(settings)
+    except (StoreError, OSError) as error:
+        _give_up(str(error))
+    config = uvicorn.Config(
+        create_app(settings, services),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    _Server(config, _welcome(settings, listener, services)).run(sockets=[listener])
+
+
+def build_services(settings: Settings) -> "Services":
+    """Everything behind the routes, ready but not started.
+
+    Raises:
+        StoreError: the MLflow store cannot be used.
+    """
+    from grpo_platform.api.services import Services
+    from grpo_platform.jobs.local import LocalBackend
+    from grpo_platform.jobs.runner import Runner
+    from grpo_platform.registry.models import Registry
+    from grpo_platform.serving.service import ServingService
+    from grpo_platform.tracking.jobs import JobStore
+    from grpo_platform.tracking.store import prepare_store
+    from grpo_platform.ui import MlflowUI
+
+    store = prepare_store(settings)
+    jobs = JobStore(store.tracking_uri, store.experiment_id)
+    registry = Registry(store.tracking_uri)
+    return Services(
+        settings=settings,
+        store=jobs,
+        jobs=Runner(jobs, LocalBackend(store), settings),
+        registry=registry,
+        serving=ServingService(registry, settings.model_cache_size),
+        ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port),
+    )
+
+
+class _Server(uvicorn.Server):
+    """Says where everything is, once it is there."""
+
+    def __init__(self, config: uvicorn.Config, welcome: Callable[[], str]) -> None:
+        super().__init__(config)
+        self._welcome = welcome
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(self._welcome(), flush=True)
+
+
+def _welcome(
+    settings: Settings, listener: socket.socket, services: "Services"
+) -> Callable[[], str]:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+
+    def text() -> str:
+        ui = services.ui.url or "off (GRPO_MLFLOW_UI_PORT=0)"
+        return (
+            f"GRPO Platform {version('grpo-platform')}\n"
+            f"  API        {url}\n"
+            f"  Swagger UI {url}/docs\n"
+            f"  ReDoc      {url}/redoc\n"
+            f"  MLflow UI  {ui}\n"
+            "Ctrl-C ends it; unfinished jobs go on at the next start."
+        )
+
+    return text
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        # clients that come while the store is being prepared wait instead of being refused
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        _give_up(
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): stop what uses "
+            "that port, or set GRPO_PORT to another one."
+        )
+    return listener
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for finding in error.errors(include_url=False, include_input=False):
+        message = finding["msg"].removeprefix("Value error, ")
+        name = "GRPO_" + "_".join(str(part) for part in finding["loc"]).upper()
+        lines.append(f"{name}: {message}" if finding["loc"] else message)
+    return "\n".join(lines)
+
+
+def _give_up(message: str) -> NoReturn:
+    print(f"grpo-platform cannot start. {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    # uvicorn raises the signal again once it has shut down: the way out without a traceback
+    sys.exit(0 if number == signal.SIGTERM else 130)
+
+
+def _configure_logging(level: str) -> None:
+    formatter = logging.Formatter(
+        "%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level="WARNING", handlers=[handler])
+    logging.getLogger("grpo_platform").setLevel(level.upper())

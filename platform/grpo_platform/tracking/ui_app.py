@@ -1,0 +1,48 @@
+"""MLflow's own web application, without the parts that are not for us.
+
+`mlflow server --app-name grpo` finds it by the entry point `mlflow.app`. Experiments, runs, models
+and artifacts stay; what would run jobs, call other servers or keep secrets is answered with 404.
+"""
+
+import json
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["CLOSED", "create_app"]
+
+CLOSED: Final = frozenset({
+    "assistant", "gateway", "gateway-proxy", "invoke", "jobs", "mcp-servers", "prompt-optimization",
+    "scorer", "scorers", "webhooks",
+})  # fmt: skip
+"""Path segments of the routes that are closed."""
+
+_ROOTS: Final = frozenset({"ajax-api", "api", "gateway"})
+_REPLY: Final = json.dumps(
+    {"error_code": "ENDPOINT_NOT_FOUND", "message": "GRPO Platform keeps this MLflow route closed."}
+).encode()
+
+
+def create_app() -> ASGIApp:
+    """MLflow's application behind the filter."""
+    from mlflow.server.fastapi_app import app
+
+    return _Filter(app)
+
+
+class _Filter:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_closed(scope["path"]):
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 404, "headers": headers})
+            await send({"type": "http.response.body", "body": _REPLY})
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_closed(path: str) -> bool:
+    segments = [segment for segment in path.split("/") if segment]
+    return bool(segments) and segments[0] in _ROOTS and not CLOSED.isdisjoint(segments)

@@ -191,7 +191,7 @@ def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     with tempfile.NamedTemporaryFile(prefix="grpo-demo-", suffix=".log") as output:
         # a session of its own: Ctrl-C reaches the demo alone, which then ends the server in order
         process = subprocess.Popen(
-            [sys.executable, "-m", "grpo_platform.server"],
+            [sys.executable, "-c", "from grpo_platform.server import main; main()"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip

@@ -1,0 +1,165 @@
+"""What the documents say exists, and what exists is in the documents."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from grpo_platform.api.openapi import install_openapi
+from grpo_platform.api.routes import catalog, inference, models, system, training
+from grpo_platform.api.schemas.training import Job, TrainRequest
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.settings import Settings
+from grpo_platform.tracking.names import Metric
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+API = (ROOT / "docs/api.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+
+
+def tokens(path: Path) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(path.read_text())
+
+
+def fences(path: Path, language: str) -> list[str]:
+    return [t.content for t in tokens(path) if t.type == "fence" and t.info == language]
+
+
+def settings_documented() -> set[str]:
+    return set(re.findall(r"^\| `(GRPO_[A-Z_]+)` \|", OPERATIONS, re.MULTILINE))
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    assert settings_documented() == {f"GRPO_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_documented_defaults_of_settings(name: str) -> None:
+    (row,) = re.findall(rf"^\| `GRPO_{name.upper()}` \| ([^|]*) \|", OPERATIONS, re.MULTILINE)
+    field = Settings.model_fields[name]
+    if field.default_factory is not None:
+        assert row == "number of cores"
+    else:
+        assert row == ("none" if field.default in (None, ()) else f"`{field.default}`")
+
+
+def routes() -> set[str]:
+    app = FastAPI()
+    for module in (catalog, inference, models, system, training):
+        app.include_router(module.router)
+    install_openapi(app, secured=False)
+    return {
+        f"{method.upper()} {path}"
+        for path, operations in app.openapi()["paths"].items()
+        for method in operations
+    }
+
+
+def test_every_route_is_documented_and_no_other() -> None:
+    assert set(re.findall(r"^### `([A-Z]+ /\S*)`$", API, re.MULTILINE)) == routes()
+
+
+def test_every_request_field_is_documented_with_its_default() -> None:
+    section = API.partition("### `POST /train`")[2].partition("###")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE))
+    assert rows.keys() == TrainRequest.model_fields.keys()
+    for name, field in TrainRequest.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = rows[name].strip("`")
+        if name in ("seed", "model_name"):
+            assert default is None
+        elif isinstance(default, bool) or default is None:
+            assert shown == {True: "true", False: "false", None: "null"}[default]
+        elif isinstance(default, int | float):
+            assert float(shown) == default
+        else:
+            assert shown == str(default)
+
+
+@pytest.mark.parametrize("name", sorted(Job.model_fields))
+def test_every_field_of_a_job_is_documented(name: str) -> None:
+    assert f"`{name}`" in API.partition("/status`")[2].partition("###")[0]
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+@pytest.mark.parametrize("name", ["api.md", "guide.md", "guide.ja.md"])
+def test_every_status_word_is_documented(status: JobStatus, name: str) -> None:
+    assert f"`{status.value}`" in (ROOT / "docs" / name).read_text()
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    known = {value for key, value in vars(Metric).items() if key.isupper()}
+    assert set(re.findall(r"`((?:rollout|train|time|eval)/\w+)`", API)) == known
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_local_links_lead_somewhere(path: Path) -> None:
+    for token in tokens(path):
+        for child in token.children or []:
+            target = child.attrs.get("href") or child.attrs.get("src")
+            if target is None or re.match(r"[a-z]+:", str(target)):
+                continue
+            name, _, fragment = str(target).partition("#")
+            linked = (path.parent / name).resolve() if name else path
+            assert linked.exists(), f"{path.name} links to {target}"
+            if fragment:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+                assert fragment in {anchor(heading) for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in "".join(fences(path, "bash")).splitlines():
+        words = [
+            word for word in line.partition("#")[0].split() if "=" not in word.partition("/")[0]
+        ]
+        match words:
+            case ["make", target]:
+                assert target in targets
+            case ["pip", "install", "-r", file] | ["python", file] | ["bash", file]:
+                assert (ROOT / file).exists()
+            case ["mlflow", "run", ".", *_] | ["export", *_] | []:
+                pass
+            case _:
+                pytest.fail(f"{path.name}: nothing checks {line!r}")
+
+
+@pytest.mark.parametrize(
+    "pair", [("README.md", "README.ja.md"), ("docs/guide.md", "docs/guide.ja.md")]
+)
+def test_both_languages_say_the_same(pair: tuple[str, str]) -> None:
+    shapes = []
+    for name in pair:
+        parsed = tokens(ROOT / name)
+        shapes.append([t.info if t.type == "fence" else t.tag for t in parsed if t.level == 0])
+    assert shapes[0] == shapes[1]
+
+
+def test_both_guides_run_the_same_code() -> None:
+    english, japanese = (
+        [without_text(block) for block in fences(ROOT / "docs" / name, "python")]
+        for name in ("guide.md", "guide.ja.md")
+    )
+    assert english == japanese
+
+
+def without_text(source: str) -> str:
+    """Code without comments, docstrings and what is printed."""
+    source = re.sub(r"#.*|\"\"\".*?\"\"\"", "", source)
+    return re.sub(r"print\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)", "print()", source)
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in changelog or f"## [{version}]" in changelog

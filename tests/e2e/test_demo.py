@@ -1,0 +1,86 @@
+"""`make demo`, as a person sees it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.processes import environment, free_port
+
+DEMO = [sys.executable, "-m", "grpo_platform.demo"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+def ports() -> dict[str, str]:
+    return {"GRPO_PORT": str(free_port()), "GRPO_MLFLOW_UI_PORT": str(free_port())}
+
+
+def test_it_trains_evaluates_and_asks(tmp_path: Path) -> None:
+    chosen = ports()
+    done = subprocess.run(
+        DEMO, cwd=tmp_path, env=environment(DEMO_EXIT="1", COLUMNS="120", **chosen),
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    mean = re.search(
+        r"│\s+(\d+\.\d)\s+│\s+\d+\.\d\s+│\s+\d+\.\d to \d+\.\d\s+│\s+my_cartpole_model", done.stdout
+    )
+    assert mean, done.stdout
+    assert float(mean[1]) >= 450
+    assert "Observation [0.1, 0.0, 0.05, 0.0]: action 1 (right)" in done.stdout
+    assert f"http://127.0.0.1:{chosen['GRPO_PORT']}/docs" in done.stdout
+    assert re.search(
+        rf"http://127.0.0.1:{chosen['GRPO_MLFLOW_UI_PORT']}/#/experiments/\d+/runs/[0-9a-f]{{32}}",
+        done.stdout,
+    )
+    assert (tmp_path / "mlflow.db").exists()
+
+
+def test_a_busy_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            DEMO, cwd=tmp_path, env=environment(GRPO_PORT=str(port), COLUMNS="200"),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"Port {port} is in use." in done.stdout
+    assert f"GRPO_PORT={port + 1} make demo" in done.stdout
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
+    with (tmp_path / "output").open("wb") as output:
+        demo = subprocess.Popen(
+            DEMO, cwd=tmp_path, env=environment(COLUMNS="120", **ports()), stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_for(tmp_path / "output", "Ctrl-C stops it", demo)
+            family = psutil.Process(demo.pid).children(recursive=True)
+            assert len(family) > 2, "the server, its forkserver, the MLflow UI"
+            os.killpg(demo.pid, signal.SIGINT)
+            assert demo.wait(60) == 0
+        finally:
+            demo.kill()
+    printed = (tmp_path / "output").read_text()
+    assert printed.rstrip().endswith("Stopped.")
+    assert "Traceback" not in printed
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert alive == []
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen[bytes]) -> None:
+    while text not in path.read_text():
+        assert process.poll() is None, path.read_text()
+        time.sleep(0.2)

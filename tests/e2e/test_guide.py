@@ -1,0 +1,87 @@
+"""The guides' code, run block by block against a real server."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.processes import ROOT, environment, server
+
+USERS_GUIDE = ROOT.parent / "shared/guide/usage_guide_ja.md"
+GUIDE_SECONDS = 240
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(GUIDE_SECONDS + 120)]
+
+
+def run_blocks(guide: Path, folder: Path, url: str | None) -> str:
+    """What the blocks print; fails with their output if one raises."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("run_blocks.py")), str(guide)]
+        + ([url] if url else []),
+        cwd=folder, env=environment(PYTHONIOENCODING="utf-8"), timeout=GUIDE_SECONDS,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("guide.md", ("completed", "return 500.0", "[1, 0]", "404")),
+        ("guide.ja.md", ("completed", "収益 500.0", "[1, 0]", "404")),
+    ],
+)
+def test_our_guide_runs(name: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        printed = run_blocks(ROOT / "docs" / name, tmp_path, running.url)
+    for word in words:
+        assert word in printed
+
+
+@pytest.mark.xdist_group("port 8000")
+def test_the_users_guide_runs_unchanged(tmp_path: Path) -> None:
+    if not USERS_GUIDE.exists():
+        pytest.skip(f"{USERS_GUIDE} is not here")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8000))
+        except OSError:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip("port 8000, which the users' guide names, is in use")
+    with server(tmp_path, port=8000) as running:
+        printed = run_blocks(USERS_GUIDE, tmp_path, None)
+        models = requests.get(f"{running.url}/models", timeout=30).json()["models"]
+    for shown in (
+        "{'status': 'healthy', 'timestamp': '",
+        "'active_jobs': 0, 'loaded_models': 0}",
+        "学習開始: Job ID = ",
+        "進捗: 100.0% (5000/5000) - 状態: completed",
+        "学習完了: 最終状態 = completed",
+        "予測された行動: ",
+        "行動確率: [",
+        "状態価値: ",
+        "  - my_cartpole_model (loaded)",
+        "ジョブ 3 開始: ",
+        "実行中のジョブ数: ",
+        "✅ 学習完了: my_expert_model",
+        "観測 3: [-0.3, -0.1, -0.05, -0.1] → 行動: ",
+        "バッチ推論結果: [1, 0, ",
+        "✅ サーバー接続成功",
+    ):
+        assert shown in printed
+    assert "エラー詳細" not in printed
+    assert {
+        "my_cartpole_model",
+        "model_0",
+        "model_1",
+        "model_2",
+        "simple_model",
+        "my_expert_model",
+    } <= {model["name"] for model in models}

@@ -1,0 +1,98 @@
+"""`mlflow run .`: the same training, in the run that MLflow created."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
+from tests.e2e.processes import ROOT, environment, server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+GUIDE = (ROOT / "docs/guide.md").read_text()
+
+
+def mlflow_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`mlflow run` of this repository, with its store in `folder`."""
+    return subprocess.run(
+        ["mlflow", "run", str(ROOT), *arguments],
+        cwd=folder, env=environment(MLFLOW_TRACKING_URI=uri(folder)),
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+
+
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def newest(client: MlflowClient) -> Run:
+    (run,) = client.search_runs(["0"], max_results=1, order_by=["attributes.start_time DESC"])
+    return run
+
+
+def histories(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float]]]:
+    """Every point of every metric, those of the clock aside."""
+    return {
+        key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+        for key in run.data.metrics
+        if key not in CLOCK_METRICS and not key.startswith(SYSTEM_METRICS_PREFIX)
+    }
+
+
+def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path) -> None:
+    (line,) = re.findall(r"^mlflow run \. (.*)$", GUIDE, re.MULTILINE)
+    arguments = shlex.split(line)
+    client = MlflowClient(tracking_uri=uri(tmp_path))
+    runs = []
+    for _ in range(2):
+        done = mlflow_run(tmp_path, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        runs.append(newest(client))
+
+    first, second = runs
+    assert first.info.run_id != second.info.run_id
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert first.data.params["total_timesteps"] == "5000"
+    assert first.data.params["clip_range"] == "0.2", "what was not given is logged as well"
+    assert first.data.metrics["eval/mean_reward"] >= 400
+    assert len(histories(client, first)["rollout/reward"]) > 100
+    assert histories(client, first) == histories(client, second)
+
+    with server(tmp_path) as running:
+        jobs = requests.get(f"{running.url}/training/jobs", timeout=30).json()["jobs"]
+        answer = requests.post(
+            f"{running.url}/inference",
+            json={"model_name": "balance/2", "observation": [0.1, 0.0, 0.05, 0.0]},
+            timeout=30,
+        ).json()
+    assert [job["job_id"] for job in jobs] == [second.info.run_id, first.info.run_id]
+    assert {job["status"] for job in jobs} == {"completed"}
+    assert [job["model_version"] for job in jobs] == [2, 1]
+    assert answer["action"] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        (("learning_rate=fast",), "learning_rate: Input should be a valid number"),
+        (("total_timesteps=0",), "total_timesteps: Input should be greater than or equal to 1"),
+        (("env_name=CartPol-v1",), "CartPol-v1"),
+        (("steps=5",), "steps: Extra inputs are not permitted"),
+        (("model_name=../../etc/passwd",), "model_name: String should match pattern"),
+    ],
+)
+def test_parameters_that_cannot_be_trained_fail_the_run(
+    parameters: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    given = [word for parameter in parameters for word in ("-P", parameter)]
+    done = mlflow_run(tmp_path, "--env-manager=local", *given)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr.partition("grpo-platform cannot train this")[2]
+    assert newest(MlflowClient(tracking_uri=uri(tmp_path))).info.status == "FAILED"

@@ -53,6 +53,7 @@ class Bench:
     """A registry on a real sqlite store, and jobs to register from."""
 
     def __init__(self, folder) -> None:
+        folder.mkdir(exist_ok=True)
         self.store = prepare(folder)
         self.uri = self.store.tracking_uri
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

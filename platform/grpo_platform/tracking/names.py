@@ -42,6 +42,8 @@ class Tag:
     """When the worker last said it lives, unix milliseconds."""
     TIMESTEPS: Final = "grpo.timesteps"
     """Environment timesteps done, fresher than the thinned metric."""
+    SUSPECTED: Final = "grpo.suspected"
+    """When a server last suspected that the worker is lost, unix milliseconds."""
     STOP_REQUESTED: Final = "grpo.stop_requested"
     ERROR: Final = "grpo.error"
     """Why the job failed, for the user."""

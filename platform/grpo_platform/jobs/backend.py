@@ -1,0 +1,72 @@
+"""Where jobs run: the interface that local processes and a cluster both fit."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+__all__ = ["Backend", "Exit", "Liveness", "WorkerTask"]
+
+
+class Liveness(StrEnum):
+    """What a backend knows about a worker that it may not have started itself."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    """It runs out of this backend's sight: only its heartbeat can tell."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerTask:
+    """What a worker is started with; everything else it reads from the job's run."""
+
+    job_id: str
+    attempt: int
+    """The attempt that the worker is to claim."""
+
+    request: str
+    """`JobRequest` as JSON, so that training can begin before the store answers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exit:
+    """A worker that has ended."""
+
+    job_id: str
+    attempt: int
+    worker: str | None
+    """`host:pid:start_time`; None where it ended before it was known."""
+
+    reason: str | None
+    """What ended it, to follow "its worker"; None where it ended by itself and in order."""
+
+
+class Backend(Protocol):
+    """Starts one worker a job. All methods may be called from any thread, `poll` from one only."""
+
+    def start(self) -> None:
+        """Get ready to take jobs; may go on in the background."""
+
+    def submit(self, task: WorkerTask) -> None:
+        """Start a worker. Returns at once; a worker that cannot be started is an `Exit`."""
+
+    def stop(self, job_id: str) -> None:
+        """Make the job's worker look at its run now. Does nothing without such a worker."""
+
+    def kill(self, job_id: str) -> None:
+        """End the job's worker without asking. Does nothing without such a worker."""
+
+    def poll(self, timeout_seconds: float) -> list[Exit]:
+        """Workers that ended since the last call; waits for one, for `wake` or for the timeout."""
+
+    def wake(self) -> None:
+        """Let the present or next `poll` return at once."""
+
+    def running(self) -> frozenset[str]:
+        """Jobs that were submitted and whose `Exit` was not polled yet."""
+
+    def recover(self, worker: str) -> Liveness:
+        """Whether a worker named by a run's tag, of an earlier or another server, lives."""
+
+    def shutdown(self, timeout_seconds: float) -> None:
+        """Ask all workers to leave their jobs to the next start, wait, and end those that stay."""

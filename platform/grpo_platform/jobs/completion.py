@@ -1,0 +1,94 @@
+"""From a finished training to a completed job: evaluation, model, version, description."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from grpo import checkpoint
+from grpo.envs import check_environment
+from grpo_platform.jobs.exchange import evaluation_from_json, policy_of, save_policy
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.registry.card import ModelCard
+from grpo_platform.registry.models import Registry
+from grpo_platform.registry.records import ModelVersionRef
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.names import Tag
+
+__all__ = ["Completion"]
+
+
+class Completion:
+    """What a worker says about its job beside the metrics.
+
+    Args:
+        jobs: the store.
+        job_id: the job.
+        request: what it trains.
+        folder: local directory for files on their way.
+    """
+
+    def __init__(self, jobs: JobStore, job_id: str, request: JobRequest, folder: Path) -> None:
+        self._jobs = jobs
+        self._job_id = job_id
+        self._request = request
+        self._folder = folder
+        self._registry = Registry(jobs.tracking_uri)
+
+    def describe_start(self, environment: Mapping[str, Any]) -> None:
+        """Tag the run with what the trainer found out about its environment.
+
+        Args:
+            environment: the trainer's message.
+
+        Raises:
+            StoreError: the store refused, or is away.
+        """
+        exact = "true" if environment["resumes_exactly"] else "false"
+        self._jobs.set_tags(self._job_id, {Tag.RESUME_EXACT: exact})
+
+    def fetch_initial_policy(self, reference: str) -> Path:
+        """The weights that training starts from, as a local file.
+
+        Raises:
+            UnknownModelError: no such version.
+            UnsafeModelError: its files are not what was registered.
+        """
+        path = self._folder / "initial.npz"
+        save_policy(self._registry.load_policy(reference), path)
+        return path
+
+    def register(self, done: Mapping[str, Any]) -> ModelVersionRef:
+        """Register the trained policy, once, and decide whether it serves the bare name.
+
+        Args:
+            done: the trainer's last message.
+
+        Raises:
+            ConflictError: the model's name became another environment's.
+            StoreError: the store refused, or is away.
+        """
+        state, _ = checkpoint.load(Path(done["path"]))
+        config = self._request.config
+        environment = check_environment(config.env_name, config.env_kwargs)
+        card = ModelCard.of_job(
+            self._job_id,
+            config,
+            environment,
+            timesteps=done["timesteps"],
+            evaluation=evaluation_from_json(done["evaluation"]),
+            git_commit=None,
+        )
+        name = self._request.model_name_for(self._job_id)
+        version = self._registry.register(self._job_id, policy_of(state, environment), name, card)
+        decision = self._registry.decide_after_training(
+            version, self._request.promote, f"job {self._job_id}"
+        )
+        tags = {
+            Tag.MODEL_VERSION: str(version.version),
+            Tag.PROMOTED: str(decision.promoted).lower(),
+        }
+        self._jobs.set_tags(self._job_id, tags)
+        return version
+
+    def describe_result(self) -> None:
+        """Draw what people look at."""

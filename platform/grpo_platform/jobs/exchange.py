@@ -1,0 +1,65 @@
+"""What worker and trainer exchange: policies as files, evaluations as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from grpo.checkpoint import TrainingState
+from grpo.envs import EnvironmentSpec
+from grpo.evaluation import Evaluation
+from grpo.policy import Policy, PolicySpec
+from grpo.trainer import policy_spec
+
+__all__ = [
+    "evaluation_from_json",
+    "evaluation_to_json",
+    "load_policy",
+    "policy_of",
+    "save_policy",
+]
+
+_SPEC = "spec"
+_ARRAYS = {"returns": np.float64, "lengths": np.int64, "seeds": np.int64}
+
+
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """All fields as JSON values."""
+    values = {f.name: getattr(evaluation, f.name) for f in dataclasses.fields(evaluation)}
+    return values | {name: values[name].tolist() for name in _ARRAYS}
+
+
+def evaluation_from_json(values: Mapping[str, Any]) -> Evaluation:
+    """Inverse of `evaluation_to_json`."""
+    arrays = {name: np.asarray(values[name], dtype) for name, dtype in _ARRAYS.items()}
+    return Evaluation(**dict(values) | arrays)
+
+
+def save_policy(policy: Policy, path: Path) -> None:
+    """Write a policy to an `.npz` file, for `load_policy`."""
+    state = {name: value.cpu().numpy() for name, value in policy.state_dict().items()}
+    spec = np.frombuffer(json.dumps(policy.spec.to_dict()).encode(), np.uint8)
+    np.savez(path, allow_pickle=False, **{_SPEC: spec}, **state)
+
+
+def load_policy(path: Path) -> Policy:
+    """Inverse of `save_policy`."""
+    with np.load(path, allow_pickle=False) as file:
+        state = {name: torch.from_numpy(file[name]) for name in file.files if name != _SPEC}
+        spec = json.loads(file[_SPEC].tobytes())
+    policy = Policy(PolicySpec.from_dict(spec))
+    policy.load_state_dict(state)
+    return policy
+
+
+def policy_of(state: TrainingState, environment: EnvironmentSpec) -> Policy:
+    """The policy of a training's state."""
+    policy = Policy(policy_spec(environment, state.config))
+    policy.flat[:] = state.weights
+    for name, value in policy.named_buffers():
+        value.numpy()[...] = state.buffers[name]
+    return policy

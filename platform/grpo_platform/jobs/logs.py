@@ -1,0 +1,97 @@
+"""A job's log: what its worker and trainer print, kept as an artifact of the run."""
+
+import logging
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from grpo_platform.tracking.jobs import JobStore
+
+__all__ = ["LOG_ARTIFACT", "WorkerLog", "read_log"]
+
+LOG_ARTIFACT: Final = "logs/worker.log"
+_KEEP_BYTES: Final = 1 << 20
+_DROPPED: Final = b"[earlier lines were dropped]\n"
+
+
+class WorkerLog:
+    """The log file of this process and of those that it forks.
+
+    An environment may print at every step: only the last mebibyte is kept.
+
+    Args:
+        folder: existing local directory for the file.
+        capture: send this process's standard output and error there; else only log records.
+    """
+
+    def __init__(self, folder: Path, *, capture: bool) -> None:
+        self._path = folder / "worker.log"
+        self._upload = folder / "upload" / "worker.log"
+        self._upload.parent.mkdir()
+        self._earlier = b""
+        self._uploaded_size = -1
+        if capture:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            for standard, stream in ((1, sys.stdout), (2, sys.stderr)):
+                stream.flush()
+                os.dup2(descriptor, standard)
+                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+            os.close(descriptor)
+            handler: logging.Handler = logging.StreamHandler(sys.stderr)
+        else:
+            handler = logging.FileHandler(self._path)
+        formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+        ours = logging.getLogger("grpo_platform")
+        ours.handlers = [handler]
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+
+    def continue_earlier(self, jobs: JobStore, job_id: str) -> None:
+        """Put the log of earlier attempts before this one's."""
+        self._earlier = read_log(jobs, job_id)
+
+    def upload(self, jobs: JobStore, job_id: str) -> None:
+        """Store the log as an artifact, where it has changed.
+
+        Raises:
+            StoreError: the artifact cannot be written.
+            OSError: the local disk is full.
+        """
+        self._shorten()
+        data = self._path.read_bytes()
+        if len(data) == self._uploaded_size:
+            return
+        self._upload.write_bytes(_last(self._earlier + data))
+        jobs.upload(job_id, self._upload, str(Path(LOG_ARTIFACT).parent))
+        self._uploaded_size = len(data)
+
+    def _shorten(self) -> None:
+        if self._path.stat().st_size > 4 * _KEEP_BYTES:
+            data = self._path.read_bytes()
+            os.truncate(self._path, 0)  # writers append, so they go on at the new end
+            with self._path.open("ab") as file:
+                file.write(_last(data))
+
+
+def read_log(jobs: JobStore, job_id: str) -> bytes:
+    """The log of a job as last stored, all attempts; empty while there is none.
+
+    Raises:
+        UnknownJobError: no such job.
+        StoreUnavailableError: the store is away.
+    """
+    if LOG_ARTIFACT not in jobs.list_artifacts(job_id, str(Path(LOG_ARTIFACT).parent)):
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        return jobs.download(job_id, LOG_ARTIFACT, Path(folder)).read_bytes()
+
+
+def _last(data: bytes) -> bytes:
+    if len(data) <= _KEEP_BYTES:
+        return data
+    return _DROPPED + data[-_KEEP_BYTES:].partition(b"\n")[2]

@@ -1,0 +1,107 @@
+"""What one attempt writes to its run while it trains: each point once, in a safe order."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Final
+
+from grpo_platform.errors import StoreUnavailableError
+from grpo_platform.jobs.checkpoints import Checkpoints
+from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.reporter import Point
+
+__all__ = ["RunWriter"]
+
+_log = logging.getLogger(__name__)
+
+_POINTS_SECONDS: Final = 0.7
+_LOG_SECONDS: Final = 2.0
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+class RunWriter:
+    """Buffers points, the newest checkpoint and the log, and writes them when they are due.
+
+    Nothing that the store did not take is dropped: it is tried again, ever more slowly. An
+    attempt after the first one skips the points that earlier ones have written.
+
+    Args:
+        jobs: the store.
+        job_id: the job.
+        attempt: the attempt that writes.
+        log: this worker's log.
+    """
+
+    def __init__(self, jobs: JobStore, job_id: str, attempt: int, log: WorkerLog) -> None:
+        self._jobs = jobs
+        self._job_id = job_id
+        self._attempt = attempt
+        self._log_file = log
+        self._checkpoints = Checkpoints(jobs, job_id, attempt)
+        self._points: list[Point] = []
+        self._last_steps: dict[str, int] = {}
+        self._checkpoint: tuple[Path, int] | None = None
+        self._next_points = 0.0
+        self._next_log = 0.0
+        self._pause = 0.1
+
+    def add(self, points: list[Point]) -> None:
+        """Take points, each key's in order of its steps."""
+        self._points += points
+
+    def add_checkpoint(self, path: Path, timesteps: int) -> None:
+        """Take a local checkpoint file; one that waits still is replaced."""
+        if self._checkpoint is not None and self._checkpoint[0] != path:
+            self._checkpoint[0].unlink(missing_ok=True)
+        self._checkpoint = (path, timesteps)
+
+    def seconds_until_due(self) -> float:
+        """Seconds until `write_due` has something to do."""
+        has_work = self._points or self._checkpoint
+        due = min(self._next_points, self._next_log) if has_work else self._next_log
+        return max(0.0, due - time.monotonic())
+
+    def write_due(self) -> None:
+        """Write what is due; while the store is away, only remember to try again.
+
+        Raises:
+            StoreError: the store refused.
+        """
+        now = time.monotonic()
+        try:
+            if now >= self._next_points:
+                self._next_points = now + _POINTS_SECONDS
+                self.flush()
+            if now >= self._next_log:
+                self._next_log = now + _LOG_SECONDS
+                self._log_file.upload(self._jobs, self._job_id)
+            self._pause = 0.1
+        except (StoreUnavailableError, OSError) as error:
+            _log.warning("The run cannot be written now: %s", error)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            self._next_points = self._next_log = time.monotonic() + self._pause
+
+    def flush(self) -> None:
+        """Write all points, then the checkpoint that relies on them.
+
+        Raises:
+            StoreError: the store refused, or is away; what was not written is kept.
+        """
+        points = self._unwritten()
+        if points:
+            self._jobs.log_points(self._job_id, points)
+        self._points = []
+        if self._checkpoint is not None:
+            path, timesteps = self._checkpoint
+            self._checkpoints.save(path, timesteps)
+            self._checkpoint = None
+            _log.info("Checkpoint at %s timesteps.", f"{timesteps:,}")
+
+    def _unwritten(self) -> list[Point]:
+        if self._attempt > 1:
+            unknown = {point.key for point in self._points} - self._last_steps.keys()
+            if unknown:
+                found = self._jobs.last_steps(self._job_id, unknown)
+                self._last_steps |= {key: found.get(key, -1) for key in unknown}
+        return [p for p in self._points if p.step > self._last_steps.get(p.key, -1)]

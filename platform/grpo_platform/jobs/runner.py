@@ -1,0 +1,315 @@
+"""Takes jobs, starts a worker for each in order, and sees to it that each one ends."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from grpo_platform.errors import (
+    ConflictError,
+    QueueFullError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownJobError,
+)
+from grpo_platform.jobs.backend import Backend, Exit, WorkerTask
+from grpo_platform.jobs.failures import lost
+from grpo_platform.jobs.recovery import Observer
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.jobs.waiting import WaitingJobs
+from grpo_platform.settings import Settings
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.names import Tag
+from grpo_platform.tracking.records import JobRecord
+
+__all__ = ["Runner"]
+
+_log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 2.0
+"""Time between two looks at the store for jobs of other servers, and for lost workers."""
+
+KILL_SECONDS: Final = 60.0
+"""How long a worker that was told to stop may take, its own limits being far shorter."""
+
+_FULL_SWEEP_SECONDS: Final = 60.0
+_LOOK_AHEAD: Final = 32
+_MANY: Final = 1000
+
+
+class Runner:
+    """The queue of one server. The queue itself is in the store, so servers may share it.
+
+    `submit`, `stop`, `resume` and `delete` are for any thread. Everything that follows happens in
+    one thread of this object.
+
+    Args:
+        store: jobs in MLflow.
+        backend: where workers run.
+        settings: limits.
+    """
+
+    def __init__(self, store: JobStore, backend: Backend, settings: Settings) -> None:
+        self._store = store
+        self._backend = backend
+        self._max_running = settings.max_concurrent_jobs
+        self._max_waiting = settings.max_queued_jobs
+        self._lock = threading.Lock()
+        self._idempotency = threading.Lock()
+        self._waiting = WaitingJobs()
+        self._arriving = 0
+        self._exits: deque[Exit] = deque()
+        self._stops: dict[str, float] = {}
+        self._observer = Observer(backend.recover, self._can_write)
+        self._next_sweep = self._next_full_sweep = 0.0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """Start the backend and this object's thread.
+
+        Raises:
+            PlatformError: jobs cannot be run on this system.
+        """
+        self._backend.start()
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are being started and watched."""
+        return self._thread.is_alive()
+
+    @property
+    def running(self) -> int:
+        """Jobs of this server that have a worker."""
+        return len(self._backend.running())
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait, as far as this server knows."""
+        with self._lock:
+            return len(self._waiting)
+
+    # --- calls of the API ----------------------------------------------------------------
+
+    def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobRecord:
+        """Accept a job.
+
+        Args:
+            request: what to train.
+            idempotency_key: a second call with the same key returns the job of the first one,
+                whatever its request; the caller compares.
+
+        Raises:
+            QueueFullError: as many jobs wait as may.
+            ConflictError: the server is shutting down.
+            StoreUnavailableError: the job was not accepted; try again.
+        """
+        if idempotency_key is None:
+            return self._create(request, None)
+        with self._idempotency:
+            earlier = self._store.find_idempotent(idempotency_key)
+            return earlier or self._create(request, idempotency_key)
+
+    def stop(self, job_id: str) -> JobRecord:
+        """Stop a job: at once if it waits, else its worker is told.
+
+        Raises:
+            UnknownJobError: no such job.
+            ConflictError: the job is finished.
+        """
+        record = self._store.request_stop(job_id)
+        with self._lock:
+            self._waiting.remove(job_id)
+            self._stops.setdefault(job_id, time.monotonic() + KILL_SECONDS)
+        if record.status is JobStatus.QUEUED:
+            # a worker that claims it at this moment finds the tag, or the end, and leaves
+            record = self._store.finish(job_id, JobStatus.STOPPED)
+        self._backend.stop(job_id)
+        return record
+
+    def resume(self, job_id: str) -> JobRecord:
+        """Put a stopped or failed job back into the queue; it goes on from its checkpoint.
+
+        Raises:
+            UnknownJobError: no such job.
+            ConflictError: the job is completed, or not finished.
+            QueueFullError: as many jobs wait as may.
+        """
+        with self._room():
+            record = self._store.resume(job_id)
+            self._enqueue(record)
+        return record
+
+    def delete(self, job_id: str) -> None:
+        """Delete a finished job, its run, checkpoints and logs; not its model.
+
+        Raises:
+            UnknownJobError: no such job.
+            ConflictError: the job is not finished.
+        """
+        if self._store.get(job_id).status in TERMINAL:
+            self._backend.kill(job_id)  # it may still draw figures
+        self._store.delete(job_id)
+
+    def shutdown(self, timeout_seconds: float = 10.0) -> None:
+        """Take no more jobs, let the workers leave theirs to the next start, and end.
+
+        Args:
+            timeout_seconds: how long to wait for the workers.
+        """
+        self._closing = True
+        self._backend.wake()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        self._backend.shutdown(timeout_seconds)
+
+    def _create(self, request: JobRequest, idempotency_key: str | None) -> JobRecord:
+        with self._room():
+            record = self._store.create(request, idempotency_key=idempotency_key)
+            self._enqueue(record)
+        return record
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Hold a place in the queue while a job is written to the store."""
+        with self._lock:
+            if self._closing:
+                raise ConflictError("The server is shutting down and takes no jobs.")
+            busy = len(self._waiting) + self._arriving + len(self._backend.running())
+            if busy >= self._max_waiting + self._max_running:
+                raise QueueFullError(self._max_waiting)
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._arriving -= 1
+
+    def _enqueue(self, record: JobRecord) -> None:
+        with self._lock:
+            self._waiting.put(record)
+        self._backend.wake()
+
+    # --- the thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._step()
+            except StoreUnavailableError as error:
+                _log.warning("Jobs wait for the store: %s", error)
+                self._observer.store_was_away()
+            except Exception:  # noqa: BLE001 - jobs must go on being watched
+                _log.exception("The runner goes on after an error.")
+
+    def _step(self) -> None:
+        timeout = max(0.0, self._next_sweep - time.monotonic())
+        self._exits += self._backend.poll(timeout)
+        self._kill_the_deaf()
+        self._fill()
+        while self._exits:
+            self._settle(self._exits[0])
+            self._exits.popleft()
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+            self._sweep()
+        self._fill()
+
+    def _fill(self) -> None:
+        """Start workers for the jobs that wait longest, as far as there is room."""
+        busy = self._backend.running() | {exit_.job_id for exit_ in self._exits}
+        while not self._closing and len(self._backend.running()) < self._max_running:
+            with self._lock:
+                if not self._waiting:
+                    return
+                record = self._waiting.take()
+            if record.job_id in busy:
+                continue
+            if record.request_error is not None:
+                self._store.finish(record.job_id, JobStatus.FAILED, record.request_error)
+                continue
+            self._backend.submit(
+                WorkerTask(
+                    job_id=record.job_id, attempt=record.attempt, request=record.request.to_json()
+                )
+            )
+
+    def _settle(self, ended: Exit) -> None:
+        """See to a job whose worker has ended."""
+        with self._lock:
+            self._stops.pop(ended.job_id, None)
+        try:
+            record = self._store.get(ended.job_id)
+        except UnknownJobError:
+            return  # deleted
+        if record.status in TERMINAL or record.attempt != ended.attempt:
+            self._next_sweep = 0.0  # it may be queued again
+            return
+        if record.claimed_by is not None and record.claimed_by != ended.worker:
+            return  # another server's worker has it
+        if record.claimed_by is None and ended.reason is None:
+            return  # it left without claiming; the sweep finds the job
+        self._lost(record, ended.reason)
+
+    def _lost(self, record: JobRecord, reason: str | None) -> None:
+        """A job's worker is gone and did not settle it; None: it had no time to."""
+        crashes = record.crashes + (reason is not None)
+        try:
+            if record.stop_requested:
+                self._store.finish(record.job_id, JobStatus.STOPPED)
+            elif reason is not None and crashes >= record.request.max_attempts:
+                message = lost("worker", reason, crashes)
+                self._store.finish(record.job_id, JobStatus.FAILED, message)
+            else:
+                _log.warning("Job %s lost its worker and is queued again.", record.job_id)
+                again = self._store.requeue(
+                    record.job_id, crashed=reason is not None, attempt=record.attempt
+                )
+                if again.status is JobStatus.QUEUED:
+                    self._enqueue(again)
+        except (ConflictError, UnknownJobError):
+            pass  # it ended, or was deleted, in this moment
+
+    def _sweep(self) -> None:
+        """Find jobs that other servers queued or lost, and those that lost their worker."""
+        now = time.monotonic()
+        full = now >= self._next_full_sweep
+        limit = self._max_waiting + _MANY if full else self._max_running + _LOOK_AHEAD
+        with self._lock:
+            known = self._waiting.snapshot()
+        queued = self._store.queued(limit)
+        own = self._backend.running() | {ended.job_id for ended in self._exits}
+        free = [r for r in queued if r.claimed_by is None and r.job_id not in own]
+        with self._lock:
+            self._waiting.reconcile(known, queued, free, complete=len(queued) < limit)
+        if full:
+            self._next_full_sweep = now + _FULL_SWEEP_SECONDS
+        claimed = [record for record in queued if record.claimed_by is not None]
+        for record in self._observer.lost([*self._store.running(), *claimed]):
+            if record.job_id in self._backend.running():
+                _log.warning("The worker of job %s is silent; it is killed.", record.job_id)
+                self._backend.kill(record.job_id)  # its `Exit` follows
+            elif record.job_id not in own:
+                self._lost(record, "was not heard of any more")
+
+    def _kill_the_deaf(self) -> None:
+        """End workers that were told to stop long ago."""
+        now = time.monotonic()
+        with self._lock:
+            due = [job_id for job_id, deadline in self._stops.items() if now > deadline]
+            for job_id in due:
+                del self._stops[job_id]
+        for job_id in due:
+            self._backend.kill(job_id)
+
+    def _can_write(self, job_id: str) -> bool:
+        try:
+            self._store.set_tags(job_id, {Tag.SUSPECTED: str(time.time_ns() // 1_000_000)})
+        except StoreError:
+            return False
+        return True

@@ -1,0 +1,102 @@
+"""The worker's end of the trainer process: start it, order it, hear it, end it."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from grpo_platform.jobs.identity import ending
+from grpo_platform.jobs.request import JobRequest
+
+__all__ = ["TrainerHandle"]
+
+
+class TrainerHandle:
+    """A trainer process and the pipe to it. Orders may be given from any thread."""
+
+    def __init__(self, pid: int, connection: Connection) -> None:
+        self._pid = pid
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._ended = False
+
+    @classmethod
+    def fork(cls, request: JobRequest, folder: Path) -> Self:
+        """Start the process; call it before this one has threads or open connections.
+
+        Args:
+            request: what it will train, once told to begin.
+            folder: existing local directory for its checkpoints.
+        """
+        parent = os.getpid()
+        ours, theirs = Pipe(duplex=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _run_child(parent, theirs, request, folder)
+        theirs.close()
+        return cls(pid, ours)
+
+    def begin(self, *, checkpoint: Path | None = None, weights: Path | None = None) -> None:
+        """Train, from a checkpoint or from a policy's weights where one is given."""
+        self._send(
+            {
+                "kind": "start",
+                "checkpoint": None if checkpoint is None else str(checkpoint),
+                "weights": None if weights is None else str(weights),
+            }
+        )
+
+    def stop(self) -> None:
+        """Ask it to stop between two updates; it answers with `done`."""
+        self._send({"kind": "stop"})
+
+    def kill(self) -> None:
+        """End it without asking."""
+        with self._lock:
+            if not self._ended:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What it says until it ends, and then `{"kind": "ended", "reason": …}`; one reader."""
+        while True:
+            try:
+                yield json.loads(self._connection.recv_bytes())
+            except (EOFError, OSError):
+                break
+        # it may have closed the pipe and yet live on; and only a killed one can be waited for
+        self.kill()
+        _, status = os.waitpid(self._pid, 0)
+        with self._lock:
+            self._ended = True
+        yield {"kind": "ended", "reason": ending(status) or "ended without a word"}
+
+    def _send(self, message: dict[str, object]) -> None:
+        with self._lock, contextlib.suppress(OSError):  # a dead one says so through `messages`
+            self._connection.send_bytes(json.dumps(message).encode())
+
+
+def _run_child(parent: int, connection: Connection, request: JobRequest, folder: Path) -> NoReturn:
+    code = 1
+    try:
+        from grpo_platform.jobs.trainer_process import die_with_parent, train
+
+        die_with_parent(parent)
+        train(connection, request, folder)
+        code = 0
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,162 @@
+"""The process that trains: `grpo` and a pipe, no MLflow.
+
+It is forked by the job's worker before that one opens anything, and dies with it. Messages are
+JSON objects. The worker sends `start` (with a checkpoint or initial weights to read) and `stop`;
+the trainer sends `environment`, `points`, `checkpoint`, `checkpoint_failed`, and at last `done`
+or `failed`. The points that a checkpoint relies on are sent before it.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import grpo
+from grpo import checkpoint
+from grpo.checkpoint import TrainingState
+from grpo.evaluation import Evaluation
+from grpo.reporting import RolloutStats, UpdateStats
+from grpo.trainer import Trainer
+from grpo_platform.jobs.exchange import evaluation_to_json, load_policy
+from grpo_platform.jobs.failures import explain
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.tracking.reporter import TrackingReporter
+
+__all__ = ["die_with_parent", "train"]
+
+_SEND_SECONDS: Final = 0.25
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however that ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)
+
+
+def train(connection: Connection, request: JobRequest, folder: Path) -> None:
+    """Wait for `start`, train, and say how it ended; returns when all is said.
+
+    Args:
+        connection: to the worker.
+        request: what to train.
+        folder: existing local directory that receives checkpoints.
+    """
+    # the worker decides when this process ends; Ctrl-C and a system's shutdown reach it first
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    pipe = _Pipe(connection)
+    try:
+        _Session(pipe, request, folder).run(pipe.wait_for_start())
+    except Exception as error:  # noqa: BLE001 - sent to the worker, which says it to the user
+        pipe.send("failed", message=explain(error), traceback=traceback.format_exc())
+
+
+class _Pipe:
+    """JSON messages to and from the worker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stop = False
+
+    def send(self, kind: str, **values: object) -> None:
+        self._connection.send_bytes(json.dumps({"kind": kind, **values}).encode())
+
+    def wait_for_start(self) -> dict[str, Any]:
+        return self._receive()
+
+    def should_stop(self) -> bool:
+        """Whether `stop` has arrived; costs one system call."""
+        if not self._stop and self._connection.poll(0):
+            self._stop = self._receive()["kind"] == "stop"
+        return self._stop
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            message: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            os._exit(1)  # the worker is gone, and with it everyone who could listen
+        return message
+
+
+class _Session(grpo.Reporter):
+    """One training, and the reporter that passes on what it says."""
+
+    def __init__(self, pipe: _Pipe, request: JobRequest, folder: Path) -> None:
+        self._pipe = pipe
+        self._request = request
+        self._folder = folder
+        self._points = TrackingReporter(request.config.total_timesteps, request.max_metric_points)
+        self._send_at = 0.0
+
+    def run(self, start: dict[str, Any]) -> None:
+        state = self._load(start["checkpoint"])
+        weights = start["weights"]
+        trainer = Trainer(
+            self._request.config,
+            reporter=self,
+            should_stop=self._pipe.should_stop,
+            checkpoint_seconds=self._request.checkpoint_seconds,
+            state=state,
+            initial_policy=None if weights is None else load_policy(Path(weights)),
+        )
+        self._pipe.send("environment", resumes_exactly=trainer.resumes_exactly)
+        result = trainer.train()
+        self._send_points()
+        if not result.stopped:
+            self._pipe.send("points", points=self._points.finish())
+        path = self._save(trainer.state(), "final")
+        self._pipe.send(
+            "done",
+            path=str(path),
+            timesteps=result.timesteps,
+            stopped=result.stopped,
+            evaluation=result.evaluation and evaluation_to_json(result.evaluation),
+        )
+
+    def on_rollout(self, stats: RolloutStats) -> None:
+        self._points.on_rollout(stats)
+
+    def on_update(self, stats: UpdateStats) -> None:
+        self._points.on_update(stats)
+        if time.monotonic() >= self._send_at:
+            self._send_points()
+
+    def on_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
+        self._points.on_evaluation(timesteps, evaluation)
+        self._send_points()
+
+    def on_checkpoint(self, state: TrainingState) -> None:
+        self._send_points()
+        try:
+            path = self._save(state, f"{state.timesteps:012d}")
+        except OSError as error:
+            self._pipe.send("checkpoint_failed", message=explain(error))
+        else:
+            self._pipe.send("checkpoint", path=str(path), timesteps=state.timesteps)
+
+    def _load(self, path: str | None) -> TrainingState | None:
+        if path is None:
+            return None
+        state, extra = checkpoint.load(Path(path))
+        self._points.load_state_dict(extra["reporter"])
+        return state
+
+    def _save(self, state: TrainingState, name: str) -> Path:
+        path = self._folder / f"{name}.npz"
+        checkpoint.save(path, state, {"reporter": self._points.state_dict()})
+        return path
+
+    def _send_points(self) -> None:
+        self._send_at = time.monotonic() + _SEND_SECONDS
+        if points := self._points.drain():
+            self._pipe.send("points", points=points)

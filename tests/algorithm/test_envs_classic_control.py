@@ -1,0 +1,174 @@
+"""The fast paths are Gymnasium's own environments, to the last bit."""
+
+import copy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grpo.envs import check_environment, make_member_envs, steps_together
+from grpo.envs.cartpole import CartPoleMembers
+from grpo.envs.proof import steps_exactly
+from grpo.spaces import DiscreteActions
+
+ENVIRONMENTS = [
+    ("CartPole-v1", {}),
+    ("CartPole-v0", {"max_episode_steps": 30}),
+    ("CartPole-v1", {"sutton_barto_reward": True}),
+    ("Acrobot-v1", {}),
+    ("MountainCar-v0", {}),
+    ("MountainCar-v0", {"goal_velocity": 0.02, "max_episode_steps": 400}),
+    ("MountainCarContinuous-v0", {}),
+    ("MountainCarContinuous-v0", {"goal_velocity": 0.01}),
+    ("Pendulum-v1", {}),
+    ("Pendulum-v1", {"g": 9.81}),
+]
+MEMBERS = 5
+
+
+def draw_actions(spec, rng, n):
+    if isinstance(spec.action, DiscreteActions):
+        return rng.integers(0, spec.action.n, n)
+    low, high = spec.action.low[0], spec.action.high[0]
+    drawn = rng.uniform(low, high, (n, 1)).astype(np.float32)
+    drawn[rng.random(n) < 0.2] = rng.choice([low, high])
+    return drawn
+
+
+def push_uphill(spec, observations, rng, n):
+    """Mostly with the motion, so that the mountain cars reach the goal."""
+    if "MountainCar" not in spec.env_name or rng.random() < 0.1:
+        return draw_actions(spec, rng, n)
+    forward = observations[:, 1] >= 0
+    if isinstance(spec.action, DiscreteActions):
+        return np.where(forward, 2, 0)
+    return np.where(forward, 1.0, -1.0).astype(np.float32)[:, None]
+
+
+def assert_same_step(envs, references, members, actions):
+    result = envs.step(members, actions)
+    expected = [references[m].step(a) for m, a in zip(members, actions, strict=True)]
+    for name, i in (("observations", 0), ("rewards", 1), ("terminated", 2), ("truncated", 3)):
+        ours, theirs = getattr(result, name), np.array([row[i] for row in expected])
+        assert np.array_equal(ours, theirs), (name, ours, theirs)
+    assert result.observations.dtype == expected[0][0].dtype
+    return result
+
+
+@pytest.mark.parametrize(("env_name", "env_kwargs"), ENVIRONMENTS)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), greedy=st.booleans())
+def test_members_step_as_gymnasium_does(env_name, env_kwargs, seed, greedy):
+    envs = make_member_envs(env_name, env_kwargs, MEMBERS)
+    assert steps_together(envs.spec)
+    references = [
+        gym.make(gym.spec(env_name), disable_env_checker=True, **env_kwargs) for _ in range(MEMBERS)
+    ]
+    rng = np.random.default_rng(seed)
+    alive = np.arange(MEMBERS)
+    seeds = [int(s) for s in rng.integers(0, 2**32, MEMBERS)]
+    observations = envs.reset(alive, seeds)
+    for m, s in enumerate(seeds):
+        first, _ = references[m].reset(seed=s)
+        assert np.array_equal(observations[m], first)
+        assert observations.dtype == first.dtype
+    steps = 0
+    while alive.size and steps < 160 * MEMBERS:
+        actions = (
+            push_uphill(envs.spec, observations, rng, alive.size)
+            if greedy
+            else draw_actions(envs.spec, rng, alive.size)
+        )
+        order = rng.permutation(alive.size)  # members in any order
+        result = assert_same_step(envs, references, alive[order], actions[order])
+        steps += alive.size
+        going = ~(result.terminated | result.truncated)
+        alive, observations = alive[order][going], result.observations[going]
+    assert envs.steps_taken == steps
+    for m, reference in enumerate(references):  # in full precision, which observations hide
+        state = envs.snapshot(m)["state"][:-1]
+        assert sorted(state) == sorted(float(x) for x in reference.unwrapped.state)
+
+
+@pytest.mark.parametrize(("env_name", "env_kwargs"), ENVIRONMENTS)
+@pytest.mark.parametrize("steps", [0, 1, 6])
+def test_restored_members_go_on_as_a_copied_gymnasium_environment(env_name, env_kwargs, steps):
+    envs = make_member_envs(env_name, env_kwargs, 3)
+    assert envs.branching == "exact"
+    assert envs.storable_snapshots
+    reference = gym.make(gym.spec(env_name), disable_env_checker=True, **env_kwargs)
+    rng = np.random.default_rng(steps)
+    observation, _ = reference.reset(seed=7)
+    envs.reset(np.array([0, 2]), [7, 8])
+    for _ in range(steps):
+        action = draw_actions(envs.spec, rng, 1)
+        envs.step(np.array([0]), action)
+        envs.step(np.array([2]), action)
+        observation = reference.step(action[0])[0]
+    snapshot = envs.snapshot(0)
+    envs.step(np.array([0]), draw_actions(envs.spec, rng, 1))  # must not change the snapshot
+    assert envs.restore_cost(snapshot) == 0
+    before = envs.steps_taken
+    restored = envs.restore(np.array([2, 1]), snapshot)
+    assert envs.steps_taken == before
+    assert np.array_equal(restored, np.stack([observation, observation]))
+    twins = {1: copy.deepcopy(reference), 2: copy.deepcopy(reference)}
+    for _ in range(40):
+        result = assert_same_step(envs, twins, np.array([1, 2]), draw_actions(envs.spec, rng, 2))
+        if (result.terminated | result.truncated).any():
+            break
+
+
+def test_the_time_limit_is_part_of_the_state():
+    envs = make_member_envs("Pendulum-v1", {"max_episode_steps": 10}, 2)
+    first, second = np.array([0]), np.array([1])
+    still = np.zeros((1, 1))
+    envs.reset(np.array([0, 1]), [0, 1])
+    for _ in range(7):
+        envs.step(first, still)
+    envs.restore(second, envs.snapshot(0))
+    assert [bool(envs.step(second, still).truncated[0]) for _ in range(3)] == [False, False, True]
+    envs.reset(second, [3])
+    assert not envs.step(second, still).truncated[0]
+
+
+def test_termination_at_the_time_limit_is_both():
+    """A fall in the very last step is a termination, and Gymnasium says truncated beside it."""
+    envs = make_member_envs("CartPole-v1", {}, 1)
+    member, right = np.array([0]), np.array([1])
+    envs.reset(member, [0])
+    length = 1
+    while not envs.step(member, right).terminated[0]:
+        length += 1
+    short = make_member_envs("CartPole-v1", {"max_episode_steps": length}, 1)
+    short.reset(member, [0])
+    for _ in range(length - 1):
+        result = short.step(member, right)
+        assert not result.terminated[0]
+        assert not result.truncated[0]
+    result = short.step(member, right)
+    assert result.terminated[0]
+    assert result.truncated[0]
+
+
+def test_keyword_arguments_that_the_fast_path_does_not_know_leave_it(monkeypatch):
+    assert steps_together(check_environment("CartPole-v1", {"max_episode_steps": 9}))
+    monkeypatch.setattr(CartPoleMembers, "kwargs", frozenset())
+    assert not steps_together(check_environment("CartPole-v1", {"sutton_barto_reward": True}))
+
+
+def test_a_fast_path_that_differs_from_the_installed_gymnasium_is_not_used(monkeypatch, caplog):
+    import grpo.envs.cartpole as module
+
+    monkeypatch.setattr(module, "_GRAVITY", np.array(9.81))
+    steps_exactly.cache_clear()
+    try:
+        envs = make_member_envs("CartPole-v1", {}, 2)
+        assert not steps_together(envs.spec)
+        assert "fast path" in caplog.text
+        assert envs.branching == "exact"  # by the attributes of Gymnasium's own
+        envs.close()
+    finally:
+        steps_exactly.cache_clear()

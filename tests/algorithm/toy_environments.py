@@ -1,0 +1,117 @@
+"""Small environments with known flaws and virtues, registered for a test and gone after it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Walk(gym.Env):
+    """A noisy walk whose whole state is in plain attributes; actions are named 5 and 6."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2, 2), np.float64)
+    action_space = spaces.Discrete(2, start=5)
+    steps: ClassVar[int] = 0
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at = fail_at
+        self.place = np.zeros((2, 2))
+        self.history: list[tuple[int, float]] = []
+        self.memory: dict[str, Any] = {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.normal(size=(2, 2))
+        self.history = []
+        self.memory = {"best": np.float64(0.0), "trail": (0, None)}
+        return self.place.copy(), {}
+
+    def step(self, action):
+        type(self).steps += 1
+        assert action in (5, 6), action
+        if len(self.history) == self.fail_at:
+            raise RuntimeError("the floor gave way")
+        self.history.append((int(action), float(self.place[0, 0])))
+        self.place += (action - 5.5) * self.np_random.normal(size=(2, 2)) + len(self.history) / 100
+        self.memory["best"] = max(self.memory["best"], self.place[0, 1])
+        reward = float(self.memory["best"]) + len(self.history)
+        return self.place.copy(), reward, bool(self.place[1, 1] > 4), False, {}
+
+
+class _Engine:
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class Opaque(Walk):
+    """State in a foreign object: only a deep copy takes it along."""
+
+    def reset(self, *, seed=None, options=None):
+        self.engine = _Engine()
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        self.engine.value += observation[0, 0]
+        return observation, reward + self.engine.value, terminated, truncated, info
+
+
+class Locked(Opaque):
+    """Cannot be copied at all, but repeats itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Wild(Locked):
+    """Draws from numpy's global generator: nothing repeats it."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward + np.random.random(), terminated, truncated, info
+
+
+class Weary(Walk):
+    """Plain data, but a used instance does not start as a new one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.age = 0
+
+    def step(self, action):
+        self.age += 1
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward + self.age, terminated, truncated, info
+
+
+class Shaped(gym.Env):
+    """Spaces, observation and reward as the caller likes."""
+
+    def __init__(self, observation_space=None, action_space=None, observation=None, reward=0.0):
+        self.observation_space = observation_space or spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = action_space or spaces.Discrete(2)
+        self.observation = np.zeros(2, np.float32) if observation is None else observation
+        self.first = np.zeros(self.observation_space.shape or (), np.float32)
+        self.reward = reward
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.first, {}
+
+    def step(self, action):
+        return self.observation, self.reward, False, False, {}
+
+
+@contextmanager
+def registered(entry_point: Any, name: str = "Toy-v0", **settings: Any) -> Iterator[str]:
+    """Register an environment under a name for the time of a test."""
+    gym.register(name, entry_point=entry_point, **settings)
+    try:
+        yield name
+    finally:
+        del gym.registry[name]

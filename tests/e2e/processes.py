@@ -71,7 +71,7 @@ def wait_until_up(running: Server) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert running.process.poll() is None, running.log
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             if requests.get(f"{running.url}/health/ready", timeout=10).ok:
                 return
         time.sleep(0.1)

@@ -29,6 +29,7 @@ _STOP_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _HEALTHY_SECONDS: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1
+_NICE: Final = 5
 
 # what the UI's own server must not offer, and what it must not know
 _CHILD_ENVIRONMENT: Final = {
@@ -166,6 +167,7 @@ def _become(parent: int, command: list[str]) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died before the kernel was told
         sys.exit(1)
+    os.nice(_NICE)  # training and answers come first
     os.execv(command[0], command)
 
 

@@ -11,7 +11,7 @@ from grpo_platform.jobs.request import MODEL_NAME_PATTERN
 
 __all__ = [
     "MODEL_REFERENCE_PATTERN",
-    "Integer",
+    "WHOLE",
     "JsonObject",
     "ModelName",
     "ModelReference",
@@ -64,8 +64,8 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Integer = Annotated[int, BeforeValidator(_integral)]
-"""A whole number; 1e5 and 100000.0 are whole."""
+WHOLE = BeforeValidator(_integral)
+"""Last in the annotation of an integer: 1e5 and 100000.0 are whole numbers too."""
 
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_plain)]
 """A JSON object of at most 4,000 characters."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from grpo_platform.api.schemas.common import Integer, Reply, RequestBody
+from grpo_platform.api.schemas.common import WHOLE, Reply, RequestBody
 
 __all__ = [
     "Comparison",
@@ -174,6 +174,6 @@ class Model(Reply):
 class PromoteRequest(RequestBody):
     """Which version shall serve under the model's name."""
 
-    version: Annotated[Integer, Field(ge=1, le=999_999_999)]
+    version: Annotated[int, Field(ge=1, le=999_999_999), WHOLE]
     force: bool = False
     """Promote it without a comparison; recorded as such."""

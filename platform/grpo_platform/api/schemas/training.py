@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from grpo_platform.api.schemas.common import (
-    Integer,
+    WHOLE,
     JsonObject,
     ModelName,
     ModelReference,
@@ -29,7 +29,7 @@ __all__ = [
     "TrainRequest",
 ]
 
-_Width = Annotated[Integer, Field(ge=1, le=4_096)]
+_Width = Annotated[int, Field(ge=1, le=4_096), WHOLE]
 
 
 class TrainRequest(RequestBody):
@@ -45,31 +45,31 @@ class TrainRequest(RequestBody):
     """Reward that is trained on; GET /rewards lists them. Other environments than CartPole default
     to `environment`, their own."""
 
-    total_timesteps: Annotated[Integer, bounded("total_timesteps")] = 10_000
+    total_timesteps: Annotated[int, bounded("total_timesteps"), WHOLE] = 10_000
     """Budget in environment steps, branches included; never exceeded."""
 
     learning_rate: Annotated[float, bounded("learning_rate")] = 3e-4
     """Adam's step size."""
 
-    n_steps: Annotated[Integer, bounded("n_steps")] = 32
+    n_steps: Annotated[int, bounded("n_steps"), WHOLE] = 32
     """Longest segment, in steps, that a member runs in one iteration."""
 
-    batch_size: Annotated[Integer, bounded("batch_size")] = 64
+    batch_size: Annotated[int, bounded("batch_size"), WHOLE] = 64
     """Minibatch size, in transitions."""
 
-    n_epochs: Annotated[Integer, bounded("n_epochs")] = 10
+    n_epochs: Annotated[int, bounded("n_epochs"), WHOLE] = 10
     """Passes over the transitions of an iteration."""
 
-    seed: Annotated[Integer, bounded("seed")] | None = None
+    seed: Annotated[int, bounded("seed"), WHOLE] | None = None
     """Seeds every random generator; drawn at random, and shown in the reply, when left out."""
 
     gamma: Annotated[float, bounded("gamma")] = 0.99
     """Discount per step."""
 
-    num_groups: Annotated[Integer, bounded("num_groups")] = 1
+    num_groups: Annotated[int, bounded("num_groups"), WHOLE] = 1
     """Groups, each with a start state of its own, collected per iteration."""
 
-    group_size: Annotated[Integer, bounded("group_size")] = 4
+    group_size: Annotated[int, bounded("group_size"), WHOLE] = 4
     """Members that start from the same state and are compared with each other."""
 
     clip_range: Annotated[float, bounded("clip_range")] = 0.2
@@ -83,6 +83,9 @@ class TrainRequest(RequestBody):
 
     kl_coef: Annotated[float, bounded("kl_coef")] = 0.0
     """Weight of the divergence from the reference policy."""
+
+    reference_iterations: Annotated[int, bounded("reference_iterations"), WHOLE] = 8
+    """Iterations after which the present policy becomes the reference of the KL term."""
 
     max_grad_norm: Annotated[float, bounded("max_grad_norm")] = 0.5
     """Largest norm of the policy's gradient."""
@@ -105,10 +108,10 @@ class TrainRequest(RequestBody):
     net_arch: Annotated[list[_Width], Field(max_length=8)] = Field(default_factory=lambda: [64, 64])
     """Widths of the hidden layers."""
 
-    eval_freq: Annotated[Integer, bounded("eval_freq")] = 0
+    eval_freq: Annotated[int, bounded("eval_freq"), WHOLE] = 0
     """Evaluate each time this many timesteps have passed; 0 evaluates only at the end."""
 
-    n_eval_episodes: Annotated[Integer, bounded("n_eval_episodes")] = 100
+    n_eval_episodes: Annotated[int, bounded("n_eval_episodes"), WHOLE] = 100
     """Episodes of an evaluation."""
 
     target_return: Annotated[float, bounded("target_return")] | None = None
@@ -132,10 +135,10 @@ class TrainRequest(RequestBody):
     checkpoint_seconds: Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)] = 30.0
     """Time between two checkpoints, in seconds."""
 
-    max_attempts: Annotated[Integer, Field(ge=1, le=100)] = 3
+    max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] = 3
     """Workers that may be lost before the job fails."""
 
-    max_metric_points: Annotated[Integer, Field(ge=10, le=100_000)] = 1000
+    max_metric_points: Annotated[int, Field(ge=10, le=100_000), WHOLE] = 1000
     """Most points that one metric's history holds, however long the run."""
 
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from grpo import network
 from grpo.config import GRPOConfig
 from grpo.envs import MemberEnvs, Snapshot, StepResult
-from grpo.errors import EnvironmentFaultError
 from grpo.network import Workspace
 from grpo.policy import Policy
 from grpo.reporting import EpisodeStats
@@ -132,7 +131,7 @@ class GroupCollector:
         leaves members out.
 
         Raises:
-            EnvironmentFaultError: an environment raised, or gave NaN or infinity.
+            EnvironmentFaultError: an environment raised, or gave what is not finite.
             RewardError: the reward did.
         """
         groups, size = self._shape_for(budget)
@@ -194,10 +193,6 @@ class GroupCollector:
         alive = segment.alive()
         observations = np.concatenate(segment.observations)
         following = np.concatenate(segment.following)
-        if not np.isfinite(following).all():
-            raise EnvironmentFaultError(
-                f"{self._config.env_name} gave an observation that is NaN or infinite."
-            )
         native = np.concatenate(segment.rewards)
         rewards = self._reward(
             following.astype(np.float64),

@@ -1,0 +1,192 @@
+"""Collecting groups: what ends, what counts, where the next group starts."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from grpo import EnvironmentFaultError
+from grpo.envs import check_environment, make_member_envs
+from grpo.groups import GroupCollector
+from grpo.policy import Policy
+from grpo.rewards import get_reward
+from grpo.streams import Streams
+from grpo.trainer import policy_spec
+from tests.algorithm.builders import short_config
+
+
+class Corridor(gymnasium.Env):
+    """Walk right with action 1: step i pays i; ends at `goal`, is truncated after `limit` steps."""
+
+    def __init__(self, goal: int = 3, limit: int = 100, broken: bool = False) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.goal, self.limit, self.broken = goal, limit, broken
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.elapsed, self.mark = 0, 0, self.np_random.random()
+        return self._observe(), {}
+
+    def step(self, action):
+        self.place += int(action)
+        self.elapsed += 1
+        terminated, truncated = self.place >= self.goal, self.elapsed >= self.limit
+        return self._observe(), float(self.elapsed), terminated, truncated, {}
+
+    def _observe(self):
+        bad = self.broken and self.elapsed == 2
+        return np.array([np.nan if bad else self.place, self.mark])
+
+
+@pytest.fixture(autouse=True)
+def corridor():
+    gymnasium.register("Corridor-v0", Corridor)
+    yield
+    del gymnasium.registry["Corridor-v0"]
+
+
+def make_collector(**fields):
+    config = short_config(**{"env_name": "CartPole-v1", **fields})
+    spec = check_environment(config.env_name, config.env_kwargs)
+    policy = Policy(policy_spec(spec, config), config.seed)
+    envs = make_member_envs(
+        config.env_name, config.env_kwargs, config.num_groups * config.group_size
+    )
+    reward = get_reward(config.reward_function_type, spec)
+    return (
+        GroupCollector(policy, envs, reward, config, Streams.from_seed(config.seed)),
+        envs,
+        policy,
+    )
+
+
+def always(policy, action):
+    """Make a policy choose one action."""
+    policy.policy_parameters.layers[-1][:] = 0.0
+    policy.policy_parameters.layers[-1][action, -1] = 100.0
+
+
+CORRIDOR = {
+    "env_name": "Corridor-v0",
+    "reward_function_type": "environment",
+    "start_states": "reset",
+}
+
+
+def test_members_of_a_group_share_their_first_observation():
+    collector, _, _ = make_collector(num_groups=3, group_size=4, n_steps=12)
+    for _ in range(4):
+        rollout = collector.collect(10_000)
+        first = rollout.observations[:12].reshape(3, 4, -1)
+        np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
+        assert len(np.unique(first[:, 0], axis=0)) == 3
+
+
+def test_a_terminated_member_stops_and_is_marked():
+    collector, _, policy = make_collector(**CORRIDOR, group_size=2, n_steps=10)
+    always(policy, 1)
+    rollout = collector.collect(10_000)
+    assert rollout.alive.shape == (3, 1, 2)
+    assert rollout.alive.all()
+    np.testing.assert_array_equal(rollout.rewards, [1, 1, 2, 2, 3, 3])
+    assert rollout.terminated.all()
+    np.testing.assert_array_equal(rollout.last_observations[:, 0], 3)
+    assert [(e.episode_return, e.length, e.timestep) for e in rollout.episodes] == [(6.0, 3, 6)] * 2
+    assert collector.next_starts == [None]
+
+
+def test_a_truncated_member_ends_without_being_terminated():
+    collector, _, policy = make_collector(
+        **CORRIDOR, env_kwargs={"limit": 4}, group_size=2, n_steps=10
+    )
+    always(policy, 0)
+    rollout = collector.collect(10_000)
+    assert rollout.alive.shape == (4, 1, 2)
+    assert not rollout.terminated.any()
+    assert [e.length for e in rollout.episodes] == [4, 4]
+
+
+def test_a_cut_member_is_neither_and_its_episode_goes_on():
+    collector, _, policy = make_collector(
+        env_kwargs={"max_episode_steps": 8}, group_size=2, n_steps=5, branch_probability=1.0
+    )
+    rollout = collector.collect(10_000)
+    assert not rollout.terminated.any()
+    assert rollout.episodes == ()
+    start = collector.next_starts[0]
+    assert start is not None
+    assert (start.episode_return, start.episode_length) == (5.0, 5)
+    following = collector.collect(10_000)
+    first = following.observations[:2]
+    np.testing.assert_array_equal(first[0], first[1])
+    assert any(np.array_equal(first[0], last) for last in rollout.last_observations)
+    # the time limit is part of the state that was branched
+    assert [(e.length, e.episode_return) for e in following.episodes] == [(8, 8.0)] * 2
+    assert not following.terminated.any()
+    assert collector.next_starts == [None]
+    assert policy is not None
+
+
+def test_an_end_does_not_leak_into_the_next_group():
+    collector, _, policy = make_collector(**CORRIDOR, group_size=2, n_steps=10)
+    always(policy, 1)
+    collector.collect(10_000)
+    again = collector.collect(10_000)
+    np.testing.assert_array_equal(again.observations[:2, 0], 0)
+    assert [e.episode_return for e in again.episodes] == [6.0, 6.0]
+
+
+def test_members_end_at_different_times():
+    collector, _, _ = make_collector(**CORRIDOR, group_size=6, n_steps=30)
+    rollout = collector.collect(10_000)
+    alive = rollout.alive[:, 0]
+    lengths = alive.sum(axis=0)
+    assert len(set(lengths)) > 1
+    assert (alive == (np.arange(len(alive))[:, None] < lengths)).all()
+    np.testing.assert_array_equal(
+        rollout.padded(rollout.rewards)[:, 0], alive * np.arange(1, len(alive) + 1)[:, None]
+    )
+    np.testing.assert_array_equal(rollout.mean_rewards(), np.arange(1, len(alive) + 1))
+    np.testing.assert_array_equal(rollout.timesteps, np.cumsum(alive.sum(axis=1)))
+    by_time = sorted((e.timestep, e.length) for e in rollout.episodes)
+    assert by_time == sorted((int(rollout.timesteps[n - 1]), int(n)) for n in lengths)
+
+
+def test_rewards_are_those_trained_on_and_episodes_the_environments_own():
+    collector, _, _ = make_collector(
+        reward_function_type="optimized_cartpole", n_steps=200, group_size=2
+    )
+    rollout = collector.collect(10_000)
+    assert rollout.rewards.max() > 2.0
+    assert all(e.episode_return == e.length for e in rollout.episodes)
+    assert rollout.episodes
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 4, 7, 8, 15, 64, 65])
+def test_a_small_budget_shortens_the_iteration(budget):
+    collector, envs, _ = make_collector(num_groups=2, group_size=4, n_steps=8)
+    rollout = collector.collect(budget)
+    assert 0 < envs.steps_taken <= budget
+    assert rollout.timesteps[-1] == envs.steps_taken == collector.timesteps
+    assert len(rollout.observations) == rollout.alive.sum() == envs.steps_taken
+
+
+def test_reset_starts_never_branch():
+    collector, _, _ = make_collector(start_states="reset", n_steps=5)
+    collector.collect(1000)
+    assert collector.next_starts == [None]
+
+
+def test_branching_happens_with_its_probability():
+    collector, _, _ = make_collector(n_steps=2, branch_probability=0.7)
+    branched = 0
+    for _ in range(400):
+        collector.collect(10**6)
+        branched += collector.next_starts[0] is not None
+    assert 0.6 < branched / 400 < 0.8
+
+
+def test_an_observation_that_is_not_finite_is_the_environments_fault():
+    with pytest.raises(EnvironmentFaultError, match="not finite"):
+        collector, _, _ = make_collector(**CORRIDOR, env_kwargs={"broken": True}, n_steps=10)
+        collector.collect(1000)

@@ -61,7 +61,7 @@ def main() -> int:
         console.print("\nStopped.")
         return 0
     except (DemoError, ValueError) as error:
-        console.print(f"[red]{error}[/red]", highlight=False, markup=True)
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return 1
     return 0
 
@@ -110,11 +110,7 @@ class _Demo:
             bar = progress.add_task("queued", total=GUIDE_STEP_2["total_timesteps"])
             while True:
                 job = self._call("GET", f"/training/{job_id}/status")
-                mean = job["metrics"].get("rollout/ep_rew_mean")
-                shown = f", episode return {mean:.0f}" if mean is not None else ""
-                progress.update(
-                    bar, completed=job["current_timesteps"], description=job["status"] + shown
-                )
+                progress.update(bar, completed=job["current_timesteps"], description=job["status"])
                 if job["status"] == "completed":
                     return job
                 if job["status"] in ("failed", "stopped"):
@@ -144,17 +140,17 @@ class _Demo:
             f"({'right' if reply['action'] == 1 else 'left'}), "
             f"left and right have {chances}, value {reply['value']:.1f}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _show_addresses(self, job_id: str) -> None:
-        table = Table(show_header=False, box=None)
-        table.add_row("API", f"{self._base}/docs")
+        addresses = {"API": f"{self._base}/docs"}
         ui = self._call("GET", "/")["mlflow_ui"]
         if ui is not None:
             with self._console.status("Waiting for the MLflow UI …"):
-                table.add_row("MLflow UI", ui)
-                table.add_row("This run", self._run_page(ui, job_id))
-        self._console.print(table)
+                addresses |= {"This run": self._run_page(ui, job_id), "MLflow UI": ui}
+        for name, address in addresses.items():
+            self._console.print(f"{name:<10} {address}", highlight=False, soft_wrap=True)
 
     def _run_page(self, ui: str, job_id: str) -> str:
         deadline = time.monotonic() + _START_SECONDS

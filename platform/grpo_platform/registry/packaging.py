@@ -6,6 +6,7 @@ our loader, which travels as code beside the weights.
 
 import io
 import json
+import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ from grpo_platform.registry.released import PolicyFiles, installed_loader
 
 __all__ = ["GreedyPolicy", "policy_from_files", "save_policy", "warm_up"]
 
+_exporting = threading.Lock()  # torch.export works on one model at a time
 _EXAMPLE_BATCH = 2  # a batch of one would be frozen into the exported graph
 
 
@@ -171,15 +173,16 @@ def _cpu_copy(policy: Policy) -> Policy:
 
 def _save_pytorch_flavor(policy: Policy, path: Path, model: Model) -> None:
     example = np.zeros((_EXAMPLE_BATCH, *policy.spec.observation_shape), np.float32)
-    mlflow.pytorch.save_model(
-        GreedyPolicy(policy),
-        str(path),
-        mlflow_model=model,
-        signature=model.signature,
-        input_example=example,
-        serialization_format="pt2",
-        pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
-    )
+    with _exporting:
+        mlflow.pytorch.save_model(
+            GreedyPolicy(policy),
+            str(path),
+            mlflow_model=model,
+            signature=model.signature,
+            input_example=example,
+            serialization_format="pt2",
+            pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
+        )
 
 
 def _release(distribution: str) -> str:

@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -53,7 +54,8 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    _Server(config, _welcome(settings, listener, services)).run(sockets=[listener])
+    welcome = _welcome(settings, listener, services)
+    _Server(config, welcome, services.closing).run(sockets=[listener])
 
 
 def build_services(settings: Settings) -> "Services":
@@ -85,16 +87,23 @@ def build_services(settings: Settings) -> "Services":
 
 
 class _Server(uvicorn.Server):
-    """Says where everything is, once it is there."""
+    """Says where everything is, once it is there; and to streams that it is about to end."""
 
-    def __init__(self, config: uvicorn.Config, welcome: Callable[[], str]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, welcome: Callable[[], str], closing: threading.Event
+    ) -> None:
         super().__init__(config)
         self._welcome = welcome
+        self._closing = closing
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             print(self._welcome(), flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._closing.set()
+        super().handle_exit(sig, frame)
 
 
 def _welcome(

@@ -1,6 +1,7 @@
 """What the routes work with: one object that holds every service, built in the entry point."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 from grpo_platform.errors import ConflictError, NotReadyError
 from grpo_platform.jobs.runner import Runner
@@ -24,6 +25,8 @@ class Services:
     registry: Registry
     serving: ServingService
     ui: MlflowUI
+    closing: threading.Event = field(default_factory=threading.Event)
+    """Set when the server begins to shut down: whoever streams ends."""
 
     def unfinished_jobs(self) -> dict[str, int]:
         """Number of queued and of running jobs.

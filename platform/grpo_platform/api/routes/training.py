@@ -5,9 +5,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import JobId, Limit, PageToken, ServicesDep
+from grpo_platform.api.events import job_events, saw_the_end
+from grpo_platform.api.jobs import job_reply
 from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.training import (
     DeletedJob,
@@ -23,9 +27,8 @@ from grpo_platform.api.schemas.training import (
 )
 from grpo_platform.api.submission import submit
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.tracking.names import Metric
-from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["router"]
 
@@ -73,14 +76,14 @@ def list_jobs(
         limit=limit,
         page_token=page_token,
     )
-    jobs = [_job(record) for record in page.items]
+    jobs = [job_reply(record) for record in page.items]
     return JobList(jobs=jobs, next_page_token=page.next_page_token)
 
 
 @router.get("/training/{job_id}/status", operation_id="get_job", responses=documented(404))
 def get_job(job_id: JobId, services: ServicesDep) -> Job:
     """How a job is doing."""
-    return _job(services.store.get(job_id))
+    return job_reply(services.store.get(job_id))
 
 
 @router.post("/training/{job_id}/stop", operation_id="stop_job", responses=documented(404, 409))
@@ -144,29 +147,30 @@ def get_job_logs(
     return JobLogs(job_id=job_id, lines=text.splitlines()[-tail:])
 
 
-def _job(record: JobRecord) -> Job:
-    config = record.request.config
-    return Job(
-        job_id=record.job_id,
-        status=record.status,
-        progress=record.progress,
-        current_timesteps=record.current_timesteps,
-        total_timesteps=record.total_timesteps,
-        start_time=record.start_time,
-        end_time=record.end_time,
-        error_message=record.error_message,
-        metrics=dict(record.metrics),
-        model_name=record.model_name,
-        model_version=None if record.model_version is None else int(record.model_version),
-        promoted=record.promoted,
-        eta_seconds=_eta_seconds(record),
-        attempt=record.attempt,
-        env_name=config.env_name,
+@router.get(
+    "/training/{job_id}/events",
+    operation_id="watch_job",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        204: {"description": "The end was told before; do not come back."},
+        **documented(404),
+    },
+)
+async def watch_job(
+    job_id: JobId,
+    services: ServicesDep,
+    last_event_id: Annotated[
+        str | None,
+        Header(max_length=100, description="Id of the last event that the client has seen."),
+    ] = None,
+) -> Response:
+    """A job's events (server-sent): `metrics`, `progress`, and one `end`, which is the last."""
+    record = await run_in_threadpool(services.store.get, job_id)
+    if record.status in TERMINAL and saw_the_end(last_event_id):
+        return Response(status_code=204)
+    return StreamingResponse(
+        job_events(services, job_id, last_event_id),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
-
-
-def _eta_seconds(record: JobRecord) -> float | None:
-    speed = record.metrics.get(Metric.FPS, 0.0)
-    if record.status is not JobStatus.RUNNING or speed <= 0:
-        return None
-    return max(0, record.total_timesteps - record.current_timesteps) / speed

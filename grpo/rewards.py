@@ -1,10 +1,11 @@
 """Rewards that can be trained on, by name; plug-ins come in by the entry point `grpo.rewards`."""
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Any, Protocol
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,10 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "grpo.rewards"
 """Distributions add rewards by an entry point of this group that names a `RewardDefinition`, or
-a plain `RewardFunction`; the entry point's name is the reward's."""
+a plain `RewardFunction`; the entry point's name is the reward's. One that does not load, or takes
+a name that there is, is left out and logged."""
+
+_log = logging.getLogger(__name__)
 
 _POLE_LIMIT = 0.2095  # radians: |θ| at which CartPole ends
 
@@ -47,7 +51,7 @@ class RewardFunction(Protocol):
 
         Args:
             next_observations: shape (N, *observation_shape), observations after the step.
-            actions: shape (N,) indices from 0, or (N, *action_shape).
+            actions: shape (N,) indices from 0, or (N, *action_shape) within the bounds.
             rewards: shape (N,), the environment's own.
             terminated: shape (N,), whether the episode ended there; a truncation is none.
 
@@ -140,14 +144,14 @@ _BUILT_IN: Mapping[str, RewardDefinition] = {
 
 def reward_names() -> tuple[str, ...]:
     """Names of all rewards, plug-ins included; sorted."""
-    return tuple(sorted(_registry()))
+    return tuple(sorted(_registry().found))
 
 
 def describe_rewards() -> list[dict[str, str]]:
     """Name, description and environments of each reward, as JSON values; sorted by name."""
     return [
         {"name": name, "description": found.description, "environments": found.fits_description}
-        for name, found in sorted(_registry().items())
+        for name, found in sorted(_registry().found.items())
     ]
 
 
@@ -156,9 +160,14 @@ def get_reward(name: str, env_spec: EnvironmentSpec) -> RewardFunction:
 
     Raises:
         UnknownNameError: no such reward.
-        IncompatibleError: it does not fit the environment.
+        IncompatibleError: it does not fit the environment, or is a plug-in that does not load.
     """
-    registry = _registry()
+    registry, broken = _registry()
+    if name in broken:
+        raise IncompatibleError(
+            f"The plug-in of the reward {name!r} does not load: {broken[name]}.",
+            field="reward_function_type",
+        )
     found = registry.get(name)
     if found is None:
         raise UnknownNameError("reward_function_type", name, registry)
@@ -200,25 +209,35 @@ def _checked(name: str, function: RewardFunction) -> RewardFunction:
     return checked
 
 
+class _Registry(NamedTuple):
+    found: Mapping[str, RewardDefinition]
+    broken: Mapping[str, str]
+    """Plug-ins that are left out, by name, and why."""
+
+
 @functools.cache
-def _registry() -> Mapping[str, RewardDefinition]:
-    found = dict(_BUILT_IN)
+def _registry() -> _Registry:
+    found, broken = dict(_BUILT_IN), dict[str, str]()
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name in found:
-            raise RewardError(
-                f"Two distributions register a reward {entry.name!r}; uninstall one of them."
-            )
-        found[entry.name] = _as_definition(entry.name, entry.load())
-    return found
+            _log.warning("A second reward %r is left out: %s.", entry.name, entry.value)
+            continue
+        try:
+            found[entry.name] = _load(entry)
+        except RewardError as error:
+            _log.warning("The reward %r is left out: %s", entry.name, error, exc_info=True)
+            broken[entry.name] = str(error)
+    return _Registry(found, broken)
 
 
-def _as_definition(name: str, loaded: object) -> RewardDefinition:
+def _load(entry: EntryPoint) -> RewardDefinition:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise RewardError(f"{type(error).__name__}: {error}") from error
     if isinstance(loaded, RewardDefinition):
         return loaded
     if not callable(loaded):
-        raise RewardError(
-            f"The entry point of the reward {name!r} must name a RewardDefinition or a function, "
-            f"not {type(loaded).__name__}."
-        )
+        raise RewardError(f"it is a {type(loaded).__name__}, not a RewardDefinition or a function")
     lines = (loaded.__doc__ or "No description.").strip().splitlines()
     return RewardDefinition(function=loaded, description=lines[0])

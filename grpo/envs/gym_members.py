@@ -11,6 +11,7 @@ from grpo.envs.branching import Brancher
 from grpo.envs.members import FloatArray, IntArray, MemberEnvs, Snapshot, StepResult
 from grpo.envs.spec import EnvironmentSpec, fault, make_environment
 from grpo.errors import EnvironmentFaultError, GRPOError
+from grpo.spaces import DiscreteActions
 
 __all__ = ["GymMembers"]
 
@@ -40,6 +41,9 @@ class GymMembers(MemberEnvs):
         self._afresh = afresh
         self.envs = [make_environment(spec.env_name, spec.env_kwargs) for _ in range(num_members)]
         self._used = [False] * num_members
+        action = spec.action
+        start = action.start if isinstance(action, DiscreteActions) else 0
+        self._action_start = np.array(start, dtype=self.envs[0].action_space.dtype)
         self._action_dtype = self.envs[0].action_space.dtype
         dtype = self.envs[0].observation_space.dtype or np.dtype(np.float64)
         self._observations: FloatArray = np.zeros(
@@ -59,7 +63,7 @@ class GymMembers(MemberEnvs):
         rewards = np.empty(n)
         terminated = np.empty(n, dtype=np.bool_)
         truncated = np.empty(n, dtype=np.bool_)
-        taken = actions.astype(self._action_dtype, copy=False)
+        taken = actions.astype(self._action_dtype, copy=False) + self._action_start
         for i, member in enumerate(members.tolist()):
             rewards[i], terminated[i], truncated[i] = self.step_one(member, taken[i])
         observations = self._observations[members]

@@ -78,9 +78,9 @@ class MemberEnvs(abc.ABC):
 
         Args:
             members: distinct indices, shape (n,).
-            actions: in the environment's own terms, as `Policy.act` gives them: shape (n,)
-                integers that start at the space's `start`, or (n, *action_shape) floats within
-                the bounds, which are cast to the space's precision.
+            actions: as `Policy.act` gives them: shape (n,) indices from 0, to which the space's
+                `start` is added, or (n, *action_shape) floats within the bounds, which are cast
+                to the space's precision.
 
         Raises:
             EnvironmentFaultError: an environment raised.

@@ -24,7 +24,7 @@ def walk(envs, member, n, seed):
     seen = []
     for _ in range(n):
         if isinstance(envs.spec.action, DiscreteActions):
-            action = envs.spec.action.start + rng.integers(0, envs.spec.action.n, 1)
+            action = rng.integers(0, envs.spec.action.n, 1)
         else:
             action = rng.uniform(envs.spec.action.low, envs.spec.action.high)[None]
         result = envs.step(member, action)

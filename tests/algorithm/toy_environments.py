@@ -92,11 +92,19 @@ class Weary(Walk):
 class Shaped(gym.Env):
     """Spaces, observation and reward as the caller likes."""
 
-    def __init__(self, observation_space=None, action_space=None, observation=None, reward=0.0):
+    def __init__(
+        self,
+        observation_space=None,
+        action_space=None,
+        first=None,
+        observation=None,
+        reward=0.0,
+    ):
         self.observation_space = observation_space or spaces.Box(-1, 1, (2,), np.float32)
         self.action_space = action_space or spaces.Discrete(2)
-        self.observation = np.zeros(2, np.float32) if observation is None else observation
-        self.first = np.zeros(self.observation_space.shape or (), np.float32)
+        zeros = np.zeros(self.observation_space.shape or (), np.float32)
+        self.first = zeros if first is None else first
+        self.observation = zeros if observation is None else observation
         self.reward = reward
 
     def reset(self, *, seed=None, options=None):

@@ -1,0 +1,217 @@
+"""What can be trained is found out before a step is run; what cannot is refused in words."""
+
+import json
+import logging
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import grpo.envs
+from grpo.envs import check_environment, describe_environments, make_member_envs
+from grpo.envs.engines import import_environment
+from grpo.errors import (
+    ConfigError,
+    EnvironmentFaultError,
+    IncompatibleError,
+    OutOfRangeError,
+    UnknownNameError,
+    UnsupportedEnvironmentError,
+)
+from grpo.spaces import BoxActions, DiscreteActions
+from tests.algorithm.toy_environments import Shaped, Walk, registered
+
+
+def test_cartpole():
+    spec = check_environment("CartPole-v1")
+    assert spec.observation_shape == (4,)
+    assert spec.action == DiscreteActions(n=2)
+    assert (spec.max_episode_steps, spec.reward_threshold) == (500, 475.0)
+    assert check_environment("CartPole-v1", {}) is spec
+    assert check_environment("CartPole-v1", {"max_episode_steps": 3}).max_episode_steps == 3
+    described = json.loads(json.dumps(spec.to_dict(), allow_nan=False))
+    assert described["observation"]["high"][1] is None
+    assert described["observation"]["low"][0] == pytest.approx(-4.8)
+
+
+def test_box_actions_and_observations_of_any_shape():
+    assert check_environment("Pendulum-v1").action == BoxActions((1,), (-2.0,), (2.0,))
+    with registered(Walk) as env_name:
+        spec = check_environment(env_name)
+    assert spec.observation_shape == (2, 2)
+    assert spec.action == DiscreteActions(n=2, start=5)
+    assert spec.max_episode_steps is None
+
+
+@pytest.mark.parametrize(
+    "name", ["NoSuch-v0", "CartPole", "", "../../etc/passwd", "os:CartPole-v1"]
+)
+def test_unknown_names_list_those_there_are(name):
+    with pytest.raises(UnknownNameError, match="CartPole-v1") as caught:
+        check_environment(name)
+    assert caught.value.field == "env_name"
+    assert "Taxi-v4" not in caught.value.allowed
+
+
+def test_a_name_never_imports():
+    with pytest.raises(UnknownNameError):
+        check_environment("this:CartPole-v1")  # `gymnasium.make` would import `this`, which prints
+    assert "this" not in __import__("sys").modules
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"gravity": 1}, IncompatibleError, "gravity"),
+        ({"render_mode": "human"}, IncompatibleError, "does not render"),
+        ({"xml_file": "/etc/passwd"}, IncompatibleError, "file"),
+        ({"id": "Acrobot-v1"}, IncompatibleError, "env_name"),
+        ({"disable_env_checker": False}, IncompatibleError, "disable_env_checker"),
+        ({"max_episode_steps": -1}, OutOfRangeError, "positive integer"),
+        ({"max_episode_steps": True}, OutOfRangeError, "positive integer"),
+        ({"max_episode_steps": 2.5}, OutOfRangeError, "positive integer"),
+        ({"sutton_barto_reward": float("nan")}, IncompatibleError, "JSON"),
+        ({"sutton_barto_reward": object()}, IncompatibleError, "JSON"),
+    ],
+)
+def test_keyword_arguments_that_are_refused(kwargs, error, message):
+    with pytest.raises(error, match=message) as caught:
+        check_environment("CartPole-v1", kwargs)
+    assert caught.value.field == "env_kwargs"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"observation_space": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "images"),
+        ({"observation_space": spaces.Discrete(3)}, "Discrete observations"),
+        ({"observation_space": spaces.Dict(a=spaces.Box(0, 1))}, "Dict observations"),
+        ({"observation_space": spaces.Box(0, 1, (0,))}, "empty"),
+        ({"observation_space": spaces.Box(0, 1, (5,)), "first": np.zeros(4)}, r"shape \(4,\)"),
+        ({"observation_space": spaces.Box(0, 1, (1,)), "first": np.array([np.nan])}, "not finite"),
+        ({"action_space": spaces.MultiDiscrete([2, 2])}, "MultiDiscrete actions"),
+        ({"action_space": spaces.Box(0, 9, (2,), np.int64)}, "Box actions of int64"),
+        ({"action_space": spaces.Box(-1, 1, ())}, "not a vector"),
+    ],
+)
+def test_spaces_that_are_refused(kwargs, message):
+    with (
+        registered(lambda: Shaped(**kwargs)) as env_name,
+        pytest.raises(UnsupportedEnvironmentError, match=message) as caught,
+    ):
+        check_environment(env_name)
+    assert caught.value.field == "env_name"
+
+
+@pytest.mark.parametrize("error", [ImportError("no engine"), AssertionError(""), OSError("gone")])
+def test_environments_that_cannot_be_made(error):
+    def make():
+        raise error
+
+    with (
+        registered(make) as env_name,
+        pytest.raises(UnsupportedEnvironmentError, match="made here"),
+    ):
+        check_environment(env_name)
+
+
+def test_names_of_old_versions_are_told_where_they_went():
+    with pytest.raises(UnsupportedEnvironmentError, match="gymnasium-robotics"):
+        check_environment("HalfCheetah-v3")
+    with pytest.raises(UnknownNameError, match="LunarLander-v3"):
+        check_environment("LunarLander-v2")
+    assert check_environment("CartPole-v0")  # older than v1, and no warning: those are errors here
+
+
+def test_a_name_registered_anew_is_looked_at_anew():
+    with registered(lambda: Shaped(action_space=spaces.Discrete(4))) as env_name:
+        assert check_environment(env_name).action == DiscreteActions(n=4)
+    with registered(lambda: Shaped(action_space=spaces.Discrete(7))) as env_name:
+        assert check_environment(env_name).action == DiscreteActions(n=7)
+
+
+def test_mujocos_warnings_go_to_the_log_and_not_to_a_file(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.WARNING)
+    import_environment(gym.registry["Hopper-v5"])
+    import mujoco
+
+    mujoco.get_mju_user_warning()("made up for a test")
+    assert "MuJoCo: made up for a test" in caplog.text
+    make_member_envs("HalfCheetah-v5", {}, 1, branching=False).close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_described_environments():
+    described = {entry["env_name"]: entry for entry in describe_environments()}
+    json.dumps(described, allow_nan=False)
+    assert described["CartPole-v1"]["branching"] == "exact"
+    assert described["CartPole-v1"]["preset"]["reward_function_type"] == "optimized_cartpole"
+    assert described["LunarLander-v3"]["branching"] == "replay"
+    assert described["Hopper-v5"]["branching"] == "exact"
+    assert not {"Taxi-v4", "CarRacing-v3", "HalfCheetah-v3"} & set(described)
+
+
+def step(envs, action=0):
+    return envs.step(np.array([0]), np.array([action]))
+
+
+def test_what_an_environment_raises_is_told():
+    with registered(Walk, kwargs={"fail_at": 2}) as env_name:
+        envs = make_member_envs(env_name, {}, 1, branching=False)
+        envs.reset(np.array([0]), [0])
+        step(envs)
+        step(envs)
+        with pytest.raises(
+            EnvironmentFaultError, match=r"Toy-v0 raised RuntimeError in step: the floor gave way"
+        ):
+            step(envs)
+        envs.close()
+
+
+def test_indices_are_given_as_the_environment_names_them():
+    with registered(Walk) as env_name:
+        envs = make_member_envs(env_name, {}, 1, branching=False)
+        envs.reset(np.array([0]), [0])
+        step(envs, 0)
+        step(envs, 1)
+        assert [name for name, _ in envs.envs[0].unwrapped.history] == [5, 6]
+        envs.close()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"observation": np.array([np.nan, 0], np.float32)}, "not finite"),
+        ({"reward": np.inf}, "not finite"),
+        ({"observation": np.zeros(1, np.float32)}, r"shape \(1,\)"),
+        ({"reward": None}, "TypeError"),
+    ],
+)
+def test_steps_that_give_what_they_must_not(kwargs, message):
+    with registered(lambda: Shaped(**kwargs)) as env_name:
+        envs = make_member_envs(env_name, {}, 1, branching=False)
+        envs.reset(np.array([0]), [0])
+        with pytest.raises(EnvironmentFaultError, match=message):
+            step(envs)
+        envs.close()
+
+
+def test_nothing_resets_by_itself():
+    with registered(Walk, max_episode_steps=3) as env_name:
+        envs = make_member_envs(env_name, {}, 2, branching=False)
+        envs.reset(np.array([0, 1]), [0, 1])
+        results = [step(envs) for _ in range(3)]
+        assert [bool(r.truncated[0]) for r in results] == [False, False, True]
+        assert not any(r.terminated[0] for r in results)
+        last = results[-1].observations[0]
+        assert np.array_equal(envs.observation_of(0), last)
+        assert len(envs.envs[0].unwrapped.history) == 3
+        assert len(envs.envs[1].unwrapped.history) == 0
+        envs.close()
+
+
+def test_exported_names():
+    assert all(hasattr(grpo.envs, name) for name in grpo.envs.__all__)
+    assert issubclass(UnknownNameError, ConfigError)

@@ -1,0 +1,210 @@
+"""Evaluation is seeded, vectorised and on the native reward; its statistics equal SciPy's."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from grpo.envs import steps_together
+from grpo.envs.spec import check_environment
+from grpo.errors import IncompatibleError, OutOfRangeError, UnknownNameError
+from grpo.evaluation import (
+    FIRST_EVALUATION_SEED,
+    STEP_LIMIT,
+    evaluate,
+    evaluation_seeds,
+    iqm,
+    paired_difference,
+    stratified_bootstrap_interval,
+)
+from tests.algorithm.toy_environments import Shaped, Walk, registered
+
+
+class Prediction:
+    def __init__(self, actions):
+        self.actions = actions
+
+
+class Leaner:
+    """Pushes to where the pole falls; sampled, it errs every third time."""
+
+    def act(self, observations):
+        return (observations[:, 2] + 0.4 * observations[:, 3] > 0).astype(np.int64)
+
+    def predict(self, observations, deterministic=True, rng=None):
+        actions = self.act(observations)
+        if not deterministic:
+            actions = np.where(rng.random(len(actions)) < 1 / 3, 1 - actions, actions)
+        return Prediction(actions)
+
+
+class First(Leaner):
+    def act(self, observations):
+        return np.zeros(len(observations), dtype=np.int64)
+
+
+def play(policy, env_name, seed):
+    """One episode, by the book."""
+    env = gym.make(gym.spec(env_name), disable_env_checker=True)
+    observation, _ = env.reset(seed=int(seed))
+    total, length, done = 0.0, 0, False
+    while not done:
+        action = policy.act(observation[None])[0]
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total, length, done = total + reward, length + 1, terminated or truncated
+    env.close()
+    return total, length
+
+
+@pytest.mark.parametrize(
+    ("env_name", "policy"),
+    [("CartPole-v1", First()), ("Acrobot-v1", First()), ("LunarLander-v3", First())],
+)
+def test_episodes_side_by_side_are_those_one_by_one(env_name, policy):
+    n = 20 if env_name == "LunarLander-v3" else 6  # more than there are instances
+    found = evaluate(policy, env_name, n_episodes=n, seed=3)
+    expected = [play(policy, env_name, seed) for seed in found.seeds]
+    assert found.returns.tolist() == [total for total, _ in expected]
+    assert found.lengths.tolist() == [length for _, length in expected]
+    assert found.mean == pytest.approx(np.mean(found.returns))
+    assert found.std == pytest.approx(np.std(found.returns))
+
+
+def test_equal_seeds_give_equal_episodes_and_others_do_not():
+    first = evaluate(First(), "CartPole-v1", n_episodes=30)
+    again = evaluate(First(), "CartPole-v1", n_episodes=30)
+    other = evaluate(First(), "CartPole-v1", n_episodes=30, seed=1)
+    assert first.returns.tolist() == again.returns.tolist()
+    assert (first.ci_low, first.ci_high) == (again.ci_low, again.ci_high)
+    assert first.returns.tolist() != other.returns.tolist()
+
+
+def test_sampled_actions_are_seeded_too():
+    runs = [
+        evaluate(Leaner(), "CartPole-v1", n_episodes=10, seed=s, deterministic=False).returns
+        for s in (0, 0, 1)
+    ]
+    assert runs[0].tolist() == runs[1].tolist()
+    assert runs[0].tolist() != runs[2].tolist()
+    assert evaluate(Leaner(), "CartPole-v1", n_episodes=10).mean > runs[0].mean()
+
+
+def test_seeds_lie_apart_from_trainings_and_nest():
+    seeds = evaluation_seeds(1000)
+    assert seeds.min() >= FIRST_EVALUATION_SEED
+    assert seeds.max() < 2**32
+    assert len(set(seeds.tolist())) == 1000
+    assert evaluation_seeds(7).tolist() == seeds[:7].tolist()
+    from grpo import groups
+
+    assert groups._RESET_SEEDS == FIRST_EVALUATION_SEED
+
+
+def test_the_reward_is_the_environments_own_and_kwargs_count():
+    found = evaluate(First(), "CartPole-v1", env_kwargs={"max_episode_steps": 4}, n_episodes=3)
+    assert found.returns.tolist() == [4.0] * 3
+    found = evaluate(First(), "CartPole-v1", env_kwargs={"sutton_barto_reward": True}, n_episodes=3)
+    assert found.returns.tolist() == [-1.0] * 3
+
+
+def test_without_a_time_limit_an_episode_is_cut():
+    with registered(lambda: Shaped(reward=0.5)) as env_name:
+        found = evaluate(First(), env_name, n_episodes=1)
+    assert found.lengths.tolist() == [STEP_LIMIT]
+    assert found.mean == 0.5 * STEP_LIMIT
+
+
+def test_what_cannot_be_evaluated():
+    with pytest.raises(OutOfRangeError):
+        evaluate(First(), "CartPole-v1", n_episodes=0)
+    with pytest.raises(UnknownNameError):
+        evaluate(First(), "NoSuch-v0")
+
+
+def test_few_instances_where_each_costs_much():
+    made = []
+
+    class Counted(Walk):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    with registered(Counted, max_episode_steps=5) as env_name:
+        assert not steps_together(check_environment(env_name))
+        first = evaluate(First(), env_name, n_episodes=40)  # makes some more, to try them
+        made.clear()
+        again = evaluate(First(), env_name, n_episodes=40)
+        assert len(made) == 16
+        assert len(set(again.returns)) == 40
+        assert again.returns.tolist() == first.returns.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
+def test_iqm_is_scipys_trimmed_mean(values):
+    assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-9, abs=1e-6)
+
+
+def test_iqm_along_an_axis():
+    values = np.random.default_rng(0).normal(size=(5, 8, 3))
+    assert iqm(values, axis=1) == pytest.approx(stats.trim_mean(values, 0.25, axis=1))
+    assert iqm([1.0, 2.0, 3.0, 100.0]) == 2.5
+
+
+def test_the_interval_is_scipys_percentile_bootstrap():
+    returns = np.random.default_rng(1).normal(100, 20, 60)
+    low, high = stratified_bootstrap_interval(returns[:, None], resamples=20_000)
+    expected = stats.bootstrap(
+        (returns,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), vectorized=True,
+        n_resamples=20_000, method="percentile", rng=np.random.default_rng(2),
+    ).confidence_interval  # fmt: skip
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.5)
+    assert low < iqm(returns) < high
+
+
+def test_the_bootstrap_is_stratified():
+    """Two tasks without spread of their own: drawing within each leaves nothing to chance."""
+    scores = np.repeat([[0.0, 1.0]], 10, axis=0)
+    assert stratified_bootstrap_interval(scores) == (0.5, 0.5)
+    spread = scores + np.random.default_rng(0).normal(0, 0.1, scores.shape)
+    low, high = stratified_bootstrap_interval(spread)
+    assert 0.3 < low < high < 0.7
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        low, high = stratified_bootstrap_interval(rng.normal(size=(50, 1)), resamples=400)
+        hits += low <= 0.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_equal_returns_give_an_interval_without_width():
+    assert stratified_bootstrap_interval(np.full((100, 1), 500.0)) == (500.0, 500.0)
+
+
+def test_paired_differences():
+    good = evaluate(Leaner(), "CartPole-v1", n_episodes=40)
+    bad = evaluate(First(), "CartPole-v1", n_episodes=40)
+    interval = paired_difference(good, bad)
+    assert interval.estimate == pytest.approx(np.mean(good.returns - bad.returns))
+    assert 0 < interval.low < interval.estimate < interval.high
+    back = paired_difference(bad, good)
+    assert (back.low, back.high) == pytest.approx((-interval.high, -interval.low))
+    assert paired_difference(good, good) == (0.0, 0.0, 0.0)
+    for other in (
+        evaluate(First(), "CartPole-v1", n_episodes=40, seed=1),
+        evaluate(First(), "CartPole-v1", n_episodes=41),
+        evaluate(First(), "CartPole-v0", n_episodes=40),
+    ):
+        with pytest.raises(IncompatibleError, match="same seeds"):
+            paired_difference(good, other)
+
+
+def test_figures_as_json():
+    figures = evaluate(First(), "CartPole-v1", n_episodes=5).to_dict()
+    assert figures["n_episodes"] == 5
+    assert figures["mean_length"] == figures["mean"]

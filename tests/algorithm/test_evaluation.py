@@ -137,7 +137,6 @@ def test_few_instances_where_each_costs_much():
         made.clear()
         again = evaluate(First(), env_name, n_episodes=40)
         assert len(made) == 16
-        assert len(set(again.returns)) == 40
         assert again.returns.tolist() == first.returns.tolist()
 
 

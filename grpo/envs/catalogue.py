@@ -1,8 +1,23 @@
-"""Which registered environments there are to train."""
+"""Which environments are registered: Gymnasium's own, and those that plug-ins bring."""
+
+import functools
+import logging
+from importlib.metadata import EntryPoint, entry_points
 
 import gymnasium as gym
+from gymnasium.envs import registration
+from gymnasium.envs.registration import EnvSpec
 
-__all__ = ["registered_names"]
+from grpo.errors import UnsupportedEnvironmentError
+
+__all__ = ["ENTRY_POINT_GROUP", "load_plug_ins", "registered_names"]
+
+ENTRY_POINT_GROUP = "gymnasium.envs"
+"""Distributions add environments by an entry point of this group that names a function which
+calls `gymnasium.register`; the entry point's name is the namespace of the ids, `__root__` none.
+Gymnasium itself looked there until 1.0; since then whoever runs environments has to."""
+
+_log = logging.getLogger(__name__)
 
 _UNSUITED = (
     "gymnasium.envs.toy_text",  # Discrete or Tuple observations
@@ -18,10 +33,36 @@ def registered_names() -> tuple[str, ...]:
     Left out are those of Gymnasium's own whose observations the policy cannot read, and names
     kept only to say that they were moved elsewhere.
     """
-    return tuple(
-        sorted(
-            name
-            for name, spec in gym.registry.items()
-            if isinstance(spec.entry_point, str) and not spec.entry_point.startswith(_UNSUITED)
-        )
-    )
+    load_plug_ins()
+    return tuple(sorted(name for name, spec in gym.registry.items() if _is_suited(spec)))
+
+
+@functools.cache
+def load_plug_ins() -> None:
+    """Register what installed distributions bring; one that fails is left out and logged."""
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            _register(entry)
+        except UnsupportedEnvironmentError as error:
+            _log.warning("%s", error, exc_info=True)
+
+
+def _register(entry: EntryPoint) -> None:
+    try:
+        register = entry.load()
+        if entry.name == "__root__":
+            register()
+        else:
+            with registration.namespace(entry.name):
+                register()
+    except Exception as error:
+        registration.current_namespace = None  # which Gymnasium leaves set
+        raise UnsupportedEnvironmentError(
+            f"The environments of {entry.value} are left out: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _is_suited(spec: EnvSpec) -> bool:
+    if isinstance(spec.entry_point, str):
+        return not spec.entry_point.startswith(_UNSUITED)
+    return not getattr(spec.entry_point, "__module__", "").startswith("gymnasium.")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from grpo.envs.catalogue import registered_names
+from grpo.envs.catalogue import load_plug_ins, registered_names
 from grpo.envs.engines import import_environment
 from grpo.envs.families import family_of
 from grpo.errors import (
@@ -136,6 +136,7 @@ class _Identity:
 def _lookup(env_name: str) -> EnvSpec:
     # By the registry itself: `gymnasium.spec` would import what stands before a colon, and
     # `gymnasium.make(str)` warns about names that have a newer version.
+    load_plug_ins()
     registered = gym.registry.get(env_name)
     if registered is None:
         raise UnknownNameError("env_name", env_name, registered_names())

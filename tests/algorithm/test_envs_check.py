@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib.metadata import EntryPoint
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 import grpo.envs
-from grpo.envs import check_environment, describe_environments, make_member_envs
+from grpo.envs import catalogue, check_environment, describe_environments, make_member_envs
 from grpo.envs.engines import import_environment
 from grpo.errors import (
     ConfigError,
@@ -215,3 +216,32 @@ def test_nothing_resets_by_itself():
 def test_exported_names():
     assert all(hasattr(grpo.envs, name) for name in grpo.envs.__all__)
     assert issubclass(UnknownNameError, ConfigError)
+
+
+def register_toy():
+    gym.register("Brought-v0", entry_point=Walk)
+
+
+def register_nothing():
+    gym.register("Never-v0", entry_point=Walk)
+    raise RuntimeError("half done")
+
+
+def test_environments_come_in_by_entry_point(monkeypatch, caplog):
+    here = "tests.algorithm.test_envs_check"
+    entries = [
+        EntryPoint("broken", f"{here}:register_nothing", catalogue.ENTRY_POINT_GROUP),
+        EntryPoint("ours", f"{here}:register_toy", catalogue.ENTRY_POINT_GROUP),
+        EntryPoint("__root__", f"{here}:register_toy", catalogue.ENTRY_POINT_GROUP),
+    ]
+    monkeypatch.setattr(catalogue, "entry_points", lambda *, group: entries)
+    catalogue.load_plug_ins.cache_clear()
+    try:
+        assert check_environment("ours/Brought-v0").observation_shape == (2, 2)
+        assert check_environment("Brought-v0").observation_shape == (2, 2)
+        assert {"ours/Brought-v0", "Brought-v0"} <= set(catalogue.registered_names())
+        assert "RuntimeError: half done" in caplog.text
+    finally:
+        for name in ("broken/Never-v0", "ours/Brought-v0", "Brought-v0"):
+            gym.registry.pop(name, None)
+        catalogue.load_plug_ins.cache_clear()

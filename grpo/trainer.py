@@ -84,7 +84,10 @@ class Trainer:
             _copy_policy(initial_policy, self.policy)
         self._streams = Streams.from_seed(config.seed)
         self._envs = make_member_envs(
-            config.env_name, config.env_kwargs, config.num_groups * config.group_size
+            config.env_name,
+            config.env_kwargs,
+            config.num_groups * config.group_size,
+            branching=config.start_states == "branch",
         )
         self._learner = Learner(
             self.policy, config, self._streams, updater and updater(self.policy, config)

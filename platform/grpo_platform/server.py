@@ -1,6 +1,7 @@
 """The server's entry point: settings, store, services, and the web server around them."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -54,8 +55,13 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    welcome = _welcome(settings, listener, services)
-    _Server(config, welcome, services.closing).run(sockets=[listener])
+    server = _Server(config, _welcome(settings, listener, services), services.closing)
+    code: object = 0
+    try:
+        server.run(sockets=[listener])
+    except SystemExit as leaving:
+        code = leaving.code
+    _leave_now(code if server.started and isinstance(code, int) else 1)
 
 
 def build_services(settings: Settings) -> "Services":
@@ -160,6 +166,14 @@ def _give_up(message: str) -> NoReturn:
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
     # uvicorn raises the signal again once it has shut down: the way out without a traceback
     sys.exit(0 if number == signal.SIGTERM else 130)
+
+
+def _leave_now(code: int) -> NoReturn:
+    """Everything was shut down: freeing torch and MLflow object by object would take seconds."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _configure_logging(level: str) -> None:

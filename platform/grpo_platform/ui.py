@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _HOST: Final = "127.0.0.1"
 _PORTS_TRIED: Final = 100
-_STOP_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _HEALTHY_SECONDS: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1
@@ -93,7 +93,7 @@ class MlflowUI:
             with contextlib.suppress(ProcessLookupError):
                 child.terminate()
         if self._thread is not None:
-            self._thread.join(2 * _STOP_SECONDS)
+            self._thread.join()
 
     def _keep_running(self) -> None:
         pause = 1.0

@@ -74,5 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.gather(
-            run_in_threadpool(services.ui.stop), run_in_threadpool(services.jobs.shutdown)
+            run_in_threadpool(services.ui.stop),
+            run_in_threadpool(services.jobs.shutdown),
+            run_in_threadpool(services.serving.close),
         )

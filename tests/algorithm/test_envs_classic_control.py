@@ -92,6 +92,15 @@ def test_members_step_as_gymnasium_does(env_name, env_kwargs, seed, greedy):
         assert sorted(state) == sorted(float(x) for x in reference.unwrapped.state)
 
 
+def test_acrobots_first_observation_is_rounded_as_gymnasium_rounds_it():
+    """Its sines and cosines are of single precision; one in a thousand shows it."""
+    seeds = np.arange(4000)
+    envs = make_member_envs("Acrobot-v1", {}, len(seeds))
+    reference = gym.make("Acrobot-v1", disable_env_checker=True)
+    expected = [reference.reset(seed=seed)[0] for seed in seeds.tolist()]
+    assert np.array_equal(envs.reset(seeds, seeds), expected)
+
+
 @pytest.mark.parametrize(("env_name", "env_kwargs"), ENVIRONMENTS)
 @pytest.mark.parametrize("steps", [0, 1, 6])
 def test_restored_members_go_on_as_a_copied_gymnasium_environment(env_name, env_kwargs, steps):

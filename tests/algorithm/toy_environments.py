@@ -27,6 +27,7 @@ class Walk(gym.Env):
         super().reset(seed=seed)
         self.place = self.np_random.normal(size=(2, 2))
         self.history = []
+        vars(self).pop("bonus", None)
         self.memory = {"best": np.float64(0.0), "trail": (0, None)}
         return self.place.copy(), {}
 
@@ -37,8 +38,10 @@ class Walk(gym.Env):
             raise RuntimeError("the floor gave way")
         self.history.append((int(action), float(self.place[0, 0])))
         self.place += (action - 5.5) * self.np_random.normal(size=(2, 2)) + len(self.history) / 100
+        if len(self.history) == 10:
+            self.bonus = 3.0  # an attribute that was not there before
         self.memory["best"] = max(self.memory["best"], self.place[0, 1])
-        reward = float(self.memory["best"]) + len(self.history)
+        reward = float(self.memory["best"]) + len(self.history) + getattr(self, "bonus", 0.0)
         return self.place.copy(), reward, bool(self.place[1, 1] > 4), False, {}
 
 

@@ -187,6 +187,6 @@ def test_branching_happens_with_its_probability():
 
 
 def test_an_observation_that_is_not_finite_is_the_environments_fault():
+    collector, _, _ = make_collector(**CORRIDOR, env_kwargs={"broken": True}, n_steps=10)
     with pytest.raises(EnvironmentFaultError, match="not finite"):
-        collector, _, _ = make_collector(**CORRIDOR, env_kwargs={"broken": True}, n_steps=10)
         collector.collect(1000)

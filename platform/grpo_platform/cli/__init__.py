@@ -1,0 +1,218 @@
+"""The command line: serve, train, watch, evaluate, predict."""
+
+import os
+from typing import Annotated, Any, cast
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from grpo_platform.cli import jobs, models
+from grpo_platform.cli.connection import Token, Url, connect
+from grpo_platform.cli.output import (
+    JsonFlag,
+    console,
+    errors_as_sentences,
+    fail,
+    show_json,
+    table,
+)
+from grpo_platform.client import GRPOClient, Job
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="grpo-platform",
+    help="Train, track and serve GRPO policies.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
+
+ModelReference = Annotated[
+    str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+@app.callback()
+def connection(context: typer.Context, url: Url = None, token: Token = None) -> None:
+    """Train, track and serve GRPO policies."""
+    context.obj = (url, token)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="GRPO_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="GRPO_PORT.")] = None,
+    ui_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="GRPO_MLFLOW_UI_PORT.")
+    ] = None,
+) -> None:
+    """Start the API and the MLflow UI, until Ctrl-C. Other settings come from GRPO_… variables."""
+    from grpo_platform import server
+
+    for name, value in (("HOST", host), ("PORT", port), ("MLFLOW_UI_PORT", ui_port)):
+        if value is not None:
+            os.environ[f"GRPO_{name}"] = str(value)
+    server.main()
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    model_name: Annotated[str | None, typer.Argument(help="Receives the version.")] = None,
+    env: Annotated[str, typer.Option(help="Gymnasium id.")] = "CartPole-v1",
+    timesteps: Annotated[int | None, typer.Option(min=1, help="Budget.")] = None,
+    reward: Annotated[str | None, typer.Option(help="Reward that is trained on.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="Any field of POST /train, as name=value; repeatable."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Stay until it has ended.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a policy and show its progress. Exit code 1 unless it was completed."""
+    named = {
+        "model_name": model_name, "env_name": env, "total_timesteps": timesteps,
+        "reward_function_type": reward, "seed": seed,
+    }  # fmt: skip
+    fields: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    fields |= dict(_assignment(text) for text in setting or ())
+    with errors_as_sentences():
+        client = connect(context)
+        accepted = client.start_training(**fields)
+        if not wait:
+            show_json(accepted) if as_json else console.print(
+                f"Job {accepted['job_id']} is queued."
+            )
+            return
+        job = _watch(client, accepted["job_id"], quiet=as_json)
+    if as_json:
+        show_json(job)
+    else:
+        _report(job)
+    if job["status"] != "completed":
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    context: typer.Context,
+    model: ModelReference,
+    observation: Annotated[
+        list[float],
+        typer.Argument(help="Its numbers; put -- before negative ones.", show_default=False),
+    ],
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample instead of the likeliest.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask a model for the action in one observation."""
+    with errors_as_sentences():
+        answer = connect(context).predict(model, observation, deterministic=not sample)
+    if as_json:
+        show_json(answer)
+    else:
+        table(tuple(answer), [tuple(answer.values())])
+
+
+@app.command()
+def evaluate(
+    model: ModelReference,
+    episodes: Annotated[int, typer.Option(min=1, max=10_000, help="Episodes.")] = 100,
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed.")] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Sample instead of the likeliest.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Play a model's version here, on the environment's own reward, and show how well it does."""
+    from grpo.errors import GRPOError  # imports torch, which no other command waits for
+
+    with errors_as_sentences(GRPOError):
+        result = _evaluate(model, episodes, seed, deterministic=not sample)
+    if as_json:
+        show_json(result)
+    else:
+        table(tuple(result), [tuple(result.values())])
+
+
+def _evaluate(
+    model: str, episodes: int, seed: int | None, *, deterministic: bool
+) -> dict[str, Any]:
+    import grpo
+    from grpo_platform.registry.models import Registry
+    from grpo_platform.settings import Settings
+    from grpo_platform.tracking.store import prepare_store
+
+    registry = Registry(prepare_store(Settings()).tracking_uri)
+    version = registry.resolve(model)
+    environment = registry.environment_of(version.name)
+    if environment is None:
+        fail(f"No model {model!r}.")
+    seeds = {} if seed is None else {"seed": seed}
+    found = grpo.evaluate(
+        registry.load_policy(model),
+        environment.env_name,
+        env_kwargs=environment.env_kwargs,
+        n_episodes=episodes,
+        deterministic=deterministic,
+        **seeds,
+    )
+    return {
+        "model": version.name, "version": version.version, "episodes": episodes,
+        "mean": found.mean, "std": found.std, "iqm": found.iqm, "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+    }  # fmt: skip
+
+
+def _watch(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        bar = progress.add_task("queued", total=1.0, shown="")
+        try:
+            return client.wait(job_id, on_progress=lambda job: _advance(progress, bar, job))
+        except KeyboardInterrupt:
+            console.print(f"Job {job_id} goes on; `grpo-platform jobs show {job_id}`.")
+            raise typer.Exit(130) from None
+
+
+def _advance(progress: Progress, bar: TaskID, job: Job) -> None:
+    mean = job["metrics"].get("rollout/ep_rew_mean")
+    shown = f"{job['current_timesteps']:,} steps"
+    shown += "" if mean is None else f", return {mean:,.1f}"
+    progress.update(bar, completed=job["progress"], description=job["status"], shown=shown)
+
+
+def _report(job: Job) -> None:
+    if job["status"] == "completed":
+        mean = job["metrics"].get("eval/mean_reward")
+        played = "" if mean is None else f" It returns {mean:,.1f} on average."
+        champion = " and serves under its name" if job["promoted"] else ""
+        console.print(
+            f"{job['model_name']} version {job['model_version']} is registered{champion}.{played}"
+        )
+    else:
+        console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        fail(f"--set takes name=value, not {text!r}.")
+    import json
+
+    try:
+        return name, cast(object, json.loads(value))
+    except json.JSONDecodeError:
+        return name, value

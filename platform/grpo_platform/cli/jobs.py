@@ -1,0 +1,95 @@
+"""`grpo-platform jobs …`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from grpo_platform.cli.connection import connect
+from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table, when
+from grpo_platform.client import Job
+from grpo_platform.jobs.states import JobStatus
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Training jobs: list, show, stop, resume, logs, delete.", no_args_is_help=True
+)
+
+JobId = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)]
+
+
+@app.command("list")
+def list_jobs(
+    context: typer.Context,
+    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
+    env: Annotated[str | None, typer.Option(help="Only of this environment.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most jobs shown.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Jobs, newest first."""
+    with errors_as_sentences():
+        found = connect(context).iter_jobs(status=status, env_name=env, model_name=model)
+        jobs = [job for job, _ in zip(found, range(limit), strict=False)]
+    if as_json:
+        show_json(jobs)
+        return
+    table(
+        ("job", "status", "progress", "environment", "model", "return", "started"),
+        [_row(job) for job in jobs],
+    )
+
+
+@app.command()
+def show(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
+    """One job, with its latest metrics."""
+    with errors_as_sentences():
+        job = connect(context).job(job_id)
+    if as_json:
+        show_json(job)
+        return
+    rows = [(key, value) for key, value in job.items() if key != "metrics" and value is not None]
+    table(("field", "value"), [*rows, *sorted(job["metrics"].items())])
+
+
+@app.command()
+def stop(context: typer.Context, job_id: JobId) -> None:
+    """Stop a job; its checkpoint is kept."""
+    with errors_as_sentences():
+        console.print(connect(context).stop(job_id)["message"])
+
+
+@app.command()
+def resume(context: typer.Context, job_id: JobId) -> None:
+    """Take a stopped or failed job up again, from its checkpoint."""
+    with errors_as_sentences():
+        console.print(connect(context).resume(job_id)["message"])
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    job_id: JobId,
+    tail: Annotated[int, typer.Option(min=1, max=10_000, help="Most lines shown.")] = 200,
+) -> None:
+    """The last lines of a job's log."""
+    with errors_as_sentences():
+        sys.stdout.writelines(f"{line}\n" for line in connect(context).logs(job_id, tail))
+
+
+@app.command()
+def delete(context: typer.Context, job_id: JobId) -> None:
+    """Delete a finished job with its run, checkpoints and logs; its model stays."""
+    with errors_as_sentences():
+        console.print(connect(context).delete_job(job_id)["message"])
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    metrics = job["metrics"]
+    mean = metrics.get("eval/mean_reward", metrics.get("rollout/ep_rew_mean"))
+    progress = f"{job['progress']:.0%}"
+    return (
+        job["job_id"], job["status"], progress, job["env_name"], job["model_name"], mean,
+        when(job["start_time"]),
+    )  # fmt: skip

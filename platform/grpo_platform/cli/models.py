@@ -1,0 +1,92 @@
+"""`grpo-platform models …`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from grpo_platform.cli.connection import connect
+from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table, when
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Models: list, show, promote, roll back, delete.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
+
+
+@app.command("list")
+def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """All models, by name."""
+    with errors_as_sentences():
+        models = list(connect(context).iter_models())
+    if as_json:
+        show_json(models)
+        return
+    columns = ("name", "status", "champion", "latest_version", "env_name", "eval_return_mean")
+    table(columns, [[model[column] for column in columns] for model in models])
+
+
+@app.command()
+def show(context: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
+    """A model's versions, and what was decided about them."""
+    with errors_as_sentences():
+        model = connect(context).model(name)
+    if as_json:
+        show_json(model)
+        return
+    columns = ("version", "aliases", "return", "95 % interval of the IQM", "seed", "job", "made")
+    table(columns, [_version(version) for version in model["versions"]], title=name)
+    decisions = [
+        (d["number"], d["action"], d["version"], d["verdict"], d["reason"], when(d["decided_at"]))
+        for d in model["decisions"]
+    ]
+    table(("", "decision", "version", "verdict", "reason", "when"), decisions)
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    name: Name,
+    version: Annotated[int, typer.Argument(min=1, help="Version to promote.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Without a comparison.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a version with the champion, and promote it if it is better."""
+    with errors_as_sentences():
+        _decision(connect(context).promote(name, version, force=force), as_json)
+
+
+@app.command()
+def rollback(context: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
+    """Give the name back to the champion before the present one."""
+    with errors_as_sentences():
+        _decision(connect(context).rollback(name), as_json)
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a model from memory, registry and disk."""
+    if not yes:
+        typer.confirm(f"Delete model {name} with all its versions?", abort=True)
+    with errors_as_sentences():
+        console.print(connect(context).delete_model(name)["message"])
+
+
+def _version(version: dict[str, Any]) -> tuple[object, ...]:
+    evaluation = version["evaluation"] or {}
+    interval = f"{evaluation['ci_low']:.1f} to {evaluation['ci_high']:.1f}" if evaluation else ""
+    return (
+        version["version"], ", ".join(version["aliases"]), evaluation.get("mean"), interval,
+        version["seed"], version["job_id"], when(version["created_at"]),
+    )  # fmt: skip
+
+
+def _decision(decision: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(decision)
+    else:
+        console.print(f"[bold]{decision['verdict']}[/]: {decision['reason']}")

@@ -1,0 +1,74 @@
+"""How commands speak: tables for people, JSON for programs, one sentence for errors."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from grpo_platform.client import ApiError
+from grpo_platform.errors import PlatformError
+
+__all__ = ["JsonFlag", "console", "errors_as_sentences", "fail", "show_json", "table", "when"]
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+console = Console()
+
+
+def show_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
+) -> None:
+    """Print rows under their columns."""
+    shown = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        shown.add_row(*("" if cell is None else _text(cell) for cell in row))
+    console.print(shown)
+
+
+def when(timestamp: str | None) -> str:
+    """An instant of the API in local time, to the second."""
+    if timestamp is None:
+        return ""
+    return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def fail(message: str) -> NoReturn:
+    """Say what went wrong, and end with exit code 1."""
+    Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {message}", highlight=False)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
+    """End a command that is refused with what to do, not with a traceback.
+
+    Args:
+        *further: errors whose message is such a sentence, beside the client's and the platform's.
+    """
+    try:
+        yield
+    except ApiError as error:
+        fail(f"{error}{_hint(error.problem)}")
+    except (ConnectionError, TimeoutError, PlatformError, *further) as error:
+        fail(str(error))
+
+
+def _hint(problem: Mapping[str, object]) -> str:
+    if problem.get("status") == 401:
+        return " Give it with --token, or in the variable GRPO_API_TOKEN."
+    return ""
+
+
+def _text(cell: object) -> str:
+    return f"{cell:,.2f}" if isinstance(cell, float) else str(cell)

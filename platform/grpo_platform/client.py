@@ -1,0 +1,370 @@
+"""The Python client of the API, typed, with helpful errors.
+
+client = GRPOClient()
+job = client.train_model("my_model", timesteps=10_000)
+client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, cast
+from urllib.parse import quote
+
+import requests
+
+from grpo_platform.jobs.states import TERMINAL
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["ApiError", "GRPOClient", "Job", "Prediction", "ServerNotFoundError"]
+
+DEFAULT_URL: Final = "http://localhost:8000"
+_TIMEOUT_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.5
+
+
+class Job(TypedDict):
+    """A job's status, as the API gives it."""
+
+    job_id: str
+    status: Literal["queued", "running", "completed", "failed", "stopped"]
+    progress: float
+    current_timesteps: int
+    total_timesteps: int
+    start_time: str
+    end_time: str | None
+    error_message: str | None
+    metrics: dict[str, float]
+    model_name: str
+    model_version: int | None
+    promoted: bool | None
+    eta_seconds: float | None
+    attempt: int
+    env_name: str
+
+
+class Prediction(TypedDict):
+    """A model's answer to one observation."""
+
+    action: int | list[float]
+    action_probs: list[float] | None
+    value: float | None
+    model_version: int
+
+
+class ApiError(Exception):
+    """The server refused a call; the message says what to do.
+
+    Attributes:
+        status: HTTP status.
+        problem: the whole reply (RFC 9457).
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail") or f"The server answered {status}."))
+        self.status = status
+        self.problem = dict(problem)
+
+
+class ServerNotFoundError(ConnectionError):
+    """No server answers at the client's address."""
+
+
+class GRPOClient:
+    """Calls a server.
+
+    Args:
+        base_url: where it is.
+        token: its `GRPO_API_TOKEN`, if it has one.
+    """
+
+    def __init__(self, base_url: str = DEFAULT_URL, *, token: str | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        if token is not None:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    # --- training ------------------------------------------------------------------------
+
+    def start_training(
+        self, *, idempotency_key: str | None = None, **fields: object
+    ) -> dict[str, Any]:
+        """Queue a job.
+
+        Args:
+            idempotency_key: a second call with the same key gives the same job.
+            **fields: of POST /train; what is left out has the environment's defaults.
+
+        Returns:
+            `job_id`, `message`, and `config` with all values in force.
+
+        Raises:
+            ApiError: it cannot be trained.
+        """
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        return self._call("POST", "/train", json=fields, headers=headers)
+
+    def train_model(
+        self,
+        model_name: str,
+        env_name: str = "CartPole-v1",
+        timesteps: int = 5000,
+        *,
+        on_progress: Callable[[Job], None] | None = None,
+        **fields: object,
+    ) -> Job:
+        """Train to the end.
+
+        Args:
+            model_name: receives the version.
+            env_name: Gymnasium id of the environment.
+            timesteps: budget in environment steps.
+            on_progress: called with the status, twice a second.
+            **fields: further fields of POST /train.
+
+        Returns:
+            The job's last status; look at its `status`.
+
+        Raises:
+            ApiError: it cannot be trained.
+        """
+        body: dict[str, Any] = {
+            **fields,
+            "model_name": model_name,
+            "env_name": env_name,
+            "total_timesteps": timesteps,
+        }
+        accepted = self.start_training(**body)
+        return self.wait(accepted["job_id"], on_progress=on_progress)
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        on_progress: Callable[[Job], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Job:
+        """Wait until a job is completed, failed or stopped.
+
+        Raises:
+            TimeoutError: it is not, after `timeout_seconds`.
+            ApiError: there is no such job.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            job = self.job(job_id)
+            if on_progress is not None:
+                on_progress(job)
+            if job["status"] in TERMINAL:
+                return job
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"Job {job_id} is still {job['status']}.")
+            time.sleep(_POLL_SECONDS)
+
+    def job(self, job_id: str) -> Job:
+        """A job's status."""
+        return cast(Job, self._call("GET", f"/training/{_part(job_id)}/status"))
+
+    def iter_jobs(
+        self,
+        *,
+        status: str | None = None,
+        env_name: str | None = None,
+        model_name: str | None = None,
+    ) -> Iterator[Job]:
+        """All jobs, newest first."""
+        filters = {"status": status, "env_name": env_name, "model_name": model_name}
+        return cast(Iterator[Job], self._pages("/training/jobs", "jobs", filters))
+
+    def jobs(self, **filters: str | None) -> "pandas.DataFrame":
+        """All jobs as a table, newest first; one column `metrics.<key>` for each metric.
+
+        Args:
+            **filters: as `iter_jobs`.
+        """
+        import pandas
+
+        rows = list(self.iter_jobs(**filters))
+        return pandas.json_normalize(cast(list[dict[str, Any]], rows), max_level=1)
+
+    def stop(self, job_id: str) -> dict[str, Any]:
+        """Stop a job; its checkpoint is kept."""
+        return self._call("POST", f"/training/{_part(job_id)}/stop")
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Take a stopped or failed job up again."""
+        return self._call("POST", f"/training/{_part(job_id)}/resume")
+
+    def delete_job(self, job_id: str) -> dict[str, Any]:
+        """Delete a finished job; its model stays."""
+        return self._call("DELETE", f"/training/{_part(job_id)}")
+
+    def history(
+        self, job_id: str, key: str = "rollout/ep_rew_mean", max_points: int = 1000
+    ) -> "pandas.DataFrame":
+        """History of a metric: columns `value` and `timestamp`, index `step`."""
+        import pandas
+
+        query: dict[str, str | int | None] = {"key": key, "max_points": max_points}
+        points = self._call("GET", f"/training/{_part(job_id)}/metrics", params=query)["points"]
+        table = pandas.DataFrame(points, columns=["step", "value", "timestamp"]).set_index("step")
+        table["timestamp"] = pandas.to_datetime(table["timestamp"], utc=True, format="ISO8601")
+        return table
+
+    def logs(self, job_id: str, tail: int = 200) -> list[str]:
+        """The last lines of a job's log."""
+        reply = self._call("GET", f"/training/{_part(job_id)}/logs", params={"tail": tail})
+        return cast(list[str], reply["lines"])
+
+    # --- inference -----------------------------------------------------------------------
+
+    def predict(
+        self, model_name: str, observation: Sequence[float], *, deterministic: bool = True
+    ) -> Prediction:
+        """Ask a model for the action in one observation.
+
+        Args:
+            model_name: `name` (its champion), `name@alias` or `name/version`.
+            observation: flat, finite numbers.
+            deterministic: the likeliest action; False samples.
+
+        Raises:
+            ApiError: no such model, or the observation does not fit it.
+        """
+        body = {
+            "model_name": model_name,
+            "observation": _numbers(observation),
+            "deterministic": deterministic,
+        }
+        return cast(Prediction, self._call("POST", "/inference", json=body))
+
+    def predict_batch(
+        self,
+        model_name: str,
+        observations: Sequence[Sequence[float]],
+        *,
+        deterministic: bool = True,
+    ) -> dict[str, Any]:
+        """Ask a model for the actions in many observations at once.
+
+        Returns:
+            `actions`, `action_probs`, `values`, `model_version`.
+        """
+        body = {
+            "model_name": model_name,
+            "observations": [_numbers(observation) for observation in observations],
+            "deterministic": deterministic,
+        }
+        return self._call("POST", "/inference/batch", json=body)
+
+    # --- models --------------------------------------------------------------------------
+
+    def iter_models(self) -> Iterator[dict[str, Any]]:
+        """All models, by name."""
+        return self._pages("/models", "models", {})
+
+    def models(self) -> "pandas.DataFrame":
+        """All models as a table."""
+        import pandas
+
+        return pandas.DataFrame(list(self.iter_models()))
+
+    def model(self, name: str) -> dict[str, Any]:
+        """A model's versions, each with its card, and what was decided about them."""
+        return self._call("GET", f"/models/{_part(name)}")
+
+    def promote(self, name: str, version: int, *, force: bool = False) -> dict[str, Any]:
+        """Compare a version with the champion, and promote it if it is better, or if forced."""
+        body = {"version": version, "force": force}
+        return self._call("POST", f"/models/{_part(name)}/promote", json=body)
+
+    def rollback(self, name: str) -> dict[str, Any]:
+        """Give the name back to the champion before the present one."""
+        return self._call("POST", f"/models/{_part(name)}/rollback")
+
+    def delete_model(self, name: str) -> dict[str, Any]:
+        """Delete a model from memory, registry and disk."""
+        return self._call("DELETE", f"/models/{_part(name)}")
+
+    # --- the server ----------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """How the server is doing."""
+        return self._call("GET", "/health")
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What can be trained."""
+        return cast(list[dict[str, Any]], self._call("GET", "/environments")["environments"])
+
+    def rewards(self) -> list[dict[str, Any]]:
+        """What can be trained on."""
+        return cast(list[dict[str, Any]], self._call("GET", "/rewards")["rewards"])
+
+    # --- inside --------------------------------------------------------------------------
+
+    def _pages(
+        self, path: str, key: str, filters: Mapping[str, str | None]
+    ) -> Iterator[dict[str, Any]]:
+        token: str | None = None
+        while True:
+            query: dict[str, str | int | None] = {**filters, "limit": 1000, "page_token": token}
+            page = self._call("GET", path, params=query)
+            yield from page[key]
+            token = page["next_page_token"]
+            if token is None:
+                return
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, object] | None = None,
+        params: Mapping[str, str | int | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        try:
+            reply = self._session.request(
+                method,
+                self.base_url + path,
+                json=json,
+                params=params,
+                headers=headers,
+                timeout=_TIMEOUT_SECONDS,
+            )
+        except requests.ConnectionError as error:
+            raise ServerNotFoundError(
+                f"No server answers at {self.base_url}. Start one with `python run_api.py`, or "
+                "give its address."
+            ) from error
+        if not reply.ok:
+            raise ApiError(reply.status_code, _problem(reply))
+        return cast(dict[str, Any], reply.json())
+
+
+def _problem(reply: requests.Response) -> Mapping[str, Any]:
+    try:
+        problem = reply.json()
+    except requests.JSONDecodeError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _numbers(observation: Sequence[float]) -> list[float]:
+    # numpy's scalars are not JSON
+    return [float(number) for number in observation]
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,45 @@
+"""The real application over a real store, in this process; nothing is started."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from grpo_platform.api.app import create_app
+from grpo_platform.api.services import Services
+from grpo_platform.server import build_services
+from grpo_platform.settings import Settings
+
+BASE = "http://127.0.0.1:8000"
+
+
+@contextlib.contextmanager
+def services_in(folder: Path, **settings: object) -> Iterator[Services]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield build_services(Settings(mlflow_ui_port=0, **settings))
+    finally:
+        os.chdir(before)
+
+
+def client_of(services: Services, settings: Settings | None = None) -> TestClient:
+    app = create_app(settings or services.settings, services)
+    return TestClient(app, base_url=BASE, raise_server_exceptions=False)
+
+
+def all_routes(app: FastAPI) -> list[tuple[str, str]]:
+    """(method, path) of everything that answers, mounts included."""
+
+    found = [
+        (method, context.path)
+        for context in iter_route_contexts(app.routes)
+        for method in sorted(getattr(context, "methods", None) or ())
+    ]
+    mounts = [route.path for route in app.routes if isinstance(route, Mount)]
+    return found + [("GET", f"{path}/anything") for path in mounts]

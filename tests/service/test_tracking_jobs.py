@@ -296,7 +296,7 @@ def test_runs_of_others_are_never_seen(jobs, client, store):
 
 
 def test_a_half_created_job_is_not_a_job(jobs, client, store):
-    half = client.create_run(store.experiment_id, tags={Tag.JOB: "creating"})
+    half = client.create_run(store.experiment_id, tags={Tag.CREATING: "1"})
     assert half.info.run_id not in [r.job_id for r in jobs.running()]
     with pytest.raises(UnknownJobError):
         jobs.get(half.info.run_id)

@@ -169,8 +169,8 @@ def test_what_the_user_set_of_mlflow_stays(tmp_path):
 def test_half_created_runs_are_swept_up_at_the_next_start(tmp_path):
     store = prepare(tmp_path)
     client = MlflowClient(tracking_uri=store.tracking_uri)
-    half = client.create_run(store.experiment_id, start_time=1, tags={"grpo.job": "creating"})
-    fresh = client.create_run(store.experiment_id, tags={"grpo.job": "creating"})
+    half = client.create_run(store.experiment_id, start_time=1, tags={"grpo.creating": "1"})
+    fresh = client.create_run(store.experiment_id, tags={"grpo.creating": "1"})
     others = client.create_run(store.experiment_id, start_time=1)
     prepare(tmp_path)
     stages = {

@@ -18,10 +18,17 @@ from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.life import JobLife, now_ms
-from grpo_platform.tracking.names import EXPERIMENT, JOB_CREATING, JOB_READY, Tag
+from grpo_platform.tracking.names import (
+    EXPERIMENT,
+    JOB_READY,
+    Tag,
+    env_tag,
+    idempotency_tag,
+    model_tag,
+)
 from grpo_platform.tracking.pages import Page
 from grpo_platform.tracking.params import differing, params_of
-from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
+from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.search import JobSearch
 from grpo_platform.tracking.store import check_artifacts_reachable
 
@@ -45,7 +52,7 @@ class JobStore(JobLife):
     def __init__(self, tracking_uri: str, experiment_id: str | None = None) -> None:
         super().__init__(tracking_uri)
         self._experiment_id = experiment_id
-        self._search = JobSearch(self._client, experiment_id)
+        self._search = JobSearch(self._reader)
 
     def create(
         self,
@@ -64,13 +71,13 @@ class JobStore(JobLife):
         start_time = now_ms()
         tags = _request_tags(request) | dict(extra_tags or {})
         if idempotency_key is not None:
-            tags[Tag.IDEMPOTENCY_KEY] = _key_digest(idempotency_key)
+            tags[idempotency_tag(_key_digest(idempotency_key))] = JOB_READY
         experiment_id = self._experiment()
         run = retrying(
             lambda: self._client.create_run(
                 experiment_id,
                 start_time=start_time,
-                tags=tags | {Tag.JOB: JOB_CREATING},
+                tags=tags | {Tag.CREATING: JOB_READY},
                 run_name=f"{request.config.env_name} seed {request.config.seed}",
             )
         )
@@ -81,7 +88,7 @@ class JobStore(JobLife):
             self._log(
                 job_id,
                 params=params_of(request, job_id),
-                tags={Tag.JOB: JOB_READY, Tag.MODEL_NAME: model_name},
+                tags={Tag.JOB: JOB_READY, model_tag(model_name): JOB_READY},
             )
         except PlatformError:
             with contextlib.suppress(PlatformError):
@@ -108,8 +115,8 @@ class JobStore(JobLife):
             StoreError: this process could not write the run's artifacts.
         """
         run = self._run(run_id)
-        if run.data.tags.get(Tag.JOB) == JOB_READY:
-            return record_of(run)
+        if Tag.JOB in run.data.tags:
+            return self.get(run_id)
         check_artifacts_reachable(self.tracking_uri, run.info.artifact_uri)
         params = params_of(request, run_id)
         if names := differing(params, run.data.params):
@@ -120,7 +127,7 @@ class JobStore(JobLife):
         tags = _request_tags(request) | dict(extra_tags or {})
         tags |= {
             Tag.JOB: JOB_READY,
-            Tag.MODEL_NAME: request.model_name_for(run_id),
+            model_tag(request.model_name_for(run_id)): JOB_READY,
             Tag.HEARTBEAT: str(now_ms()),
         }
         retrying(
@@ -161,7 +168,7 @@ class JobStore(JobLife):
 
     def find_idempotent(self, key: str) -> JobRecord | None:
         """The job that was created under this idempotency key."""
-        return self._search.tagged(Tag.IDEMPOTENCY_KEY, _key_digest(key))
+        return self._search.idempotent(_key_digest(key))
 
     def delete(self, job_id: str) -> None:
         """Delete a finished job: artifacts, then the run; its models stay.
@@ -199,7 +206,7 @@ def _request_tags(request: JobRequest) -> dict[str, str]:
         )
     return {
         Tag.REQUEST: text,
-        Tag.ENV_NAME: request.config.env_name,
+        env_tag(request.config.env_name): JOB_READY,
         Tag.ATTEMPT: "1",
         Tag.CRASHES: "0",
         Tag.SEED: str(request.config.seed),

@@ -3,35 +3,35 @@
 from typing import Final
 
 __all__ = [
+    "CLAIM_PREFIX",
     "CLOCK_METRICS",
     "EXPERIMENT",
-    "JOB_CREATING",
     "JOB_READY",
     "SYSTEM_METRICS_PREFIX",
     "Metric",
     "Tag",
     "claim_param",
+    "env_tag",
+    "idempotency_tag",
+    "model_tag",
 ]
 
 EXPERIMENT: Final = "grpo"
 """Experiment that holds the jobs made over the API."""
 
 JOB_READY: Final = "1"
-"""Value of `Tag.JOB` on a run that is a job."""
-
-JOB_CREATING: Final = "creating"
-"""Value of `Tag.JOB` until the run has its params and status; such a run is not a job yet."""
+"""Value of the tags whose presence is what counts."""
 
 
 class Tag:
     """Tags of a run."""
 
     JOB: Final = "grpo.job"
-    """Marks the runs that are ours."""
+    """Marks the runs that are jobs; set in the last call that makes one."""
+    CREATING: Final = "grpo.creating"
+    """Marks, without `JOB`, a run that is being made a job."""
     REQUEST: Final = "grpo.request"
     """`JobRequest` as JSON."""
-    ENV_NAME: Final = "grpo.env_name"
-    MODEL_NAME: Final = "grpo.model_name"
     ATTEMPT: Final = "grpo.attempt"
     """Number of the attempt that a worker may claim next or holds now."""
     CRASHES: Final = "grpo.crashes"
@@ -53,7 +53,6 @@ class Tag:
     """`true` if a resumed run equals one that was never interrupted, bit for bit, else `false`."""
     MODEL_VERSION: Final = "grpo.model_version"
     PROMOTED: Final = "grpo.promoted"
-    IDEMPOTENCY_KEY: Final = "grpo.idempotency_key"
     SEED: Final = "grpo.seed"
     ENVIRONMENT_SPEC: Final = "grpo.environment.spec"
     ENVIRONMENT_HASH: Final = "grpo.environment.sha256"
@@ -103,10 +102,30 @@ class Metric:
 
 SYSTEM_METRICS_PREFIX: Final = "system/"
 
+CLAIM_PREFIX: Final = "claim."
+
 CLOCK_METRICS: Final = frozenset({Metric.FPS, Metric.TIME_ELAPSED})
 """Metrics that differ between two equal runs, beside those under `SYSTEM_METRICS_PREFIX`."""
 
 
 def claim_param(attempt: int) -> str:
     """Key of the param that the worker of an attempt writes; params are immutable, so one wins."""
-    return f"claim.{attempt}"
+    return f"{CLAIM_PREFIX}{attempt}"
+
+
+def env_tag(env_name: str) -> str:
+    """Key of the tag that marks the jobs of an environment.
+
+    The name is in the key, since MLflow's tables have an index for keys and none for values.
+    """
+    return f"grpo.env/{env_name}"
+
+
+def model_tag(model_name: str) -> str:
+    """Key of the tag that marks the jobs that write a registered model."""
+    return f"grpo.model/{model_name}"
+
+
+def idempotency_tag(digest: str) -> str:
+    """Key of the tag that marks the job created under an idempotency key."""
+    return f"grpo.idempotency/{digest}"

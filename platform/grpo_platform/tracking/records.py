@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from mlflow.entities import LifecycleStage, Run
-
 from grpo import GRPOConfig
 from grpo.errors import ConfigError
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.tracking.names import Metric, Tag, claim_param
+from grpo_platform.tracking.names import Metric, Tag, claim_param, env_tag
+from grpo_platform.tracking.rows import RunRow
 
 __all__ = ["RUN_STATUS", "JobRecord", "finite", "record_of"]
 
@@ -111,38 +110,39 @@ def finite(value: float) -> bool:
     return math.isfinite(value) and abs(value) < _STORED_INFINITY
 
 
-def record_of(run: Run) -> JobRecord:
+def record_of(run: RunRow) -> JobRecord:
     """The job that a run of ours stands for."""
-    tags = run.data.tags
-    status = _JOB_STATUS[run.info.status]
+    tags = run.tags
+    status = _JOB_STATUS[run.status]
+    attempt = _integer(tags.get(Tag.ATTEMPT)) or 1
     request, request_error = _request_of(tags)
-    metrics = {key: value for key, value in run.data.metrics.items() if finite(value)}
+    metrics = {key: value for key, value in run.metrics.items() if finite(value)}
     promoted = tags.get(Tag.PROMOTED)
     return JobRecord(
-        job_id=run.info.run_id,
-        experiment_id=run.info.experiment_id,
+        job_id=run.run_id,
+        experiment_id=run.experiment_id,
         status=status,
         request=request,
         request_error=request_error,
-        start_time=_instant(run.info.start_time),
-        end_time=_instant(run.info.end_time) if status in TERMINAL and run.info.end_time else None,
+        start_time=_instant(run.start_time),
+        end_time=_instant(run.end_time) if status in TERMINAL and run.end_time else None,
         error_message=tags.get(Tag.ERROR) or None,
         metrics=metrics,
         current_timesteps=max(
             0, int(metrics.get(Metric.TIMESTEPS, 0)), _integer(tags.get(Tag.TIMESTEPS)) or 0
         ),
-        attempt=_integer(tags.get(Tag.ATTEMPT)) or 1,
+        attempt=attempt,
         crashes=_integer(tags.get(Tag.CRASHES)) or 0,
         worker=tags.get(Tag.WORKER) or None,
-        claimed_by=run.data.params.get(claim_param(_integer(tags.get(Tag.ATTEMPT)) or 1)),
+        claimed_by=run.claims.get(claim_param(attempt)),
         heartbeat_ms=_integer(tags.get(Tag.HEARTBEAT)),
         stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
-        model_name=request.model_name_for(run.info.run_id),
+        model_name=request.model_name_for(run.run_id),
         model_version=tags.get(Tag.MODEL_VERSION) or None,
         promoted=None if not promoted else promoted == "true",
         checkpoint=tags.get(Tag.CHECKPOINT) or None,
-        artifact_uri=run.info.artifact_uri,
-        deleted=run.info.lifecycle_stage == LifecycleStage.DELETED,
+        artifact_uri=run.artifact_uri,
+        deleted=run.deleted,
     )
 
 
@@ -150,7 +150,8 @@ def _request_of(tags: Mapping[str, str]) -> tuple[JobRequest, str | None]:
     try:
         return JobRequest.from_json(tags.get(Tag.REQUEST, "")), None
     except (ConfigError, InvalidRequestError, TypeError, AttributeError, json.JSONDecodeError) as e:
-        known = GRPOConfig(env_name=tags.get(Tag.ENV_NAME, "unknown"))
+        marked = (key.removeprefix(env_tag("")) for key in tags if key.startswith(env_tag("")))
+        known = GRPOConfig(env_name=next(marked, "unknown"))
         reason = f"The job's stored request cannot be read: {e}"
         return JobRequest(config=known), reason
 

@@ -10,12 +10,15 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
 from grpo_platform.tracking.boundary import retrying, store_errors
+from grpo_platform.tracking.client_rows import ClientRows
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
-from grpo_platform.tracking.names import JOB_READY, Tag
+from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.records import JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import Point
+from grpo_platform.tracking.rows import RunReader
 from grpo_platform.tracking.search import require_job_id
+from grpo_platform.tracking.sql_rows import SqlRows
 from grpo_platform.tracking.store import configure_mlflow
 
 __all__ = ["RunStore"]
@@ -39,6 +42,7 @@ class RunStore:
         self.tracking_uri = tracking_uri
         with store_errors():
             self._client = MlflowClient(tracking_uri=tracking_uri)
+            self._reader = _reader(tracking_uri, self._client)
         self._files = RunFiles(tracking_uri)
 
     def get(self, job_id: str, *, include_deleted: bool = False) -> JobRecord:
@@ -48,8 +52,9 @@ class RunStore:
             job_id: anything; only ids of our jobs are found.
             include_deleted: also return a job whose run was deleted in MLflow.
         """
-        run = self._run(job_id, include_deleted=include_deleted)
-        if run.data.tags.get(Tag.JOB) != JOB_READY:
+        require_job_id(job_id)
+        run = self._reader.get(job_id)
+        if Tag.JOB not in run.tags or (run.deleted and not include_deleted):
             raise UnknownJobError(job_id)
         return record_of(run)
 
@@ -105,10 +110,11 @@ class RunStore:
     def _artifacts(self, job_id: str) -> str:
         return self.get(job_id).artifact_uri
 
-    def _run(self, job_id: str, *, include_deleted: bool = False) -> Run:
+    def _run(self, job_id: str) -> Run:
+        """The run with its params, whoever's it is; deleted ones are unknown."""
         require_job_id(job_id)
         run = retrying(lambda: self._client.get_run(job_id), job_id)
-        if run.info.lifecycle_stage == LifecycleStage.DELETED and not include_deleted:
+        if run.info.lifecycle_stage == LifecycleStage.DELETED:
             raise UnknownJobError(job_id)
         return run
 
@@ -134,3 +140,7 @@ class RunStore:
         except StoreError:
             self._run(job_id)
             raise
+
+
+def _reader(tracking_uri: str, client: MlflowClient) -> RunReader:
+    return ClientRows(client) if tracking_uri.startswith("http") else SqlRows(tracking_uri)

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
-from grpo_platform.tracking.names import EXPERIMENT, JOB_CREATING, JOB_READY, Tag
+from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 
 __all__ = [
     "Store",
@@ -184,12 +184,15 @@ def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> 
 def _sweep(client: MlflowClient, experiment_id: str) -> None:
     """Delete the runs that a server left half-created when it was killed in between."""
     before = int((time.time() - _CREATION_SECONDS) * 1000)
-    half_created = client.search_runs(
-        [experiment_id],
-        filter_string=f"tags.`{Tag.JOB}` = '{JOB_CREATING}' AND attributes.start_time < {before}",
-    )
-    for run in half_created:
-        client.delete_run(run.info.run_id)
+    for status in ("RUNNING", "SCHEDULED"):
+        begun = client.search_runs(
+            [experiment_id],
+            filter_string=f"tags.`{Tag.CREATING}` = '{JOB_READY}' AND "
+            f"attributes.status = '{status}' AND attributes.start_time < {before}",
+        )
+        for run in begun:
+            if Tag.JOB not in run.data.tags:
+                client.delete_run(run.info.run_id)
 
 
 def _check_location(uri: str, experiment: Experiment) -> None:

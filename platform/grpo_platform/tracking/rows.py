@@ -1,0 +1,64 @@
+"""What is read of a run, and the question that a list asks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from grpo_platform.tracking.pages import Cursor
+
+__all__ = ["RunQuery", "RunReader", "RunRow"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """One MLflow run."""
+
+    run_id: str
+    experiment_id: str
+    status: str
+    """MLflow's word."""
+
+    start_time: int
+    """Unix milliseconds."""
+
+    end_time: int | None
+    """Unix milliseconds; stays when a run goes on."""
+
+    artifact_uri: str
+    deleted: bool
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """Latest value of each key, NaN and infinities included."""
+
+    claims: Mapping[str, str]
+    """Params whose keys are `claim_param(attempt)`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunQuery:
+    """Which runs, in which order: by start time, then by id."""
+
+    tag_keys: tuple[str, ...]
+    """Tags that a run must carry, whatever their values."""
+
+    limit: int
+    status: str | None = None
+    """MLflow's word."""
+
+    newest_first: bool = True
+    after: Cursor | None = None
+    """Only runs that come after this one; only with `newest_first`."""
+
+
+class RunReader(Protocol):
+    """Reads runs that nobody deleted; over HTTP or from the database."""
+
+    def find(self, query: RunQuery) -> Sequence[RunRow]:
+        """At most `query.limit` runs, in order."""
+
+    def get(self, run_id: str) -> RunRow:
+        """One run, deleted or not.
+
+        Raises:
+            UnknownJobError: there is none.
+        """

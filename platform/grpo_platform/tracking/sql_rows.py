@@ -1,0 +1,136 @@
+"""Reads runs from MLflow's own tables: for stores that are a database.
+
+MLflow's client builds an object for every param, tag and metric of every run that it lists,
+about 3 ms a job. These are the same rows, read as tuples, in a fraction of that; and they are
+chosen by the keys of tags alone, which MLflow's tables have an index for. Only reads; every
+write goes through MLflow.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from mlflow.entities import LifecycleStage
+from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
+from mlflow.tracking._tracking_service.utils import _get_store
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    or_,
+    select,
+)
+
+from grpo_platform.errors import UnknownJobError
+from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.names import CLAIM_PREFIX, Tag
+from grpo_platform.tracking.rows import RunQuery, RunRow
+
+__all__ = ["SqlRows"]
+
+_NAN: Final = float("nan")
+_RUN: Final[Any] = SqlRun.__table__.c
+_TAG: Final[Any] = SqlTag.__table__.c
+_PARAM: Final[Any] = SqlParam.__table__.c
+_METRIC: Final[Any] = SqlLatestMetric.__table__.c
+_COLUMNS: Final = (
+    _RUN.run_uuid, _RUN.experiment_id, _RUN.status, _RUN.start_time, _RUN.end_time,
+    _RUN.artifact_uri, _RUN.lifecycle_stage,
+)  # fmt: skip
+
+_IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
+_TAGS: Final = select(_TAG.run_uuid, _TAG.key, _TAG.value).where(_TAG.run_uuid.in_(_IDS))
+_CLAIMS: Final = select(_PARAM.run_uuid, _PARAM.key, _PARAM.value).where(
+    _PARAM.run_uuid.in_(_IDS), _PARAM.key.startswith(CLAIM_PREFIX, autoescape=True)
+)
+_METRICS: Final = select(_METRIC.run_uuid, _METRIC.key, _METRIC.value, _METRIC.is_nan).where(
+    _METRIC.run_uuid.in_(_IDS)
+)
+_Values = defaultdict[str, dict[str, str]]
+
+
+class SqlRows:
+    """Implements `RunReader`.
+
+    Args:
+        tracking_uri: of a database that MLflow has opened in this process.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        open_store: Callable[[str], Any] = _get_store
+        self._engine: Engine = open_store(tracking_uri).engine
+
+    def find(self, query: RunQuery) -> list[RunRow]:
+        """At most `query.limit` runs, in order."""
+        return self._read(_statement(query))
+
+    def get(self, run_id: str) -> RunRow:
+        """One run, deleted or not.
+
+        Raises:
+            UnknownJobError: there is none.
+        """
+        found = self._read(select(*_COLUMNS).where(_RUN.run_uuid == run_id))
+        if not found:
+            raise UnknownJobError(run_id)
+        return found[0]
+
+    def _read(self, statement: Select[Any]) -> list[RunRow]:
+        def read() -> list[RunRow]:
+            with self._engine.connect() as connection:
+                return list(_rows(connection, connection.execute(statement).all()))
+
+        return retrying(read)
+
+
+def _statement(query: RunQuery) -> Select[Any]:
+    clauses = [_RUN.lifecycle_stage == LifecycleStage.ACTIVE]
+    if query.status is not None:
+        clauses.append(_RUN.status == query.status)
+    if query.after is not None:
+        time, run_id = query.after
+        same_moment = and_(_RUN.start_time == time, _RUN.run_uuid > run_id)
+        clauses.append(or_(_RUN.start_time < time, same_moment))
+    clauses += [_carries(key) for key in query.tag_keys]
+    started = _RUN.start_time.desc() if query.newest_first else _RUN.start_time
+    chosen = select(*_COLUMNS).where(*clauses)
+    return chosen.order_by(started, _RUN.run_uuid).limit(query.limit)
+
+
+def _carries(key: str) -> ColumnElement[bool]:
+    tagged = select(_TAG.run_uuid).where(_TAG.key == key)
+    if key == Tag.JOB:  # most runs carry it: look each run up, in the order of the list
+        return tagged.where(_TAG.run_uuid == _RUN.run_uuid).exists()
+    carriers: ColumnElement[bool] = _RUN.run_uuid.in_(tagged)
+    return carriers
+
+
+def _rows(connection: Connection, runs: Sequence[Row[Any]]) -> Iterator[RunRow]:
+    ids = [run.run_uuid for run in runs]
+    tags: _Values = defaultdict(dict)
+    claims: _Values = defaultdict(dict)
+    metrics: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for run_id, key, value in connection.execute(_TAGS, {"ids": ids}):
+        tags[run_id][key] = value
+    for run_id, key, value in connection.execute(_CLAIMS, {"ids": ids}):
+        claims[run_id][key] = value
+    for run_id, key, number, is_nan in connection.execute(_METRICS, {"ids": ids}):
+        metrics[run_id][key] = _NAN if is_nan else number
+    for run in runs:
+        yield RunRow(
+            run_id=run.run_uuid,
+            experiment_id=str(run.experiment_id),
+            status=run.status,
+            start_time=run.start_time,
+            end_time=run.end_time,
+            artifact_uri=run.artifact_uri,
+            deleted=run.lifecycle_stage == LifecycleStage.DELETED,
+            tags=tags[run.run_uuid],
+            metrics=metrics[run.run_uuid],
+            claims=claims[run.run_uuid],
+        )

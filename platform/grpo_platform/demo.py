@@ -38,7 +38,7 @@ OBSERVATION: Final = [0.1, 0.0, 0.05, 0.0]
 
 _START_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 30.0
-_CALL_SECONDS: Final = 30.0
+_CALL_SECONDS: Final = 60.0
 
 
 class DemoError(Exception):

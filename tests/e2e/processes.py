@@ -44,10 +44,13 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def server(folder: Path, *, port: int | None = None, ui: bool = False) -> Iterator[Server]:
+def server(
+    folder: Path, *, port: int | None = None, ui: bool = False, **settings_given: str
+) -> Iterator[Server]:
     """`python run_api.py`, started in `folder` and ended in order."""
     port = free_port() if port is None else port
-    settings = environment(GRPO_PORT=str(port), GRPO_MLFLOW_UI_PORT=str(free_port() if ui else 0))
+    ports = {"GRPO_PORT": str(port), "GRPO_MLFLOW_UI_PORT": str(free_port() if ui else 0)}
+    settings = environment(**ports | settings_given)
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "run_api.py")],
@@ -56,7 +59,7 @@ def server(folder: Path, *, port: int | None = None, ui: bool = False) -> Iterat
         )  # fmt: skip
         running = Server(process, f"http://127.0.0.1:{port}", folder)
         try:
-            wait_until_up(running)
+            wait_until_answers(f"{running.url}/health/ready", running)
             yield running
         finally:
             process.send_signal(signal.SIGTERM)
@@ -67,12 +70,13 @@ def server(folder: Path, *, port: int | None = None, ui: bool = False) -> Iterat
                 process.wait()
 
 
-def wait_until_up(running: Server) -> None:
+def wait_until_answers(url: str, running: Server) -> None:
+    """Wait until an address of the server, or of a child of it, answers."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert running.process.poll() is None, running.log
-        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
-            if requests.get(f"{running.url}/health/ready", timeout=10).ok:
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(url, timeout=START_SECONDS).ok:
                 return
         time.sleep(0.1)
     raise TimeoutError(running.log)

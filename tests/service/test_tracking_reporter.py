@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from grpo.evaluation import Evaluation
 from grpo.reporting import EpisodeStats, RolloutStats, UpdateStats
-from grpo_platform.tracking.names import CLOCK_METRICS, Metric
+from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 from grpo_platform.tracking.series import Series
 
@@ -81,7 +81,11 @@ def play(reporter, chunks):
 
 
 def unclocked(points):
-    return [(p.key, p.value, p.step) for p in points if p.key not in CLOCK_METRICS]
+    return [
+        (p.key, p.value, p.step)
+        for p in points
+        if p.key not in CLOCK_METRICS and not p.key.startswith(SYSTEM_METRICS_PREFIX)
+    ]
 
 
 properties = settings(deadline=None, max_examples=50)
@@ -248,6 +252,16 @@ def test_points_carry_the_moment_they_were_made():
     for point in reporter.finish():
         assert before * 1000 < point.timestamp_ms <= clock.now * 1000
         assert isinstance(point, Point)
+
+
+def test_the_machine_is_sampled():
+    clock = Clock()
+    reporter = TrackingReporter(100, 1_000, clock)
+    points = play(reporter, iterations(100, 5, 2, seed=0)) + reporter.finish()
+    sampled = {p.key: p.value for p in points if p.key.startswith(SYSTEM_METRICS_PREFIX)}
+    assert sampled["system/trainer_memory_megabytes"] > 10
+    assert 0 <= sampled["system/cpu_utilization_percentage"] <= 100
+    assert len(sampled) == 5
 
 
 def test_a_series_keeps_the_mean_or_the_last_of_a_slice():

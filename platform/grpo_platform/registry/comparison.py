@@ -11,13 +11,13 @@ from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.catalogue import Catalogue, version_ref
 from grpo_platform.registry.names import Tag
 from grpo_platform.registry.packaging import policy_from_files
-from grpo_platform.registry.records import Comparison
+from grpo_platform.registry.records import Comparison, ModelEnvironment
 
 __all__ = [
     "COMPARISON_EPISODES",
     "COMPARISON_SEED",
     "Evidence",
-    "check_environments",
+    "check_environment",
     "judge",
     "play",
 ]
@@ -36,17 +36,21 @@ class Evidence(NamedTuple):
     episodes: dict[str, object]
 
 
-def check_environments(candidate: ModelVersion, champion: ModelVersion) -> None:
-    """Refuse to compare policies of different environments.
+def check_environment(candidate: ModelVersion, owner: ModelEnvironment) -> None:
+    """Refuse a version that was trained in another environment than its name's.
 
     Raises:
-        ConflictError: they were trained in different ones.
+        ConflictError: it was.
+        UnsafeModelError: its card cannot be read.
     """
-    ours, theirs = _card(candidate), _card(champion)
-    if _environment(ours) != _environment(theirs):
+    card = _card(candidate)
+    if (card.env_name, canonical_json(card.env_kwargs)) != (
+        owner.env_name,
+        canonical_json(owner.env_kwargs),
+    ):
         raise ConflictError(
-            f"Version {candidate.version} of {candidate.name!r} was trained in {ours.env_name}, "
-            f"its champion in {theirs.env_name}: one cannot stand in for the other."
+            f"Version {candidate.version} of {candidate.name!r} was trained in {card.env_name}; "
+            f"the name belongs to {owner.env_name}."
         )
 
 
@@ -111,7 +115,3 @@ def _evaluate(catalogue: Catalogue, version: ModelVersion) -> Evaluation:
 
 def _card(version: ModelVersion) -> ModelCard:
     return ModelCard.from_json(version.tags.get(Tag.CARD, ""))
-
-
-def _environment(card: ModelCard) -> tuple[str, str]:
-    return card.env_name, canonical_json(card.env_kwargs)

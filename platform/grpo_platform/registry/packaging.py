@@ -24,7 +24,7 @@ from torch import nn
 from grpo.policy import Policy, PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.errors import UnsafeModelError
-from grpo_platform.registry.loader import FORMAT
+from grpo_platform.registry.loader import FORMAT, GRPOPredictor
 from grpo_platform.registry.names import (
     CODE_DIR,
     LOADER_MODULE,
@@ -144,6 +144,8 @@ def policy_from_files(files: PolicyFiles) -> Policy:
         UnsafeModelError: the files hold no policy.
     """
     try:
+        # first: it builds nothing larger than the weights are
+        GRPOPredictor.from_bytes(files.spec, files.weights)
         policy = Policy(PolicySpec.from_dict(json.loads(files.spec)))
         state = torch.load(io.BytesIO(files.weights), map_location="cpu", weights_only=True)
         policy.load_state_dict(state)

@@ -14,10 +14,17 @@ from mlflow.entities.model_registry import RegisteredModel
 from grpo.errors import GRPOError
 from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import Catalogue, champion_of, error_code, version_ref
-from grpo_platform.registry.comparison import Evidence, check_environments, judge, play
+from grpo_platform.registry.catalogue import (
+    Catalogue,
+    champion_of,
+    environment_tagged,
+    error_code,
+    version_ref,
+)
+from grpo_platform.registry.comparison import Evidence, check_environment, judge, play
 from grpo_platform.registry.decisions import DecisionLog, champions
 from grpo_platform.registry.names import CHAMPION, Tag
+from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.records import Comparison, Decision
 from grpo_platform.tracking.boundary import retrying
 
@@ -97,12 +104,13 @@ class Promoter:
 
         def judge_by_hand(state: _State, played: "_Games") -> _Verdict:
             found = self._catalogue.version(name, version)
-            self._catalogue.read(version_ref(found))
+            check_environment(found, environment_tagged(state.model))
+            policy_from_files(self._catalogue.read(version_ref(found)))  # it must be loadable
             if state.champion is None:
                 return _Verdict(version, True, "The name had no champion.")
             if state.champion == version:
                 raise ConflictError(f"Version {version} of {name!r} is the champion already.")
-            check_environments(found, self._catalogue.version(name, state.champion))
+
             if not force:
                 return self._compare(state, version, state.champion, played)
             verdict = self._try_to_compare(state, version, state.champion, played)
@@ -191,16 +199,24 @@ class Promoter:
         return DecisionLog(self._catalogue, model.tags.get(Tag.DECISIONS, ""))
 
     def _settled(self, name: str) -> _State:
-        """The name, once the alias shows the outcome of the last decision in the log."""
-        while True:
+        """The name, once the alias shows the outcome of the last decision in the log.
+
+        Two deciders may apply different decisions at once, and the older one may write last:
+        so whoever wrote looks again, until what it sees is what was decided last.
+        """
+        wrote = False
+        for _ in range(_ATTEMPTS):
             model = self._catalogue.model(name)
             log = self._log(model)
             decisions = log.read()
             applied = int(model.tags.get(Tag.APPLIED, "0"))
-            if not decisions or decisions[-1].number <= applied:
+            ahead = bool(decisions) and decisions[-1].number > applied
+            if not ahead and not (wrote and _contradicts(model, decisions)):
                 return _State(model, champion_of(model), log, decisions)
             self._apply(model, decisions, applied)
             log.describe(decisions)
+            wrote = True
+        raise ConflictError(f"Others keep changing {name!r}; try again.")
 
     def _apply(self, model: RegisteredModel, decisions: tuple[Decision, ...], applied: int) -> None:
         """Set alias and tags; two deciders may do this at once, and it may be done twice."""
@@ -208,26 +224,26 @@ class Promoter:
         for decision in decisions:
             if decision.number > applied:
                 self._tag_version(model.name, decision)
-        if last.champion_after not in (None, last.champion_before, champion_of(model)):
-            self._set_champion(model.name, int(last.champion_after or 0))
-        retrying(
+        if last.champion_after is not None and _contradicts(model, decisions):
+            self._set_champion(model.name, last.champion_after)
+        _writing(
             lambda: self._client.set_registered_model_tag(model.name, Tag.APPLIED, str(last.number))
         )
 
     def _set_champion(self, name: str, version: int) -> None:
         try:
             found = self._catalogue.version(name, version)
-        except NotFoundError:  # deleted in the MLflow UI just now
+        except NotFoundError:  # deleted in the MLflow UI just now: nothing to show
             return
         card = canonical_json({"version": version, "mean": found.tags.get(Tag.EVAL_MEAN)})
-        retrying(lambda: self._client.set_registered_model_alias(name, CHAMPION, str(version)))
-        retrying(lambda: self._client.set_registered_model_tag(name, Tag.CHAMPION_CARD, card))
+        _writing(lambda: self._client.set_registered_model_alias(name, CHAMPION, str(version)))
+        _writing(lambda: self._client.set_registered_model_tag(name, Tag.CHAMPION_CARD, card))
 
     def _tag_version(self, name: str, decision: Decision) -> None:
         verdict = f"{decision.verdict} (forced)" if decision.forced else decision.verdict
         number = str(decision.version)
         try:
-            retrying(lambda: self._client.set_model_version_tag(name, number, Tag.VERDICT, verdict))
+            _writing(lambda: self._client.set_model_version_tag(name, number, Tag.VERDICT, verdict))
         except StoreError as error:
             if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -256,6 +272,24 @@ class Promoter:
 
 _Games = dict[int, Evidence]
 """What was played for the decision at hand, by the champion's version."""
+
+
+def _contradicts(model: RegisteredModel, decisions: tuple[Decision, ...]) -> bool:
+    """Whether the last decision moved the champion elsewhere than where the alias is."""
+    last = decisions[-1]
+    moved = last.champion_after not in (None, last.champion_before)
+    return moved and champion_of(model) != last.champion_after
+
+
+def _writing(call: Callable[[], object]) -> None:
+    """Set an alias or a tag. Two deciders who insert the same one at once: one is refused."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            retrying(call)
+            return
+        except StoreError as error:
+            if error_code(error) != "BAD_REQUEST" or attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _known(decisions: tuple[Decision, ...], version: int, champion: int) -> Comparison | None:

@@ -1,0 +1,316 @@
+"""Promotion by evidence: who becomes champion, and what is kept of every decision."""
+
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+
+from grpo.evaluation import EVALUATION_SEED, evaluation_seeds
+from grpo_platform.errors import ConflictError, UnknownModelError
+from grpo_platform.registry import comparison
+from grpo_platform.registry.comparison import COMPARISON_EPISODES, COMPARISON_SEED, judge
+from grpo_platform.registry.decisions import champions
+from grpo_platform.registry.models import Registry
+from grpo_platform.registry.names import CHAMPION, Tag
+from grpo_platform.registry.records import Comparison, Decision
+from tests.service.registry_support import Bench, balancing_policy, random_policy
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("promotion"))
+
+
+def champion(bench, name):
+    return bench.client.get_registered_model(name).aliases.get(CHAMPION)
+
+
+def weak():
+    return random_policy(seed=1)
+
+
+def test_the_story(bench):
+    """Train, first champion; worse, not promoted; better, promoted; rolled back; forced."""
+    name = bench.name()
+    registry = bench.registry
+
+    _, first = bench.register(name, balancing_policy(2.0), rule="if_better", evaluated=True)
+    assert (first.promoted, first.champion_before, champion(bench, name)) == (True, None, 1)
+
+    _, worse = bench.register(name, weak(), rule="if_better")
+    assert (worse.verdict, worse.champion_after, champion(bench, name)) == ("kept", 1, 1)
+    assert worse.comparison.ci_high < 0.0
+    assert "Not shown to be better" in worse.reason
+
+    _, better = bench.register(name, balancing_policy(0.2), rule="if_better")
+    assert (better.verdict, champion(bench, name)) == ("promoted", 3)
+    assert better.comparison.ci_low > 0.0
+    assert better.comparison.champion == 1
+
+    back = registry.rollback(name, "ada")
+    assert (back.verdict, back.version, champion(bench, name)) == ("rolled_back", 1, 1)
+    assert (back.champion_before, back.champion_after) == (3, 1)
+
+    refused = registry.promote(name, 2, False, "bob")
+    assert (refused.verdict, champion(bench, name)) == ("kept", 1)
+    forced = registry.promote(name, 2, True, "bob")
+    assert (forced.verdict, forced.forced, champion(bench, name)) == ("promoted", True, 2)
+    assert forced.comparison == refused.comparison
+
+    info = registry.get(name)
+    assert info.decisions == (first, worse, better, back, refused, forced)
+    assert [d.number for d in info.decisions] == [1, 2, 3, 4, 5, 6]
+    assert [d.actor for d in info.decisions[3:]] == ["ada", "bob", "bob"]
+    verdicts = {v.version: v.verdict for v in info.versions}
+    assert verdicts == {1: "rolled_back", 2: "promoted (forced)", 3: "promoted"}
+    assert {v.version: v.aliases for v in info.versions}[2] == (CHAMPION,)
+
+
+def test_the_evidence_is_kept_as_an_artifact(bench):
+    name = bench.name()
+    bench.register(name, weak(), rule="if_better")
+    _, decision = bench.register(name, balancing_policy(), rule="if_better")
+    run_id = bench.client.get_registered_model(name).tags[Tag.DECISIONS]
+    run = bench.client.get_run(run_id)
+    root = urlsplit(run.info.artifact_uri).path
+    with open(f"{root}/decisions/decision-000002.json") as file:
+        evidence = json.load(file)
+    assert len(evidence["seeds"]) == len(evidence["candidate_returns"]) == COMPARISON_EPISODES
+    difference = [
+        a - b
+        for a, b in zip(evidence["candidate_returns"], evidence["champion_returns"], strict=True)
+    ]
+    assert sum(difference) / 100 == pytest.approx(decision.comparison.difference)
+    assert decision.reason in run.data.tags["mlflow.note.content"]
+
+
+def test_comparisons_play_other_seeds_than_evaluations():
+    ours = set(evaluation_seeds(COMPARISON_EPISODES, COMPARISON_SEED).tolist())
+    reported = set(evaluation_seeds(10_000, EVALUATION_SEED).tolist())
+    assert len(ours) == COMPARISON_EPISODES >= 100
+    assert ours.isdisjoint(reported)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "equal", "wins"),
+    [(0.1, 5, False, True), (0.0, 5, False, False), (-1, 1, False, False), (0, 0, True, True)],
+)
+def test_the_rule(low, high, equal, wins):
+    figures = Comparison(
+        champion=1, episodes=100, seed=0, candidate_mean=1, champion_mean=0, difference=1,
+        ci_low=low, ci_high=high, equal=equal,
+    )  # fmt: skip
+    assert judge(figures)[0] is wins
+
+
+def test_an_equal_version_is_promoted(bench):
+    name = bench.name()
+    bench.register(name, balancing_policy(), rule="if_better")
+    _, decision = bench.register(name, balancing_policy(), rule="if_better")
+    assert decision.comparison.equal
+    assert champion(bench, name) == 2
+
+
+def test_always_and_never(bench):
+    name = bench.name()
+    _, never = bench.register(name, balancing_policy(), rule="never")
+    assert (never.verdict, champion(bench, name)) == ("kept", None)
+    _, first = bench.register(name, balancing_policy(), rule="if_better")
+    assert (first.promoted, champion(bench, name)) == (True, 2)
+    _, never = bench.register(name, balancing_policy(), rule="never")
+    assert (never.verdict, champion(bench, name)) == ("kept", 2)
+    _, always = bench.register(name, weak(), rule="always")
+    assert (always.verdict, champion(bench, name)) == ("promoted", 4)
+
+
+def test_a_job_that_asks_again_gets_its_decision_again(bench):
+    name = bench.name()
+    ref, decision = bench.register(name, weak(), rule="if_better")
+    bench.register(name, balancing_policy(), rule="if_better")
+    again = Registry(bench.uri).decide_after_training(ref, "if_better", "job again")
+    assert again == decision
+    assert champion(bench, name) == 2
+
+
+def test_bad_requests(bench):
+    name = bench.name()
+    bench.register(name, weak(), rule="if_better")
+    registry = bench.registry
+    with pytest.raises(ConflictError, match="no earlier champion"):
+        registry.rollback(name, "me")
+    with pytest.raises(UnknownModelError):
+        registry.promote(name, 9, True, "me")
+    with pytest.raises(UnknownModelError):
+        registry.promote("nope", 1, True, "me")
+    with pytest.raises(UnknownModelError):
+        registry.rollback("nope", "me")
+    with pytest.raises(ConflictError, match="champion already"):
+        registry.promote(name, 1, True, "me")
+    assert len(registry.get(name).decisions) == 1
+
+
+def test_a_version_of_another_environment_is_not_promoted_even_by_force(bench):
+    name, other = bench.name(), bench.name()
+    bench.register(name, weak(), rule="if_better")
+    bench.register(other, random_policy(), sutton_barto_reward=True)
+    source = bench.client.get_model_version(other, "1")
+    bench.client.create_model_version(name, source.source, source.run_id, tags=source.tags)
+    for force in (False, True):
+        with pytest.raises(ConflictError, match="belongs to CartPole-v1"):
+            bench.registry.promote(name, 2, force, "me")
+    assert champion(bench, name) == 1
+
+
+def test_rolling_back_goes_further_each_time_and_skips_what_is_gone(bench):
+    name = bench.name()
+    for _ in range(4):
+        bench.register(name, weak(), rule="always")
+    bench.client.delete_model_version(name, "2")
+    assert bench.registry.rollback(name, "me").version == 3
+    assert bench.registry.rollback(name, "me").version == 1
+    with pytest.raises(ConflictError):
+        bench.registry.rollback(name, "me")
+    assert bench.registry.promote(name, 4, True, "me").promoted
+    assert bench.registry.rollback(name, "me").version == 1
+
+
+def test_an_alias_set_in_mlflow_is_respected(bench):
+    name = bench.name()
+    for _ in range(3):
+        bench.register(name, weak(), rule="always")
+    bench.client.set_registered_model_alias(name, CHAMPION, "2")
+    assert bench.registry.resolve(name).version == 2
+    _, kept = bench.register(name, weak(), rule="never")
+    assert (kept.champion_before, champion(bench, name)) == (2, 2)
+    assert bench.registry.rollback(name, "me").version == 3
+
+
+@pytest.mark.parametrize("call", ["set_registered_model_alias", "set_registered_model_tag"])
+def test_a_decider_that_crashed_after_deciding_is_finished_by_the_next(bench, monkeypatch, call):
+    name = bench.name()
+    bench.register(name, weak(), rule="always")
+    ref = bench.register(name, balancing_policy())
+    dying = Registry(bench.uri)
+    with monkeypatch.context() as patch:
+        patch.setattr(dying._catalogue.client, call, crash)
+        with pytest.raises(KeyboardInterrupt):
+            dying.decide_after_training(ref, "if_better", "job")
+    # the job's next attempt
+    decision = bench.registry.decide_after_training(ref, "if_better", "job")
+    assert (decision.number, decision.verdict) == (2, "promoted")
+    assert champion(bench, name) == 2
+    assert [d.number for d in bench.registry.get(name).decisions] == [1, 2]
+
+
+def crash(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_a_decider_who_writes_too_late_sets_it_right(bench, monkeypatch):
+    """It stalls before it sets the alias; meanwhile another one decides, and is done."""
+    name = bench.name()
+    for _ in range(3):
+        bench.register(name, weak())
+    slow, fast = Registry(bench.uri), Registry(bench.uri)
+    slow.promote(name, 1, True, "me")
+    write = slow._catalogue.client.set_registered_model_alias
+
+    def stalled(*args):
+        monkeypatch.setattr(slow._catalogue.client, "set_registered_model_alias", write)
+        fast.promote(name, 3, True, "you")
+        write(*args)
+
+    monkeypatch.setattr(slow._catalogue.client, "set_registered_model_alias", stalled)
+    slow.promote(name, 2, True, "me")
+    last = bench.registry.get(name).decisions[-1]
+    assert (last.version, last.champion_before) == (3, 2)
+    assert champion(bench, name) == 3
+
+
+def test_deciders_in_several_servers_take_turns(bench, monkeypatch):
+    """Every decision names the champion that the one before it left."""
+    monkeypatch.setattr(comparison, "COMPARISON_EPISODES", 2)
+    name = bench.name()
+    refs = [bench.register(name, balancing_policy()) for i in range(6)]
+
+    def decide(ref):
+        return Registry(bench.uri).decide_after_training(ref, "always", f"job {ref.version}")
+
+    with ThreadPoolExecutor(6) as pool:
+        decided = list(pool.map(decide, refs))
+    decisions = bench.registry.get(name).decisions
+    assert sorted(d.number for d in decided) == [1, 2, 3, 4, 5, 6]
+    assert {d.version for d in decisions} == {1, 2, 3, 4, 5, 6}
+    for before, after in itertools.pairwise(decisions):
+        assert after.champion_before == before.champion_after
+    assert champion(bench, name) == decisions[-1].champion_after
+
+
+def test_a_comparison_that_lost_its_champion_is_made_again(bench, monkeypatch):
+    """Another server promotes while this one compares: the verdict is about the new champion."""
+    name = bench.name()
+    bench.register(name, weak(), rule="always")
+    bench.register(name, balancing_policy(0.2))
+    third = bench.register(name, balancing_policy(2.0))
+    real, other = comparison.play, Registry(bench.uri)
+    calls = []
+
+    def interrupted(catalogue, candidate, incumbent):
+        evidence = real(catalogue, candidate, incumbent)
+        calls.append(int(incumbent.version))
+        if len(calls) == 1:
+            other.promote(name, 2, True, "someone else")
+        return evidence
+
+    monkeypatch.setattr("grpo_platform.registry.promotion.play", interrupted)
+    decision = bench.registry.decide_after_training(third, "if_better", "job")
+    assert calls[-1] == 2
+    assert decision.champion_before == 2
+    assert (decision.verdict, champion(bench, name)) == ("kept", 2)
+
+
+def test_a_champion_that_cannot_be_played_stays_but_can_be_replaced_by_force(bench):
+    name = bench.name()
+    ref, _ = bench.register(name, weak(), rule="always")
+    (bench.folder(ref) / "policy/weights.pt").write_bytes(b"damaged")
+    second, kept = bench.register(name, balancing_policy(), rule="if_better")
+    assert kept.verdict == "kept"
+    assert "could not be compared" in kept.reason
+    forced = bench.registry.promote(name, second.version, True, "me")
+    assert forced.promoted
+    assert forced.comparison is None
+
+
+def test_a_log_that_was_deleted_in_mlflow_goes_on(bench):
+    name = bench.name()
+    bench.register(name, weak(), rule="always")
+    bench.client.delete_run(bench.client.get_registered_model(name).tags[Tag.DECISIONS])
+    _, decision = bench.register(name, weak(), rule="always")
+    assert decision.number == 2
+    assert champion(bench, name) == 2
+
+
+def decision(action, after, before=None):
+    return Decision(
+        number=1, action=action, version=after or 0, rule="", verdict="", reason="",
+        champion_before=before, champion_after=after, forced=False, actor="", decided_at="",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("steps", "line"),
+    [
+        ([], []),
+        ([("train", None)], []),
+        ([("train", 1), ("train", 1)], [1]),
+        ([("train", 1), ("train", 2), ("rollback", 1)], [1]),
+        ([("train", 1), ("train", 2), ("rollback", 1), ("promote", 2)], [1, 2]),
+        ([("train", 1), ("train", 2), ("promote", 1), ("rollback", 2)], [1, 2]),
+        ([("train", 1), ("train", 2), ("train", 3), ("rollback", 1)], [1]),
+        ([("train", 2), ("rollback", 1)], [2, 1]),
+    ],
+)
+def test_the_line_of_champions(steps, line):
+    assert champions(decision(*step) for step in steps) == line

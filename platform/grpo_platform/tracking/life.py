@@ -124,7 +124,6 @@ class JobLife(RunStore):
         """
         record = self.get(job_id)
         if record.status in TERMINAL:
-            check_transition(job_id, record.status, JobStatus.STOPPED)
             raise ConflictError(f"Job {job_id} is {record.status.value} already.")
         self.set_tags(job_id, {Tag.STOP_REQUESTED: "true"})
         return record

@@ -43,6 +43,8 @@ class _Job:
     task: WorkerTask
     worker: str | None = None
     pidfd: int | None = None
+    orphan: bool = False
+    """The forkserver that it came from is dead."""
     stop_asked: bool = False
     kill_asked: bool = False
 
@@ -123,25 +125,20 @@ class LocalBackend:
         poller = select.poll()
         with self._lock:
             control = self._control
-            orphans = [job for job in self._jobs.values() if job.pidfd is not None]
-            watched = [self._wake_read]
+            watched = [self._wake_read, *(fd for _, fd in self._orphans())]
             if control is not None:
                 watched.append(control.fileno())
             elif not self._closed:
                 timeout_seconds = min(timeout_seconds, self._until_restart())
-                # without a forkserver, only the pidfds tell who ended
-                watched += [job.pidfd for job in orphans if job.pidfd is not None]
         for descriptor in watched:
             poller.register(descriptor, select.POLLIN)
         poller.poll(max(0.0, timeout_seconds) * 1000)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
         with self._lock:
-            exits = self._receive() if self._control is control and control is not None else []
-            if self._control is None:
-                exits += self._ended_unreported()
-                if not self._closed and self._until_restart() == 0.0:
-                    self._launch()
+            exits = self._receive() + self._ended_orphans()
+            if self._control is None and not self._closed and self._until_restart() == 0.0:
+                self._launch()
             return exits
 
     def shutdown(self, timeout_seconds: float) -> None:
@@ -218,16 +215,24 @@ class LocalBackend:
             return
         self._control.close()
         self._control = None
+        for job in self._jobs.values():
+            job.orphan = job.pidfd is not None
         status = self._process.wait()
         if not self._closed:
             _log.warning("The forkserver ended with status %s; it is started again.", status)
 
-    def _ended_unreported(self) -> list[Exit]:
-        exits = []
-        for job in list(self._jobs.values()):
-            if job.pidfd is not None and select.select([job.pidfd], [], [], 0)[0]:
-                exits.append(self._ended(job, "ended unseen, after the forkserver had died"))
-        return exits
+    def _orphans(self) -> list[tuple[_Job, int]]:
+        jobs = self._jobs.values()
+        return [(job, job.pidfd) for job in jobs if job.orphan and job.pidfd is not None]
+
+    def _ended_orphans(self) -> list[Exit]:
+        """Workers whose end nobody reports; their pidfds tell it."""
+        poller = select.poll()
+        found = {fd: job for job, fd in self._orphans()}
+        for fd in found:
+            poller.register(fd, select.POLLIN)
+        reason = "ended unseen, after the forkserver had died"
+        return [self._ended(found[fd], reason) for fd, _ in poller.poll(0)]
 
     def _ended(self, job: _Job, reason: str | None) -> Exit:
         if job.pidfd is not None:

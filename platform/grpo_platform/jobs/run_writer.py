@@ -9,6 +9,7 @@ from grpo_platform.errors import StoreUnavailableError
 from grpo_platform.jobs.checkpoints import Checkpoints
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.reporter import Point
 
 __all__ = ["RunWriter"]
@@ -42,13 +43,19 @@ class RunWriter:
         self._points: list[Point] = []
         self._last_steps: dict[str, int] = {}
         self._checkpoint: tuple[Path, int] | None = None
+        self._timesteps = self._written_timesteps = 0
         self._next_points = 0.0
         self._next_log = 0.0
         self._pause = 0.1
 
-    def add(self, points: list[Point]) -> None:
-        """Take points, each key's in order of its steps."""
+    def continue_at(self, timesteps: int) -> None:
+        """Earlier attempts have got this far: progress is not written until it is more."""
+        self._timesteps = self._written_timesteps = timesteps
+
+    def add(self, points: list[Point], timesteps: int) -> None:
+        """Take points, each key's in order of its steps, and the progress made."""
         self._points += points
+        self._timesteps = max(self._timesteps, timesteps)
 
     def add_checkpoint(self, path: Path, timesteps: int) -> None:
         """Take a local checkpoint file; one that waits still is replaced."""
@@ -58,7 +65,7 @@ class RunWriter:
 
     def seconds_until_due(self) -> float:
         """Seconds until `write_due` has something to do."""
-        has_work = self._points or self._checkpoint
+        has_work = self._points or self._checkpoint or self._timesteps > self._written_timesteps
         due = min(self._next_points, self._next_log) if has_work else self._next_log
         return max(0.0, due - time.monotonic())
 
@@ -89,9 +96,11 @@ class RunWriter:
             StoreError: the store refused, or is away; what was not written is kept.
         """
         points = self._unwritten()
-        if points:
-            self._jobs.log_points(self._job_id, points)
+        timesteps = self._timesteps
+        if points or timesteps > self._written_timesteps:
+            self._jobs.log_points(self._job_id, points, {Tag.TIMESTEPS: str(timesteps)})
         self._points = []
+        self._written_timesteps = timesteps
         if self._checkpoint is not None:
             path, timesteps = self._checkpoint
             self._checkpoints.save(path, timesteps)

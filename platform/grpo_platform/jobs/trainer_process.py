@@ -113,7 +113,8 @@ class _Session(grpo.Reporter):
         result = trainer.train()
         self._send_points()
         if not result.stopped:
-            self._pipe.send("points", points=self._points.finish())
+            last = self._points.finish()
+            self._pipe.send("points", points=last, timesteps=result.timesteps)
         path = self._save(trainer.state(), "final")
         self._pipe.send(
             "done",
@@ -158,5 +159,5 @@ class _Session(grpo.Reporter):
 
     def _send_points(self) -> None:
         self._send_at = time.monotonic() + _SEND_SECONDS
-        if points := self._points.drain():
-            self._pipe.send("points", points=points)
+        points = self._points.drain()
+        self._pipe.send("points", points=points, timesteps=self._points.timesteps)

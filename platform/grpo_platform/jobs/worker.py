@@ -25,6 +25,7 @@ from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.failures import explain, lost
 from grpo_platform.jobs.identity import worker_name
 from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.jobs.progress import Progress
 from grpo_platform.jobs.pulse import Order, Pulse
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.run_writer import RunWriter
@@ -145,6 +146,7 @@ class _Worker:
         self._pulse = Pulse(jobs, job_id, attempt, self._give)
         self._writer = RunWriter(jobs, job_id, attempt, log)
         self._completion = Completion(jobs, job_id, request, folder)
+        self._progress = Progress(request.config.total_timesteps, foreground=foreground)
         self._order: Order | None = None
         self._end: dict[str, Any] | None = None
         self._terminated = False
@@ -240,6 +242,7 @@ class _Worker:
         if limit is not None:
             trained = record.metrics.get(Metric.TIME_ELAPSED, 0.0)
             self._time_ends = time.monotonic() + max(0.0, limit - trained)
+        self._writer.continue_at(record.current_timesteps)
         if self._attempt > 1:
             self._persist(lambda: self._log.continue_earlier(self._jobs, self._job_id))
         if self._attempt == 1 and self._request.init_from is None:
@@ -278,7 +281,9 @@ class _Worker:
     def _receive(self, message: dict[str, Any]) -> None:
         match message["kind"]:
             case "points":
-                self._writer.add([Point(*point) for point in message["points"]])
+                points = [Point(*point) for point in message["points"]]
+                self._writer.add(points, message["timesteps"])
+                self._progress.show(points, message["timesteps"])
             case "checkpoint":
                 self._writer.add_checkpoint(Path(message["path"]), message["timesteps"])
             case "checkpoint_failed":
@@ -308,6 +313,7 @@ class _Worker:
         self._flush()
         if unfinished:
             return self._conclude_order()
+        _log.info("%s", self._progress.summary(end))
         version = self._persist(lambda: self._completion.register(end), PATIENCE_SECONDS)
         _log.info("Registered %s version %s.", version.name, version.version)
         return self._finish(JobStatus.COMPLETED)

@@ -1,0 +1,78 @@
+"""An environment that goes wrong on demand, and the plug-in that registers it in any process."""
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTY = "tests/Faulty-v0"
+
+
+class Faulty(gym.Env):
+    """A walk on a line; after `after` steps of an episode it does what `fault` says."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, fault: str = "", after: int = 10, seconds: float = 0.0) -> None:
+        self.fault = fault
+        self.after = after
+        self.seconds = seconds
+        self.place = 0.0
+        self.count = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = float(self.np_random.normal())
+        self.count = 0
+        return np.array([self.place, 0.0]), {}
+
+    def step(self, action):
+        self.count += 1
+        if self.seconds:
+            time.sleep(self.seconds)
+        if self.fault and self.count > self.after:
+            self.go_wrong()
+        self.place += (2 * int(action) - 1) * 0.1 + 0.01 * float(self.np_random.normal())
+        return np.array([self.place, self.count / 100]), -abs(self.place), False, False, {}
+
+    def go_wrong(self) -> None:
+        match self.fault:
+            case "raise":
+                raise RuntimeError("the floor gave way")
+            case "memory":
+                raise MemoryError
+            case "hang":
+                time.sleep(3600)
+            case "segfault":
+                ctypes.string_at(0)
+            case "print":
+                print("x" * 1000)
+            case "exit":
+                os._exit(7)
+
+
+def register() -> None:
+    """Entry point of the group `gymnasium.envs`."""
+    gym.register(
+        FAULTY, f"{__name__}:Faulty", max_episode_steps=50, disable_env_checker=True,
+        order_enforce=False,
+    )  # fmt: skip
+
+
+def install_plugin(folder: Path) -> str:
+    """Make a distribution that registers the environment; returns the PYTHONPATH for it."""
+    metadata = folder / "faulty_environments-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: faulty-environments\nVersion: 1\n"
+    )
+    (metadata / "entry_points.txt").write_text(
+        f"[gymnasium.envs]\n__root__ = {__name__}:register\n"
+    )
+    return os.pathsep.join([str(folder), str(ROOT)])

@@ -1,0 +1,295 @@
+import signal
+import time
+
+import psutil
+import pytest
+
+from grpo_platform.errors import ConflictError, QueueFullError, UnknownJobError
+from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.states import JobStatus
+from tests.service.faulty_environments import FAULTY
+from tests.service.jobs_support import assert_same_training, kill, long_job, platform
+from tests.service.tracking_support import request
+
+pytestmark = pytest.mark.xdist_group("jobs")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    with platform(tmp_path_factory.mktemp("jobs"), max_concurrent_jobs=2, max_queued_jobs=3) as p:
+        yield p
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running(live):
+    yield
+    for record in [*live.jobs.queued(100), *live.jobs.running()]:
+        live.runner.stop(record.job_id)
+        live.wait(record.job_id)
+
+
+def test_a_completed_job_has_a_version_an_evaluation_and_no_checkpoint(live):
+    job = live.submit(total_timesteps=1500, model_name="life")
+    done = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert done.current_timesteps == 1500
+    assert done.progress == 1.0
+    assert done.end_time is not None
+    assert live.versions_of(job.job_id) == [int(done.model_version)]
+    assert done.promoted is True
+    assert done.metrics["eval/mean_reward"] > 8
+    assert [step for step, _ in live.histories(job.job_id)["rollout/reward"]][-1] <= 1500
+    assert live.client.get_run(job.job_id).data.tags["resume_exact"] == "true"
+    log = read_log(live.jobs, job.job_id).decode()
+    assert "Registered life version" in log
+    deadline = time.monotonic() + 10
+    while live.jobs.list_artifacts(job.job_id, "checkpoints"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):
+    jobs = [live.submit(**long_job()) for _ in range(2)]
+    for job in jobs:
+        live.training(job.job_id)
+    waiting = [live.submit(total_timesteps=300) for _ in range(3)]
+    with pytest.raises(QueueFullError):
+        live.submit(total_timesteps=300)
+    time.sleep(1)
+    assert {live.status(job.job_id) for job in waiting} == {JobStatus.QUEUED}
+    live.runner.stop(jobs[0].job_id)
+    ends = [live.wait(job.job_id, JobStatus.COMPLETED).end_time for job in waiting]
+    assert ends == sorted(ends)
+
+
+def test_a_running_job_stops_within_two_seconds_and_keeps_a_checkpoint(live):
+    job = live.submit(**long_job(model_name="stopped"))
+    live.training(job.job_id)
+    worker = live.worker(job.job_id)
+    began = time.monotonic()
+    live.runner.stop(job.job_id)
+    stopped = live.wait(job.job_id, JobStatus.STOPPED)
+    psutil.wait_procs([worker], timeout=3)
+    assert not worker.is_running()
+    assert time.monotonic() - began < 2.0
+    assert stopped.checkpoint in live.jobs.list_artifacts(job.job_id, "checkpoints")
+    assert live.versions_of(job.job_id) == []
+    with pytest.raises(ConflictError):
+        live.runner.stop(job.job_id)
+
+
+def test_a_waiting_job_stops_at_once(live):
+    busy = [live.submit(**long_job()) for _ in range(2)]
+    for job in busy:
+        live.training(job.job_id)
+    waiting = live.submit(total_timesteps=300)
+    live.runner.stop(waiting.job_id)
+    assert live.status(waiting.job_id) is JobStatus.STOPPED
+    for job in busy:
+        live.runner.stop(job.job_id)
+    time.sleep(3)
+    assert live.status(waiting.job_id) is JobStatus.STOPPED
+
+
+def test_a_job_stopped_right_after_it_was_submitted_stops(live):
+    job = live.submit(**long_job())
+    live.runner.stop(job.job_id)
+    live.wait(job.job_id, JobStatus.STOPPED, seconds=10)
+    time.sleep(1)
+    assert live.status(job.job_id) is JobStatus.STOPPED
+
+
+def test_stop_and_resume_change_nothing_in_what_is_learned(live):
+    fields = {"total_timesteps": 12_000, "seed": 5, "checkpoint_seconds": 100.0}
+    job = live.submit(**fields, model_name="resumed")
+    live.training(job.job_id, 1000)
+    live.runner.stop(job.job_id)
+    stopped = live.wait(job.job_id, JobStatus.STOPPED)
+    assert 0 < stopped.current_timesteps < 12_000
+    live.runner.resume(job.job_id)
+    resumed = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert resumed.attempt == 2
+    assert resumed.error_message is None
+    twin = live.submit(**fields, model_name="twin")
+    assert_same_training(live, resumed, live.wait(twin.job_id, JobStatus.COMPLETED))
+    with pytest.raises(ConflictError):
+        live.runner.resume(job.job_id)
+
+
+@pytest.mark.parametrize("victim", ["worker", "trainer"])
+def test_a_killed_process_changes_nothing_in_what_is_learned(live, victim):
+    fields = {"total_timesteps": 20_000, "seed": 6, "checkpoint_seconds": 0.4, "eval_freq": 6000}
+    job = live.submit(**fields, model_name=f"killed-{victim}")
+    for attempt in (1, 2):
+        live.until(job.job_id, lambda r, n=attempt: r.attempt == n and r.checkpoint)
+        live.training(job.job_id, live.jobs.get(job.job_id).current_timesteps + 1500)
+        kill(getattr(live, victim)(job.job_id))
+        live.until(job.job_id, lambda r, n=attempt: r.attempt == n + 1, seconds=10)
+    done = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert done.crashes == 2
+    assert len(live.versions_of(job.job_id)) == 1
+    assert live.log(job.job_id).count("Attempt ") == 3
+    twin = live.submit(**fields, model_name=f"twin-{victim}")
+    assert_same_training(live, done, live.wait(twin.job_id, JobStatus.COMPLETED))
+
+
+def test_a_trainer_dies_with_its_worker(live):
+    job = live.submit(**long_job())
+    live.training(job.job_id)
+    trainer = live.trainer(job.job_id)
+    kill(live.worker(job.job_id))
+    _, alive = psutil.wait_procs([trainer], timeout=3)
+    assert not alive
+
+
+def test_a_job_whose_worker_is_lost_too_often_fails_and_says_so(live):
+    job = live.submit(**long_job(max_attempts=2))
+    for attempt in (1, 2):
+        live.until(job.job_id, lambda r, n=attempt: r.attempt == n and r.current_timesteps > 0)
+        live.training(job.job_id)
+        kill(live.worker(job.job_id))
+        time.sleep(0.5)
+    failed = live.wait(job.job_id, JobStatus.FAILED)
+    assert "lost its worker 2 times" in failed.error_message
+    assert "signal 9" in failed.error_message
+    live.runner.resume(job.job_id)
+    live.training(job.job_id)
+
+
+def test_workers_survive_the_death_of_the_forkserver(live):
+    job = live.submit(**long_job())
+    live.training(job.job_id)
+    worker = live.worker(job.job_id)
+    kill(worker.parent())
+    other = live.submit(total_timesteps=300)
+    before = live.jobs.get(job.job_id).current_timesteps
+    live.wait(other.job_id, JobStatus.COMPLETED)
+    assert worker.is_running()
+    assert live.jobs.get(job.job_id).current_timesteps > before
+    assert live.jobs.get(job.job_id).attempt == 1
+    kill(worker)
+    live.until(job.job_id, lambda r: r.attempt == 2, seconds=10)
+    live.training(job.job_id)
+
+
+@pytest.mark.slow
+def test_a_frozen_worker_is_replaced_and_cannot_write_when_it_wakes(live):
+    job = live.submit(**long_job())
+    live.training(job.job_id)
+    worker = live.worker(job.job_id)
+    worker.send_signal(signal.SIGSTOP)
+    live.until(job.job_id, lambda r: r.attempt == 2, seconds=30)
+    assert not worker.is_running()
+    live.training(job.job_id)
+
+
+def test_a_worker_that_gets_sigterm_gives_the_job_back(live):
+    job = live.submit(**long_job())
+    live.training(job.job_id)
+    live.worker(job.job_id).send_signal(signal.SIGTERM)
+    live.until(job.job_id, lambda r: r.attempt == 2, seconds=10)
+    record = live.training(job.job_id)
+    assert record.crashes == 0
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_job_whose_run_was_deleted_in_mlflow_is_forgotten(live, state):
+    busy = [live.submit(**long_job()) for _ in range(2 if state == "queued" else 0)]
+    for job in busy:
+        live.training(job.job_id)
+    job = live.submit(**long_job(model_name=f"deleted-{state}"))
+    worker = None
+    if state == "running":
+        live.training(job.job_id)
+        worker = live.worker(job.job_id)
+    live.client.delete_run(job.job_id)
+    if worker is not None:
+        psutil.wait_procs([worker], timeout=6)
+        assert not worker.is_running()
+    for other in busy:
+        live.runner.stop(other.job_id)
+    last = live.submit(total_timesteps=300)
+    live.wait(last.job_id, JobStatus.COMPLETED)
+    with pytest.raises(UnknownJobError):
+        live.jobs.get(job.job_id)
+    assert live.versions_of(job.job_id) == []
+    assert live.backend.running() <= {last.job_id}
+
+
+def test_delete_removes_a_finished_job_and_keeps_its_model(live):
+    job = live.submit(total_timesteps=300, model_name="kept")
+    with pytest.raises(ConflictError):
+        live.runner.delete(job.job_id)
+    live.wait(job.job_id, JobStatus.COMPLETED)
+    live.runner.delete(job.job_id)
+    with pytest.raises(UnknownJobError):
+        live.jobs.get(job.job_id)
+    assert live.registry.resolve("kept").version == 1
+
+
+def test_equal_idempotency_keys_are_one_job(live):
+    first = live.runner.submit(request(total_timesteps=300), idempotency_key="once")
+    second = live.runner.submit(request(total_timesteps=400), idempotency_key="once")
+    assert second.job_id == first.job_id
+    live.wait(first.job_id, JobStatus.COMPLETED)
+    assert live.runner.submit(request(), idempotency_key="once").job_id == first.job_id
+
+
+def faulty(fault, **kwargs):
+    return {
+        "env_name": FAULTY, "env_kwargs": {"fault": fault, **kwargs}, "total_timesteps": 5000,
+        "start_states": "reset",
+    }  # fmt: skip
+
+
+def test_an_environment_that_raises_fails_the_job_with_its_words(live):
+    job = live.submit(**faulty("raise"))
+    failed = live.wait(job.job_id, JobStatus.FAILED)
+    assert "the floor gave way" in failed.error_message
+    assert failed.attempt == 1
+    assert failed.crashes == 0
+    assert 'raise RuntimeError("the floor gave way")' in live.log(job.job_id)
+
+
+def test_running_out_of_memory_says_what_to_make_smaller(live):
+    job = live.submit(**faulty("memory"))
+    failed = live.wait(job.job_id, JobStatus.FAILED)
+    assert "out of memory" in failed.error_message
+    assert "batch_size" in failed.error_message
+
+
+def test_a_diverging_training_fails(live):
+    job = live.submit(total_timesteps=20_000, learning_rate=1.0, max_grad_norm=1000.0, n_epochs=50)
+    record = live.wait(job.job_id)
+    if record.status is JobStatus.FAILED:
+        assert "learning_rate" in record.error_message
+
+
+@pytest.mark.parametrize(("fault", "said"), [("segfault", "signal 11"), ("exit", "exit code 7")])
+def test_a_trainer_that_crashes_again_and_again_fails_the_job(live, fault, said):
+    job = live.submit(**faulty(fault))
+    failed = live.wait(job.job_id, JobStatus.FAILED)
+    assert said in failed.error_message
+    assert "3 times" in failed.error_message
+
+
+def test_the_time_limit_fails_the_job_and_keeps_a_checkpoint(live):
+    job = live.submit(**long_job(max_seconds=2.0))
+    failed = live.wait(job.job_id, JobStatus.FAILED, seconds=20)
+    assert "max_seconds=2" in failed.error_message
+    assert failed.checkpoint
+
+
+def test_a_trainer_that_hangs_is_killed_after_a_grace_period(live):
+    job = live.submit(**faulty("hang"))
+    live.wait(job.job_id, JobStatus.RUNNING)
+    time.sleep(1)
+    began = time.monotonic()
+    live.runner.stop(job.job_id)
+    live.wait(job.job_id, JobStatus.STOPPED)
+    assert time.monotonic() - began < 10
+
+
+def test_an_environment_that_prints_cannot_fill_the_disk(live):
+    job = live.submit(**faulty("print", after=0) | {"total_timesteps": 12_000})
+    live.wait(job.job_id, JobStatus.COMPLETED)
+    assert len(read_log(live.jobs, job.job_id)) <= 1 << 20 + 64

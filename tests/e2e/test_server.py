@@ -15,7 +15,14 @@ import pytest
 import requests
 
 from grpo_platform.client import ApiError, GRPOClient, ServerNotFoundError
-from tests.e2e.processes import ROOT, Server, environment, free_port, server
+from tests.e2e.processes import (
+    ROOT,
+    Server,
+    environment,
+    free_port,
+    server,
+    wait_until_answers,
+)
 
 pytestmark = pytest.mark.slow
 

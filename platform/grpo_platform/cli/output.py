@@ -56,11 +56,12 @@ def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
     Args:
         *further: errors whose message is such a sentence, beside the client's and the platform's.
     """
+    shown: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, PlatformError, *further)
     try:
         yield
     except ApiError as error:
         fail(f"{error}{_hint(error.problem)}")
-    except (ConnectionError, TimeoutError, PlatformError, *further) as error:
+    except shown as error:
         fail(str(error))
 
 

@@ -30,6 +30,7 @@ LARGE = (10_000, 1_000)
 MOST_RATIO = 1.5
 MOST_STATUS_MS = 15.0
 ENV_NAMES = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1")
+FILTERED = 20  # jobs in a filtered answer: both stores have as many of each kind
 END_STATES = ("FINISHED", "FINISHED", "FINISHED", "FAILED", "KILLED")
 SERVER = Path(__file__).resolve().parent.parent / "run_api.py"
 START_SECONDS = 120.0
@@ -98,7 +99,7 @@ def copy_runs(database: sqlite3.Connection, job_id: str, jobs: int, models: int)
     for number in range(1, jobs):
         run_id = uuid.uuid4().hex
         env_name = ENV_NAMES[number % len(ENV_NAMES)]
-        model_name = f"model-{number % models}"
+        model_name = f"model-{number % models if number >= FILTERED else 0}"
         (run,) = rows["runs"]
         moved = {"start_time": run["start_time"] - 60_000 * number, "name": f"copy {number}"}
         moved |= {"run_uuid": run_id, "status": END_STATES[number % len(END_STATES)]}
@@ -142,12 +143,12 @@ def insert(database: sqlite3.Connection, table: str, row: Mapping[str, object]) 
 
 def calls(job_id: str) -> dict[str, str]:
     """Paths that are measured, by name."""
-    jobs = "/training/jobs?limit=100"
+    filtered = f"/training/jobs?limit={FILTERED}"
     return {
-        "jobs, first page": jobs,
-        "jobs of a status": f"{jobs}&status=completed",
-        "jobs of an environment": f"{jobs}&env_name=CartPole-v1",
-        "jobs of a model": f"{jobs}&model_name=model-1",
+        "jobs, first page": "/training/jobs?limit=100",
+        "jobs of a status": f"{filtered}&status=completed",
+        "jobs of an environment": f"{filtered}&env_name=CartPole-v1",
+        "jobs of a model": f"{filtered}&model_name=model-0",
         "status of a job": f"/training/{job_id}/status",
         "models, first page": "/models?limit=100",
     }

@@ -9,8 +9,10 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
+from grpo_platform.jobs.request import JobRequest
 from grpo_platform.tracking.boundary import retrying, store_errors
 from grpo_platform.tracking.client_rows import ClientRows
+from grpo_platform.tracking.dataset import dataset_of
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
 from grpo_platform.tracking.names import Tag
@@ -70,6 +72,12 @@ class RunStore:
         self._log(job_id, metrics=metrics[:_BATCH], tags=tags or {})
         for begin in range(_BATCH, len(metrics), _BATCH):
             self._log(job_id, metrics=metrics[begin : begin + _BATCH])
+
+    def log_environment(self, job_id: str, request: JobRequest) -> None:
+        """Name the environment as the run's dataset; again is fine."""
+        dataset = dataset_of(request)
+        if dataset is not None:
+            self._write(job_id, lambda: self._client.log_inputs(job_id, datasets=[dataset]))
 
     def last_steps(self, job_id: str, keys: Iterable[str]) -> dict[str, int]:
         """Step of the newest point of each key; keys without points are absent."""

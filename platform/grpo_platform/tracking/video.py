@@ -1,0 +1,129 @@
+"""A video of a policy at play: H.264 in an mp4 file, which browsers and the MLflow UI show."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import gymnasium
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+
+from grpo_platform.errors import PlatformError
+
+__all__ = ["Actor", "VideoError", "record_episodes"]
+
+Frame = npt.NDArray[np.uint8]
+
+_MOST_FRAMES: Final = 1_000
+_PAUSE_FRAMES: Final = 10
+"""How long an episode's last frame stays, in frames."""
+
+_DEFAULT_FPS: Final = 30
+_QUIET: Final = {
+    "SDL_VIDEODRIVER": "dummy",
+    "SDL_AUDIODRIVER": "dummy",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+}
+
+
+class VideoError(PlatformError):
+    """The environment cannot be drawn here."""
+
+
+class Actor(Protocol):
+    """What acts in a video; `grpo.policy.Policy` is one."""
+
+    def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Greedy actions for observations of shape (N, *observation_shape)."""
+
+
+def record_episodes(
+    policy: Actor,
+    env_name: str,
+    env_kwargs: Mapping[str, Any],
+    seeds: Sequence[int],
+    path: Path,
+) -> int:
+    """Play greedy episodes, one after the other, and film them until the film is long enough.
+
+    Args:
+        policy: what acts.
+        env_name: Gymnasium id.
+        env_kwargs: keyword arguments of `gymnasium.make`.
+        seeds: of the episodes.
+        path: of the mp4 file.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        VideoError: the environment cannot be drawn here.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    wanted = {k: v for k, v in env_kwargs.items() if k != "render_mode"}
+    try:
+        with contextlib.closing(gymnasium.make(env_name, render_mode="rgb_array", **wanted)) as env:
+            fps = int(env.metadata.get("render_fps") or _DEFAULT_FPS)
+            return _encode(_frames(env, policy, seeds), path, fps)
+    except Exception as error:  # what draws is foreign code, and may lack a display
+        raise VideoError(f"{env_name} cannot be filmed here: {error}") from error
+
+
+def _frames(env: gymnasium.Env[Any, Any], policy: Actor, seeds: Sequence[int]) -> Iterator[Frame]:
+    start = getattr(env.action_space, "start", 0)
+    for seed in seeds:
+        observation, _ = env.reset(seed=seed)
+        ended = False
+        while not ended:
+            yield _drawn(env)
+            action = policy.act(np.asarray(observation)[None])[0] + start
+            observation, _, terminated, truncated, _ = env.step(action)
+            ended = bool(terminated or truncated)
+        last = _drawn(env)
+        for _ in range(_PAUSE_FRAMES):
+            yield last
+
+
+def _drawn(env: gymnasium.Env[Any, Any]) -> Frame:
+    image = np.asarray(env.render(), dtype=np.uint8)
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise RuntimeError(f"it draws arrays of shape {image.shape}, not images")
+    height, width, _ = image.shape
+    # H.264 with its usual colours needs even sides
+    return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
+
+
+def _encode(frames: Iterator[Frame], path: Path, fps: int) -> int:
+    first = next(frames)
+    height, width, _ = first.shape
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (width, height),
+        fps=fps,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+        # one thread: other jobs train meanwhile; faststart: a browser plays while it loads
+        output_params=["-preset", "veryfast", "-threads", "1", "-movflags", "+faststart"],
+    )
+    writer.send(None)
+    count = 0
+    try:
+        for frame in _chain(first, frames):
+            writer.send(frame)
+            count += 1
+            if count == _MOST_FRAMES:
+                break
+    finally:
+        writer.close()
+    return count
+
+
+def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest

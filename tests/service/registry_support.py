@@ -53,11 +53,11 @@ def balancing_policy(speed=0.2) -> Policy:
 
 
 class Bench:
-    """A registry on a real sqlite store, and jobs to register from."""
+    """A registry on a real store, sqlite unless a URI is given, and jobs to register from."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder, uri=None) -> None:
         folder.mkdir(exist_ok=True)
-        self.store = prepare(folder)
+        self.store = prepare(folder, uri)
         self.uri = self.store.tracking_uri
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self.registry = Registry(self.uri)

@@ -1,0 +1,99 @@
+"""The registry over a real MLflow server: artifacts, decisions and deletion go through HTTP."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from grpo_platform.errors import InvalidPageTokenError, UnknownModelError, UnsafeModelError
+from grpo_platform.registry.models import Registry
+from grpo_platform.registry.names import Tag
+from grpo_platform.serving.service import ServingService
+from tests.service.registry_support import Bench, balancing_policy, random_policy
+from tests.service.tracking_support import TrackingServer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = TrackingServer(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bench(server, tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("here"), server.uri)
+
+
+def test_the_life_of_a_model(bench, server):
+    name = bench.name()
+    first, decision = bench.register(name, random_policy(seed=1), rule="if_better", evaluated=True)
+    assert decision.promoted
+    second, decision = bench.register(name, balancing_policy(), rule="if_better")
+    assert decision.comparison.ci_low > 0
+    assert bench.registry.register(
+        second.run_id, balancing_policy(), name, bench.card(second.run_id)
+    ) == (second)
+
+    service = ServingService(bench.registry, 4)
+    assert service.load(name).version == 2
+    assert bench.registry.rollback(name, "me").version == 1
+    assert service.ready(name).version == 1
+
+    (model,) = [m for m in bench.registry.list(1000).items if m.name == name]
+    assert (model.champion, model.latest_version) == (1, 2)
+    assert model.eval_return_mean is not None
+    info = bench.registry.get(name)
+    assert [v.version for v in info.versions] == [2, 1]
+    assert [d.verdict for d in info.decisions] == ["promoted", "promoted", "rolled_back"]
+    run_id = bench.client.get_registered_model(name).tags[Tag.DECISIONS]
+    artifacts = [f.path for f in bench.client.list_artifacts(run_id, "decisions")]
+    assert artifacts == ["decisions/decision-000002.json"]
+
+    stored = [p for p in (server.folder / "artifacts").rglob("*") if first.model_id in str(p)]
+    assert stored
+    bench.registry.delete(name)
+    assert not any(path.is_file() and path.exists() for path in stored)
+    with pytest.raises(UnknownModelError):
+        service.load(name)
+    with pytest.raises(UnknownModelError):
+        bench.registry.read(first)
+    service.close()
+
+
+def test_deciders_in_several_servers_take_turns(bench):
+    name = bench.name()
+    refs = [bench.register(name) for _ in range(3)]
+
+    def decide(ref):
+        return Registry(bench.uri).decide_after_training(ref, "always", f"job {ref.version}")
+
+    with ThreadPoolExecutor(3) as pool:
+        decided = list(pool.map(decide, refs))
+    assert sorted(d.number for d in decided) == [1, 2, 3]
+    last = bench.registry.get(name).decisions[-1]
+    assert bench.registry.resolve(name).version == last.version
+
+
+def test_changed_files_are_refused(bench, server):
+    name = bench.name()
+    ref = bench.register(name)
+    (weights,) = [
+        path
+        for path in (server.folder / "artifacts").rglob("weights.pt")
+        if ref.model_id in str(path)
+    ]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(UnsafeModelError, match="was changed"):
+        bench.registry.load_policy(name)
+
+
+def test_what_does_not_exist(bench):
+    with pytest.raises(UnknownModelError):
+        bench.registry.resolve("nope")
+    with pytest.raises(UnknownModelError):
+        bench.registry.delete("nope")
+    with pytest.raises(InvalidPageTokenError):
+        bench.registry.list(10, "x")

@@ -48,6 +48,8 @@ def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
         "400 Unknown env_name 'CartPol-v1'",
         "422 [{'field': 'learning_rate'",
         "4 finite numbers",
+        "completed 1",
+        "by_hand",
     ):
         assert shown in printed
 

@@ -59,7 +59,7 @@ def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path
     assert first.info.run_id != second.info.run_id
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert first.data.params["total_timesteps"] == "5000"
-    assert first.data.params["clip_range"] == "0.2", "what was not given is logged as well"
+    assert first.data.params["clip_range"] == "0.3", "what was not given is logged as well"
     assert first.data.metrics["eval/mean_reward"] >= 400
     assert len(histories(client, first)["rollout/reward"]) > 100
     assert histories(client, first) == histories(client, second)

@@ -285,7 +285,7 @@ def test_operations_are_named_and_described(schema):
             assert operation["tags"]
             assert operation["description"]
     assert len(set(ids)) == len(ids)
-    assert all(re.fullmatch(r"[a-z]+(_[a-z0-9]+)*", name) for name in ids)
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) for name in ids)
 
 
 def test_errors_are_documented_as_what_they_are(schema):

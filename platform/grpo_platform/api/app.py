@@ -14,14 +14,17 @@ from grpo_platform.api.errors import add_error_handlers
 from grpo_platform.api.gate import Gate
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_openapi
-from grpo_platform.api.routes import catalog, inference, models, system, training
+from grpo_platform.api.routes import catalog, inference, models, open_inference, system, training
 from grpo_platform.api.services import Services
 from grpo_platform.settings import Settings
 
 __all__ = ["create_app"]
 
 # the hot path first: routes are tried in order
-_ROUTERS = (inference.router, training.router, models.router, system.router, catalog.router)
+_ROUTERS = (
+    inference.router, training.router, models.router, system.router, catalog.router,
+    open_inference.router,
+)  # fmt: skip
 _CORS_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key",
     "X-Request-ID",

@@ -69,10 +69,10 @@ class TrainRequest(RequestBody):
     num_groups: Annotated[int, bounded("num_groups"), WHOLE] = 1
     """Groups, each with a start state of its own, collected per iteration."""
 
-    group_size: Annotated[int, bounded("group_size"), WHOLE] = 4
+    group_size: Annotated[int, bounded("group_size"), WHOLE] = 2
     """Members that start from the same state and are compared with each other."""
 
-    clip_range: Annotated[float, bounded("clip_range")] = 0.2
+    clip_range: Annotated[float, bounded("clip_range")] = 0.3
     """ε of the clipped surrogate."""
 
     clip_range_high: Annotated[float, bounded("clip_range_high")] | None = None
@@ -93,11 +93,12 @@ class TrainRequest(RequestBody):
     advantage: Annotated[str, Field(min_length=1, max_length=200)] = "z_time"
     """How members of a group are compared."""
 
-    start_states: Literal["branch", "reset"] = "branch"
-    """`branch` continues from visited states, `reset` starts each group at a seeded reset."""
+    start_states: Literal["branch", "branch_worst", "reset"] = "branch_worst"
+    """`branch_worst` goes on from where the survivor with the lowest return came to, `branch`
+    from where a random one did, `reset` starts each group at a seeded reset."""
 
     branch_probability: Annotated[float, bounded("branch_probability")] = 0.9
-    """With `branch`: chance that a group goes on from a survivor's last state."""
+    """When branching: chance that a group goes on from a survivor's last state."""
 
     bootstrap: bool = False
     """Add the value of the last state to the return of a segment that was cut."""

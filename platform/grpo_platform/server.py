@@ -1,5 +1,6 @@
 """The server's entry point: settings, store, services, and the web server around them."""
 
+import gc
 import logging
 import os
 import signal
@@ -56,6 +57,9 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config, _welcome(settings, listener, services), services.closing)
+    # torch and MLflow are a million objects: a full collection of them stalls every request
+    gc.collect()
+    gc.freeze()
     code: object = 0
     try:
         server.run(sockets=[listener])

@@ -10,9 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import requests
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
 
 from grpo_platform.client import ApiError, GRPOClient, ServerNotFoundError
 from tests.e2e.processes import (
@@ -205,6 +208,23 @@ def test_broken_requests_do_not_break_the_server(running, request_line):
         reply = b"".join(iter(lambda: raw.recv(65536), b""))
     assert b" 500 " not in reply.split(b"\r\n")[0]
     assert requests.get(f"{running.url}/health/live", timeout=30).ok
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_clients_of_triton_work(running, trained, binary):
+    with triton.InferenceServerClient(running.url.removeprefix("http://")) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("my_cartpole_model", "1")
+        assert client.get_model_metadata("my_cartpole_model")["versions"] == ["1"]
+        observations = triton.InferInput("observation", [2, 4], "FP32")
+        rows = np.array([LEANS_RIGHT, [-x for x in LEANS_RIGHT]], np.float32)
+        observations.set_data_from_numpy(rows, binary_data=binary)
+        wanted = [triton.InferRequestedOutput("action", binary_data=binary)]
+        found = client.infer("my_cartpole_model", [observations], outputs=wanted)
+        assert found.as_numpy("action").tolist() == [1, 0]
+        with pytest.raises(InferenceServerException, match="No model"):
+            client.infer("nothing", [observations])
 
 
 def command(running: Server, *arguments: str) -> subprocess.CompletedProcess[str]:

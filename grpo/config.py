@@ -11,7 +11,7 @@ from grpo.errors import IncompatibleError, OutOfRangeError, UnknownNameError
 __all__ = ["ADVANTAGES", "BOUNDS", "DEVICES", "START_STATES", "Bound", "GRPOConfig"]
 
 ADVANTAGES = ("blend", "dr", "global", "loo_time", "outcome", "z_time")
-START_STATES = ("branch", "reset")
+START_STATES = ("branch", "branch_worst", "reset")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -93,10 +93,10 @@ class GRPOConfig:
     num_groups: int = 1
     """Groups, each with a start state of its own, collected per iteration."""
 
-    group_size: int = 4
+    group_size: int = 2
     """Members that start from the same state and are compared with each other."""
 
-    clip_range: float = 0.2
+    clip_range: float = 0.3
     """ε of the clipped surrogate (PPO, arXiv 1707.06347)."""
 
     clip_range_high: float | None = None
@@ -117,11 +117,12 @@ class GRPOConfig:
     advantage: str = "z_time"
     """Named group-relative advantage, one of `ADVANTAGES`."""
 
-    start_states: str = "branch"
-    """`branch` continues from visited states, `reset` starts each group at a seeded reset."""
+    start_states: str = "branch_worst"
+    """Where groups start: `branch` goes on from where a random survivor came to, `branch_worst`
+    from where the one with the lowest return did, `reset` starts at a seeded reset."""
 
     branch_probability: float = 0.9
-    """With `branch`: chance that a group goes on from a survivor's last state."""
+    """When branching: chance that a group goes on from a survivor's last state."""
 
     bootstrap: bool = False
     """Add γ^k V(s_end) to the return of a segment that was cut or truncated."""

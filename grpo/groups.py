@@ -116,7 +116,7 @@ class GroupCollector:
         self._config = config
         self._rng = streams.starts
         self._offset = timesteps - envs.steps_taken
-        self._branches = config.start_states == "branch" and envs.branching != "none"
+        self._branches = config.start_states != "reset" and envs.branching != "none"
         self.next_starts: list[VisitedState | None] = [None] * config.num_groups
 
     @property
@@ -201,11 +201,14 @@ class GroupCollector:
             np.concatenate(segment.terminated),
         )
         before = [(s.episode_return, s.episode_length) if s else (0.0, 0) for s in starts]
-        sums = np.zeros(alive.shape)
-        sums[alive] = native
-        totals = sums.sum(axis=0) + np.repeat([r for r, _ in before], size)
+        totals = _sum_by_member(native, alive) + np.repeat([r for r, _ in before], size)
         lengths = alive.sum(axis=0) + np.repeat([n for _, n in before], size)
-        self._choose_next_starts(segment.ended, groups, size, totals, lengths)
+        self._choose_next_starts(
+            segment.ended.reshape(groups, size),
+            _sum_by_member(rewards, alive).reshape(groups, size),
+            totals,
+            lengths,
+        )
         return Rollout(
             alive=alive.reshape(-1, groups, size),
             observations=observations,
@@ -225,21 +228,37 @@ class GroupCollector:
         )
 
     def _choose_next_starts(
-        self, ended: BoolArray, groups: int, size: int, totals: Float64Array, lengths: IntArray
+        self, ended: BoolArray, scores: Float64Array, totals: Float64Array, lengths: IntArray
     ) -> None:
-        """A random survivor's last state with `branch_probability`, else a reset."""
+        """With `branch_probability` where a survivor came to, else a reset.
+
+        Going on from the survivor that did worst, by the rewards trained on, shows the policy
+        the states that it cannot handle yet.
+        """
+        groups, size = ended.shape
         self.next_starts = [None] * self._config.num_groups
         if not self._branches:
             return
         for group in range(groups):
-            survivors = group * size + np.flatnonzero(~ended[group * size : (group + 1) * size])
-            if survivors.size and self._rng.random() < self._config.branch_probability:
-                member = int(survivors[self._rng.integers(survivors.size)])
-                self.next_starts[group] = VisitedState(
-                    snapshot=self._envs.snapshot(member),
-                    episode_return=float(totals[member]),
-                    episode_length=int(lengths[member]),
-                )
+            chosen = np.flatnonzero(~ended[group])
+            if not chosen.size or self._rng.random() >= self._config.branch_probability:
+                continue
+            if self._config.start_states == "branch_worst":
+                chosen = chosen[scores[group, chosen] == scores[group, chosen].min()]
+            member = group * size + int(chosen[self._rng.integers(chosen.size)])
+            self.next_starts[group] = VisitedState(
+                snapshot=self._envs.snapshot(member),
+                episode_return=float(totals[member]),
+                episode_length=int(lengths[member]),
+            )
+
+
+def _sum_by_member(values: Float64Array, alive: BoolArray) -> Float64Array:
+    """Sums over time, shape (members,), of values of transitions, shape (N,)."""
+    sums = np.zeros(alive.shape)
+    sums[alive] = values
+    total: Float64Array = sums.sum(axis=0)
+    return total
 
 
 class _Segment:

@@ -87,7 +87,7 @@ class Trainer:
             config.env_name,
             config.env_kwargs,
             config.num_groups * config.group_size,
-            branching=config.start_states == "branch",
+            branching=config.start_states != "reset",
         )
         self._learner = Learner(
             self.policy, config, self._streams, updater and updater(self.policy, config)

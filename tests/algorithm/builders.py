@@ -60,7 +60,7 @@ def short_config(**fields: Any) -> GRPOConfig:
     """CartPole, trained for a moment."""
     defaults = {
         "reward_function_type": "optimized_cartpole", "total_timesteps": 700, "n_steps": 16,
-        "batch_size": 32, "n_epochs": 2, "n_eval_episodes": 2,
+        "batch_size": 32, "n_epochs": 2, "n_eval_episodes": 2, "group_size": 4, "clip_range": 0.2,
     }  # fmt: skip
     return GRPOConfig(**{**defaults, **fields})
 

@@ -177,6 +177,22 @@ def test_reset_starts_never_branch():
     assert collector.next_starts == [None]
 
 
+def test_the_next_group_goes_on_from_the_survivor_that_did_worst():
+    shaped = {"reward_function_type": "optimized_cartpole", "n_steps": 8, "group_size": 4}
+    worst, best = 0, 0
+    for seed in range(8):
+        collector, _, _ = make_collector(
+            **shaped, start_states="branch_worst", branch_probability=1.0, seed=seed
+        )
+        rollout = collector.collect(10_000)
+        following = collector.collect(10_000).observations[0]
+        sums = rollout.padded(rollout.rewards)[:, 0].sum(axis=0)
+        assert rollout.alive.all()
+        worst += np.array_equal(following, rollout.last_observations[sums.argmin()])
+        best += np.array_equal(following, rollout.last_observations[sums.argmax()])
+    assert (worst, best) == (8, 0)
+
+
 def test_branching_happens_with_its_probability():
     collector, _, _ = make_collector(n_steps=2, branch_probability=0.7)
     branched = 0

@@ -18,6 +18,7 @@ from grpo import (
 from grpo.advantages import ADVANTAGES
 from grpo.autograd import AutogradUpdater
 from grpo.config import ADVANTAGES as NAMES
+from grpo.config import START_STATES
 from grpo.envs import check_environment
 from grpo.errors import IncompatibleError, UnknownNameError
 from tests.algorithm.builders import CountingEnv, make_policy, short_config
@@ -70,7 +71,7 @@ def test_bits_do_not_depend_on_checkpoints_or_reports():
 
 # Means over parameters after a short run; they change when the algorithm does, on purpose only.
 GOLDEN = {
-    "timesteps": 700, "iterations": 15, "n_updates": 50, "entropy": 0.684562, "norm": 11.692763,
+    "timesteps": 700, "iterations": 17, "n_updates": 52, "entropy": 0.690444, "norm": 11.705405,
 }  # fmt: skip
 
 
@@ -281,7 +282,7 @@ def test_the_autograd_path_trains_the_same_policy():
 
 
 @pytest.mark.parametrize("advantage", NAMES)
-@pytest.mark.parametrize("start_states", ["branch", "reset"])
+@pytest.mark.parametrize("start_states", START_STATES)
 def test_every_variant_trains(advantage, start_states):
     result, recorder = run(
         advantage=advantage, start_states=start_states, bootstrap=True, kl_coef=0.01,

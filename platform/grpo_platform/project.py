@@ -19,7 +19,7 @@ from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.params import parse_param
 from grpo_platform.tracking.store import Store, absolute_uri
 
-__all__ = ["main", "parse_parameters"]
+__all__ = ["main", "parse_parameters", "request_of"]
 
 _REFUSED: Final = 2
 """Exit code for parameters that cannot be trained; MLflow then marks the run FAILED."""
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] != "train":
         _refuse("Call it as `mlflow run .`; the one entry point is: train.")
     try:
-        request = _request(parse_parameters(words[1:]))
+        request = request_of(parse_parameters(words[1:]))
         return _train(_run_id(), request)
     except ValidationError as error:
         _refuse(*(f"{_where(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False)))
@@ -60,7 +60,7 @@ def parse_parameters(words: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _request(given: dict[str, str]) -> JobRequest:
+def request_of(given: dict[str, str]) -> JobRequest:
     """Validated like the body of POST /train, but for its types: every value came as text."""
     values = {name: _typed(name, text) for name, text in given.items()}
     body = TrainRequest.model_validate(values)

@@ -29,14 +29,14 @@ History = Sequence[HistoryPoint]
 
 
 def draw_learning_curve(histories: Mapping[str, History], title: str, path: Path) -> None:
-    """Draw the figure as PNG, 1,000 by 700 pixels.
+    """Draw the figure as PNG, 800 by 560 pixels.
 
     Args:
         histories: points by key; keys without points may be absent.
         title: of the figure.
         path: of the file.
     """
-    figure = Figure(figsize=(10, 7), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 5.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     figure.suptitle(title)

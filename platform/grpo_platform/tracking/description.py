@@ -25,9 +25,9 @@ def describe(record: JobRecord, *, files: Sequence[str]) -> str:
     """
     config = record.request.config
     parts = [
-        f"**{config.env_name}**, {record.current_timesteps:,} timesteps, seed {config.seed}, "
-        f"trained on the reward `{config.reward_function_type}`.",
         _result(record),
+        f"Trained for {record.current_timesteps:,} timesteps on the reward "
+        f"`{config.reward_function_type}`, seed {config.seed}.",
     ]
     if CURVE_FILE in files:
         parts.append(f"![Learning curve]({_artifact(record, CURVE_FILE)})")
@@ -38,20 +38,19 @@ def describe(record: JobRecord, *, files: Sequence[str]) -> str:
 
 
 def _result(record: JobRecord) -> str:
-    mean = record.metrics.get(Metric.EVAL_MEAN)
-    if mean is None:
-        return "It was not evaluated."
-    rows = [("mean return", mean)]
-    for name, key in (("IQM", Metric.EVAL_IQM), ("standard deviation", Metric.EVAL_STD)):
-        if key in record.metrics:
-            rows.append((name, record.metrics[key]))
-    lines = ["| greedy evaluation, own reward | |", "|---|---|"]
-    lines.append(f"| episodes | {record.request.config.n_eval_episodes} |")
-    lines += [f"| {name} | {value:,.2f} |" for name, value in rows]
-    low, high = (record.metrics.get(k) for k in (Metric.EVAL_CI_LOW, Metric.EVAL_CI_HIGH))
-    if low is not None and high is not None:
-        lines.append(f"| 95 % interval of the IQM | {low:,.2f} to {high:,.2f} |")
-    return "\n".join(lines)
+    config, found = record.request.config, record.metrics
+    if Metric.EVAL_MEAN not in found:
+        return f"**{config.env_name}**, not evaluated."
+    figures = [f"**{config.env_name}: mean return {found[Metric.EVAL_MEAN]:,.1f}**"]
+    if found.keys() >= {Metric.EVAL_IQM, Metric.EVAL_CI_LOW, Metric.EVAL_CI_HIGH}:
+        figures.append(
+            f"(IQM {found[Metric.EVAL_IQM]:,.1f}, 95 % interval "
+            f"{found[Metric.EVAL_CI_LOW]:,.1f} to {found[Metric.EVAL_CI_HIGH]:,.1f})"
+        )
+    figures.append(
+        f"over {config.n_eval_episodes} greedy episodes on the environment's own reward."
+    )
+    return " ".join(figures)
 
 
 def _next_commands(record: JobRecord) -> str:

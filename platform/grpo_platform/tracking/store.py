@@ -23,6 +23,7 @@ from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
+from grpo_platform.tracking.provenance import code_version
 
 __all__ = [
     "Store",
@@ -85,6 +86,7 @@ def prepare_store(settings: Settings) -> Store:
         StoreError: it cannot be used, with what to do.
     """
     configure_mlflow()
+    code_version()  # of the code that runs from now on, whatever is checked out later
     uri = absolute_uri(settings.tracking_uri)
     if uri.startswith("sqlite:"):
         return _prepare_sqlite(uri)

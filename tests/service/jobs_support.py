@@ -16,7 +16,7 @@ from grpo_platform.jobs.runner import Runner
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.settings import Settings
-from grpo_platform.tracking.names import CLOCK_METRICS
+from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.tracking.records import JobRecord
 from tests.service import faulty_environments
 from tests.service.tracking_support import jobs_of, prepare, request, working_in
@@ -80,6 +80,7 @@ class Platform:
         return {
             key: [(m.step, m.value) for m in self.client.get_metric_history(job_id, key)]
             for key in keys
+            if not key.startswith(SYSTEM_METRICS_PREFIX)
         }
 
     def weights(self, record: JobRecord) -> bytes:

@@ -117,7 +117,7 @@ def test_stop_and_resume_change_nothing_in_what_is_learned(live):
 
 @pytest.mark.parametrize("victim", ["worker", "trainer"])
 def test_a_killed_process_changes_nothing_in_what_is_learned(live, victim):
-    fields = {"total_timesteps": 20_000, "seed": 6, "checkpoint_seconds": 0.4, "eval_freq": 6000}
+    fields = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4, "eval_freq": 25_000}
     job = live.submit(**fields, model_name=f"killed-{victim}")
     for attempt in (1, 2):
         live.until(job.job_id, lambda r, n=attempt: r.attempt == n and r.checkpoint)

@@ -1,20 +1,27 @@
 """From a finished training to a completed job: evaluation, model, version, description."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from grpo import checkpoint
 from grpo.envs import check_environment
+from grpo.policy import Policy
 from grpo_platform.jobs.exchange import evaluation_from_json, policy_of, save_policy
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.records import ModelVersionRef
+from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Tag
+from grpo_platform.tracking.provenance import code_version, provenance_tags
 
 __all__ = ["Completion"]
+
+_NICENESS: Final = 10
+"""Of the process while it draws: other jobs train meanwhile."""
 
 
 class Completion:
@@ -33,9 +40,10 @@ class Completion:
         self._request = request
         self._folder = folder
         self._registry = Registry(jobs.tracking_uri)
+        self._policy: Policy | None = None
 
     def describe_start(self, environment: Mapping[str, Any]) -> None:
-        """Tag the run with what the trainer found out about its environment.
+        """Tag the run with where it comes from, and what the trainer found out.
 
         Args:
             environment: the trainer's message.
@@ -44,7 +52,8 @@ class Completion:
             StoreError: the store refused, or is away.
         """
         exact = "true" if environment["resumes_exactly"] else "false"
-        self._jobs.set_tags(self._job_id, {Tag.RESUME_EXACT: exact})
+        tags = provenance_tags(self._request) | {Tag.RESUME_EXACT: exact}
+        self._jobs.set_tags(self._job_id, tags)
 
     def fetch_initial_policy(self, reference: str) -> Path:
         """The weights that training starts from, as a local file.
@@ -67,19 +76,21 @@ class Completion:
             ConflictError: the model's name became another environment's.
             StoreError: the store refused, or is away.
         """
-        state, _ = checkpoint.load(Path(done["path"]))
         config = self._request.config
         environment = check_environment(config.env_name, config.env_kwargs)
+        state, _ = checkpoint.load(Path(done["path"]))
+        self._policy = policy_of(state, environment)
+        code = code_version()
         card = ModelCard.of_job(
             self._job_id,
             config,
             environment,
             timesteps=done["timesteps"],
             evaluation=evaluation_from_json(done["evaluation"]),
-            git_commit=None,
+            git_commit=code.commit if code else None,
         )
         name = self._request.model_name_for(self._job_id)
-        version = self._registry.register(self._job_id, policy_of(state, environment), name, card)
+        version = self._registry.register(self._job_id, self._policy, name, card)
         decision = self._registry.decide_after_training(
             version, self._request.promote, f"job {self._job_id}"
         )
@@ -90,5 +101,12 @@ class Completion:
         self._jobs.set_tags(self._job_id, tags)
         return version
 
-    def describe_result(self) -> None:
-        """Draw what people look at."""
+    def illustrate(self) -> None:
+        """Give the run its curve, video and description, at low priority.
+
+        Raises:
+            StoreError: the store refused, or is away.
+        """
+        if self._policy is not None:
+            os.nice(_NICENESS)
+            illustrate(self._jobs, self._job_id, self._policy, self._folder)

@@ -1,8 +1,9 @@
 """What a failed training says to its user."""
 
-import errno
+from collections.abc import Iterator
 
 from grpo import GRPOError
+from grpo_platform.jobs.scratch import FULL
 
 __all__ = ["OUT_OF_MEMORY", "explain", "lost"]
 
@@ -10,21 +11,31 @@ OUT_OF_MEMORY = (
     "Training ran out of memory. Use a smaller batch_size, n_steps, num_groups, group_size or "
     "net_arch."
 )
-_LOG = "The traceback is in the job's log (GET /training/{job_id}/logs)."
+_LOG = "The traceback is in the job's log."
 
 
 def explain(error: BaseException) -> str:
     """A sentence that says what happened and, where it can be known, what to do."""
-    # torch.OutOfMemoryError by its name: the server should not import torch for this
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if any(_is_out_of_memory(cause) for cause in _causes(error)):
         return OUT_OF_MEMORY
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL:
         return f"The disk is full ({error}). Free some space, then resume the job."
     if isinstance(error, GRPOError):
         return f"{error} {_LOG}"
     text = str(error).strip().splitlines()
     detail = f": {text[0][:500]}" if text else ""
     return f"Training raised {type(error).__name__}{detail}. {_LOG}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch.OutOfMemoryError by its name: the server should not import torch for this
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def lost(who: str, reason: str, crashes: int) -> str:

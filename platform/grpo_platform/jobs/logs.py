@@ -30,7 +30,7 @@ class WorkerLog:
     def __init__(self, folder: Path, *, capture: bool) -> None:
         self._path = folder / "worker.log"
         self._upload = folder / "upload" / "worker.log"
-        self._upload.parent.mkdir()
+        self._upload.parent.mkdir(exist_ok=True)
         self._earlier = b""
         self._uploaded_size = -1
         if capture:

@@ -37,6 +37,7 @@ KILL_SECONDS: Final = 60.0
 """How long a worker that was told to stop may take, its own limits being far shorter."""
 
 _FULL_SWEEP_SECONDS: Final = 60.0
+_PRESSED_SECONDS: Final = 0.5
 _LOOK_AHEAD: Final = 32
 _MANY: Final = 1000
 
@@ -64,6 +65,7 @@ class Runner:
         self._arriving = 0
         self._exits: deque[Exit] = deque()
         self._stops: dict[str, float] = {}
+        self._settled: frozenset[str] = frozenset()
         self._observer = Observer(backend.recover, self._can_write)
         self._next_sweep = self._next_full_sweep = 0.0
         self._closing = False
@@ -85,8 +87,12 @@ class Runner:
 
     @property
     def running(self) -> int:
-        """Jobs of this server that have a worker."""
-        return len(self._backend.running())
+        """Jobs of this server that are not finished and have a worker."""
+        return len(self._busy())
+
+    def _busy(self) -> frozenset[str]:
+        """Jobs of this server that take a place."""
+        return self._backend.running() - self._settled
 
     @property
     def waiting(self) -> int:
@@ -180,7 +186,7 @@ class Runner:
         with self._lock:
             if self._closing:
                 raise ConflictError("The server is shutting down and takes no jobs.")
-            busy = len(self._waiting) + self._arriving + len(self._backend.running())
+            busy = len(self._waiting) + self._arriving + len(self._busy())
             if busy >= self._max_waiting + self._max_running:
                 raise QueueFullError(self._max_waiting)
             self._arriving += 1
@@ -215,15 +221,18 @@ class Runner:
         while self._exits:
             self._settle(self._exits[0])
             self._exits.popleft()
-        if time.monotonic() >= self._next_sweep:
-            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+        now = time.monotonic()
+        # where jobs wait for room, some of this server's may be completed and only be drawn
+        pressed = self.waiting > 0 and now >= self._next_sweep - SWEEP_SECONDS + _PRESSED_SECONDS
+        if now >= self._next_sweep or pressed:
+            self._next_sweep = now + SWEEP_SECONDS
             self._sweep()
         self._fill()
 
     def _fill(self) -> None:
         """Start workers for the jobs that wait longest, as far as there is room."""
         busy = self._backend.running() | {exit_.job_id for exit_ in self._exits}
-        while not self._closing and len(self._backend.running()) < self._max_running:
+        while not self._closing and len(self._busy()) < self._max_running:
             with self._lock:
                 if not self._waiting:
                     return
@@ -282,15 +291,17 @@ class Runner:
         limit = self._max_waiting + _MANY if full else self._max_running + _LOOK_AHEAD
         with self._lock:
             known = self._waiting.snapshot()
-        queued = self._store.queued(limit)
-        own = self._backend.running() | {ended.job_id for ended in self._exits}
+        own = self._backend.running()
+        queued, running = self._store.queued(limit), self._store.running()
+        self._settled = own - {record.job_id for record in [*queued, *running]}
+        own |= {ended.job_id for ended in self._exits}
         free = [r for r in queued if r.claimed_by is None and r.job_id not in own]
         with self._lock:
             self._waiting.reconcile(known, queued, free, complete=len(queued) < limit)
         if full:
             self._next_full_sweep = now + _FULL_SWEEP_SECONDS
         claimed = [record for record in queued if record.claimed_by is not None]
-        for record in self._observer.lost([*self._store.running(), *claimed]):
+        for record in self._observer.lost([*running, *claimed]):
             if record.job_id in self._backend.running():
                 _log.warning("The worker of job %s is silent; it is killed.", record.job_id)
                 self._backend.kill(record.job_id)  # its `Exit` follows

@@ -27,6 +27,7 @@ from grpo.trainer import Trainer
 from grpo_platform.jobs.exchange import evaluation_to_json, load_policy
 from grpo_platform.jobs.failures import explain
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.scratch import patiently
 from grpo_platform.tracking.reporter import TrackingReporter
 
 __all__ = ["die_with_parent", "train"]
@@ -115,7 +116,7 @@ class _Session(grpo.Reporter):
         if not result.stopped:
             last = self._points.finish()
             self._pipe.send("points", points=last, timesteps=result.timesteps)
-        path = self._save(trainer.state(), "final")
+        path = patiently(lambda: self._save(trainer.state(), "final"))
         self._pipe.send(
             "done",
             path=str(path),

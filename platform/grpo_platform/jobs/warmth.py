@@ -12,6 +12,7 @@ from grpo.trainer import Trainer
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs import completion, trainer_process, worker
 from grpo_platform.registry import packaging
+from grpo_platform.tracking.provenance import code_version
 from grpo_platform.tracking.warmth import open_throwaway_store
 
 __all__ = ["warm_up"]
@@ -27,6 +28,7 @@ def warm_up() -> None:
     A part that fails is only slower later, when its error belongs to a job.
     """
     torch.set_num_threads(1)
+    code_version()
     for part in (_train, packaging.warm_up, open_throwaway_store):
         try:
             part()

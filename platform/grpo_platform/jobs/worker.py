@@ -29,7 +29,7 @@ from grpo_platform.jobs.progress import Progress
 from grpo_platform.jobs.pulse import Order, Pulse
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.run_writer import RunWriter
-from grpo_platform.jobs.scratch import make_scratch
+from grpo_platform.jobs.scratch import PATIENCE_SECONDS, make_scratch, patiently
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.jobs.trainer_handle import TrainerHandle
 from grpo_platform.tracking.jobs import JobStore
@@ -48,9 +48,6 @@ STOP_GRACE_SECONDS: Final = 5.0
 
 LEAVE_SECONDS: Final = 8.0
 """How long a worker may take to leave when its server shuts down or died."""
-
-PATIENCE_SECONDS: Final = 60.0
-"""How long files are tried again while the run itself can be written: the disk may be full."""
 
 _RANK: Final = (Order.LEAVE, Order.TIME_UP, Order.STOP, Order.FORGET)
 
@@ -106,7 +103,7 @@ def run_worker(
     """
     folder = make_scratch()
     try:
-        log = WorkerLog(folder, capture=lifeline_fd is not None)
+        log = patiently(lambda: WorkerLog(folder, capture=lifeline_fd is not None))
         # before anything else is opened: the trainer is a fork of this process
         trainer = TrainerHandle.fork(request, folder)
         if attempt == 1 and request.init_from is None:
@@ -366,11 +363,11 @@ class _Worker:
             return None
 
     def _afterwards(self, status: JobStatus | None) -> None:
-        """What may come after the job is completed: no one waits for it."""
+        """What may come after the job is completed; its place is free already."""
         if status is not JobStatus.COMPLETED:
             return
         try:
-            self._completion.describe_result()
+            self._completion.illustrate()
             Checkpoints(self._jobs, self._job_id, self._attempt).remove_all()
         except (PlatformError, OSError):
             _log.exception("The run's figures are not complete.")

@@ -1,0 +1,142 @@
+"""Runs chaos and prints what came of it; ends with 1 where something was lost or changed."""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks.chaos.faults import FAULTS
+from benchmarks.chaos.verify import Verdict, verify
+from benchmarks.chaos.watch import Watch
+from benchmarks.chaos.world import World, world
+from grpo_platform.errors import PlatformError
+from grpo_platform.jobs.states import TERMINAL, JobStatus
+
+_ACTIVE: Final = 5
+_MOST_ORPHANED_SECONDS: Final = 30.0
+_TASKS: Final[tuple[dict[str, Any], ...]] = (
+    {"env_name": "CartPole-v1", "reward_function_type": "optimized_cartpole"},
+    {"env_name": "CartPole-v1", "eval_freq": 7_000, "n_eval_episodes": 20},
+    {"env_name": "Acrobot-v1", "n_eval_episodes": 10},
+    {"env_name": "Pendulum-v1", "n_eval_episodes": 20},
+)
+
+
+def main() -> None:
+    """Run chaos as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=30, help="at least so many")
+    parser.add_argument("--servers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timesteps", type=int, default=40_000, help="of the longest job")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="grpo-chaos-") as folder:
+        sys.exit(0 if run(Path(folder), chosen) else 1)
+
+
+def run(folder: Path, chosen: argparse.Namespace) -> bool:
+    """Chaos, quiet, and the verdict; True where nothing is wrong."""
+    rng = random.Random(chosen.seed)
+    done: Counter[str] = Counter()
+    began = time.monotonic()
+    with world(folder, chosen.servers) as made:
+        watch = Watch(made)
+        watch.start()
+        while done.total() < chosen.faults or len(made.jobs) < chosen.jobs:
+            made.keep_alive()
+            _submit(made, rng, chosen.timesteps)
+            time.sleep(rng.uniform(0.2, 1.5))
+            if done.total() < chosen.faults:
+                _break_something(made, rng, done)
+        chaos_seconds = time.monotonic() - began
+        made.keep_alive()
+        for server in made.servers:
+            made.wait_until_ready(server)
+        _wait_for_all(made)
+        watch.end()
+        verdict = verify(made)
+    return _report(made, done, verdict, watch, chaos_seconds)
+
+
+def _submit(made: World, rng: random.Random, most_timesteps: int) -> None:
+    """Keep a few jobs alive; a POST whose answer is lost is sent again with the same key."""
+    try:
+        store = made.store()
+        active = len(store.running()) + len(store.queued(_ACTIVE))
+    except PlatformError:
+        return
+    for _ in range(_ACTIVE - active):
+        number = len(made.jobs)
+        body = dict(rng.choice(_TASKS)) | {
+            "total_timesteps": rng.randint(1_000, most_timesteps),
+            "seed": number,
+            "checkpoint_seconds": rng.choice((0.2, 0.5, 1.0)),
+            "max_attempts": 100,
+            "model_name": f"chaos-{number}",
+        }
+        reply = made.call("POST", "/train", json=body, headers={"Idempotency-Key": str(number)})
+        reply.raise_for_status()
+        made.jobs[reply.json()["job_id"]] = body
+
+
+def _break_something(made: World, rng: random.Random, done: Counter[str]) -> None:
+    fault = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
+    try:
+        happened = fault(made, rng)
+    except PlatformError:
+        return  # the store is away still, from the fault before
+    if happened:
+        done[fault.__name__] += 1
+        print(f"{done.total():4d} {fault.__name__}", flush=True)
+
+
+def _wait_for_all(made: World) -> None:
+    """Wait until every job has ended; those that a full disk or a stop ended are resumed once."""
+    resumed: set[str] = set()
+    waiting = made.jobs.keys() - made.deleted
+    deadline = time.monotonic() + 900
+    while waiting and time.monotonic() < deadline:
+        for job_id in sorted(waiting):
+            status = made.call("GET", f"/training/{job_id}/status").json()["status"]
+            if status in (JobStatus.STOPPED, JobStatus.FAILED) and job_id not in resumed:
+                resumed.add(job_id)
+                made.call("POST", f"/training/{job_id}/resume")
+            elif status in TERMINAL:
+                waiting = waiting - {job_id}
+        time.sleep(0.5)
+
+
+def _report(
+    made: World, done: Counter[str], verdict: Verdict, watch: Watch, chaos_seconds: float
+) -> bool:
+    print(f"\n{done.total()} faults in {chaos_seconds:.0f} s")
+    for name, count in sorted(done.items()):
+        print(f"  {name:18} {count:4d}")
+    print(f"{len(made.jobs)} jobs accepted, {len(made.deleted)} deleted in MLflow on purpose")
+    figures = {
+        "completed": verdict.completed,
+        "lost": verdict.lost,
+        "without exactly one version": verdict.versions,
+        "models that do not predict": verdict.deaf,
+        "metric histories with doubled points": verdict.doubled,
+        "metric histories with missing points": verdict.missing,
+        "unlike their undisturbed twin": verdict.changed,
+    }
+    for name, figure in figures.items():
+        print(f"  {name:38} {figure:4d}")
+    print(f"longest RUNNING without a living worker: {watch.longest_seconds:.1f} s")
+    for finding in verdict.findings:
+        print(f"  ! {finding}")
+    return not verdict.findings and watch.longest_seconds <= _MOST_ORPHANED_SECONDS
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The faults, each a function that breaks something and, where it must, mends it again."""
+
+import contextlib
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Final
+
+import psutil
+from mlflow.tracking import MlflowClient
+
+from benchmarks.chaos.world import Server, World
+from grpo_platform.jobs.states import TERMINAL
+
+Fault = Callable[[World, random.Random], bool]
+"""Returns whether it could be done."""
+
+_MOST_DELETED: Final = 5
+
+
+def kill_worker(world: World, rng: random.Random) -> bool:
+    """Kill -9 of a worker."""
+    return _signal_one(world.workers(), signal.SIGKILL, rng)
+
+
+def kill_trainer(world: World, rng: random.Random) -> bool:
+    """Kill -9 of a trainer process."""
+    trainers = []
+    for worker in world.workers():
+        with contextlib.suppress(psutil.Error):
+            trainers += worker.children()
+    return _signal_one(trainers, signal.SIGKILL, rng)
+
+
+def terminate_worker(world: World, rng: random.Random) -> bool:
+    """SIGTERM to a worker."""
+    return _signal_one(world.workers(), signal.SIGTERM, rng)
+
+
+def freeze_worker(world: World, rng: random.Random) -> bool:
+    """SIGSTOP to a worker, SIGCONT a little later."""
+    workers = world.workers()
+    if not workers:
+        return False
+    victim = rng.choice(workers)
+    with contextlib.suppress(psutil.Error):
+        victim.suspend()
+        time.sleep(rng.uniform(0.5, 4.0))
+        victim.resume()
+    return True
+
+
+def kill_forkserver(world: World, rng: random.Random) -> bool:
+    """Kill -9 of the process that forks workers."""
+    found = [world.forkserver_of(server) for server in world.servers]
+    return _signal_one([process for process in found if process], signal.SIGKILL, rng)
+
+
+def kill_server(world: World, rng: random.Random) -> bool:
+    """Kill -9 of a server, and a new start."""
+    return _restart(world, rng.choice(world.servers), signal.SIGKILL, rng)
+
+
+def terminate_server(world: World, rng: random.Random) -> bool:
+    """SIGTERM to a server, and a new start."""
+    return _restart(world, rng.choice(world.servers), signal.SIGTERM, rng)
+
+
+def kill_everything(world: World, rng: random.Random) -> bool:
+    """Kill -9 of a server, its forkserver and all workers at once, and a new start."""
+    server = rng.choice(world.servers)
+    forkserver = world.forkserver_of(server)
+    for process in [*world.workers(), *([forkserver] if forkserver else [])]:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return _restart(world, server, signal.SIGKILL, rng)
+
+
+def kill_ui(world: World, rng: random.Random) -> bool:
+    """Kill -9 of the MLflow UI."""
+    found = [world.ui_of(server) for server in world.servers]
+    return _signal_one([process for process in found if process], signal.SIGKILL, rng)
+
+
+def stop_and_resume(world: World, rng: random.Random) -> bool:
+    """A user stops a job, and takes it up again."""
+    job_id = _unfinished(world, rng)
+    if job_id is None or world.call("POST", f"/training/{job_id}/stop").status_code != 200:
+        return False
+    deadline = time.monotonic() + 60
+    while world.store().get(job_id).status not in TERMINAL and time.monotonic() < deadline:
+        time.sleep(0.1)
+    world.call("POST", f"/training/{job_id}/resume")
+    return True
+
+
+def lock_database(world: World, rng: random.Random) -> bool:
+    """Someone holds the database's write lock."""
+    with contextlib.closing(sqlite3.connect(world.database, timeout=30)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        time.sleep(rng.uniform(1.0, 5.0))
+        connection.rollback()
+    return True
+
+
+def hide_database(world: World, rng: random.Random) -> bool:
+    """The database's folder vanishes and returns."""
+    if not all(server.is_ready() for server in world.servers):
+        return False  # a server that starts now would make a new database
+    folder, away = world.database.parent, world.folder / "away"
+    folder.rename(away)
+    time.sleep(rng.uniform(0.5, 4.0))
+    away.rename(folder)
+    return True
+
+
+def fill_disk(world: World, rng: random.Random) -> bool:
+    """The disk is full for a while."""
+    if not world.has_small_disk:
+        return False
+    ballast = world.folder / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+    time.sleep(rng.uniform(1.0, 4.0))
+    ballast.unlink()
+    return True
+
+
+def delete_run(world: World, rng: random.Random) -> bool:
+    """Someone deletes a job's run in MLflow."""
+    job_id = _unfinished(world, rng)
+    if job_id is None or len(world.deleted) >= _MOST_DELETED:
+        return False
+    MlflowClient(tracking_uri=world.tracking_uri).delete_run(job_id)
+    world.deleted.add(job_id)
+    return True
+
+
+FAULTS: Final[dict[Fault, int]] = {
+    kill_worker: 6, kill_trainer: 5, terminate_worker: 3, freeze_worker: 2, kill_forkserver: 3,
+    kill_server: 2, terminate_server: 2, kill_everything: 2, kill_ui: 1, stop_and_resume: 4,
+    lock_database: 3, hide_database: 2, fill_disk: 2, delete_run: 1,
+}  # fmt: skip
+"""How often each is drawn, in relation to the others."""
+
+
+def _signal_one(processes: list[psutil.Process], number: int, rng: random.Random) -> bool:
+    if not processes:
+        return False
+    with contextlib.suppress(psutil.NoSuchProcess):
+        rng.choice(processes).send_signal(number)
+    return True
+
+
+def _restart(world: World, server: Server, number: int, rng: random.Random) -> bool:
+    if server.process is None:
+        return False
+    server.process.send_signal(number)
+    server.process.wait(60)
+    time.sleep(rng.uniform(0.0, 2.0))
+    world.start(server)
+    return True
+
+
+def _unfinished(world: World, rng: random.Random) -> str | None:
+    store = world.store()
+    ids = [record.job_id for record in [*store.running(), *store.queued(100)]]
+    return rng.choice(ids) if ids else None

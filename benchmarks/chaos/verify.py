@@ -1,0 +1,114 @@
+"""What must hold after chaos: every job ended once, nothing lost, doubled, missing or changed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+from benchmarks.chaos.world import World
+from grpo.policy import Policy
+from grpo.trainer import Trainer
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.registry.models import Registry
+from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
+from grpo_platform.tracking.reporter import TrackingReporter
+
+Histories = Mapping[str, list[tuple[int, float]]]
+
+
+@dataclass
+class Verdict:
+    """Figures; all but `completed` must be 0, and `findings` empty."""
+
+    completed: int = 0
+    lost: int = 0
+    doubled: int = 0
+    missing: int = 0
+    changed: int = 0
+    versions: int = 0
+    deaf: int = 0
+    findings: list[str] = field(default_factory=list)
+
+    def note(self, figure: str, job_id: str, what: object) -> None:
+        """Count a finding."""
+        setattr(self, figure, getattr(self, figure) + 1)
+        self.findings.append(f"{job_id} {figure}: {what}")
+
+
+def verify(world: World) -> Verdict:
+    """Look at every accepted job, and train each one again, undisturbed."""
+    verdict = Verdict()
+    client = MlflowClient(tracking_uri=world.tracking_uri)
+    store, registry = world.store(), Registry(world.tracking_uri)
+    for job_id in world.jobs.keys() - world.deleted:
+        record = store.get(job_id)
+        if record.status is not JobStatus.COMPLETED:
+            verdict.note("lost", job_id, f"{record.status}: {record.error_message}")
+            continue
+        verdict.completed += 1
+        versions = client.search_model_versions(f"run_id = '{job_id}'")
+        if len(versions) != 1:
+            verdict.note("versions", job_id, f"{len(versions)} versions")
+            continue
+        _check_prediction(world, registry, record.model_name, verdict, job_id)
+        policy = registry.load_policy(f"{record.model_name}/{record.model_version}")
+        expected, twin = _train_undisturbed(record.request)
+        _compare(verdict, job_id, _histories(client, job_id), expected)
+        if not _equal(policy, twin):
+            verdict.note("changed", job_id, "other weights than its undisturbed twin")
+    return verdict
+
+
+def _check_prediction(
+    world: World, registry: Registry, name: str, verdict: Verdict, job_id: str
+) -> None:
+    shape = registry.load_policy(name).spec.observation_shape
+    body = {"model_name": name, "observation": [0.01] * math.prod(shape)}
+    reply = world.call("POST", "/inference", json=body)
+    if reply.status_code != 200:
+        verdict.note("deaf", job_id, reply.text)
+
+
+def _histories(client: MlflowClient, job_id: str) -> Histories:
+    keys = client.get_run(job_id).data.metrics
+    return {
+        key: [(m.step, m.value) for m in client.get_metric_history(job_id, key)]
+        for key in keys
+        if _is_reproducible(key)
+    }
+
+
+def _train_undisturbed(request: JobRequest) -> tuple[Histories, Policy]:
+    reporter = TrackingReporter(request.config.total_timesteps, request.max_metric_points)
+    result = Trainer(request.config, reporter=reporter).train()
+    expected: dict[str, list[tuple[int, float]]] = {}
+    for point in [*reporter.drain(), *reporter.finish()]:
+        if _is_reproducible(point.key):
+            expected.setdefault(point.key, []).append((point.step, point.value))
+    return expected, result.policy
+
+
+def _compare(verdict: Verdict, job_id: str, found: Histories, expected: Histories) -> None:
+    for key in expected.keys() | found.keys():
+        points, wanted = found.get(key, []), expected.get(key, [])
+        steps = [step for step, _ in points]
+        if len(steps) != len(set(steps)):
+            verdict.note("doubled", job_id, key)
+        elif absent := {step for step, _ in wanted} - set(steps):
+            verdict.note("missing", job_id, f"{key} at {sorted(absent)[:5]}")
+        elif points != wanted:
+            verdict.note("changed", job_id, key)
+
+
+def _is_reproducible(key: str) -> bool:
+    return key not in CLOCK_METRICS and not key.startswith(SYSTEM_METRICS_PREFIX)
+
+
+def _equal(one: Policy, other: Policy) -> bool:
+    pairs: list[tuple[Any, Any]] = list(
+        zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+    return all(bool((a == b).all()) for a, b in pairs)

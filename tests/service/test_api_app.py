@@ -261,7 +261,8 @@ def test_documentation_loads_nothing_from_elsewhere(client, page):
     assert reply.status_code == 200
     assert "http://" not in reply.text
     assert "https://" not in reply.text
-    loaded = re.findall(r'(?:src|href)="([^"]+)"', reply.text)
+    assert "default-src 'self'" in reply.headers["Content-Security-Policy"]
+    loaded = re.findall(r'(?:src|href|from)[= ]"([^"]+)"', reply.text)
     assert loaded
     for url in loaded:
         assert url.startswith("/static/")

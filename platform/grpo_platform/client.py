@@ -6,13 +6,12 @@ client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, cast
 from urllib.parse import quote
 
-import requests
-
 from grpo_platform.jobs.states import TERMINAL
+from grpo_platform.transport import ApiError, ServerNotFoundError, Transport
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ApiError", "GRPOClient", "Job", "Prediction", "ServerNotFoundError"]
 
 DEFAULT_URL: Final = "http://localhost:8000"
-_TIMEOUT_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.5
 
 
@@ -53,24 +51,6 @@ class Prediction(TypedDict):
     model_version: int
 
 
-class ApiError(Exception):
-    """The server refused a call; the message says what to do.
-
-    Attributes:
-        status: HTTP status.
-        problem: the whole reply (RFC 9457).
-    """
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(str(problem.get("detail") or f"The server answered {status}."))
-        self.status = status
-        self.problem = dict(problem)
-
-
-class ServerNotFoundError(ConnectionError):
-    """No server answers at the client's address."""
-
-
 class GRPOClient:
     """Calls a server.
 
@@ -80,10 +60,7 @@ class GRPOClient:
     """
 
     def __init__(self, base_url: str = DEFAULT_URL, *, token: str | None = None) -> None:
-        self.base_url = base_url.rstrip("/")
-        self._session = requests.Session()
-        if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+        self._transport = Transport(base_url, token)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +70,7 @@ class GRPOClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._transport.close()
 
     # --- training ------------------------------------------------------------------------
 
@@ -113,7 +90,7 @@ class GRPOClient:
             ApiError: it cannot be trained.
         """
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return self._call("POST", "/train", json=fields, headers=headers)
+        return self._transport.call("POST", "/train", json=fields, headers=headers)
 
     def train_model(
         self,
@@ -174,7 +151,7 @@ class GRPOClient:
 
     def job(self, job_id: str) -> Job:
         """A job's status."""
-        return cast(Job, self._call("GET", f"/training/{_part(job_id)}/status"))
+        return cast(Job, self._transport.call("GET", f"/training/{_part(job_id)}/status"))
 
     def iter_jobs(
         self,
@@ -185,7 +162,7 @@ class GRPOClient:
     ) -> Iterator[Job]:
         """All jobs, newest first."""
         filters = {"status": status, "env_name": env_name, "model_name": model_name}
-        return cast(Iterator[Job], self._pages("/training/jobs", "jobs", filters))
+        return cast(Iterator[Job], self._transport.pages("/training/jobs", "jobs", filters))
 
     def jobs(self, **filters: str | None) -> "pandas.DataFrame":
         """All jobs as a table, newest first; one column `metrics.<key>` for each metric.
@@ -200,15 +177,15 @@ class GRPOClient:
 
     def stop(self, job_id: str) -> dict[str, Any]:
         """Stop a job; its checkpoint is kept."""
-        return self._call("POST", f"/training/{_part(job_id)}/stop")
+        return self._transport.call("POST", f"/training/{_part(job_id)}/stop")
 
     def resume(self, job_id: str) -> dict[str, Any]:
         """Take a stopped or failed job up again."""
-        return self._call("POST", f"/training/{_part(job_id)}/resume")
+        return self._transport.call("POST", f"/training/{_part(job_id)}/resume")
 
     def delete_job(self, job_id: str) -> dict[str, Any]:
         """Delete a finished job; its model stays."""
-        return self._call("DELETE", f"/training/{_part(job_id)}")
+        return self._transport.call("DELETE", f"/training/{_part(job_id)}")
 
     def history(
         self, job_id: str, key: str = "rollout/ep_rew_mean", max_points: int = 1000
@@ -217,14 +194,18 @@ class GRPOClient:
         import pandas
 
         query: dict[str, str | int | None] = {"key": key, "max_points": max_points}
-        points = self._call("GET", f"/training/{_part(job_id)}/metrics", params=query)["points"]
+        points = self._transport.call("GET", f"/training/{_part(job_id)}/metrics", params=query)[
+            "points"
+        ]
         table = pandas.DataFrame(points, columns=["step", "value", "timestamp"]).set_index("step")
         table["timestamp"] = pandas.to_datetime(table["timestamp"], utc=True, format="ISO8601")
         return table
 
     def logs(self, job_id: str, tail: int = 200) -> list[str]:
         """The last lines of a job's log."""
-        reply = self._call("GET", f"/training/{_part(job_id)}/logs", params={"tail": tail})
+        reply = self._transport.call(
+            "GET", f"/training/{_part(job_id)}/logs", params={"tail": tail}
+        )
         return cast(list[str], reply["lines"])
 
     # --- inference -----------------------------------------------------------------------
@@ -247,7 +228,7 @@ class GRPOClient:
             "observation": _numbers(observation),
             "deterministic": deterministic,
         }
-        return cast(Prediction, self._call("POST", "/inference", json=body))
+        return cast(Prediction, self._transport.call("POST", "/inference", json=body))
 
     def predict_batch(
         self,
@@ -266,13 +247,13 @@ class GRPOClient:
             "observations": [_numbers(observation) for observation in observations],
             "deterministic": deterministic,
         }
-        return self._call("POST", "/inference/batch", json=body)
+        return self._transport.call("POST", "/inference/batch", json=body)
 
     # --- models --------------------------------------------------------------------------
 
     def iter_models(self) -> Iterator[dict[str, Any]]:
         """All models, by name."""
-        return self._pages("/models", "models", {})
+        return self._transport.pages("/models", "models", {})
 
     def models(self) -> "pandas.DataFrame":
         """All models as a table."""
@@ -282,83 +263,36 @@ class GRPOClient:
 
     def model(self, name: str) -> dict[str, Any]:
         """A model's versions, each with its card, and what was decided about them."""
-        return self._call("GET", f"/models/{_part(name)}")
+        return self._transport.call("GET", f"/models/{_part(name)}")
 
     def promote(self, name: str, version: int, *, force: bool = False) -> dict[str, Any]:
         """Compare a version with the champion, and promote it if it is better, or if forced."""
         body = {"version": version, "force": force}
-        return self._call("POST", f"/models/{_part(name)}/promote", json=body)
+        return self._transport.call("POST", f"/models/{_part(name)}/promote", json=body)
 
     def rollback(self, name: str) -> dict[str, Any]:
         """Give the name back to the champion before the present one."""
-        return self._call("POST", f"/models/{_part(name)}/rollback")
+        return self._transport.call("POST", f"/models/{_part(name)}/rollback")
 
     def delete_model(self, name: str) -> dict[str, Any]:
         """Delete a model from memory, registry and disk."""
-        return self._call("DELETE", f"/models/{_part(name)}")
+        return self._transport.call("DELETE", f"/models/{_part(name)}")
 
     # --- the server ----------------------------------------------------------------------
 
     def health(self) -> dict[str, Any]:
         """How the server is doing."""
-        return self._call("GET", "/health")
+        return self._transport.call("GET", "/health")
 
     def environments(self) -> list[dict[str, Any]]:
         """What can be trained."""
-        return cast(list[dict[str, Any]], self._call("GET", "/environments")["environments"])
+        return cast(
+            list[dict[str, Any]], self._transport.call("GET", "/environments")["environments"]
+        )
 
     def rewards(self) -> list[dict[str, Any]]:
         """What can be trained on."""
-        return cast(list[dict[str, Any]], self._call("GET", "/rewards")["rewards"])
-
-    # --- inside --------------------------------------------------------------------------
-
-    def _pages(
-        self, path: str, key: str, filters: Mapping[str, str | None]
-    ) -> Iterator[dict[str, Any]]:
-        token: str | None = None
-        while True:
-            query: dict[str, str | int | None] = {**filters, "limit": 1000, "page_token": token}
-            page = self._call("GET", path, params=query)
-            yield from page[key]
-            token = page["next_page_token"]
-            if token is None:
-                return
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: Mapping[str, object] | None = None,
-        params: Mapping[str, str | int | None] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        try:
-            reply = self._session.request(
-                method,
-                self.base_url + path,
-                json=json,
-                params=params,
-                headers=headers,
-                timeout=_TIMEOUT_SECONDS,
-            )
-        except requests.ConnectionError as error:
-            raise ServerNotFoundError(
-                f"No server answers at {self.base_url}. Start one with `python run_api.py`, or "
-                "give its address."
-            ) from error
-        if not reply.ok:
-            raise ApiError(reply.status_code, _problem(reply))
-        return cast(dict[str, Any], reply.json())
-
-
-def _problem(reply: requests.Response) -> Mapping[str, Any]:
-    try:
-        problem = reply.json()
-    except requests.JSONDecodeError:
-        return {}
-    return problem if isinstance(problem, dict) else {}
+        return cast(list[dict[str, Any]], self._transport.call("GET", "/rewards")["rewards"])
 
 
 def _numbers(observation: Sequence[float]) -> list[float]:

@@ -305,3 +305,5 @@ def test_metrics_are_text_for_prometheus(client):
     assert reply.headers["content-type"].startswith("text/plain")
     assert "grpo_http_requests_total" in reply.text
     assert 'grpo_training_jobs{status="running"} 0.0' in reply.text
+    assert re.search(r"^grpo_model_cache_misses_total \d", reply.text, re.MULTILINE)
+    assert "# TYPE grpo_model_load_seconds_total counter" in reply.text

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from grpo_platform.api.gate import MAX_BODY_BYTES, PROBES, Gate
 from grpo_platform.api.metrics import Metrics
+from grpo_platform.serving.service import CacheStats
 from grpo_platform.settings import Settings
 
 TOKEN = "t" * 32
@@ -30,7 +31,7 @@ def client(base_url: str = LOCAL, **settings) -> TestClient:
 
     for probe in PROBES:
         app.add_api_route(probe, where)
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(CacheStats)
     app.add_middleware(Gate, settings=Settings(**settings), metrics=app.state.metrics)
     return TestClient(app, base_url=base_url, raise_server_exceptions=False)
 

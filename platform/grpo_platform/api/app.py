@@ -50,7 +50,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
-    app.state.metrics = metrics = Metrics()
+    app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
     for router in _ROUTERS:
         app.include_router(router)
     install_docs(app)

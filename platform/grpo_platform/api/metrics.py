@@ -1,8 +1,12 @@
 """Prometheus metrics of the API; one registry per application."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from grpo_platform.serving.service import CacheStats
 
 __all__ = ["Metrics"]
 
@@ -11,11 +15,33 @@ _INFERENCE_BUCKETS = (
 )  # fmt: skip
 
 
-class Metrics:
-    """What `GET /metrics` shows. Job and request ids are never labels."""
+class _CacheCollector(Collector):
+    """The model cache's own counters, read when they are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Callable[[], CacheStats]) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._cache()
+        for name, text, value in (
+            ("grpo_model_cache_hits", "Calls that found their model loaded.", stats.hits),
+            ("grpo_model_cache_misses", "Calls that looked their model up.", stats.misses),
+            ("grpo_model_loads", "Models loaded.", stats.loads),
+            ("grpo_model_load_seconds", "Time spent loading models.", stats.load_seconds),
+        ):
+            yield CounterMetricFamily(name, text, value)
+
+
+class Metrics:
+    """What `GET /metrics` shows. Job and request ids are never labels.
+
+    Args:
+        cache: gives the present counters of the model cache.
+    """
+
+    def __init__(self, cache: Callable[[], CacheStats]) -> None:
         self._registry = CollectorRegistry()
+        self._registry.register(_CacheCollector(cache))
         self._requests = Counter(
             "grpo_http_requests", "Requests answered.", ["method", "route", "status"],
             registry=self._registry,

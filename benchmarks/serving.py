@@ -1,0 +1,347 @@
+"""Inference beside a bare FastAPI endpoint and `mlflow models serve`, as ratios of one run.
+
+The three servers answer for the same trained model in turn, round by round, loaded by wrk from
+another process, with one worker each and access logs off. Claims:
+
+- p50 and requests per second within 1.25 times the bare endpoint's, at concurrency 1, 10 and 50;
+- p50 at most a third of `mlflow models serve`'s at concurrency 1, and 1.8 times its requests;
+- p99 while two jobs train below 10 times the idle one;
+- batches of 1,000: 300,000 observations a second through pyfunc in process, and over HTTP 50
+  times the observations of single calls;
+- the first call on a saved model, load included, at most 0.3 s in a warm process.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import mlflow.pyfunc
+import numpy as np
+import requests
+from mlflow.tracking import MlflowClient
+from pydantic_core import to_json
+
+from grpo_platform.api.schemas.inference import InferenceRequest
+from grpo_platform.registry.models import Registry
+from grpo_platform.serving.service import ServingService
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = "bench"
+OBSERVATION = [0.01, -0.02, 0.03, 0.04]
+BATCH = 1000
+START_SECONDS = 180.0
+MOST_OF_BARE = 1.25
+MOST_OF_MLFLOW_P50 = 1 / 3
+LEAST_OF_MLFLOW_RATE = 1.8
+MOST_P99_IN_TRAINING = 10.0
+LEAST_PYFUNC_RATE = 300_000
+LEAST_BATCH_FACTOR = 50
+MOST_FIRST_CALL = 0.3
+UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+class Load(NamedTuple):
+    """What wrk measured: latencies in milliseconds."""
+
+    p50: float
+    p99: float
+    rate: float
+
+
+class Target(NamedTuple):
+    """Something to ask."""
+
+    url: str
+    body: str
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def process(
+    command: list[str], folder: Path, ready: Callable[[], bool], **env: str
+) -> Iterator[None]:
+    """Run a server until the block ends."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRPO_", "MLFLOW_"))}
+    scripts = Path(sys.executable).parent
+    clean |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{scripts}{os.pathsep}{clean['PATH']}"}
+    log = folder / f"{Path(command[1]).name}-{time.monotonic_ns()}.log"
+    with log.open("wb") as sink:
+        server = subprocess.Popen(
+            command, cwd=folder, env=clean | env, stdout=sink, stderr=sink, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(log.read_text(errors="replace"))
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def answers(target: Target) -> Callable[[], bool]:
+    """Whether a target replies as it should."""
+
+    def ready() -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.post(target.url, target.body, headers=JSON, timeout=30).ok
+        return False
+
+    return ready
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def wrk(target: Target, connections: int, seconds: float, folder: Path) -> Load:
+    """Load a target."""
+    script = folder / "post.lua"
+    script.write_text(
+        'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
+        f"wrk.body = [==[{target.body}]==]\n"
+    )
+    done = subprocess.run(
+        [
+            "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "--latency",
+            "-s", str(script), target.url,
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise RuntimeError(done.stdout)
+    percentiles = dict(re.findall(r"^\s+(50|99)%\s+(\S+)\s*$", done.stdout, re.M))
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
+    return Load(milliseconds(percentiles["50"]), milliseconds(percentiles["99"]), rate)
+
+
+def milliseconds(text: str) -> float:
+    """A latency as wrk writes it."""
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS[unit]
+
+
+def in_turn(
+    targets: dict[str, Target], connections: int, rounds: int, seconds: float, folder: Path
+) -> dict[str, Load]:
+    """Medians over rounds in which every target is loaded once."""
+    loads: dict[str, list[Load]] = {name: [] for name in targets}
+    for _ in range(rounds):
+        for name, target in targets.items():
+            loads[name].append(wrk(target, connections, seconds, folder))
+    return {
+        name: Load(*(statistics.median(column) for column in zip(*found, strict=True)))
+        for name, found in loads.items()
+    }
+
+
+def train(url: str, timesteps: int, wait: bool = True, **fields: Any) -> str:  # noqa: ANN401
+    """Start a job; with `wait`, until it has completed."""
+    body = {"total_timesteps": timesteps, **fields}
+    job_id: str = requests.post(f"{url}/train", json=body, timeout=60).json()["job_id"]
+    while wait:
+        status = requests.get(f"{url}/training/{job_id}/status", timeout=60).json()
+        if status["status"] in {"completed", "failed", "stopped"}:
+            if status["status"] != "completed":
+                raise RuntimeError(status)
+            break
+        time.sleep(0.2)
+    return job_id
+
+
+def best_of(call: Callable[[], object], repeat: int, number: int) -> float:
+    """Seconds of one call, the least of several means."""
+    call()
+    times = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        for _ in range(number):
+            call()
+        times.append((time.perf_counter() - started) / number)
+    return min(times)
+
+
+class Report:
+    """Prints figures beside their claims, and remembers whether all hold."""
+
+    def __init__(self) -> None:
+        self.holds = True
+
+    def claim(
+        self, text: str, value: float, most: float | None = None, least: float | None = None
+    ) -> None:
+        """One figure; outside its bounds the benchmark fails."""
+        bound = f"at most {most:g}" if most is not None else f"at least {least:g}"
+        fits = (most is None or value <= most) and (least is None or value >= least)
+        self.holds = self.holds and fits
+        print(f"{'ok  ' if fits else 'FAIL'} {text}: {value:.4g} ({bound})", flush=True)
+
+
+def bench_in_process(uri: str, report: Report) -> None:
+    """What serving costs without HTTP, and where an HTTP call's time goes."""
+    registry = Registry(uri)
+    service = ServingService(registry, 8)
+    model = service.load(MODEL)
+    first = []
+    for _ in range(5):
+        service.evict(MODEL)
+        started = time.perf_counter()
+        service.load(MODEL).predict_one(OBSERVATION)
+        first.append(time.perf_counter() - started)
+    report.claim("first call on a saved model, s", statistics.median(first), most=MOST_FIRST_CALL)
+    model = service.load(MODEL)
+    location = MlflowClient(uri, uri).get_logged_model(model.ref.model_id).artifact_location
+    pyfunc = mlflow.pyfunc.load_model(urlsplit(location).path)
+    batch = np.random.default_rng(0).normal(size=(BATCH, 4)).astype(np.float32)
+    seconds = best_of(lambda: pyfunc.predict(batch), 10, 20)
+    report.claim("pyfunc, observations/s", BATCH / seconds, least=LEAST_PYFUNC_RATE)
+    body = json.dumps({"model_name": MODEL, "observation": OBSERVATION}).encode()
+    answer = model.predict_one(OBSERVATION)
+    service.load(MODEL)
+    reply = {"action": 1, "action_probs": answer.action_probs, "value": 1.5, "model_version": 1}
+    for text, call in {
+        "parse and validate the request": lambda: InferenceRequest.model_validate_json(body),
+        "find the model": lambda: service.ready(MODEL),
+        "predict": lambda: model.predict_one(OBSERVATION),
+        "predict, sampling": lambda: model.predict_one(OBSERVATION, False),
+        "write the reply": lambda: to_json(reply, inf_nan_mode="null"),
+    }.items():
+        print(f"     {text}: {best_of(call, 10, 2000) * 1e6:.1f} µs")
+    service.close()
+
+
+def bench_http(
+    targets: dict[str, Target], options: argparse.Namespace, folder: Path, report: Report
+) -> None:
+    """Ours beside the bare endpoint and MLflow's scoring server."""
+    for connections in (1, 10, 50):
+        found = in_turn(targets, connections, options.rounds, options.seconds, folder)
+        ours, bare, peer = found["ours"], found["bare"], found["mlflow"]
+        for name, load in found.items():
+            print(
+                f"     c={connections} {name}: p50 {load.p50:.2f} ms, p99 {load.p99:.2f} ms, "
+                f"{load.rate:.0f} requests/s"
+            )
+        label = f"c={connections}, ours/bare"
+        report.claim(f"{label}, p50", ours.p50 / bare.p50, most=MOST_OF_BARE)
+        report.claim(f"{label}, bare/ours requests/s", bare.rate / ours.rate, most=MOST_OF_BARE)
+        if connections == 1:
+            report.claim("c=1, ours/mlflow, p50", ours.p50 / peer.p50, most=MOST_OF_MLFLOW_P50)
+        report.claim(
+            f"c={connections}, ours/mlflow, requests/s", ours.rate / peer.rate,
+            least=LEAST_OF_MLFLOW_RATE,
+        )  # fmt: skip
+
+
+def bench_batches(url: str, options: argparse.Namespace, folder: Path, report: Report) -> None:
+    """Observations a second of batches and of single calls, over HTTP."""
+    observations = np.random.default_rng(0).normal(size=(BATCH, 4)).round(4).tolist()
+    body = json.dumps({"model_name": MODEL, "observations": observations})
+    targets = {
+        "single": Target(f"{url}/inference", single_body()),
+        "batch": Target(f"{url}/inference/batch", body),
+    }
+    found = in_turn(targets, 10, options.rounds, options.seconds, folder)
+    factor = found["batch"].rate * BATCH / found["single"].rate
+    print(f"     batches: {found['batch'].rate * BATCH:,.0f} observations/s over HTTP")
+    report.claim("batch/single, observations/s", factor, least=LEAST_BATCH_FACTOR)
+
+
+def bench_in_training(url: str, options: argparse.Namespace, folder: Path, report: Report) -> None:
+    """The tail while two jobs train."""
+    target = Target(f"{url}/inference", single_body())
+    idle = in_turn({"idle": target}, 10, options.rounds, options.seconds, folder)["idle"]
+    jobs = [train(url, 5_000_000, wait=False, seed=seed) for seed in (1, 2)]
+    time.sleep(5.0)
+    busy = in_turn({"busy": target}, 10, options.rounds, options.seconds, folder)["busy"]
+    for job_id in jobs:
+        requests.post(f"{url}/training/{job_id}/stop", timeout=60)
+    print(f"     p99 idle {idle.p99:.2f} ms, while two jobs train {busy.p99:.2f} ms")
+    report.claim("p99 training/idle", busy.p99 / idle.p99, most=MOST_P99_IN_TRAINING)
+
+
+def single_body() -> str:
+    """Body of a single call."""
+    return json.dumps({"model_name": MODEL, "observation": OBSERVATION})
+
+
+def run(options: argparse.Namespace, folder: Path) -> bool:
+    """All of it; whether every claim holds."""
+    report = Report()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    ports = {name: free_port() for name in ("ours", "bare", "mlflow")}
+    url = f"http://127.0.0.1:{ports['ours']}"
+    targets = {
+        "ours": Target(f"{url}/inference", single_body()),
+        "bare": Target(f"http://127.0.0.1:{ports['bare']}/inference", single_body()),
+        "mlflow": Target(
+            f"http://127.0.0.1:{ports['mlflow']}/invocations", json.dumps({"inputs": [OBSERVATION]})
+        ),
+    }
+    python = sys.executable
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            process(
+                [python, str(ROOT / "run_api.py")],
+                folder,
+                lambda: healthy(url),
+                GRPO_PORT=str(ports["ours"]),
+                GRPO_MLFLOW_UI_PORT="0",
+                GRPO_LOG_LEVEL="warning",
+            )
+        )
+        train(url, 512, model_name=MODEL)
+        bench_in_process(uri, report)
+        bare = [python, str(ROOT / "benchmarks" / "serving_bare.py"), str(ports["bare"])]
+        stack.enter_context(process(bare, folder, answers(targets["bare"]), PYTHONPATH=str(ROOT)))
+        peer = [
+            python, "-m", "mlflow", "models", "serve", "-m", f"models:/{MODEL}@champion",
+            "--env-manager", "local", "--workers", "1", "--port", str(ports["mlflow"]),
+        ]  # fmt: skip
+        with process(peer, folder, answers(targets["mlflow"]), MLFLOW_TRACKING_URI=uri):
+            bench_http(targets, options, folder, report)
+        bench_batches(url, options, folder, report)
+        bench_in_training(url, options, folder, report)
+    return report.holds
+
+
+def healthy(url: str) -> bool:
+    """Whether our server is up."""
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"{url}/health", timeout=30).ok
+    return False
+
+
+def main() -> int:
+    """Print every figure; the exit status says whether all claims hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="times that each server is loaded")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        return 0 if run(options, Path(folder)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

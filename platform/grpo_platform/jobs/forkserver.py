@@ -109,6 +109,8 @@ def _run_child(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -
         from grpo_platform.jobs.worker import run_forked
 
         code = run_forked(task, lifeline_fd)
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
     except BaseException:  # noqa: BLE001 - the last frame of this process
         traceback.print_exc()
     finally:

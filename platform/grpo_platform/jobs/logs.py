@@ -40,14 +40,15 @@ class WorkerLog:
                 os.dup2(descriptor, standard)
                 stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
             os.close(descriptor)
-            handler: logging.Handler = logging.StreamHandler(sys.stderr)
+            handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
         else:
-            handler = logging.FileHandler(self._path)
+            handlers = [logging.FileHandler(self._path), logging.StreamHandler(sys.stdout)]
         formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
         formatter.converter = time.gmtime
-        handler.setFormatter(formatter)
+        for handler in handlers:
+            handler.setFormatter(formatter)
         ours = logging.getLogger("grpo_platform")
-        ours.handlers = [handler]
+        ours.handlers = handlers
         ours.setLevel(logging.INFO)
         ours.propagate = False
 

@@ -7,6 +7,7 @@ import queue
 import select
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -109,13 +110,26 @@ def run_worker(
         if attempt == 1 and request.init_from is None:
             trainer.begin()
         worker = _Worker(
-            JobStore(store.tracking_uri, store.experiment_id),
+            _open(store, lifeline_fd),
             trainer, job_id, attempt, request, folder, log,
             foreground=lifeline_fd is None,
         )  # fmt: skip
         return worker.run(lifeline_fd)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open(store: Store, lifeline_fd: int | None) -> JobStore:
+    """The store, as soon as it is there; until then, the end of the server ends this process."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    while True:
+        try:
+            return JobStore(store.tracking_uri, store.experiment_id)
+        except StoreUnavailableError as error:
+            _log.warning("The store is away: %s", error)
+        lifelines = [] if lifeline_fd is None else [lifeline_fd]
+        if select.select(lifelines, [], [], 1.0)[0]:
+            sys.exit(0)
 
 
 class _Worker:

@@ -21,7 +21,7 @@ from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.rows import RunReader
 from grpo_platform.tracking.search import require_job_id
 from grpo_platform.tracking.sql_rows import SqlRows
-from grpo_platform.tracking.store import configure_mlflow
+from grpo_platform.tracking.store import configure_mlflow, require_database
 
 __all__ = ["RunStore"]
 
@@ -42,6 +42,7 @@ class RunStore:
     def __init__(self, tracking_uri: str) -> None:
         configure_mlflow()
         self.tracking_uri = tracking_uri
+        require_database(tracking_uri)
         with store_errors():
             self._client = MlflowClient(tracking_uri=tracking_uri)
             self._reader = _reader(tracking_uri, self._client)

@@ -21,7 +21,19 @@ from grpo_platform.jobs.states import TERMINAL
 from grpo_platform.tracking.names import Metric
 from grpo_platform.tracking.records import JobRecord
 
-__all__ = ["job_events", "saw_the_end"]
+__all__ = ["EVENT_SCHEMA", "job_events", "saw_the_end"]
+
+EVENT_SCHEMA: Final = {
+    "type": "object",
+    "description": "One event; its data is JSON.",
+    "properties": {
+        "id": {"type": "string", "description": "To come back with, as Last-Event-ID."},
+        "event": {"type": "string", "enum": ["metrics", "progress", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["id", "event", "data"],
+}
+"""One event, for the OpenAPI schema."""
 
 POLL_SECONDS: Final = 0.5
 _KEEPALIVE_SECONDS: Final = 15.0

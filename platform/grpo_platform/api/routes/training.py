@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import JobId, Limit, PageToken, ServicesDep
-from grpo_platform.api.events import job_events, saw_the_end
+from grpo_platform.api.events import EVENT_SCHEMA, job_events, saw_the_end
 from grpo_platform.api.jobs import job_reply
 from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.training import (
@@ -152,7 +152,7 @@ def get_job_logs(
     operation_id="watch_job",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}},
         204: {"description": "The end was told before; do not come back."},
         **documented(404),
     },

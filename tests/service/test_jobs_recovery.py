@@ -1,0 +1,177 @@
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from grpo import GRPOConfig
+from grpo_platform.jobs import identity, scratch
+from grpo_platform.jobs.backend import Liveness
+from grpo_platform.jobs.failures import explain, lost
+from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS, Observer
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.jobs.waiting import WaitingJobs
+from grpo_platform.tracking.records import JobRecord
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def record(number=0, **fields):
+    values = {
+        "job_id": f"{number:032x}", "experiment_id": "1", "status": JobStatus.RUNNING,
+        "request": JobRequest(config=GRPOConfig()), "start_time": START + timedelta(seconds=number),
+        "metrics": {}, "model_name": "m", "worker": "elsewhere:1:1", "heartbeat_ms": 1000,
+    }  # fmt: skip
+    return JobRecord(**values | fields)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class World:
+    """An observer, and what it can find out."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.liveness = Liveness.UNKNOWN
+        self.writable = True
+        self.observer = Observer(
+            lambda worker: self.liveness, lambda job_id: self.writable, self.clock
+        )
+
+    def lost_after(self, seconds, *records):
+        self.clock.now += seconds
+        return self.observer.lost(records)
+
+
+@pytest.fixture
+def seen():
+    return World()
+
+
+def test_a_worker_known_to_be_dead_is_lost_at_once(seen):
+    seen.liveness = Liveness.DEAD
+    assert seen.lost_after(0, record()) == [record()]
+
+
+def test_a_worker_elsewhere_is_lost_when_its_heartbeat_stands_still(seen):
+    assert seen.lost_after(0, record()) == []
+    assert seen.lost_after(SILENT_SECONDS - 1, record()) == []
+    assert seen.lost_after(2, record()) == []  # suspected
+    assert seen.lost_after(CONFIRM_SECONDS + 1, record()) == [record()]
+
+
+def test_a_heartbeat_clears_all_suspicion(seen):
+    seen.lost_after(0, record())
+    seen.lost_after(SILENT_SECONDS + 1, record())
+    assert seen.lost_after(CONFIRM_SECONDS + 1, record(heartbeat_ms=2000)) == []
+    assert seen.lost_after(SILENT_SECONDS - 1, record(heartbeat_ms=2000)) == []
+
+
+def test_no_heartbeat_is_expected_while_the_store_takes_no_writes(seen):
+    seen.lost_after(0, record())
+    seen.writable = False
+    assert seen.lost_after(10 * SILENT_SECONDS, record()) == []
+    seen.writable = True
+    assert seen.lost_after(1, record()) == []  # the worker gets its chance
+    assert seen.lost_after(CONFIRM_SECONDS + 1, record(heartbeat_ms=5000)) == []
+
+
+def test_a_store_that_was_away_begins_a_new_observation(seen):
+    seen.lost_after(0, record())
+    seen.observer.store_was_away()
+    assert seen.lost_after(10 * SILENT_SECONDS, record()) == []
+
+
+def test_a_new_attempt_with_an_old_heartbeat_is_observed_anew(seen):
+    seen.lost_after(0, record())
+    assert seen.lost_after(SILENT_SECONDS + 1, record(attempt=2)) == []
+    assert seen.lost_after(CONFIRM_SECONDS + 1, record(attempt=2)) == []
+
+
+def test_waiting_jobs_are_taken_in_the_order_of_their_submission():
+    waiting = WaitingJobs()
+    for number in (2, 0, 1):
+        waiting.put(record(number))
+    assert [waiting.take().job_id for _ in range(3)] == [record(n).job_id for n in range(3)]
+    with pytest.raises(IndexError):
+        waiting.take()
+
+
+def test_waiting_jobs_follow_the_store_as_far_as_it_was_read():
+    waiting = WaitingJobs()
+    for number in (0, 1, 5):
+        waiting.put(record(number))
+    known = waiting.snapshot()
+    waiting.put(record(9))  # came while the store was read
+    read = [record(1), record(2), record(3, claimed_by="x")]
+    waiting.reconcile(known, read, read[:2], complete=False)
+    assert [waiting.take().job_id for _ in range(4)] == [record(n).job_id for n in (1, 2, 5, 9)]
+
+
+def test_waiting_jobs_that_a_complete_read_does_not_find_are_gone():
+    waiting = WaitingJobs()
+    waiting.put(record(0))
+    waiting.reconcile(waiting.snapshot(), [], [], complete=True)
+    assert len(waiting) == 0
+
+
+def test_a_process_is_known_by_more_than_its_number():
+    own = identity.worker_name(os.getpid())
+    assert identity.liveness(own) is Liveness.ALIVE
+    host, pid, started = own.split(":")
+    assert identity.liveness(f"{host}:{pid}:{int(started) + 1}") is Liveness.DEAD
+    assert identity.liveness(f"other-{host}:{pid}:{started}") is Liveness.UNKNOWN
+    assert identity.liveness("nonsense") is Liveness.UNKNOWN
+    assert identity.liveness(f"{host}:x:y") is Liveness.DEAD
+
+
+def test_a_zombie_is_dead():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = identity.worker_name(child.pid)
+    assert identity.liveness(name) is Liveness.ALIVE
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert identity.liveness(name) is Liveness.DEAD
+    child.communicate()
+    assert identity.liveness(name) is Liveness.DEAD
+
+
+def test_the_end_of_a_process_is_told_in_words():
+    assert identity.ending(0) is None
+    assert identity.ending(9) == "was killed by signal 9 (out of memory?)"
+    assert identity.ending(7 << 8) == "ended with exit code 7"
+
+
+def test_scratch_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    living = scratch.make_scratch()
+    dead = living.with_name("999999999-x")
+    dead.mkdir()
+    scratch.remove_abandoned()
+    assert living.exists()
+    assert not dead.exists()
+
+
+def test_a_scratch_folder_of_someone_else_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"grpo-jobs-{os.getuid()}").symlink_to(tmp_path)
+    with pytest.raises(PermissionError, match="TMPDIR"):
+        scratch.make_scratch()
+
+
+def test_failures_say_what_to_do():
+    assert "batch_size" in explain(MemoryError())
+    assert "Free some space" in explain(OSError(28, "No space left on device"))
+    assert "ZeroDivisionError: by zero" in explain(ZeroDivisionError("by zero"))
+    assert lost("worker", "was killed by signal 9", 1).startswith(
+        "The job lost its worker, which was killed by signal 9."
+    )
+    assert "3 times" in lost("worker", "was killed by signal 9", 3)

@@ -52,6 +52,11 @@ def segment_returns(
     """
     returns = np.zeros(rewards.shape, np.float64)
     running = np.array(tail, np.float64)
+    if alive.all():
+        for t in range(len(rewards) - 1, -1, -1):
+            running = np.multiply(running, gamma, out=returns[t])
+            running += rewards[t]
+        return returns
     for t in range(len(rewards) - 1, -1, -1):
         running = np.where(alive[t], rewards[t] + gamma * running, running)
         returns[t] = running

@@ -135,7 +135,7 @@ class _PolicyPass:
         self._kl_coef = config.kl_coef
         self._ent_weight = config.ent_coef / size
         self._share = 1.0 / size
-        self._work = Workspace(layout, size, dtype)
+        self._work = Workspace(layout, size, dtype, backward=True)
         n_in, n_out = layout.widths[0] + 1, layout.widths[-1]
         self._columns = np.empty((n_in + n_out + 4 + (config.kl_coef > 0.0), size), dtype)
         self._inputs = self._columns[:n_in]
@@ -176,7 +176,7 @@ class _ValuePass:
     def __init__(self, parameters: Parameters, gradient: Parameters, size: int) -> None:
         self._parameters = parameters
         self._gradient = gradient
-        self._work = Workspace(parameters.layout, size, parameters.flat.dtype)
+        self._work = Workspace(parameters.layout, size, parameters.flat.dtype, backward=True)
         self._columns = np.empty((parameters.layout.widths[0] + 2, size), parameters.flat.dtype)
         self._inputs = self._columns[:-1]
         self._target = self._columns[-1:]

@@ -179,7 +179,7 @@ class GroupCollector:
             ended = result.terminated | result.truncated
             segment.add(members, observations, actions, scaled, result, self.timesteps)
             observations = result.observations
-            if ended.any():
+            if np.count_nonzero(ended):
                 segment.end(members, ended, result)
                 members, observations = members[~ended], observations[~ended]
                 if not members.size:

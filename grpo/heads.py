@@ -69,7 +69,15 @@ class CategoricalHead:
     def sample(
         self, outputs: FloatArray, log_std: FloatArray, generator: np.random.Generator
     ) -> npt.NDArray[np.int64]:
-        """Inversion of the cumulative distribution; the last action takes what rounding leaves."""
+        """Inversion of the cumulative distribution; the last action takes what rounding leaves.
+
+        Of two actions the second is taken where logistic noise is below z_1 − z_0, which is the
+        same in fewer calls.
+        """
+        if self.outputs == 2:
+            noise = generator.logistic(size=outputs.shape[1])
+            second: npt.NDArray[np.int64] = (noise < outputs[1] - outputs[0]).astype(np.int64)
+            return second
         cumulative = np.exp(outputs - outputs.max(axis=0)).cumsum(axis=0)
         threshold = generator.random(outputs.shape[1]) * cumulative[-1]
         actions: npt.NDArray[np.int64] = (threshold >= cumulative[:-1]).sum(axis=0)

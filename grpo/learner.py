@@ -108,7 +108,7 @@ class Learner:
             explained_variance=diagnostics.explained_variance(
                 comparison.values, comparison.returns
             ),
-            **self._outcome(batch),
+            **self._outcome(batch, comparison),
         )
         if not (np.isfinite(self._policy.flat.sum()) and np.isfinite(stats.value_loss)):
             raise TrainingDivergedError(
@@ -144,25 +144,22 @@ class Learner:
             self._policy, Parameters(parameters.layout, self.reference), inputs, encoded
         )
 
-    def _outcome(self, batch: Batch) -> dict[str, float]:
+    def _outcome(self, batch: Batch, comparison: Comparison) -> dict[str, float]:
         """Losses and distances over all transitions, after the updates."""
         policy, config, kept = self._policy, self._config, batch.informative
         head, log_std = policy.head, policy.policy_parameters.log_std
         outputs = policy.outputs(batch.inputs)
         encoded = head.encode(batch.actions, policy.flat.dtype)
         log_ratio = head.log_prob(outputs, log_std, encoded)[0] - batch.log_prob_old
-        error = (policy.values(batch.inputs) - float(policy.value_mean)) / float(
-            policy.value_std
-        ) - batch.targets
+        error = policy.values(batch.inputs) - comparison.returns
         low, high = config.clip_range, config.clip_high
+        loss = 0.0
+        if kept.any():
+            loss = diagnostics.surrogate_loss(log_ratio[kept], batch.advantages[kept], low, high)
         return {
-            "policy_loss": diagnostics.surrogate_loss(
-                log_ratio[kept], batch.advantages[kept], low, high
-            )
-            if kept.any()
-            else 0.0,
-            "value_loss": float(np.square(error).mean()) * float(policy.value_std) ** 2,
-            "entropy": float(head.entropy(outputs, log_std).mean()),
+            "policy_loss": loss,
+            "value_loss": float(np.dot(error, error)) / len(error),
+            "entropy": diagnostics.mean(head.entropy(outputs, log_std)),
             "approx_kl": diagnostics.k3_old_new(log_ratio),
             "clip_fraction": diagnostics.clip_fraction(log_ratio, low, high),
         }

@@ -1,5 +1,7 @@
 """Running means and variances: of observations over all time, of returns over recent time."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,8 +27,9 @@ def merge_moments(
         Mean, variance and count of all of them.
     """
     n = len(batch)
-    batch_mean = batch.mean(axis=0, dtype=np.float64)
-    batch_var = batch.var(axis=0, dtype=np.float64)
+    batch_mean = np.add.reduce(batch, axis=0, dtype=np.float64) / n
+    centred = batch - batch_mean
+    batch_var = np.einsum("nd,nd->d", centred, centred) / n
     total = count + n
     delta = batch_mean - mean
     merged = (var * count + batch_var * n + delta * delta * (count * n / total)) / total
@@ -50,6 +53,9 @@ def forgetting_moments(
         slowest: least α.
     """
     alpha = max(slowest, 1.0 / (count + 1.0))
-    delta = float(batch.mean()) - mean
-    variance = (1.0 - alpha) * (std * std + alpha * delta * delta) + alpha * float(batch.var())
-    return mean + alpha * delta, float(np.sqrt(variance))
+    batch_mean = float(np.add.reduce(batch)) / len(batch)
+    centred = batch - batch_mean
+    batch_var = float(np.dot(centred, centred)) / len(batch)
+    delta = batch_mean - mean
+    variance = (1.0 - alpha) * (std * std + alpha * delta * delta) + alpha * batch_var
+    return mean + alpha * delta, math.sqrt(variance)

@@ -64,6 +64,8 @@ class Parameters:
 class Workspace:
     """Buffers of one pass over a batch of B columns; reused from pass to pass.
 
+    `backward` says whether gradients will be asked for too.
+
     Attributes:
         inputs: shape (n_in + 1, B), the last row ones; for callers without an array of their own.
         hidden: per hidden layer, shape (n + 1, B), the last row ones.
@@ -73,14 +75,17 @@ class Workspace:
 
     __slots__ = ("deltas", "head", "hidden", "inputs", "outputs", "scratch")
 
-    def __init__(self, layout: Layout, batch: int, dtype: npt.DTypeLike) -> None:
+    def __init__(
+        self, layout: Layout, batch: int, dtype: npt.DTypeLike, *, backward: bool = False
+    ) -> None:
         widths = layout.widths[1:-1]
         self.inputs: FloatArray = np.ones((layout.widths[0] + 1, batch), dtype)
         self.hidden: list[FloatArray] = [np.ones((n + 1, batch), dtype) for n in widths]
         self.outputs: list[FloatArray] = [layer[:-1] for layer in self.hidden]
         self.head: FloatArray = np.empty((layout.widths[-1], batch), dtype)
-        self.deltas: list[FloatArray] = [np.empty((n, batch), dtype) for n in widths]
-        self.scratch: list[FloatArray] = [np.empty((n, batch), dtype) for n in widths]
+        backward_widths = widths if backward else ()
+        self.deltas: list[FloatArray] = [np.empty((n, batch), dtype) for n in backward_widths]
+        self.scratch: list[FloatArray] = [np.empty((n, batch), dtype) for n in backward_widths]
 
 
 def forward(parameters: Parameters, inputs: FloatArray, work: Workspace) -> FloatArray:

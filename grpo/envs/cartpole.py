@@ -49,6 +49,8 @@ class CartPoleMembers(ClassicMembers):
         super().__init__(spec, num_members)
         self._sutton_barto_reward = bool(spec.env_kwargs.get("sutton_barto_reward", False))
         self._scratch: dict[int, _Scratch] = {}
+        self._ones = np.ones(num_members)
+        self._ones.setflags(write=False)
 
     def _initial(self, generator: np.random.Generator) -> Float64Array:
         return generator.uniform(low=-0.05, high=0.05, size=(4,))[[0, 2, 1, 3]]
@@ -76,7 +78,7 @@ class CartPoleMembers(ClassicMembers):
     def _rewards(self, terminated: npt.NDArray[np.bool_]) -> Float64Array:
         if self._sutton_barto_reward:
             return np.where(terminated, -1.0, 0.0)
-        return np.ones(len(terminated))
+        return self._ones[: len(terminated)]
 
     def _accelerate(self, theta: Float64Array, spin: Float64Array, force: Float64Array) -> _Scratch:
         """Accelerations ẍ and θ̈, after https://coneural.org/florian/papers/05_cart_pole.pdf.

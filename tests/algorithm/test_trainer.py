@@ -71,7 +71,7 @@ def test_bits_do_not_depend_on_checkpoints_or_reports():
 
 # Means over parameters after a short run; they change when the algorithm does, on purpose only.
 GOLDEN = {
-    "timesteps": 700, "iterations": 17, "n_updates": 52, "entropy": 0.690444, "norm": 11.705405,
+    "timesteps": 700, "iterations": 17, "n_updates": 50, "entropy": 0.693056, "norm": 11.671062,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from grpo.evaluation import Evaluation
 from grpo.reporting import EpisodeStats, RolloutStats, UpdateStats
 from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric
 from grpo_platform.tracking.reporter import Point, TrackingReporter
-from grpo_platform.tracking.series import Series
+from grpo_platform.tracking.series import Group
 
 
 class Clock:
@@ -178,8 +179,11 @@ def test_by_hand():
     )  # fmt: skip
     reporter.on_rollout(stats)
     assert [(p.value, p.step) for p in reporter.drain()] == [(2.0, 4), (6.0, 8)]
+    reporter.on_update(update(10, 1, np.random.default_rng(0)))
     tail = {p.key: (p.value, p.step) for p in reporter.finish()}
-    assert tail == {Metric.REWARD: (9.0, 10), Metric.DEGENERATE_FRACTION: (0.25, 10)}
+    assert tail[Metric.REWARD] == (9.0, 10)
+    assert tail[Metric.DEGENERATE_FRACTION] == (0.25, 10)
+    assert tail[Metric.N_UPDATES] == (10, 10)
 
 
 def test_a_short_run_keeps_every_point():
@@ -264,13 +268,12 @@ def test_the_machine_is_sampled():
     assert len(sampled) == 5
 
 
-def test_a_series_keeps_the_mean_or_the_last_of_a_slice():
-    mean, last = Series(10), Series(10, keep_last=True)
-    for value, step in ((1.0, 1), (2.0, 10)):
-        assert mean.add(value, step) is None
-        assert last.add(value, step) is None
-    assert mean.add(9.0, 11) == (1.5, 10)
-    assert last.add(9.0, 11) == (2.0, 10)
+def test_a_group_keeps_the_mean_or_the_last_of_a_slice():
+    group = Group(10, ("mean", "last", "never"), frozenset({"last"}))
+    assert group.add((1.0, 1.0, math.nan), 1) == []
+    assert group.add((2.0, 2.0, math.inf), 10) == []
+    assert group.add((9.0, 9.0, math.nan), 11) == [("mean", 1.5, 10), ("last", 2.0, 10)]
+    assert group.pending() == [("mean", 9.0, 11), ("last", 9.0, 11)]
 
 
 def test_the_reporter_needs_no_mlflow():

@@ -3,15 +3,13 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
-
-import numpy as np
 
 from grpo.evaluation import Evaluation
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo_platform.tracking.names import Metric
-from grpo_platform.tracking.series import Series, Value
+from grpo_platform.tracking.series import Curve, Group
 from grpo_platform.tracking.system import SystemMonitor
 
 __all__ = ["Point", "TrackingReporter"]
@@ -25,35 +23,18 @@ _RESERVE: Final = 20
 _SYSTEM_SECONDS: Final = 2.0
 """Time between two samples of the machine; those of one slice become one point."""
 
+_UPDATE_KEYS: Final = (
+    Metric.DEGENERATE_FRACTION, Metric.POLICY_LOSS, Metric.VALUE_LOSS, Metric.ENTROPY,
+    Metric.APPROX_KL, Metric.CLIP_FRACTION, Metric.GRAD_NORM, Metric.EXPLAINED_VARIANCE,
+    Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS,
+)  # fmt: skip
+_EPISODE_KEYS: Final = (Metric.EPISODE_RETURN, Metric.EPISODE_LENGTH)
 _LAST: Final = frozenset(
-    {
-        Metric.EPISODE_RETURN,
-        Metric.EPISODE_LENGTH,
-        Metric.N_UPDATES,
-        Metric.TIMESTEPS,
-        Metric.FPS,
-        Metric.TIME_ELAPSED,
-    }
+    {*_EPISODE_KEYS, Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS}
 )
 """Metrics whose last value stands for a slice of the run; of the others it is the mean."""
 
-_UPDATE: Final = (
-    (Metric.POLICY_LOSS, "policy_loss"),
-    (Metric.VALUE_LOSS, "value_loss"),
-    (Metric.ENTROPY, "entropy"),
-    (Metric.APPROX_KL, "approx_kl"),
-    (Metric.CLIP_FRACTION, "clip_fraction"),
-    (Metric.GRAD_NORM, "grad_norm"),
-    (Metric.EXPLAINED_VARIANCE, "explained_variance"),
-    (Metric.N_UPDATES, "n_updates"),
-)
-_EVALUATION: Final = (
-    (Metric.EVAL_MEAN, "mean"),
-    (Metric.EVAL_STD, "std"),
-    (Metric.EVAL_IQM, "iqm"),
-    (Metric.EVAL_CI_LOW, "ci_low"),
-    (Metric.EVAL_CI_HIGH, "ci_high"),
-)
+_NAN: Final = float("nan")
 
 
 class Point(NamedTuple):
@@ -91,9 +72,18 @@ class TrackingReporter(Reporter):
         self._reserve = max(1, max_points // _RESERVE)
         self._stride = math.ceil(total_timesteps / max(1, max_points - self._reserve))
         self._clock = clock
-        self._series: dict[str, Series] = {}
-        self._evaluated: dict[str, int] = {}
+        self._monitor = SystemMonitor()
+        self._rewards = Curve(self._stride)
+        self._groups = {
+            "update": Group(self._stride, _UPDATE_KEYS, _LAST),
+            "episodes": Group(self._stride, _EPISODE_KEYS, _LAST),
+            "system": Group(self._stride, self._monitor.keys),
+        }
+        self._update = self._groups["update"]
         self._points: list[Point] = []
+        self._evaluated_slice = -1
+        self._late_evaluation: list[tuple[str, float, int]] = []
+        self._degenerate_fraction = _NAN
         self._returns: deque[float] = deque(maxlen=_EPISODES)
         self._lengths: deque[int] = deque(maxlen=_EPISODES)
         self._tails = 0
@@ -101,7 +91,6 @@ class TrackingReporter(Reporter):
         self._begin_timesteps = 0
         self._elapsed_before = 0.0
         self._begun = clock()
-        self._monitor = SystemMonitor()
         self._next_sample = self._begun + _SYSTEM_SECONDS
 
     @property
@@ -116,37 +105,51 @@ class TrackingReporter(Reporter):
 
     def on_rollout(self, stats: RolloutStats) -> None:
         """Take the rewards, episodes and share of degenerate groups of one iteration."""
-        step = int(stats.timesteps[-1]) if len(stats.timesteps) else self._timesteps
-        closed = self._of(Metric.REWARD).add_all(stats.rewards, stats.timesteps)
-        self._emit(Metric.REWARD, closed)
-        self._add(Metric.DEGENERATE_FRACTION, stats.degenerate_fraction, step)
+        if closed := self._rewards.add(stats.rewards, stats.timesteps):
+            self._emit((Metric.REWARD, value, step) for value, step in closed)
+        self._degenerate_fraction = stats.degenerate_fraction
         if stats.episodes:
             self._returns.extend(episode.episode_return for episode in stats.episodes)
             self._lengths.extend(episode.length for episode in stats.episodes)
-            self._add(Metric.EPISODE_RETURN, float(np.mean(self._returns)), step)
-            self._add(Metric.EPISODE_LENGTH, float(np.mean(self._lengths)), step)
+            count = len(self._returns)
+            means = (sum(self._returns) / count, sum(self._lengths) / count)
+            self._emit(self._groups["episodes"].add(means, int(stats.timesteps[-1])))
 
     def on_update(self, stats: UpdateStats) -> None:
-        """Take the figures of one iteration's updates, and of the clock."""
-        self._timesteps = stats.timesteps
-        for key, name in _UPDATE:
-            self._add(key, getattr(stats, name), stats.timesteps)
-        seconds = self._clock() - self._begun
-        self._add(Metric.TIMESTEPS, stats.timesteps, stats.timesteps)
-        self._add(Metric.TIME_ELAPSED, self._elapsed_before + seconds, stats.timesteps)
-        if seconds > 0:
-            fps = (stats.timesteps - self._begin_timesteps) / seconds
-            self._add(Metric.FPS, fps, stats.timesteps)
-        if self._clock() >= self._next_sample:
-            self._next_sample = self._clock() + _SYSTEM_SECONDS
-            for key, value in self._monitor.sample().items():
-                self._add(key, value, stats.timesteps)
+        """Take the figures of one iteration, its rollouts' among them, and of the clock."""
+        self._timesteps = steps = stats.timesteps
+        now = self._clock()
+        seconds = now - self._begun
+        figures = (
+            self._degenerate_fraction, stats.policy_loss, stats.value_loss, stats.entropy,
+            stats.approx_kl, stats.clip_fraction, stats.grad_norm, stats.explained_variance,
+            stats.n_updates, steps, self._elapsed_before + seconds,
+            (steps - self._begin_timesteps) / seconds if seconds > 0 else _NAN,
+        )  # fmt: skip
+        if closed := self._update.add(figures, steps):
+            self._emit(closed)
+        if now >= self._next_sample:
+            self._next_sample = now + _SYSTEM_SECONDS
+            self._emit(self._groups["system"].add(self._monitor.sample(), steps))
 
     def on_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
-        """Take an evaluation: shown at once, one in each slice; the last one is always shown."""
-        for key, name in _EVALUATION:
-            self._evaluate(key, float(getattr(evaluation, name)), timesteps)
-        self._evaluate(Metric.EVAL_LENGTH, float(np.mean(evaluation.lengths)), timesteps)
+        """Take an evaluation: the first of a slice is shown at once, a later one at `finish`."""
+        figures = {
+            Metric.EVAL_MEAN: evaluation.mean,
+            Metric.EVAL_STD: evaluation.std,
+            Metric.EVAL_IQM: evaluation.iqm,
+            Metric.EVAL_CI_LOW: evaluation.ci_low,
+            Metric.EVAL_CI_HIGH: evaluation.ci_high,
+            Metric.EVAL_LENGTH: float(evaluation.lengths.mean()),
+        }
+        values = [(k, float(v), timesteps) for k, v in figures.items() if math.isfinite(v)]
+        index = (timesteps - 1) // self._stride
+        if index == self._evaluated_slice:
+            self._late_evaluation = values
+        else:
+            self._evaluated_slice = index
+            self._late_evaluation = []
+            self._emit(values)
 
     def drain(self) -> list[Point]:
         """The points made since the last call, in order."""
@@ -163,18 +166,20 @@ class TrackingReporter(Reporter):
             if self._tails >= self._reserve:
                 return []
             self._tails += 1
+        reward = self._rewards.pending()
+        rows = [] if reward is None else [(Metric.REWARD, *reward)]
+        for group in self._groups.values():
+            rows += group.pending()
         now = self._now_ms()
-        return [
-            Point(key, value[0], value[1], now)
-            for key, series in self._series.items()
-            if (value := series.pending()) is not None
-        ]
+        return [Point(*row, now) for row in rows + self._late_evaluation]
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values from which `load_state_dict` goes on; points must be drained before."""
         return {
-            "series": {key: series.state() for key, series in self._series.items()},
-            "evaluated": dict(self._evaluated),
+            "rewards": self._rewards.state(),
+            "groups": {name: group.state() for name, group in self._groups.items()},
+            "evaluated_slice": self._evaluated_slice,
+            "late_evaluation": [list(row) for row in self._late_evaluation],
             "returns": list(self._returns),
             "lengths": list(self._lengths),
             "tails": self._tails,
@@ -184,9 +189,13 @@ class TrackingReporter(Reporter):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where the reporter of an earlier attempt was."""
-        for key, values in state["series"].items():
-            self._of(key).restore(values)
-        self._evaluated = dict(state["evaluated"])
+        self._rewards.restore(state["rewards"])
+        for name, values in state["groups"].items():
+            self._groups[name].restore(values)
+        self._evaluated_slice = state["evaluated_slice"]
+        self._late_evaluation = [
+            (key, value, step) for key, value, step in state["late_evaluation"]
+        ]
         self._returns.extend(state["returns"])
         self._lengths.extend(state["lengths"])
         self._tails = state["tails"]
@@ -194,33 +203,9 @@ class TrackingReporter(Reporter):
         self._elapsed_before = state["seconds"]
         self._begun = self._clock()
 
-    def _of(self, key: str) -> Series:
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = Series(self._stride, keep_last=key in _LAST)
-        return series
-
-    def _add(self, key: str, value: float, step: int) -> None:
-        closed = self._of(key).add(value, step)
-        if closed is not None:
-            self._emit(key, [closed])
-
-    def _emit(self, key: str, values: list[Value]) -> None:
-        if values:
-            now = self._now_ms()
-            self._points.extend(Point(key, value, step, now) for value, step in values)
-
-    def _evaluate(self, key: str, value: float, step: int) -> None:
-        """Emit the first of a slice at once; a later one waits in its series for `finish`."""
-        index = (max(step, 1) - 1) // self._stride
-        if self._evaluated.get(key, -1) != index:
-            self._evaluated[key] = index
-            self._series.pop(key, None)
-            if math.isfinite(value):
-                self._emit(key, [(value, step)])
-        else:
-            series = self._series[key] = Series(self._stride, keep_last=True)
-            series.add(value, step)
+    def _emit(self, rows: Iterable[tuple[str, float, int]]) -> None:
+        now = self._now_ms()
+        self._points.extend([Point(key, value, step, now) for key, value, step in rows])
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

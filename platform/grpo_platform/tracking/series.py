@@ -1,88 +1,142 @@
-"""One metric's values, thinned to at most one point for each equal slice of the run."""
+"""Values of a run, thinned to at most one point for each equal slice of it.
 
+Slice i holds the steps from i·stride + 1 to (i + 1)·stride. What arrived in a slice becomes one
+value, whose step is that of the last arrival, and is given out when a later slice begins. NaN and
+infinite values are left out. Both classes are called in every iteration of a training: they are
+written for speed.
+"""
+
+from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Series", "Value"]
+__all__ = ["Curve", "Group"]
 
 _NONE: Final = -1
 
-Value = tuple[float, int]
-"""A value and its step, environment timesteps."""
 
-
-class Series:
-    """Values arrive in order of their steps; those of one slice become one value.
-
-    Slice i holds the steps from i·stride + 1 to (i + 1)·stride. A slice's value is the mean of
-    what arrived in it, or the last with `keep_last`; its step is that of its last value. It is
-    given out when a later slice begins. NaN and infinite values are left out.
+class Curve:
+    """One metric, of which many values arrive at once; a slice's value is their mean.
 
     Args:
         stride: length of a slice, environment timesteps.
-        keep_last: the last value stands for the slice, not the mean.
     """
 
-    __slots__ = ("_count", "_keep_last", "_slice", "_step", "_stride", "_sum")
+    __slots__ = ("_count", "_slice", "_step", "_stride", "_sum")
 
-    def __init__(self, stride: int, *, keep_last: bool = False) -> None:
+    def __init__(self, stride: int) -> None:
         self._stride = stride
-        self._keep_last = keep_last
         self._slice = _NONE
         self._sum = 0.0
         self._count = 0
         self._step = 0
 
-    def add(self, value: float, step: int) -> Value | None:
-        """Take one value; returns that of the slice it closes, if any."""
-        if not np.isfinite(value):
-            return None
-        closed = self._enter((max(step, 1) - 1) // self._stride)
-        self._put(float(value), 1, float(value), step)
-        return closed
+    def add(
+        self, values: npt.NDArray[np.float64], steps: npt.NDArray[np.int64]
+    ) -> list[tuple[float, int]]:
+        """Take values of shape (T,) at rising steps, shape (T,).
 
-    def add_all(self, values: npt.NDArray[np.float64], steps: npt.NDArray[np.int64]) -> list[Value]:
-        """Take values of shape (T,) at steps of shape (T,); returns those of closed slices."""
-        good = np.isfinite(values)
-        if not good.all():
+        Returns:
+            Value and step of each slice that they close.
+        """
+        if not isfinite(values.sum()):  # quicker than looking at each
+            good = np.isfinite(values)
             values, steps = values[good], steps[good]
         if len(values) == 0:
             return []
-        slices = (np.maximum(steps, 1) - 1) // self._stride
-        begins = np.flatnonzero(np.diff(slices, prepend=slices[0] - 1))
-        ends = np.append(begins[1:], len(values))
-        sums = np.add.reduceat(values, begins)
+        slices = (steps - 1) // self._stride
+        begins = np.flatnonzero(slices[1:] != slices[:-1]) + 1
+        starts = [0, *begins.tolist()]
+        ends = [*starts[1:], len(values)]
+        sums = np.add.reduceat(values, starts).tolist()
         closed = []
-        for begin, end, total in zip(begins.tolist(), ends.tolist(), sums.tolist(), strict=True):
-            if value := self._enter(int(slices[begin])):
-                closed.append(value)
-            self._put(total, end - begin, float(values[end - 1]), int(steps[end - 1]))
+        for start, end, total in zip(starts, ends, sums, strict=True):
+            index = int(slices[start])
+            if index != self._slice:
+                if self._count:
+                    closed.append((self._sum / self._count, self._step))
+                self._slice, self._sum, self._count = index, 0.0, 0
+            self._sum += total
+            self._count += end - start
+            self._step = int(steps[end - 1])
         return closed
 
-    def pending(self) -> Value | None:
-        """Value of the slice that is still open."""
-        if self._count == 0:
-            return None
-        return (self._sum if self._keep_last else self._sum / self._count), self._step
+    def pending(self) -> tuple[float, int] | None:
+        """Value and step of the slice that is still open."""
+        return (self._sum / self._count, self._step) if self._count else None
 
     def state(self) -> list[Any]:
         """JSON values that `restore` takes; floats survive JSON exactly."""
         return [self._slice, self._sum, self._count, self._step]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on where another series was."""
+        """Go on where another curve was."""
         self._slice, self._sum, self._count, self._step = state
 
-    def _enter(self, index: int) -> Value | None:
-        if index == self._slice:
-            return None
-        closed = self.pending()
-        self._slice, self._sum, self._count = index, 0.0, 0
+
+class Group:
+    """Metrics that arrive together, one value each at one step.
+
+    Args:
+        stride: length of a slice, environment timesteps.
+        keys: of the metrics, in the order of their values.
+        keep_last: those of them whose last value stands for a slice, not the mean.
+    """
+
+    __slots__ = ("_counts", "_keep_last", "_keys", "_slice", "_step", "_stride", "_sums")
+
+    def __init__(
+        self, stride: int, keys: Sequence[str], keep_last: frozenset[str] = frozenset()
+    ) -> None:
+        self._stride = stride
+        self._keys = tuple(keys)
+        self._keep_last = tuple(key in keep_last for key in keys)
+        self._slice = _NONE
+        self._step = 0
+        self._sums = [0.0] * len(self._keys)
+        self._counts = [0] * len(self._keys)
+
+    def add(self, values: Sequence[float], step: int) -> list[tuple[str, float, int]]:
+        """Take a value for each key.
+
+        Returns:
+            Key, value and step of what the values close, if they begin a new slice.
+        """
+        index = (step - 1) // self._stride
+        closed = []
+        if index != self._slice:
+            closed = self.pending()
+            self._slice = index
+            self._sums = [0.0] * len(self._keys)
+            self._counts = [0] * len(self._keys)
+        self._step = step
+        sums, counts = self._sums, self._counts
+        for i, value in enumerate(values):
+            if isfinite(value):
+                if self._keep_last[i]:
+                    sums[i], counts[i] = float(value), 1
+                else:
+                    sums[i] += value
+                    counts[i] += 1
         return closed
 
-    def _put(self, total: float, count: int, last: float, step: int) -> None:
-        self._sum = last if self._keep_last else self._sum + total
-        self._count += count
-        self._step = step
+    def pending(self) -> list[tuple[str, float, int]]:
+        """Key, value and step of what the open slice holds."""
+        step = self._step
+        return [
+            (key, total / count, step)
+            for key, total, count in zip(self._keys, self._sums, self._counts, strict=True)
+            if count
+        ]
+
+    def state(self) -> list[Any]:
+        """JSON values that `restore` takes; floats survive JSON exactly."""
+        return [self._slice, self._step, list(self._sums), list(self._counts)]
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on where another group of the same keys was."""
+        self._slice, self._step, sums, counts = state
+        self._sums, self._counts = list(sums), list(counts)

@@ -22,6 +22,9 @@ _REPLY: Final = json.dumps(
     {"error_code": "ENDPOINT_NOT_FOUND", "message": "GRPO Platform keeps this MLflow route closed."}
 ).encode()
 
+_NO_ENDPOINTS: Final = b'{"endpoints": []}'
+"""What MLflow says where no gateway is set up; its pages show an error at anything else."""
+
 
 def create_app() -> ASGIApp:
     """MLflow's application behind the filter."""
@@ -36,9 +39,11 @@ class _Filter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _is_closed(scope["path"]):
+            empty = scope["method"] == "GET" and scope["path"].endswith("/gateway-proxy")
+            status, reply = (200, _NO_ENDPOINTS) if empty else (404, _REPLY)
             headers = [(b"content-type", b"application/json")]
-            await send({"type": "http.response.start", "status": 404, "headers": headers})
-            await send({"type": "http.response.body", "body": _REPLY})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply})
             return
         await self._app(scope, receive, send)
 

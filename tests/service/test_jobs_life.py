@@ -99,12 +99,12 @@ def test_a_job_stopped_right_after_it_was_submitted_stops(live):
 
 
 def test_stop_and_resume_change_nothing_in_what_is_learned(live):
-    fields = {"total_timesteps": 12_000, "seed": 5, "checkpoint_seconds": 100.0}
+    fields = {"total_timesteps": 60_000, "seed": 5, "checkpoint_seconds": 100.0}
     job = live.submit(**fields, model_name="resumed")
     live.training(job.job_id, 1000)
     live.runner.stop(job.job_id)
     stopped = live.wait(job.job_id, JobStatus.STOPPED)
-    assert 0 < stopped.current_timesteps < 12_000
+    assert 0 < stopped.current_timesteps < 60_000
     live.runner.resume(job.job_id)
     resumed = live.wait(job.job_id, JobStatus.COMPLETED)
     assert resumed.attempt == 2

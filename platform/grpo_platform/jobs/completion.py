@@ -49,8 +49,13 @@ class Completion:
             environment: the trainer's message.
 
         Raises:
+            ConflictError: the model's name is another environment's, so training is in vain.
             StoreError: the store refused, or is away.
         """
+        # early also for this: a registry first opened while its database is away makes a new one
+        config = self._request.config
+        name = self._request.model_name_for(self._job_id)
+        self._registry.check_name(name, config.env_name, config.env_kwargs)
         exact = "true" if environment["resumes_exactly"] else "false"
         tags = provenance_tags(self._request) | {Tag.RESUME_EXACT: exact}
         self._jobs.set_tags(self._job_id, tags)

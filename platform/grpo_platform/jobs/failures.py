@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from grpo import GRPOError
+from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.scratch import FULL
 
 __all__ = ["OUT_OF_MEMORY", "explain", "lost"]
@@ -20,6 +21,8 @@ def explain(error: BaseException) -> str:
         return OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in FULL:
         return f"The disk is full ({error}). Free some space, then resume the job."
+    if isinstance(error, PlatformError):
+        return str(error)
     if isinstance(error, GRPOError):
         return f"{error} {_LOG}"
     text = str(error).strip().splitlines()

@@ -1,0 +1,323 @@
+"""One attempt of a job: the run in MLflow, and the trainer process that feeds it."""
+
+import contextlib
+import logging
+import os
+import queue
+import select
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from grpo_platform.errors import (
+    ConflictError,
+    PlatformError,
+    StoreUnavailableError,
+)
+from grpo_platform.jobs.checkpoints import Checkpoints
+from grpo_platform.jobs.completion import Completion
+from grpo_platform.jobs.failures import explain, lost
+from grpo_platform.jobs.identity import worker_name
+from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.jobs.persistence import GoneError, LeftError, Persistence
+from grpo_platform.jobs.progress import Progress
+from grpo_platform.jobs.pulse import Order, Pulse
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.run_writer import RunWriter
+from grpo_platform.jobs.scratch import PATIENCE_SECONDS
+from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.jobs.trainer_handle import TrainerHandle
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.names import Metric
+from grpo_platform.tracking.records import JobRecord
+from grpo_platform.tracking.reporter import Point
+
+__all__ = ["Attempt"]
+
+_log = logging.getLogger(__name__)
+
+STOP_GRACE_SECONDS: Final = 5.0
+"""How long a trainer may take to answer a stop before it is killed."""
+
+LEAVE_SECONDS: Final = 8.0
+"""How long a worker may take to leave when its server shuts down or died."""
+
+_RANK: Final = (Order.LEAVE, Order.TIME_UP, Order.STOP, Order.FORGET)
+
+
+class Attempt:
+    """One worker's hold on a job, from the claim to the end of its state.
+
+    Args:
+        jobs: the store.
+        trainer: forked, and perhaps training already.
+        job_id: the job.
+        attempt: the attempt to claim.
+        request: what the job is to train.
+        folder: scratch folder of this worker.
+        log: the worker's log.
+        foreground: Ctrl-C stops the job, and a lost trainer fails it.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        trainer: TrainerHandle,
+        job_id: str,
+        attempt: int,
+        request: JobRequest,
+        folder: Path,
+        log: WorkerLog,
+        *,
+        foreground: bool,
+    ) -> None:
+        self._jobs = jobs
+        self._trainer = trainer
+        self._job_id = job_id
+        self._attempt = attempt
+        self._request = request
+        self._folder = folder
+        self._log = log
+        self._foreground = foreground
+        self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._pulse = Pulse(jobs, job_id, attempt, self._give)
+        self._writer = RunWriter(jobs, job_id, attempt, log)
+        self._completion = Completion(jobs, job_id, request, folder)
+        self._progress = Progress(request.config.total_timesteps, foreground=foreground)
+        self._order: Order | None = None
+        self._end: dict[str, Any] | None = None
+        self._persist = Persistence(self._pulse)
+        self._grace_ends = self._time_ends = float("inf")
+
+    def run(self, lifeline_fd: int | None) -> int:
+        """Go all the way; returns the exit code that `run_worker` describes."""
+        self._listen(lifeline_fd)
+        status: JobStatus | None = None
+        try:
+            record = self._take()
+            self._pulse.start()
+            self._prepare(record)
+            status = self._conclude(self._follow())
+        except GoneError:
+            _log.info("The job is not this worker's any more.")
+        except LeftError:
+            _log.warning("No time left; the next start goes on with the job.")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must not hang
+            _log.exception("The worker failed.")
+            status = self._fail(error)
+        finally:
+            self._trainer.kill()
+            self._pulse.stop()
+        self._afterwards(status)
+        return 1 if self._foreground and status is not JobStatus.COMPLETED else 0
+
+    # --- orders --------------------------------------------------------------------------
+
+    def _listen(self, lifeline_fd: int | None) -> None:
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal if self._foreground else signal.SIG_IGN)
+        threading.Thread(target=self._read_trainer, name="trainer", daemon=True).start()
+        if lifeline_fd is not None:
+            watch = threading.Thread(
+                target=self._watch_server, args=(lifeline_fd,), name="lifeline", daemon=True
+            )
+            watch.start()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        # runs between two instructions of the main thread: nothing here takes a lock
+        self._persist.terminated = True
+        if self._foreground:
+            self._inbox.put({"kind": "order", "order": Order.STOP})
+        else:
+            self._pulse.look()
+
+    def _read_trainer(self) -> None:
+        for message in self._trainer.messages():
+            self._inbox.put(message)
+
+    def _watch_server(self, lifeline_fd: int) -> None:
+        select.select([lifeline_fd], [], [])
+        self._persist.terminated = True
+        self._give(Order.LEAVE)
+
+    def _give(self, order: Order) -> None:
+        """Take an order, from any thread; a weightier one replaces what was ordered before."""
+        if self._order is not None and _RANK.index(order) <= _RANK.index(self._order):
+            return
+        self._order = order
+        now = time.monotonic()
+        if order is Order.LEAVE:
+            self._persist.leave_by = now + LEAVE_SECONDS
+            hard_end = threading.Timer(LEAVE_SECONDS + 1.0, os._exit, [0])
+            hard_end.daemon = True
+            hard_end.start()
+        if order is Order.FORGET:
+            self._trainer.kill()
+        else:
+            self._grace_ends = now + STOP_GRACE_SECONDS
+            self._trainer.stop()
+        self._inbox.put({"kind": "order", "order": order})
+
+    # --- the way of a job ----------------------------------------------------------------
+
+    def _take(self) -> JobRecord:
+        """Claim the job and say that it runs."""
+        worker = worker_name(os.getpid())
+        if not self._persist(lambda: self._jobs.claim(self._job_id, self._attempt, worker)):
+            raise GoneError
+        record = self._persist(lambda: self._jobs.get(self._job_id))
+        if record.attempt != self._attempt or record.status in TERMINAL:
+            raise GoneError
+        try:
+            return self._persist(lambda: self._jobs.start(self._job_id, worker))
+        except ConflictError as error:
+            raise GoneError from error
+
+    def _prepare(self, record: JobRecord) -> None:
+        """Start the trainer where the last attempt left off."""
+        _log.info("Attempt %d of job %s.", self._attempt, self._job_id)
+        limit = self._request.max_seconds
+        if limit is not None:
+            trained = record.metrics.get(Metric.TIME_ELAPSED, 0.0)
+            self._time_ends = time.monotonic() + max(0.0, limit - trained)
+        self._writer.continue_at(record.current_timesteps)
+        if self._attempt > 1:
+            self._persist(lambda: self._log.continue_earlier(self._jobs, self._job_id))
+        if self._attempt == 1 and self._request.init_from is None:
+            return  # it trains already
+        stored = Checkpoints(self._jobs, self._job_id, self._attempt)
+        checkpoint = self._persist(lambda: stored.fetch(record.checkpoint, self._folder))
+        weights = None
+        reference = self._request.init_from
+        if checkpoint is None and reference is not None:
+            weights = self._persist(lambda: self._completion.fetch_initial_policy(reference))
+        self._trainer.begin(checkpoint=checkpoint, weights=weights)
+
+    def _follow(self) -> dict[str, Any]:
+        """Write down what the trainer says until it ends; returns its last message."""
+        while self._end is None:
+            self._collect(min(0.5, self._writer.seconds_until_due()))
+            now = time.monotonic()
+            if now > self._time_ends:
+                self._give(Order.TIME_UP)
+            if now > self._grace_ends:
+                _log.warning("The trainer does not answer; it is killed.")
+                self._grace_ends = float("inf")
+                self._trainer.kill()
+            if not self._persist.holds():
+                raise GoneError
+            self._writer.write_due()
+        return self._end
+
+    def _collect(self, timeout_seconds: float) -> None:
+        """Take what has arrived; waits for one message at most `timeout_seconds`."""
+        with contextlib.suppress(queue.Empty):
+            self._receive(self._inbox.get(timeout=timeout_seconds))
+            while True:
+                self._receive(self._inbox.get_nowait())
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        match message["kind"]:
+            case "points":
+                points = [Point(*point) for point in message["points"]]
+                self._writer.add(points, message["timesteps"])
+                self._progress.show(points, message["timesteps"])
+            case "checkpoint":
+                self._writer.add_checkpoint(Path(message["path"]), message["timesteps"])
+            case "checkpoint_failed":
+                _log.warning("No checkpoint: %s", message["message"])
+            case "environment":
+                self._persist(lambda: self._completion.describe_start(message))
+            case "order" if message["order"] is Order.FORGET:
+                raise GoneError
+            case "order":
+                self._give(message["order"])
+            case "done" | "failed" | "ended" if self._end is None:
+                self._end = message
+
+    def _conclude(self, end: dict[str, Any]) -> JobStatus | None:
+        """Settle the job's state, which is returned; None when it went back to the queue."""
+        match end["kind"]:
+            case "failed":
+                _log.error("%s\n%s", end["message"], end["traceback"])
+                self._flush()
+                return self._finish(JobStatus.FAILED, end["message"])
+            case "ended":
+                self._flush()
+                return self._conclude_lost(end["reason"])
+        unfinished = end["stopped"] or self._order is Order.STOP
+        if unfinished:
+            self._writer.add_checkpoint(Path(end["path"]), end["timesteps"])
+        self._flush()
+        if unfinished:
+            return self._conclude_order()
+        _log.info("%s", self._progress.summary(end))
+        version = self._persist(lambda: self._completion.register(end), PATIENCE_SECONDS)
+        _log.info("Registered %s version %s.", version.name, version.version)
+        return self._finish(JobStatus.COMPLETED)
+
+    def _flush(self) -> None:
+        try:
+            self._persist(self._writer.flush, PATIENCE_SECONDS)
+        except (StoreUnavailableError, OSError) as error:
+            _log.warning("The last checkpoint is lost, an earlier one counts: %s", error)
+
+    def _conclude_order(self) -> JobStatus | None:
+        match self._order:
+            case Order.LEAVE:
+                self._persist(lambda: self._requeue(crashed=False))
+                return None
+            case Order.TIME_UP:
+                limit = self._request.max_seconds
+                return self._finish(
+                    JobStatus.FAILED,
+                    f"The job trained for its max_seconds={limit:g}. Give it more, or a smaller "
+                    "total_timesteps.",
+                )
+        return self._finish(JobStatus.STOPPED)
+
+    def _conclude_lost(self, reason: str) -> JobStatus | None:
+        if self._order is not None:
+            return self._conclude_order()
+        crashes = self._persist(lambda: self._jobs.get(self._job_id)).crashes + 1
+        if self._foreground or crashes >= self._request.max_attempts:
+            return self._finish(JobStatus.FAILED, lost("trainer", reason, crashes))
+        _log.warning("The trainer %s; another attempt follows.", reason)
+        self._persist(lambda: self._requeue(crashed=True))
+        return None
+
+    def _requeue(self, *, crashed: bool) -> None:
+        self._upload_log()
+        self._jobs.requeue(self._job_id, crashed=crashed, attempt=self._attempt)
+
+    def _finish(self, status: JobStatus, error_message: str | None = None) -> JobStatus:
+        _log.info("The job is %s.", status.value)
+        self._upload_log()
+        self._pulse.stop()
+        self._persist(lambda: self._jobs.finish(self._job_id, status, error_message))
+        return status
+
+    def _fail(self, error: Exception) -> JobStatus | None:
+        try:
+            return self._finish(JobStatus.FAILED, explain(error))
+        except (GoneError, LeftError, PlatformError):
+            return None
+
+    def _afterwards(self, status: JobStatus | None) -> None:
+        """What may come after the job is completed; its place is free already."""
+        if status is not JobStatus.COMPLETED:
+            return
+        try:
+            self._completion.illustrate()
+            Checkpoints(self._jobs, self._job_id, self._attempt).remove_all()
+        except (PlatformError, OSError):
+            _log.exception("The run's figures are not complete.")
+
+    def _upload_log(self) -> None:
+        try:
+            self._log.upload(self._jobs, self._job_id)
+        except (PlatformError, OSError) as error:
+            _log.warning("The log cannot be stored: %s", error)

@@ -107,7 +107,7 @@ def lock_database(world: World, rng: random.Random) -> bool:
 
 def hide_database(world: World, rng: random.Random) -> bool:
     """The database's folder vanishes and returns."""
-    if not all(server.is_ready() for server in world.servers):
+    if not all(server.is_settled() for server in world.servers):
         return False  # a server that starts now would make a new database
     folder, away = world.database.parent, world.folder / "away"
     folder.rename(away)

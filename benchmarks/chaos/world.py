@@ -48,6 +48,16 @@ class Server:
         except requests.RequestException:
             return False
 
+    def is_settled(self) -> bool:
+        """Whether nothing of it is still starting: it is ready, and its UI, if any, answers."""
+        try:
+            ui = not self.ui_port or requests.get(
+                f"http://127.0.0.1:{self.ui_port}/health", timeout=5
+            )
+        except requests.RequestException:
+            return False
+        return bool(ui) and self.is_ready()
+
 
 @dataclass
 class World:

@@ -161,7 +161,7 @@ def test_an_old_schema_is_explained(tmp_path):
 
 def test_what_the_user_set_of_mlflow_stays(tmp_path):
     with working_in(tmp_path, MLFLOW_HTTP_REQUEST_TIMEOUT="7", MLFLOW_DISABLE_TELEMETRY=None):
-        JobStore(f"sqlite:///{tmp_path / 'x.db'}")
+        prepare(tmp_path)
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 

@@ -59,6 +59,7 @@ class Completion:
         exact = "true" if environment["resumes_exactly"] else "false"
         tags = provenance_tags(self._request) | {Tag.RESUME_EXACT: exact}
         self._jobs.set_tags(self._job_id, tags)
+        self._jobs.log_environment(self._job_id, self._request)
 
     def fetch_initial_policy(self, reference: str) -> Path:
         """The weights that training starts from, as a local file.

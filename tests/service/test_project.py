@@ -7,12 +7,21 @@ import pytest
 from grpo_platform import project
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.errors import InvalidRequestError
+from tests.service.tracking_support import prepare
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `mlflow run` has made before it calls us."""
+    folder = tmp_path_factory.mktemp("store")
+    prepare(folder)
+    return folder / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)
-def as_mlflow_calls_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def as_mlflow_calls_it(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
 
 
 @pytest.mark.parametrize(

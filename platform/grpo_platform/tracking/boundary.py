@@ -1,5 +1,6 @@
 """Where MLflow's errors become ours: one table, one context manager, one retry."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,9 @@ CODES: Final[Mapping[str, type[PlatformError]]] = {
 `UnknownJobError` only where the call was about a job, else `StoreError`.
 """
 
+_TAG_RACE: Final = re.compile(r"\((\S*\.)?(IntegrityError|UniqueViolation)\).*tags?[._]")
+"""Two writers gave one run the same new tag: MLflow looks, then inserts; the later call updates."""
+
 RETRY_SECONDS: Final = 2.0
 """How long a call that fails at once is tried again; one that blocks longer is not repeated."""
 
@@ -62,6 +66,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _kind(error: Exception) -> type[PlatformError]:
     if any(isinstance(cause, UNAVAILABLE_CAUSES) for cause in _causes(error)):
+        return StoreUnavailableError
+    if _TAG_RACE.search(str(error)):
         return StoreUnavailableError
     if isinstance(error, MlflowException):
         return CODES.get(error.error_code, StoreError)

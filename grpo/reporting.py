@@ -46,7 +46,7 @@ class RolloutStats:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateStats:
-    """What one iteration's updates did; means over its minibatches."""
+    """What one iteration's updates did; losses are over all its transitions, after them."""
 
     timesteps: int
     """Environment timesteps of the run so far."""
@@ -73,7 +73,7 @@ class UpdateStats:
     """Share of transitions whose ratio was outside the clip range, 0 to 1."""
 
     grad_norm: float
-    """Norm of the policy's gradient before clipping."""
+    """Norm of the policy's gradient before clipping, mean over the minibatches."""
 
     explained_variance: float
     """1 − Var(R − V) / Var(R), before the update."""

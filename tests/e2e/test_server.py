@@ -18,6 +18,7 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from grpo_platform.client import ApiError, GRPOClient, ServerNotFoundError
+from grpo_platform.demo import GUIDE_STEP_2
 from tests.e2e.processes import (
     ROOT,
     Server,
@@ -29,17 +30,7 @@ from tests.e2e.processes import (
 
 pytestmark = pytest.mark.slow
 
-GUIDE_STEP_2 = {
-    "env_name": "CartPole-v1",
-    "total_timesteps": 5000,
-    "learning_rate": 3e-4,
-    "n_steps": 32,
-    "batch_size": 64,
-    "n_epochs": 10,
-    "reward_function_type": "optimized_cartpole",
-    "model_name": "my_cartpole_model",
-    "seed": 1,
-}
+STEP_2 = GUIDE_STEP_2 | {"seed": 1}
 LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]
 
 
@@ -59,7 +50,7 @@ def client(running: Server) -> Iterator[GRPOClient]:
 def trained(client: GRPOClient) -> dict[str, object]:
     """The guide's second step, done."""
     seen: list[float] = []
-    accepted = client.start_training(**GUIDE_STEP_2)
+    accepted = client.start_training(**STEP_2)
     job = client.wait(accepted["job_id"], on_progress=lambda job: seen.append(job["progress"]))
     assert job["status"] == "completed", job["error_message"]
     assert seen == sorted(seen)

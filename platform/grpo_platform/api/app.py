@@ -20,10 +20,8 @@ from grpo_platform.settings import Settings
 
 __all__ = ["create_app"]
 
-# the hot path first: routes are tried in order
 _ROUTERS = (
-    inference.router, training.router, models.router, system.router, catalog.router,
-    open_inference.router,
+    training.router, models.router, system.router, catalog.router, open_inference.router,
 )  # fmt: skip
 _CORS_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key",
@@ -51,6 +49,8 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
+    # the hot path first, as routes of the application's own: an included router matches twice
+    app.router.routes.extend(inference.router.routes)
     for router in _ROUTERS:
         app.include_router(router)
     install_docs(app)

@@ -98,6 +98,9 @@ class MlflowUI:
     def _keep_running(self) -> None:
         pause = 1.0
         while not self._closing.is_set():
+            if not self._has_store():
+                self._closing.wait(1.0)
+                continue
             started = time.monotonic()
             with tempfile.NamedTemporaryFile(prefix="grpo-mlflow-ui-", suffix=".log") as output:
                 code = self._run_child(output.fileno())
@@ -113,6 +116,18 @@ class MlflowUI:
             self._closing.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             self._port = free_port(self._port or self._first_port)
+
+    def _has_store(self) -> bool:
+        """Whether the database is there: MLflow's server would make another, empty one."""
+        from grpo_platform.errors import StoreUnavailableError
+        from grpo_platform.tracking.presence import require_database
+
+        try:
+            require_database(self._tracking_uri)
+        except StoreUnavailableError as error:
+            _log.warning("The MLflow UI waits: %s", error)
+            return False
+        return True
 
     def _run_child(self, output: int) -> int:
         environment = {k: v for k, v in os.environ.items() if k not in _WITHHELD}

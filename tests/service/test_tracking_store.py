@@ -179,3 +179,37 @@ def test_half_created_runs_are_swept_up_at_the_next_start(tmp_path):
     }
     assert list(stages.values()) == ["deleted", "active", "active"]
     assert Path(tmp_path / "mlflow.db").exists()
+
+
+def test_a_database_that_vanishes_while_in_use_is_away_until_it_returns(tmp_path):
+    store = prepare(tmp_path)
+    jobs = jobs_of(store)
+    job_id = jobs.create(request()).job_id
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    for file in tmp_path.glob("mlflow.db*"):
+        file.rename(hidden / file.name)
+    for call in (lambda: jobs.get(job_id), lambda: jobs.create(request()), lambda: jobs.queued(9)):
+        with pytest.raises(StoreUnavailableError):
+            call()
+    assert not list(tmp_path.glob("mlflow.db*"))  # nobody made another
+    for file in hidden.glob("mlflow.db*"):
+        file.rename(tmp_path / file.name)
+    assert jobs.get(job_id).job_id == job_id
+    assert jobs.create(request()).job_id in {record.job_id for record in jobs.queued(9)}
+
+
+def test_nothing_is_written_to_a_database_that_was_replaced(tmp_path):
+    store = prepare(tmp_path)
+    jobs = jobs_of(store)
+    first = jobs.create(request()).job_id
+    with sqlite3.connect(tmp_path / "mlflow.db") as source:
+        copy = sqlite3.connect(tmp_path / "restored.db")
+        source.backup(copy)
+        copy.close()
+    for file in tmp_path.glob("mlflow.db*"):
+        file.unlink()
+    (tmp_path / "restored.db").rename(tmp_path / "mlflow.db")
+    second = jobs.create(request()).job_id
+    fresh = JobStore(store.tracking_uri)
+    assert {record.job_id for record in fresh.queued(9)} == {first, second}

@@ -21,7 +21,8 @@ from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.rows import RunReader
 from grpo_platform.tracking.search import require_job_id
 from grpo_platform.tracking.sql_rows import SqlRows
-from grpo_platform.tracking.store import configure_mlflow, require_database
+from grpo_platform.tracking.presence import require_database
+from grpo_platform.tracking.store import configure_mlflow
 
 __all__ = ["RunStore"]
 

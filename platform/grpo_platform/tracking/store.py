@@ -19,7 +19,7 @@ from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
@@ -31,7 +31,6 @@ __all__ = [
     "check_artifacts_reachable",
     "configure_mlflow",
     "prepare_store",
-    "require_database",
 ]
 
 _log = logging.getLogger(__name__)
@@ -118,18 +117,6 @@ def absolute_uri(uri: str) -> str:
     return url.set(
         database=str(path if path.is_absolute() else Path.cwd() / path)
     ).render_as_string(hide_password=False)
-
-
-def require_database(tracking_uri: str) -> None:
-    """Refuse a sqlite file that does not exist: MLflow would make another, empty one.
-
-    Raises:
-        StoreUnavailableError: it vanished, be it for a moment (a mount that is away).
-    """
-    if tracking_uri.startswith("sqlite:"):
-        path = Path(sqlalchemy.make_url(tracking_uri).database or "")
-        if not path.exists():
-            raise StoreUnavailableError(f"The MLflow store {path} is not there.")
 
 
 def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:

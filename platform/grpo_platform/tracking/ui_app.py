@@ -5,9 +5,12 @@ and artifacts stay; what would run jobs, call other servers or keep secrets is a
 """
 
 import json
+import os
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from grpo_platform.tracking.presence import require_database
 
 __all__ = ["CLOSED", "create_app"]
 
@@ -27,7 +30,12 @@ _NO_ENDPOINTS: Final = b'{"endpoints": []}'
 
 
 def create_app() -> ASGIApp:
-    """MLflow's application behind the filter."""
+    """MLflow's application behind the filter.
+
+    Raises:
+        StoreUnavailableError: the database that it is to show is not there.
+    """
+    require_database(os.environ.get("MLFLOW_BACKEND_STORE_URI", ""))
     from mlflow.server.fastapi_app import app
 
     return _Filter(app)

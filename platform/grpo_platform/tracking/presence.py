@@ -42,7 +42,9 @@ def _connect(
 ) -> sqlite3.Connection | None:
     if dialect.name != "sqlite" or not arguments or arguments[0] not in _required:
         return None
-    return sqlite3.connect(f"file:{quote(arguments[0])}?mode=rw", uri=True, **options)
+    existing = f"file:{quote(arguments[0])}?mode=rw"
+    connection: sqlite3.Connection = sqlite3.connect(existing, uri=True, **options)
+    return connection
 
 
 @event.listens_for(Pool, "connect")

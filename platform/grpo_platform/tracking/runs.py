@@ -16,12 +16,12 @@ from grpo_platform.tracking.dataset import dataset_of
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
 from grpo_platform.tracking.names import Tag
+from grpo_platform.tracking.presence import require_database
 from grpo_platform.tracking.records import JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.rows import RunReader
 from grpo_platform.tracking.search import require_job_id
 from grpo_platform.tracking.sql_rows import SqlRows
-from grpo_platform.tracking.presence import require_database
 from grpo_platform.tracking.store import configure_mlflow
 
 __all__ = ["RunStore"]

@@ -12,13 +12,14 @@ from grpo.errors import (
 )
 from grpo.evaluation import Evaluation, evaluate, paired_difference
 from grpo.policy import Policy, PolicySpec, Prediction
-from grpo.presets import PRESETS, resolve_config
+from grpo.presets import PRESETS, REWARD_PRESETS, resolve_config
 from grpo.reporting import EpisodeStats, NullReporter, Reporter, RolloutStats, UpdateStats
 from grpo.trainer import Trainer, TrainResult
 from grpo.validation import validate
 
 __all__ = [
     "PRESETS",
+    "REWARD_PRESETS",
     "CheckpointError",
     "ConfigError",
     "EnvironmentFaultError",

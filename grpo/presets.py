@@ -7,7 +7,7 @@ from typing import Any
 
 from grpo.config import GRPOConfig
 
-__all__ = ["PRESETS", "resolve_config"]
+__all__ = ["PRESETS", "REWARD_PRESETS", "resolve_config"]
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -15,6 +15,31 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """By environment id: the fields that differ from the defaults of `GRPOConfig`."""
+
+REWARD_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        # one a step says nothing until a pole falls: long segments, and the value of their end
+        "CartPole-v1": {
+            "environment": {
+                "num_groups": 4, "group_size": 3, "n_steps": 256, "n_epochs": 4, "gamma": 0.98,
+                "advantage": "dr", "bootstrap": True, "start_states": "branch",
+            },
+        },
+    }
+)  # fmt: skip
+"""By environment id and reward: the fields that differ from `PRESETS` under that reward."""
+
+
+def _preset_of(env_name: str, reward_function_type: str | None = None) -> dict[str, Any]:
+    """What differs from the defaults of `GRPOConfig` in an environment, under a reward.
+
+    Args:
+        env_name: any text; an environment without a preset has an empty one.
+        reward_function_type: the reward that is trained on; None for the preset's own.
+    """
+    preset = dict(PRESETS.get(env_name, {}))
+    reward = reward_function_type or preset.get("reward_function_type", "environment")
+    return preset | dict(REWARD_PRESETS.get(env_name, {}).get(reward, {}))
 
 
 def resolve_config(**fields: Any) -> GRPOConfig:  # noqa: ANN401
@@ -27,6 +52,6 @@ def resolve_config(**fields: Any) -> GRPOConfig:  # noqa: ANN401
     """
     given = {name: value for name, value in fields.items() if value is not None}
     default = next(f.default for f in dataclasses.fields(GRPOConfig) if f.name == "env_name")
-    env_name = given.get("env_name", default)
-    preset = PRESETS.get(env_name, {}) if isinstance(env_name, str) else {}
+    names = given.get("env_name", default), given.get("reward_function_type")
+    preset = _preset_of(*names) if all(isinstance(n, str | None) for n in names) else {}
     return GRPOConfig(**{**preset, **given})

@@ -73,9 +73,13 @@ def reproduce_command(request: JobRequest) -> str:
     It names what differs from the environment's preset.
     """
     config = request.config.to_dict()
-    preset = resolve_config(env_name=request.config.env_name).to_dict()
-    given = {name: value for name, value in config.items() if value != preset[name]}
-    given = {"env_name": request.config.env_name, "seed": request.config.seed} | given
+    named = {"env_name": request.config.env_name}
+    reward = request.config.reward_function_type
+    if reward != resolve_config(**named).reward_function_type:
+        named["reward_function_type"] = reward
+    preset = resolve_config(**named).to_dict()
+    given: dict[str, Any] = {**named, "seed": request.config.seed}
+    given |= {name: value for name, value in config.items() if value != preset[name]}
     if request.init_from is not None:
         given["init_from"] = request.init_from
     words = [f"-P {shlex.quote(f'{name}={_text(value)}')}" for name, value in given.items()]

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from grpo.envs.catalogue import registered_names
-from grpo.presets import PRESETS
+from grpo.presets import PRESETS, REWARD_PRESETS
 from grpo.rewards import describe_rewards
 from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.catalog import Environment, EnvironmentList, Reward, RewardList
@@ -18,7 +18,13 @@ def list_environments() -> EnvironmentList:
     """Environments that are registered here and that a policy can be trained in."""
     return EnvironmentList(
         environments=[
-            Environment(env_name=name, preset=dict(PRESETS.get(name, {})))
+            Environment(
+                env_name=name,
+                preset=dict(PRESETS.get(name, {})),
+                reward_presets={
+                    reward: dict(fields) for reward, fields in REWARD_PRESETS.get(name, {}).items()
+                },
+            )
             for name in registered_names()
         ]
     )

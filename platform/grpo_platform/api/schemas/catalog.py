@@ -14,6 +14,9 @@ class Environment(Reply):
     preset: dict[str, JsonValue]
     """Fields of POST /train that differ from the general defaults here, unless they are given."""
 
+    reward_presets: dict[str, dict[str, JsonValue]]
+    """By reward_function_type: the fields that differ from `preset` under that reward."""
+
 
 class EnvironmentList(Reply):
     """Environments by name."""

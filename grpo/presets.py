@@ -18,11 +18,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 REWARD_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        # one a step says nothing until a pole falls: long segments, and the value of their end
+        # one a step says nothing until a pole falls: whole episodes, many of them
         "CartPole-v1": {
             "environment": {
-                "num_groups": 4, "group_size": 3, "n_steps": 256, "n_epochs": 4, "gamma": 0.98,
-                "advantage": "dr", "bootstrap": True, "start_states": "branch",
+                "num_groups": 4, "group_size": 12, "n_steps": 500, "n_epochs": 4, "gamma": 0.98,
+                "advantage": "dr", "bootstrap": True, "ent_coef": 0.01, "start_states": "branch",
             },
         },
     }

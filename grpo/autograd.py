@@ -114,6 +114,12 @@ class AutogradUpdater:
         if self._module is not self._policy:
             self._policy.load_state_dict(self._module.state_dict())
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Adam's step size from now on, of policy and value head."""
+        for adam in (self._policy_adam, self._value_adam):
+            for group in adam.param_groups:
+                group["lr"] = learning_rate
+
     def state(self) -> OptimizerState:
         """Copies of the optimisers' state."""
         moments = {}

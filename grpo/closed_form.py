@@ -55,6 +55,10 @@ class ClosedFormUpdater:
         mean = sum(norms) / len(norms) if norms else 0.0
         return UpdateSummary(policy_updates=len(norms), grad_norm=mean)
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Adam's step size from now on, of policy and value head."""
+        self._policy_adam.learning_rate = self._value_adam.learning_rate = learning_rate
+
     def state(self) -> OptimizerState:
         """Copies of the optimisers' state."""
         adams = (self._policy_adam, self._value_adam)

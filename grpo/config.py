@@ -8,9 +8,18 @@ from typing import Any, NamedTuple
 
 from grpo.errors import IncompatibleError, OutOfRangeError, UnknownNameError
 
-__all__ = ["ADVANTAGES", "BOUNDS", "DEVICES", "START_STATES", "Bound", "GRPOConfig"]
+__all__ = [
+    "ADVANTAGES",
+    "BOUNDS",
+    "DEVICES",
+    "LEARNING_RATE_SCHEDULES",
+    "START_STATES",
+    "Bound",
+    "GRPOConfig",
+]
 
 ADVANTAGES = ("blend", "dr", "global", "loo_time", "outcome", "z_time")
+LEARNING_RATE_SCHEDULES = ("constant", "linear")
 START_STATES = ("branch", "branch_worst", "reset")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -56,7 +65,7 @@ class GRPOConfig:
 
     Raises:
         OutOfRangeError: a value of the wrong type or outside `BOUNDS`.
-        UnknownNameError: an unknown `advantage`, `start_states` or `device`.
+        UnknownNameError: an unknown `advantage`, `learning_rate_schedule`, `start_states` or `device`.
         IncompatibleError: values that do not go together.
     """
 
@@ -74,6 +83,9 @@ class GRPOConfig:
 
     learning_rate: float = 3e-4
     """Adam's step size, of the policy and of the value head."""
+
+    learning_rate_schedule: str = "constant"
+    """`linear` lowers the step size to 0 as the budget is used up, as RL Zoo's `lin_` does."""
 
     n_steps: int = 32
     """Longest segment, in steps, that a member runs in one iteration."""
@@ -155,6 +167,7 @@ class GRPOConfig:
             self._check_bound(name, bound)
         for name, allowed in (
             ("advantage", ADVANTAGES),
+            ("learning_rate_schedule", LEARNING_RATE_SCHEDULES),
             ("start_states", START_STATES),
             ("device", DEVICES),
         ):

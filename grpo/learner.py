@@ -97,6 +97,7 @@ class Learner:
             TrainingDivergedError: losses or weights became NaN or infinite.
         """
         batch = self._batch(rollout, comparison)
+        self.updater.set_learning_rate(self._learning_rate(int(rollout.timesteps[0])))
         summary = self.updater.run(batch, self._streams.policy_batches, self._streams.value_batches)
         self.iterations += 1
         self.n_updates += summary.policy_updates
@@ -116,6 +117,13 @@ class Learner:
                 "lower learning_rate."
             )
         return stats
+
+    def _learning_rate(self, timesteps: int) -> float:
+        """Step size of an iteration that began at this timestep."""
+        config = self._config
+        if config.learning_rate_schedule == "constant":
+            return config.learning_rate
+        return config.learning_rate * (1.0 - timesteps / config.total_timesteps)
 
     def _batch(self, rollout: Rollout, comparison: Comparison) -> Batch:
         policy, alive = self._policy, rollout.alive

@@ -21,6 +21,7 @@ class FlatAdam:
     Attributes:
         exp_avg: shape (n,), running mean of the gradient.
         exp_avg_sq: shape (n,), running mean of its square.
+        learning_rate: of the next steps.
         steps: updates done.
     """
 
@@ -29,7 +30,7 @@ class FlatAdam:
         self.exp_avg_sq: FloatArray = np.zeros_like(parameters)
         self.steps = 0
         self._parameters = parameters
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._scratch: FloatArray = np.empty_like(parameters)
 
     def step(self, gradient: FloatArray) -> None:
@@ -41,7 +42,7 @@ class FlatAdam:
         beta1, beta2 = ADAM_BETAS
         self.steps += 1
         root = math.sqrt(1.0 - beta2**self.steps)
-        rate = self._learning_rate * root / (1.0 - beta1**self.steps)
+        rate = self.learning_rate * root / (1.0 - beta1**self.steps)
         m, v, scratch = self.exp_avg, self.exp_avg_sq, self._scratch
 
         np.multiply(gradient, gradient, out=scratch)

@@ -83,6 +83,9 @@ class Updater(Protocol):
             TrainingDivergedError: a gradient became NaN or infinite.
         """
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Adam's step size from now on, of policy and value head."""
+
     def state(self) -> OptimizerState:
         """Copies of the optimisers' state."""
 

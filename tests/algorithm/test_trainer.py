@@ -17,6 +17,7 @@ from grpo import (
 )
 from grpo.advantages import ADVANTAGES
 from grpo.autograd import AutogradUpdater
+from grpo.closed_form import ClosedFormUpdater
 from grpo.config import ADVANTAGES as NAMES
 from grpo.config import START_STATES
 from grpo.envs import check_environment
@@ -137,6 +138,7 @@ def test_the_counter_equals_an_instrumented_environments():
         {},
         {"num_groups": 2, "kl_coef": 0.1, "reference_iterations": 3, "bootstrap": True},
         {"env_name": "Pendulum-v1", "reward_function_type": "environment"},
+        {"learning_rate_schedule": "linear"},
         {"env_name": "Acrobot-v1", "reward_function_type": "environment", "start_states": "reset"},
     ],
 )
@@ -273,6 +275,24 @@ def test_weights_that_are_not_finite_end_the_training():
 
 
 # --- paths and variants --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_learning_rate_follows_its_schedule(schedule):
+    rates = []
+
+    class Noting(ClosedFormUpdater):
+        def set_learning_rate(self, learning_rate):
+            rates.append(learning_rate)
+            super().set_learning_rate(learning_rate)
+
+    recorder = Recorder()
+    config = short_config(learning_rate_schedule=schedule)
+    Trainer(config, reporter=recorder, updater=Noting).train()
+    left = [1.0 - stats.timesteps[0] / config.total_timesteps for stats in recorder.rollouts]
+    shares = left if schedule == "linear" else [1.0] * len(left)
+    assert rates == [config.learning_rate * share for share in shares]
+    assert len(rates) > 3
 
 
 def test_the_autograd_path_trains_the_same_policy():

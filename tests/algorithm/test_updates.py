@@ -46,7 +46,9 @@ def test_closed_form_equals_autograd_in_float64(kind, net_arch, fields):
     one = ClosedFormUpdater(closed, config(**fields))
     two = AutogradUpdater(plain, config(**fields))
     start = closed.flat.copy()
-    for _ in range(2):
+    for rate in (config().learning_rate, 0.5 * config().learning_rate):
+        one.set_learning_rate(rate)
+        two.set_learning_rate(rate)
         here, there = one.run(batch, *streams()), two.run(batch, *streams())
     np.testing.assert_allclose(closed.flat, plain.flat, rtol=0, atol=1e-10)
     assert np.abs(closed.flat - start).max() > 1e-2
@@ -55,6 +57,16 @@ def test_closed_form_equals_autograd_in_float64(kind, net_arch, fields):
     for name in ("exp_avg", "exp_avg_sq"):
         mine, theirs = getattr(one.state(), name), getattr(two.state(), name)
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("updater", [ClosedFormUpdater, AutogradUpdater])
+def test_a_learning_rate_of_zero_changes_nothing(updater):
+    policy = make_policy(BOX)
+    before = policy.flat.copy()
+    one = updater(policy, config())
+    one.set_learning_rate(0.0)
+    one.run(make_batch(policy), *streams())
+    np.testing.assert_array_equal(policy.flat, before)
 
 
 @pytest.mark.parametrize("kind", ACTIONS)

@@ -1,15 +1,26 @@
 """`grpo-platform models …`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from grpo_platform.cli.connection import connect
-from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table, when
+from grpo_platform.cli.output import (
+    JsonFlag,
+    console,
+    errors_as_sentences,
+    fail,
+    show_json,
+    table,
+    when,
+)
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Models: list, show, promote, roll back, delete.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models: list, show, promote, roll back, download, delete.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 
@@ -61,6 +72,38 @@ def rollback(context: typer.Context, name: Name, as_json: JsonFlag = False) -> N
     """Give the name back to the champion before the present one."""
     with errors_as_sentences():
         _decision(connect(context).rollback(name), as_json)
+
+
+@app.command()
+def download(
+    model: Annotated[
+        str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
+    ],
+    target: Annotated[
+        Path | None, typer.Argument(help="New folder; the model's name by default.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a version's files from the store, as an MLflow model that works anywhere."""
+    from grpo_platform.registry.models import Registry
+    from grpo_platform.settings import Settings
+    from grpo_platform.tracking.store import prepare_store
+
+    with errors_as_sentences():
+        registry = Registry(prepare_store(Settings()).tracking_uri)
+        name = model.partition("/")[0].partition("@")[0]
+        folder = target or Path(name)
+        if folder.exists():
+            fail(f"{folder} exists already; name a folder that does not.")
+        version = registry.download(model, folder)
+    if as_json:
+        show_json({"model": version.name, "version": version.version, "path": str(folder)})
+    else:
+        console.print(
+            f"{version.name} version {version.version} is in {folder}. "
+            f"mlflow.pyfunc.load_model({str(folder)!r}) loads it.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,6 +189,27 @@ class Catalogue:
                 return read_policy_files(fetched, ref.files, label)
         except OSError as error:
             raise StoreUnavailableError(f"The files of {label} cannot be read now.") from error
+
+    def copy(self, ref: ModelVersionRef, target: Path) -> None:
+        """Copy all of a version's files, verified, to the folder `target`, which must not exist.
+
+        Raises:
+            UnknownModelError: the model was deleted.
+            UnsafeModelError: its files are not what was registered, or not ours.
+            StoreUnavailableError: they cannot be read, or not be written there.
+        """
+        label = f"{ref.name}/{ref.version}"
+        location = self.location(ref)
+        folder = _local_folder(location)
+        try:
+            with TemporaryDirectory() as scratch:
+                source = folder or self.files.download(location, "", Path(scratch))
+                read_policy_files(source, ref.files, label)
+                shutil.copytree(source, target)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{label} cannot be copied to {target}: {error.strerror or error}."
+            ) from error
 
     def location(self, ref: ModelVersionRef) -> str:
         """URI of the model's files.

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from mlflow.entities.model_registry import RegisteredModel
@@ -163,6 +164,22 @@ class Registry:
             UnsafeModelError: its files are not what was registered, or not ours.
         """
         return self._catalogue.read(ref)
+
+    def download(self, reference: str, target: Path) -> ModelVersionRef:
+        """Copy a version's files, verified, to a new folder: an MLflow model to take elsewhere.
+
+        Args:
+            reference: as `resolve`.
+            target: must not exist.
+
+        Raises:
+            UnknownModelError: no such version of ours.
+            UnsafeModelError: its files are not what was registered, or not ours.
+            StoreUnavailableError: they cannot be read, or not be written there.
+        """
+        ref = self.resolve(reference)
+        self._catalogue.copy(ref, target)
+        return ref
 
     def is_stored(self, ref: ModelVersionRef) -> bool:
         """Whether the files of a version still exist, be it in the registry or not."""

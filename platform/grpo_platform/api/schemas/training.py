@@ -51,6 +51,9 @@ class TrainRequest(RequestBody):
     learning_rate: Annotated[float, bounded("learning_rate")] = 3e-4
     """Adam's step size."""
 
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """`linear` lowers the step size to 0 as the budget is used up."""
+
     n_steps: Annotated[int, bounded("n_steps"), WHOLE] = 32
     """Longest segment, in steps, that a member runs in one iteration."""
 

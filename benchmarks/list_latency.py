@@ -10,20 +10,18 @@ copied in the database, with other ids, names, times and states.
 
 import argparse
 import contextlib
-import os
-import signal
-import socket
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
+
+from benchmarks.server import serving
 
 SMALL = (100, 100)
 LARGE = (10_000, 1_000)
@@ -32,41 +30,6 @@ MOST_STATUS_MS = 15.0
 ENV_NAMES = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1")
 FILTERED = 20  # jobs in a filtered answer: both stores have as many of each kind
 END_STATES = ("FINISHED", "FINISHED", "FINISHED", "FAILED", "KILLED")
-SERVER = Path(__file__).resolve().parent.parent / "run_api.py"
-START_SECONDS = 120.0
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """`python run_api.py` in a folder, without the UI; gives its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRPO_", "MLFLOW_"))}
-    settings = {"GRPO_PORT": str(port), "GRPO_MLFLOW_UI_PORT": "0", "GRPO_LOG_LEVEL": "warning"}
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(SERVER)], cwd=folder, env=clean | settings, stdout=log, stderr=log
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + START_SECONDS
-        while not ready(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((folder / "server.log").read_text(errors="replace"))
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def ready(url: str) -> bool:
-    """Whether the server takes jobs."""
-    try:
-        return requests.get(f"{url}/health/ready", timeout=5).ok
-    except requests.RequestException:
-        return False
 
 
 def fill(folder: Path, jobs: int, models: int) -> str:

@@ -65,7 +65,8 @@ class GRPOConfig:
 
     Raises:
         OutOfRangeError: a value of the wrong type or outside `BOUNDS`.
-        UnknownNameError: an unknown `advantage`, `learning_rate_schedule`, `start_states` or `device`.
+        UnknownNameError: an unknown `advantage`, `learning_rate_schedule`, `start_states` or
+            `device`.
         IncompatibleError: values that do not go together.
     """
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import psutil
 import pytest
@@ -243,6 +244,22 @@ def test_the_command_line_does_the_journey(running, trained):
     assert answer["action"] == 1
     result = command(running, "evaluate", "my_cartpole_model", "--episodes", "5", "--json")
     assert json.loads(result.stdout)["mean"] > 400
+
+
+def test_a_downloaded_model_is_an_mlflow_model(running, client, trained, tmp_path):
+    target = tmp_path / "taken"
+    done = command(running, "models", "download", "my_cartpole_model@champion", str(target))
+    assert done.returncode == 0, done.stderr
+    assert str(target) in done.stdout
+    taken = mlflow.pyfunc.load_model(str(target))
+    action = taken.predict(np.array([LEANS_RIGHT], np.float32))["action"][0]
+    assert action == client.predict("my_cartpole_model", LEANS_RIGHT)["action"]
+    again = command(running, "models", "download", "my_cartpole_model", str(target))
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+    unknown = command(running, "models", "download", "nothing/3", str(tmp_path / "other"))
+    assert unknown.returncode == 1
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_command_line_trains_and_says_what_is_wrong(running):

@@ -72,6 +72,9 @@ def refused(bench, name, tmp_path, version=1):
     service.close()
     with pytest.raises(UnsafeModelError):
         bench.registry.load_policy(f"{name}/{version}")
+    with pytest.raises(UnsafeModelError):
+        bench.registry.download(f"{name}/{version}", tmp_path / "download")
+    assert not (tmp_path / "download").exists()
     for force in (False, True):
         with pytest.raises(UnsafeModelError):
             bench.registry.promote(name, version, force, "me")

@@ -12,8 +12,28 @@ __all__ = ["PRESETS", "REWARD_PRESETS", "resolve_config"]
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "CartPole-v1": {"reward_function_type": "optimized_cartpole"},
+        "Acrobot-v1": {
+            "learning_rate": 1e-3, "learning_rate_schedule": "linear", "n_steps": 32,
+            "n_epochs": 4, "gamma": 0.995, "group_size": 8, "advantage": "blend",
+            "bootstrap": True, "branch_probability": 0.5,
+        },
+        "MountainCar-v0": {
+            "learning_rate": 2e-3, "learning_rate_schedule": "linear", "n_steps": 100,
+            "batch_size": 128, "n_epochs": 12, "group_size": 8, "advantage": "loo_time",
+            "ent_coef": 0.01, "bootstrap": True, "start_states": "reset",
+        },
+        "MountainCarContinuous-v0": {
+            "n_steps": 100, "batch_size": 512, "n_epochs": 4, "num_groups": 2, "group_size": 8,
+            "clip_range": 0.2, "advantage": "global", "ent_coef": 0.003, "bootstrap": True,
+            "start_states": "reset",
+        },
+        "LunarLander-v3": {
+            "learning_rate": 6e-4, "n_steps": 256, "batch_size": 512, "n_epochs": 4,
+            "gamma": 0.999, "group_size": 16, "advantage": "loo_time", "ent_coef": 0.01,
+            "start_states": "reset",
+        },
     }
-)
+)  # fmt: skip
 """By environment id: the fields that differ from the defaults of `GRPOConfig`."""
 
 REWARD_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(

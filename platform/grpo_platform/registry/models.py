@@ -178,6 +178,7 @@ class Registry:
             StoreUnavailableError: they cannot be read, or not be written there.
         """
         ref = self.resolve(reference)
+        policy_from_files(self.read(ref))
         self._catalogue.copy(ref, target)
         return ref
 

@@ -9,10 +9,11 @@ WORKERS ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check format audit lock clean
+.PHONY: help install demo serve test check format chaos audit lock clean \
+  bench-learning bench-speed bench-jobs bench-tracking bench-lists
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 install: $(VENV)/.installed ## virtual environment with everything that the platform needs
 
@@ -33,6 +34,24 @@ check: $(VENV)/.installed-dev ## format, lint and types
 format: $(VENV)/.installed-dev ## rewrite what `make check` would complain about
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chaos: $(VENV)/.installed-dev ## 200 random faults over at least 30 jobs (about 15 minutes)
+	$(BIN)/python -m benchmarks.chaos
+
+bench-learning: $(VENV)/.installed-dev ## learning beside tuned PPO; goes on where it was interrupted (hours)
+	$(BIN)/python -m benchmarks.learning --plot docs/images/learning.png
+
+bench-speed: $(VENV)/.installed-dev ## training speed beside Stable-Baselines3's PPO
+	$(BIN)/python -m benchmarks.training_speed
+
+bench-jobs: $(VENV)/.installed-dev ## how soon a job trains, completes and stops
+	$(BIN)/python -m benchmarks.job_latency
+
+bench-tracking: $(VENV)/.installed-dev ## what tracking costs a training
+	$(BIN)/python -m benchmarks.tracking_overhead
+
+bench-lists: $(VENV)/.installed-dev ## lists of a large store beside a small one
+	$(BIN)/python -m benchmarks.list_latency
 
 audit: $(VENV)/.installed-dev ## known vulnerabilities of the pinned packages
 	grep -v '^-e' requirements.txt > $(VENV)/audit.txt

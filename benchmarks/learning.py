@@ -149,6 +149,47 @@ def measure(name: str, algorithm: str) -> None:
         print(f"{name} {algorithm} seed {seed}: {score:.1f} ({seconds:.1f} s)", flush=True)
 
 
+def scores_of(rows: list[dict[str, str]], name: str, algorithm: str) -> np.ndarray:
+    """Mean returns, one a seed."""
+    return np.array(
+        [
+            float(row["mean_return"])
+            for row in rows
+            if (row["task"], row["algorithm"]) == (name, algorithm)
+        ]
+    )
+
+
+def plot(path: Path) -> None:
+    """Every seed of every task that has a peer, and the interquartile mean with its interval."""
+    from matplotlib.figure import Figure
+
+    rows = read_rows()
+    names = [name for name, task in TASKS.items() if task.peer]
+    figure = Figure(figsize=(12.0, 6.0), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 4).flat, names, strict=False):
+        task = TASKS[name]
+        for place, (algorithm, colour) in enumerate((("ppo", "tab:orange"), ("grpo", "tab:blue"))):
+            scores = scores_of(rows, name, algorithm)
+            if len(scores) == 0:
+                continue
+            low, high = stratified_bootstrap_interval(scores[:, None])
+            middle = iqm(scores)
+            shift = np.linspace(-0.12, 0.12, len(scores))
+            axes.plot(place + shift, np.sort(scores), ".", color=colour, alpha=0.5)
+            axes.errorbar(
+                place + 0.25, middle, [[middle - low], [high - middle]], fmt="o", color=colour,
+                capsize=4,
+            )  # fmt: skip
+        axes.set_title(f"{task.env_name}\n{task.total_timesteps:,} timesteps", fontsize=10)
+        axes.set_xticks([0, 1], ["tuned PPO", "GRPO"])
+        axes.set_xlim(-0.4, 1.6)
+    for axes in list(figure.axes)[len(names) :]:
+        axes.remove()
+    figure.suptitle("Return of each seed (dots), interquartile mean and its 95 % interval")
+    figure.savefig(path, dpi=110)
+
+
 def report() -> bool:
     """Print the table; False where a bar is missed."""
     met = True
@@ -158,13 +199,7 @@ def report() -> bool:
     rows = read_rows()
     for name, task in TASKS.items():
         for algorithm in ("grpo", "ppo"):
-            scores = np.array(
-                [
-                    float(row["mean_return"])
-                    for row in rows
-                    if (row["task"], row["algorithm"]) == (name, algorithm)
-                ]
-            )
+            scores = scores_of(rows, name, algorithm)
             if len(scores) == 0:
                 continue
             low, high = stratified_bootstrap_interval(scores[:, None])
@@ -187,6 +222,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TASKS), help=f"from: {', '.join(TASKS)}")
     parser.add_argument("--algorithm", choices=sorted(RUNNERS), action="append")
     parser.add_argument("--report", action="store_true", help="only print what was measured")
+    parser.add_argument("--plot", type=Path, help="draw what was measured into this file")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.tasks) - set(TASKS))
     if unknown:
@@ -198,6 +234,8 @@ def main() -> None:
             for algorithm in arguments.algorithm or ("grpo", "ppo"):
                 if algorithm == "grpo" or TASKS[name].peer:
                     measure(name, algorithm)
+    if arguments.plot is not None:
+        plot(arguments.plot)
     sys.exit(0 if report() else 1)
 
 

@@ -1,0 +1,22 @@
+"""The short form of `make chaos`: the long one takes a quarter of an hour."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.processes import ROOT, environment
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_few_faults_lose_nothing() -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "benchmarks.chaos", "--faults", "12", "--jobs", "5",
+            "--timesteps", "8000", "--seed", "2",
+        ],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=580, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 faults" in done.stdout

@@ -6,6 +6,7 @@ chosen by the keys of tags alone, which MLflow's tables have an index for. Only 
 write goes through MLflow.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -34,6 +35,9 @@ from grpo_platform.tracking.rows import RunQuery, RunRow
 __all__ = ["SqlRows"]
 
 _NAN: Final = float("nan")
+_SPARE: Final = 16
+"""Runs that are no jobs, such as promotions, that a look may meet among the jobs it is for."""
+
 _RUN: Final[Any] = SqlRun.__table__.c
 _TAG: Final[Any] = SqlTag.__table__.c
 _PARAM: Final[Any] = SqlParam.__table__.c
@@ -67,10 +71,14 @@ class SqlRows:
 
     def find(self, query: RunQuery) -> list[RunRow]:
         """At most `query.limit` runs, in order."""
+        if Tag.JOB not in query.tag_keys:
+            return self._read(_statement(query))
         # in most stores nearly every run is a job: looking is quicker than asking for the tag
-        rows = self._read(_statement(query, exclude=Tag.JOB))
-        if all(Tag.JOB in row.tags for row in rows) or Tag.JOB not in query.tag_keys:
-            return rows
+        wider = dataclasses.replace(query, limit=query.limit + _SPARE)
+        rows = self._read(_statement(wider, exclude=Tag.JOB))
+        jobs = [row for row in rows if Tag.JOB in row.tags]
+        if len(jobs) >= query.limit or len(rows) < wider.limit:
+            return jobs[: query.limit]
         return self._read(_statement(query))
 
     def get(self, run_id: str) -> RunRow:

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.results import FOLDER, write_machine
 from grpo.evaluation import evaluate, iqm, stratified_bootstrap_interval
 from grpo.presets import resolve_config
 from grpo.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results" / "learning.csv"
+RESULTS = FOLDER / "learning.csv"
 COLUMNS = ("task", "algorithm", "seed", "timesteps", "mean_return", "train_seconds")
 FIRST_SEED = 1_000  # reporting seeds; none of them was used while tuning
 GUIDE_STEP_2 = {
@@ -146,6 +147,7 @@ def measure(name: str, algorithm: str) -> None:
         seconds = time.perf_counter() - start
         score = evaluate(policy, task.env_name, n_episodes=100).mean
         append_row((name, algorithm, seed, timesteps, f"{score:.3f}", f"{seconds:.2f}"))
+        write_machine("learning")
         print(f"{name} {algorithm} seed {seed}: {score:.1f} ({seconds:.1f} s)", flush=True)
 
 

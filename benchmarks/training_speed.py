@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.ppo_baseline import ZOO, PPOPolicy
+from benchmarks.results import write_rows
 from grpo.evaluation import evaluate
 from grpo.presets import resolve_config
 from grpo.reporting import Reporter, UpdateStats
@@ -144,11 +145,22 @@ def spread(values: list[float]) -> str:
 
 
 def compare(label: str, bar: float, ours: list[float], theirs: list[float], unit: str) -> bool:
-    """Print both sides and their ratio; True where the bar is met."""
+    """Print and keep both sides and their ratio; True where the bar is met."""
     faster = statistics.median(ours) / statistics.median(theirs)
     ratio = faster if unit == "steps/s" else 1 / faster
     print(f"\n{label}\n  grpo {spread(ours)} {unit}\n  ppo  {spread(theirs)} {unit}")
     print(f"  ratio {ratio:.1f}x (bar {bar:g}x) {'meets the bar' if ratio >= bar else 'MISSED'}")
+    write_rows(
+        "training_speed",
+        [
+            {
+                "claim": label, "side": side, "median": f"{statistics.median(values):.4g}",
+                "min": f"{min(values):.4g}", "max": f"{max(values):.4g}", "unit": unit,
+                "runs": len(values), "ratio": f"{ratio:.1f}", "bar": f"{bar:g}",
+            }
+            for side, values in (("grpo", ours), ("ppo", theirs))
+        ],
+    )  # fmt: skip
     return ratio >= bar
 
 
@@ -187,8 +199,10 @@ def main() -> None:
     if "million" in chosen:
         wide = {"n_steps": 32, "batch_size": 256, "n_epochs": 10, "learning_rate": 3e-4}
         tracemalloc_peaks = []
-        ours = [grpo_rate(1_000_000, 1, num_groups=16, group_size=4, **wide)]
-        theirs = [ppo_rate(1_000_000, 64, 1, **wide)]
+        ours, theirs = [], []
+        for seed in range(1, 4):
+            ours.append(grpo_rate(1_000_000, seed, num_groups=16, group_size=4, **wide))
+            theirs.append(ppo_rate(1_000_000, 64, seed, **wide))
         for steps in (50_000, 200_000):
             tracemalloc.start()
             grpo_rate(steps, 1, num_groups=16, group_size=4, **wide)

@@ -30,8 +30,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "Pendulum-v1": {
             "learning_rate": 2e-3, "learning_rate_schedule": "linear", "n_steps": 200,
             "batch_size": 128, "n_epochs": 16, "gamma": 0.95, "num_groups": 4, "group_size": 8,
-            "advantage": "blend", "bootstrap": True, "start_states": "branch",
-            "branch_probability": 0.5,
+            "advantage": "blend", "bootstrap": True, "start_states": "reset",
         },
         "LunarLander-v3": {
             "learning_rate": 6e-4, "n_steps": 256, "batch_size": 512, "n_epochs": 4,

@@ -36,8 +36,8 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """`python run_api.py` in a folder, without the UI; gives its URL."""
+def serving(folder: Path, **given: str) -> Iterator[str]:
+    """`python run_api.py` in a folder, without the UI, with the settings given; gives its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -46,7 +46,7 @@ def serving(folder: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [sys.executable, str(SERVER)],
             cwd=folder,
-            env=environment() | settings,
+            env=environment() | settings | given,
             stdout=log,
             stderr=log,
         )

@@ -1,0 +1,139 @@
+"""Schemathesis over the whole OpenAPI schema of a real server that trains real jobs.
+
+At least 20,000 requests, good and bad ones, through four phases (examples, coverage, fuzzing,
+stateful), each answer held against five checks: no server error; status, content type and body as
+documented; bad data refused. Models and jobs exist, are trained and deleted meanwhile.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks.server import environment, serving
+
+CHECKS = (
+    "not_a_server_error", "status_code_conformance", "content_type_conformance",
+    "response_schema_conformance", "negative_data_rejection",
+)  # fmt: skip
+HOOKS = Path(__file__).with_name("fuzz_hooks.py")
+MODELS = ("fuzz-1", "fuzz-2", "fuzz-3", "fuzz-4")
+REFERENCES = (*MODELS, "fuzz-1@champion", "fuzz-2/1", "fuzz-3/9", "fuzz-4@nobody")
+ENVIRONMENTS = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1")
+WHERE_KNOWN_NAMES_GO = {
+    "path.job_id": "jobs",
+    "path.name": "models",
+    "body.model_name": "references",
+    "body.env_name": "environments",
+}
+SETTINGS = {
+    "GRPO_MAX_TIMESTEPS": "64",
+    "GRPO_MAX_QUEUED_JOBS": "5",
+    "GRPO_MAX_CONCURRENT_JOBS": "1",
+}
+ANSWER_SECONDS = 120.0
+
+
+def train(url: str, model_name: str) -> str:
+    """A finished job that made a version of a model; its id."""
+    body = {"model_name": model_name, "total_timesteps": 64, "n_eval_episodes": 1}
+    reply = requests.post(f"{url}/train", json=body, timeout=ANSWER_SECONDS)
+    reply.raise_for_status()
+    job_id: str = reply.json()["job_id"]
+    while True:
+        job = requests.get(f"{url}/training/{job_id}/status", timeout=ANSWER_SECONDS).json()
+        if job["status"] == "completed":
+            return job_id
+        if job["status"] in ("failed", "stopped"):
+            raise RuntimeError(job)
+        time.sleep(0.1)
+
+
+def configuration(jobs: list[str]) -> str:
+    """Schemathesis's configuration: names that exist are tried as often as invented ones."""
+    known = {"jobs": jobs, "models": MODELS, "references": REFERENCES, "environments": ENVIRONMENTS}
+    lines = [f'hooks = "{HOOKS}"']
+    for name, values in known.items():
+        lines += [f"[dictionaries.{name}]", f"values = {list(values)}"]
+    lines.append("[parameters]")
+    for place, name in WHERE_KNOWN_NAMES_GO.items():
+        lines.append(f'"{place}" = {{ dictionary = "{name}", probability = 0.5 }}')
+    return "\n".join(lines) + "\n"
+
+
+def fuzz(url: str, folder: Path, each: int, seed: int) -> tuple[int, int]:
+    """One run with at most `each` cases an operation; how many cases, and its exit status."""
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "schemathesis"),
+            "--config-file", str(folder / "schemathesis.toml"), "run", f"{url}/openapi.json",
+            "--checks", ",".join(CHECKS), "--max-examples", str(each), "--seed", str(seed),
+            "--workers", "2", "--request-timeout", f"{ANSWER_SECONDS:g}", "--continue-on-failure",
+            "--generation-database", "none", "--no-color",
+        ],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False,
+    )  # fmt: skip
+    print(done.stdout, flush=True)
+    counted = re.search(r"Test cases:\s+(\d+) generated", done.stdout)
+    return int(counted[1]) if counted else 0, done.returncode
+
+
+def statuses(url: str) -> Counter[str]:
+    """How the jobs behind it ended, by status."""
+    found: Counter[str] = Counter()
+    token: str | None = None
+    while True:
+        query: dict[str, Any] = {"limit": 1000} | ({"page_token": token} if token else {})
+        page = requests.get(f"{url}/training/jobs", query, timeout=ANSWER_SECONDS).json()
+        found.update(job["status"] for job in page["jobs"])
+        token = page["next_page_token"]
+        if token is None:
+            return found
+
+
+def run(cases: int, seed: int, folder: Path) -> bool:
+    """All of it; True where nothing was found."""
+    total = 0
+    with serving(folder, **SETTINGS) as url:
+        jobs = [train(url, name) for name in MODELS]
+        (folder / "schemathesis.toml").write_text(configuration(jobs))
+        paths = requests.get(f"{url}/openapi.json", timeout=ANSWER_SECONDS).json()["paths"]
+        operations = sum(len(methods) for methods in paths.values())
+        while total < cases:
+            made, status = fuzz(url, folder, max(1, (cases - total) // operations), seed)
+            total += made
+            if status or not made:
+                return False
+            seed += 1
+        ended = statuses(url)
+    log = (folder / "server.log").read_text(errors="replace")
+    print(f"{total} cases over {operations} operations, 0 failures")
+    print("jobs behind them:", ", ".join(f"{n} {status}" for status, n in sorted(ended.items())))
+    print(f"tracebacks in the server's log: {log.count('Traceback')}")
+    if "Traceback" in log:
+        print(log)
+        return False
+    return True
+
+
+def main() -> int:
+    """Fuzz; ends with 1 where an answer is not what the schema promises."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=20_000, help="at least so many")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4)))
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="grpo-fuzz-") as folder:
+        return 0 if run(chosen.cases, chosen.seed, Path(folder)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

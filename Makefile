@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test check format chaos audit lock clean \
-  bench-learning bench-speed bench-jobs bench-tracking bench-lists
+  bench-learning bench-speed bench-jobs bench-tracking bench-lists bench-serving fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -52,6 +52,16 @@ bench-tracking: $(VENV)/.installed-dev ## what tracking costs a training
 
 bench-lists: $(VENV)/.installed-dev ## lists of a large store beside a small one
 	$(BIN)/python -m benchmarks.list_latency
+
+bench-serving: $(VENV)/.installed-dev ## inference beside bare FastAPI and MLflow's scoring server; needs wrk
+	@command -v wrk >/dev/null || { echo "wrk is needed: apt-get install wrk"; exit 1; }
+	$(BIN)/python -m benchmarks.serving
+
+fuzz: $(VENV)/.installed-dev ## 20,000 requests made from the OpenAPI schema (some minutes)
+	$(BIN)/python -m benchmarks.fuzz
+
+soak: $(VENV)/.installed-dev ## ten minutes at fifty clients while two jobs train
+	$(BIN)/python -m benchmarks.soak
 
 audit: $(VENV)/.installed-dev ## known vulnerabilities of the pinned packages
 	grep -v '^-e' requirements.txt > $(VENV)/audit.txt

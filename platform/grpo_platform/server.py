@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["build_services", "main", "serve"]
 
 _GRACE_SECONDS = 5
+_SWITCH_SECONDS = 0.0005
+"""Longest that a thread which looks into the store may keep answers waiting, at each turn; Python's
+own 5 ms come again with every read and write of a socket, and were the slowest percent."""
 
 
 def main() -> None:
@@ -60,6 +63,7 @@ def serve(settings: Settings) -> None:
     # torch and MLflow are a million objects: a full collection of them stalls every request
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     code: object = 0
     try:
         server.run(sockets=[listener])

@@ -1,0 +1,143 @@
+"""Inference over HTTP on a real model: fuzzed observations, metrics, and probes that are true."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.service.api_support import client_of, services_in
+from tests.service.registry_support import Bench, random_policy, wait_until
+
+MODEL = "fuzzed"
+EXTREMES = ("NaN", "Infinity", "-Infinity", "1e308", "-1e308", "1e309", "5e-324", "-0.0", "1" * 400)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    with services_in(folder) as services:
+        Bench(folder).register(MODEL, random_policy(), rule="always")
+        yield client_of(services)
+        services.serving.close()
+
+
+def written(values):
+    """Lists of JSON texts as one JSON text."""
+    return values if isinstance(values, str) else f"[{', '.join(map(written, values))}]"
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True).map(json.dumps)
+whole = st.integers().map(str)
+scalars = st.one_of(
+    numbers, whole, st.sampled_from(EXTREMES), st.text(max_size=5).map(json.dumps),
+    st.sampled_from(("null", "true", "{}")),
+)  # fmt: skip
+vectors = st.lists(st.one_of(numbers, whole, st.sampled_from(EXTREMES)), min_size=4, max_size=4)
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=5), max_leaves=20)
+
+
+def post(client, path, field, observation):
+    content = f'{{"model_name": "{MODEL}", "{field}": {observation}}}'
+    return client.post(path, content=content, headers={"Content-Type": "application/json"})
+
+
+def check(reply):
+    """An answer of finite numbers, or a problem that names what is wrong."""
+    assert reply.status_code in (200, 422), reply.text
+    body = json.loads(reply.text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    if reply.status_code == 422:
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert body["detail"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(observation=st.one_of(vectors, anything))
+def test_no_observation_breaks_a_single_call(client, observation):
+    check(post(client, "/inference", "observation", written(observation)))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(observations=st.one_of(st.lists(vectors, max_size=4), anything))
+def test_no_observation_breaks_a_batch(client, observations):
+    check(post(client, "/inference/batch", "observations", written(observations)))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.one_of(st.lists(vectors, max_size=4), anything),
+    shape=st.lists(st.integers(-2, 2**70), max_size=4),
+    datatype=st.sampled_from(("FP32", "FP64", "INT64", "UINT8", "BOOL", "BYTES")),
+)
+def test_no_tensor_breaks_the_open_protocol(client, data, shape, datatype):
+    tensor = f'"name": "observation", "shape": {json.dumps(shape)}, "datatype": "{datatype}"'
+    content = f'{{"inputs": [{{{tensor}, "data": {written(data)}}}]}}'
+    reply = client.post(f"/v2/models/{MODEL}/infer", content=content)
+    assert reply.status_code in (200, 422), reply.text
+
+
+@pytest.mark.parametrize("number", EXTREMES)
+def test_extreme_numbers_are_answered_or_refused(client, number):
+    reply = post(client, "/inference", "observation", f"[{number}, 0, 0, 0]")
+    finite = number in ("1e308", "-1e308", "5e-324", "-0.0")
+    assert reply.status_code == (200 if finite else 422), reply.text
+    check(reply)
+
+
+@pytest.mark.parametrize("path", ["/inference", "/inference/batch"])
+def test_a_million_numbers_are_refused(client, path):
+    million = "[" + ",".join(["0.5"] * 1_000_000) + "]"
+    field = "observation" if path == "/inference" else "observations"
+    reply = post(client, path, field, million if path == "/inference" else f"[{million}]")
+    assert reply.status_code == 422
+    assert "4 finite numbers" in reply.json()["detail"]
+    assert "1000000" in reply.json()["detail"]
+    assert len(reply.content) < 2_000
+
+
+def test_what_is_asked_and_loaded_is_counted(client):
+    before = client.get("/metrics").text
+    for _ in range(3):
+        assert post(client, "/inference", "observation", "[0, 0, 0, 0]").status_code == 200
+    assert post(client, "/inference/batch", "observations", "[[0, 0, 0, 0]]").status_code == 200
+    after = client.get("/metrics").text
+    labels = f'{{model="{MODEL}",version="1"}}'
+    route = '{method="POST",route="/inference",status="200"}'
+    for line, more in (
+        (f"grpo_inference_observations_total{labels}", 4),
+        (f"grpo_inference_request_duration_seconds_count{labels}", 4),
+        (f"grpo_http_requests_total{route}", 3),
+        ("grpo_model_cache_hits_total", 3),
+    ):
+        assert value(after, line) >= value(before, line) + more, line
+    assert value(after, "grpo_model_loads_total") >= 1
+    assert value(after, "grpo_model_load_seconds_total") > 0
+    assert value(after, "grpo_models_loaded") == 1
+    for status in ("queued", "running"):
+        assert value(after, f'grpo_training_jobs{{status="{status}"}}') == 0
+
+
+def value(text, line):
+    found = [float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line)]
+    return found[0] if found else 0.0
+
+
+def test_ready_is_true_while_the_store_is_there_and_the_runner_lives(tmp_path):
+    with services_in(tmp_path) as services, client_of(services) as client:
+        probes = ("/health/ready", "/v2/health/ready")
+        wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
+        database = tmp_path / "mlflow.db"
+        away = database.rename(tmp_path / "away.db")
+        wait_until(lambda: all(client.get(p).status_code == 503 for p in probes), 30)
+        assert client.get("/health/live").status_code == 200
+        away.rename(database)
+        wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
+    # the client has ended the application, and with it the runner
+    stopped = client_of(services)
+    for probe in probes:
+        assert stopped.get(probe).status_code == 503
+    assert stopped.get("/health/live").status_code == 200

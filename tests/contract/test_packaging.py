@@ -14,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from grpo_platform.project.__main__ import ENTRY_POINTS
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -94,9 +96,14 @@ def test_the_wheel_holds_both_packages_and_their_types(tmp_path: Path) -> None:
 def test_mlproject_and_conda_yaml_belong_together() -> None:
     project = yaml.safe_load((ROOT / "MLproject").read_text())
     assert project["conda_env"] == "conda.yaml"
-    assert "main" in project["entry_points"]
-    for entry in project["entry_points"].values():
-        assert entry["command"].startswith("PYTHONPATH=platform:. python -m grpo_platform.project")
+    called = {}
+    for name, entry in project["entry_points"].items():
+        words = entry["command"].split()
+        assert words[:4] == ["PYTHONPATH=platform:.", "python", "-m", "grpo_platform.project"]
+        called[name] = words[4]
+    assert called.pop("main") == "train"
+    assert {"train", *called.values()} == ENTRY_POINTS.keys()
+    assert all(name == word for name, word in called.items())
 
 
 def test_the_interpreter_is_one_that_we_admit() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from grpo_platform import project
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.errors import InvalidRequestError
+from grpo_platform.project.__main__ import main
+from grpo_platform.project.parameters import parse_parameters
+from grpo_platform.project.train import request_of
 from tests.service.tracking_support import prepare
 
 
@@ -47,7 +49,7 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(
     parameter: str, value: str, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        project.main(["train", f"--{parameter}", value])
+        main(["train", f"--{parameter}", value])
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert complaint in said.partition("grpo-platform cannot train this:\n")[2]
@@ -59,7 +61,7 @@ def test_a_call_that_mlflow_would_not_make(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        project.main(words)
+        main(words)
     assert ended.value.code == 2
     assert "mlflow run ." in (said := capsys.readouterr().err) or "-P name=value" in said
 
@@ -69,7 +71,7 @@ def test_without_a_run_of_mlflow_nothing_is_trained(
 ) -> None:
     monkeypatch.delenv("MLFLOW_RUN_ID")
     with pytest.raises(SystemExit):
-        project.main(["train"])
+        main(["train"])
     assert "MLFLOW_RUN_ID" in capsys.readouterr().err
 
 
@@ -79,7 +81,7 @@ def test_text_becomes_what_the_api_would_get_as_json() -> None:
         "net_arch": "[32, 16]", "env_kwargs": '{"gravity": -9.8}', "model_name": "123",
         "clip_range_high": "none", "env_name": "Pendulum-v1",
     }  # fmt: skip
-    request = project.request_of(text)
+    request = request_of(text)
     json_body = TrainRequest.model_validate({
         "total_timesteps": 5000, "learning_rate": 0.0003, "bootstrap": True, "seed": 7,
         "net_arch": [32, 16], "env_kwargs": {"gravity": -9.8}, "model_name": "123",
@@ -90,9 +92,9 @@ def test_text_becomes_what_the_api_would_get_as_json() -> None:
 
 
 def test_parameters_are_pairs() -> None:
-    assert project.parse_parameters(["--seed", "1", "--env_name", "A b"]) == {
+    assert parse_parameters(["--seed", "1", "--env_name", "A b"]) == {
         "seed": "1",
         "env_name": "A b",
     }
     with pytest.raises(InvalidRequestError):
-        project.parse_parameters(["--seed"])
+        parse_parameters(["--seed"])

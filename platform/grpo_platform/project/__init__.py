@@ -1,0 +1,1 @@
+"""Entry points of the MLproject: what `mlflow run` calls, with a run that it has created."""

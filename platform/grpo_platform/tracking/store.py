@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 _CREATION_SECONDS: Final = 600.0
 """After this time nobody is still creating a job that is half-created."""
 
+_PREPARATION_LOCK: Final = 0x6772706F
+"""Key of PostgreSQL's advisory lock ("grpo" in ASCII)."""
+
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -95,7 +98,8 @@ def prepare_store(settings: Settings) -> Store:
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
         _probe(uri)
         root = settings.artifact_root
-        return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
+        with _postgresql_locked(uri):
+            return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
     raise StoreError(
         f"MLFLOW_TRACKING_URI={uri[:200]!r} is not supported: use sqlite:///file, an MLflow server "
         "(http://…) or postgresql://…, or leave it unset for mlflow.db in this directory."
@@ -255,6 +259,23 @@ def _locked(uri: str) -> Iterator[None]:
     with (Path(tempfile.gettempdir()) / name).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def _postgresql_locked(uri: str) -> Iterator[None]:
+    """One server at a time, on whatever machine, prepares a database; the lock ends with us."""
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    try:
+        with store_errors():
+            connection = engine.connect()
+        with connection:
+            with store_errors():
+                connection.execute(
+                    sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _PREPARATION_LOCK}
+                )
+            yield
+    finally:
+        engine.dispose()
 
 
 def _absolute_location(root: str) -> str:

@@ -1,0 +1,44 @@
+"""PostgreSQL as the store: a real server, several of ours on it."""
+
+import multiprocessing
+
+import pytest
+
+from tests.service.postgresql_support import postgresql
+from tests.service.tracking_support import jobs_of, prepare, request
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def uri():
+    with postgresql() as found:
+        yield found
+
+
+def _prepare_and_claim(arguments):
+    folder, uri, name = arguments
+    store = prepare(folder, uri, artifact_root=str(folder / "artifacts"))
+    jobs = jobs_of(store)
+    created = jobs.create(request()).job_id
+    return store.experiment_id, created, name
+
+
+def _claim(arguments):
+    folder, uri, job_id, name = arguments
+    jobs = jobs_of(prepare(folder, uri, artifact_root=str(folder / "artifacts")))
+    return jobs.claim(job_id, 1, name)
+
+
+def test_servers_that_start_at_once_on_an_empty_database_share_it(uri, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        made = pool.map(_prepare_and_claim, [(tmp_path, uri, n) for n in "ab"], chunksize=1)
+        assert len({experiment for experiment, _, _ in made}) == 1
+        job_ids = {job_id for _, job_id, _ in made}
+        for job_id in job_ids:
+            claims = pool.map(_claim, [(tmp_path, uri, job_id, n) for n in "ab"], chunksize=1)
+            assert sorted(claims) == [False, True]
+    jobs = jobs_of(prepare(tmp_path, uri, artifact_root=str(tmp_path / "artifacts")))
+    assert {record.job_id for record in jobs.queued(9)} == job_ids
+    assert {record.job_id for record in jobs.list(limit=9).items} == job_ids

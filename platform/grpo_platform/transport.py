@@ -5,9 +5,14 @@ from typing import Any, Final, cast
 
 import requests
 
-__all__ = ["ApiError", "ServerNotFoundError", "Transport"]
+__all__ = ["ApiError", "NotFiniteError", "ServerNotFoundError", "Transport"]
 
 _TIMEOUT_SECONDS: Final = 60.0
+_BAD_ADDRESS: Final = (
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+)
 
 
 class ApiError(Exception):
@@ -26,6 +31,13 @@ class ApiError(Exception):
 
 class ServerNotFoundError(ConnectionError):
     """No server answers at the client's address."""
+
+
+class NotFiniteError(ValueError):
+    """A request was to hold NaN or infinity, which JSON has no word for."""
+
+    def __init__(self) -> None:
+        super().__init__("A request cannot hold NaN or infinity.")
 
 
 class Transport:
@@ -77,8 +89,9 @@ class Transport:
         """The JSON reply to one request.
 
         Raises:
-            ServerNotFoundError: nobody answers.
+            ServerNotFoundError: nobody answers, or the address is none.
             ApiError: the server refused.
+            NotFiniteError: a number is NaN or infinite.
         """
         try:
             reply = self._session.request(
@@ -94,6 +107,12 @@ class Transport:
                 f"No server answers at {self.base_url}. Start one with `python run_api.py`, or "
                 "give its address."
             ) from error
+        except _BAD_ADDRESS as error:
+            raise ServerNotFoundError(
+                f"{self.base_url!r} is no address of a server; it looks like http://localhost:8000."
+            ) from error
+        except requests.exceptions.InvalidJSONError as error:
+            raise NotFiniteError from error
         if not reply.ok:
             raise ApiError(reply.status_code, _problem(reply))
         return cast(dict[str, Any], reply.json())

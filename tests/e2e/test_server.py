@@ -280,6 +280,29 @@ def test_the_command_line_trains_and_says_what_is_wrong(running):
         assert "Traceback" not in refused.stderr
 
 
+def test_negative_numbers_need_no_dashes(running, trained):
+    done = command(running, "predict", "my_cartpole_model", "0", "-1", "-0.1", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model_version"] == trained["model_version"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--url", "nowhere", "jobs", "list"), "http://localhost:8000"),
+        (("--url", f"http://127.0.0.1:{free_port()}", "models", "list"), "run_api.py"),
+        (("predict", "my_cartpole_model", "nan", "0", "0", "0"), "NaN or infinity"),
+        (("models", "promote", "my_cartpole_model", "99"), "my_cartpole_model/99"),
+        (("models", "rollback", "my_cartpole_model"), "no earlier champion"),
+    ],
+)
+def test_the_command_line_refuses_in_a_sentence(running, trained, arguments, said):
+    refused = command(running, *arguments)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_client_without_a_server_says_how_to_start_one():
     with pytest.raises(ServerNotFoundError, match=r"run_api\.py"):
         GRPOClient(f"http://127.0.0.1:{free_port()}").health()

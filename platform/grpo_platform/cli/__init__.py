@@ -101,13 +101,14 @@ def train(
         raise typer.Exit(1)
 
 
-@app.command()
+# a negative number is no option
+@app.command(context_settings={"ignore_unknown_options": True})
 def predict(
     context: typer.Context,
     model: ModelReference,
     observation: Annotated[
         list[float],
-        typer.Argument(help="Its numbers; put -- before negative ones.", show_default=False),
+        typer.Argument(help="Its numbers.", show_default=False),
     ],
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample instead of the likeliest.")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from grpo_platform.client import ApiError
 from grpo_platform.errors import PlatformError
+from grpo_platform.transport import NotFiniteError
 
 __all__ = ["JsonFlag", "console", "errors_as_sentences", "fail", "show_json", "table", "when"]
 
@@ -56,7 +57,9 @@ def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
     Args:
         *further: errors whose message is such a sentence, beside the client's and the platform's.
     """
-    shown: tuple[type[Exception], ...] = (ConnectionError, TimeoutError, PlatformError, *further)
+    shown: tuple[type[Exception], ...] = (
+        ConnectionError, TimeoutError, NotFiniteError, PlatformError, *further,
+    )  # fmt: skip
     try:
         yield
     except ApiError as error:

@@ -1,7 +1,10 @@
 """What the documents say exists, and what exists is in the documents."""
 
+import csv
+import dataclasses
 import re
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ from fastapi import FastAPI
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from grpo import GRPOConfig, config, rewards
+from grpo.evaluation import iqm
 from grpo_platform.api.openapi import install_openapi
 from grpo_platform.api.routes import catalog, inference, models, system, training
 from grpo_platform.api.schemas.training import Job, TrainRequest
@@ -19,6 +24,7 @@ from grpo_platform.tracking.names import Metric
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 API = (ROOT / "docs/api.md").read_text()
+ALGORITHM = (ROOT / "docs/algorithm.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 
 
@@ -157,6 +163,39 @@ def without_text(source: str) -> str:
     """Code without comments, docstrings and what is printed."""
     source = re.sub(r"#.*|\"\"\".*?\"\"\"", "", source)
     return re.sub(r"print\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)", "print()", source)
+
+
+def rows_under(heading: str) -> list[list[str]]:
+    """Cells of the table below a heading of docs/algorithm.md, its two first lines left out."""
+    section = ALGORITHM.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    table = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_every_advantage_is_documented_and_no_other() -> None:
+    named = {row[0].strip("`") for row in rows_under("Advantages")}
+    assert named == set(config.ADVANTAGES)
+
+
+def test_fields_that_the_algorithms_page_names_exist() -> None:
+    known = {spec.name for spec in dataclasses.fields(GRPOConfig)}
+    known |= set(config.ADVANTAGES) | set(config.START_STATES)
+    known |= set(rewards.reward_names())
+    named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", ALGORITHM))
+    assert named - known == set()
+
+
+def test_figures_on_the_algorithms_page_are_the_benchmarks() -> None:
+    measured: dict[tuple[str, str], list[float]] = defaultdict(list)
+    with (ROOT / "benchmarks/results/learning.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            measured[row["task"], row["algorithm"]].append(float(row["mean_return"]))
+    documented = rows_under("Results")
+    assert len(documented) == len({task for task, _ in measured})
+    shown = " ".join(cell for row in documented for cell in row)
+    for scores in measured.values():
+        figures = f"{sum(scores) / len(scores):.1f}", f"{iqm(scores):.1f} ["
+        assert all(figure in shown for figure in figures)
 
 
 def test_the_version_is_in_the_changelog() -> None:

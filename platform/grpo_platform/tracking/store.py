@@ -1,14 +1,10 @@
 """The MLflow store, prepared once before any other process opens it."""
 
 import contextlib
-import fcntl
-import hashlib
 import logging
 import os
 import sqlite3
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.locks import alone
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 from grpo_platform.tracking.provenance import code_version
 
@@ -37,9 +34,6 @@ _log = logging.getLogger(__name__)
 
 _CREATION_SECONDS: Final = 600.0
 """After this time nobody is still creating a job that is half-created."""
-
-_PREPARATION_LOCK: Final = 0x6772706F
-"""Key of PostgreSQL's advisory lock ("grpo" in ASCII)."""
 
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -98,7 +92,7 @@ def prepare_store(settings: Settings) -> Store:
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
         _probe(uri)
         root = settings.artifact_root
-        with _postgresql_locked(uri):
+        with alone(uri):
             return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
     raise StoreError(
         f"MLFLOW_TRACKING_URI={uri[:200]!r} is not supported: use sqlite:///file, an MLflow server "
@@ -142,7 +136,7 @@ def _prepare_sqlite(uri: str) -> Store:
     path = Path(sqlalchemy.make_url(uri).database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     artifacts = Path.cwd() / "mlruns" / EXPERIMENT
-    with _locked(uri):
+    with alone(uri):
         _write_ahead(path)
         store = _prepare_experiment(uri, artifacts.as_uri())
         _analyze(path)
@@ -250,32 +244,6 @@ def _analyze(path: Path) -> None:
         connection.execute("PRAGMA analysis_limit=1000")
         connection.execute("ANALYZE")
         connection.commit()
-
-
-@contextlib.contextmanager
-def _locked(uri: str) -> Iterator[None]:
-    """One process at a time prepares a database: two that migrate at once break each other."""
-    name = f"grpo-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
-    with (Path(tempfile.gettempdir()) / name).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _postgresql_locked(uri: str) -> Iterator[None]:
-    """One server at a time, on whatever machine, prepares a database; the lock ends with us."""
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-    try:
-        with store_errors():
-            connection = engine.connect()
-        with connection:
-            with store_errors():
-                connection.execute(
-                    sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _PREPARATION_LOCK}
-                )
-            yield
-    finally:
-        engine.dispose()
 
 
 def _absolute_location(root: str) -> str:

@@ -1,0 +1,57 @@
+"""One process at a time prepares or upgrades a database: two that migrate break each other."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy
+
+from grpo_platform.tracking.boundary import store_errors
+
+__all__ = ["alone"]
+
+_POSTGRESQL_KEY: Final = 0x6772706F
+"""Of PostgreSQL's advisory lock ("grpo" in ASCII)."""
+
+
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Hold the lock of a database; it ends with this process.
+
+    Args:
+        uri: sqlite:///file, which the processes of one machine share, or postgresql://….
+
+    Raises:
+        StoreUnavailableError: the database cannot be reached.
+    """
+    with _file_lock(uri) if uri.startswith("sqlite:") else _advisory_lock(uri):
+        yield
+
+
+@contextlib.contextmanager
+def _file_lock(uri: str) -> Iterator[None]:
+    name = f"grpo-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
+    with (Path(tempfile.gettempdir()) / name).open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _advisory_lock(uri: str) -> Iterator[None]:
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    try:
+        with store_errors():
+            connection = engine.connect()
+        with connection:
+            with store_errors():
+                connection.execute(
+                    sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _POSTGRESQL_KEY}
+                )
+            yield
+    finally:
+        engine.dispose()

@@ -20,6 +20,8 @@ from grpo_platform.settings import Settings
 
 if TYPE_CHECKING:
     from grpo_platform.api.services import Services
+    from grpo_platform.jobs.backend import Backend
+    from grpo_platform.tracking.store import Store
 
 __all__ = ["build_services", "main", "serve"]
 
@@ -46,11 +48,11 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     # imported here, since torch and MLflow take seconds and the checks above must not wait
     from grpo_platform.api.app import create_app
-    from grpo_platform.errors import StoreError
+    from grpo_platform.errors import PlatformError
 
     try:
         services = build_services(settings)
-    except (StoreError, OSError) as error:
+    except (PlatformError, OSError) as error:
         _give_up(str(error))
     config = uvicorn.Config(
         create_app(settings, services),
@@ -77,9 +79,9 @@ def build_services(settings: Settings) -> "Services":
 
     Raises:
         StoreError: the MLflow store cannot be used.
+        PlatformError: the Ray cluster that was asked for cannot be used.
     """
     from grpo_platform.api.services import Services
-    from grpo_platform.jobs.local import LocalBackend
     from grpo_platform.jobs.runner import Runner
     from grpo_platform.registry.models import Registry
     from grpo_platform.serving.service import ServingService
@@ -93,11 +95,24 @@ def build_services(settings: Settings) -> "Services":
     return Services(
         settings=settings,
         store=jobs,
-        jobs=Runner(jobs, LocalBackend(store), settings),
+        jobs=Runner(jobs, _backend(settings, store), settings),
         registry=registry,
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port),
     )
+
+
+def _backend(settings: Settings, store: "Store") -> "Backend":
+    """Where jobs run; a cluster is connected already, so that its absence ends the start."""
+    if settings.job_backend == "local":
+        from grpo_platform.jobs.local import LocalBackend
+
+        return LocalBackend(store)
+    from grpo_platform.jobs.ray_backend import RayBackend
+
+    backend = RayBackend(store)
+    backend.start()
+    return backend
 
 
 class _Server(uvicorn.Server):

@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     mlflow_ui_port: int = Field(5000, ge=0, le=65535)
     """Port of the MLflow UI, moved up when busy; 0 turns the UI off."""
 
-    job_backend: Literal["local"] = "local"
-    """Where jobs run."""
+    job_backend: Literal["local", "ray"] = "local"
+    """Where jobs run: processes of this machine, or a Ray cluster."""
 
     artifact_root: str | None = None
     """Where PostgreSQL stores keep artifacts; ignored elsewhere."""

@@ -111,6 +111,12 @@ class LocalBackend:
         with self._lock:
             return frozenset(self._jobs)
 
+    def worker_of(self, job_id: str) -> str | None:
+        """Name of a running job's worker, once it is known."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            return None if job is None else job.worker
+
     def recover(self, worker: str) -> Liveness:
         """See `Backend.recover`; certain for workers of this machine."""
         return identity.liveness(worker)

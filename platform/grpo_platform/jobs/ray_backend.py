@@ -1,0 +1,246 @@
+"""Jobs on a Ray cluster: one actor a job, which runs the worker on the node that Ray chooses.
+
+MLflow stays the truth. Where the driver process or the cluster is lost, this server's jobs leave
+its sight: their workers give them back, or their heartbeats stand still, and the runner queues
+them again.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from grpo_platform.errors import PlatformError
+from grpo_platform.jobs import identity
+from grpo_platform.jobs.backend import Exit, Liveness, WorkerTask
+from grpo_platform.jobs.forkserver import MAX_MESSAGE
+from grpo_platform.tracking.store import Store
+
+__all__ = ["RayBackend"]
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS: Final = 60.0
+_RESTART_PAUSE_SECONDS: Final = 2.0
+_ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(slots=True)
+class _Job:
+    task: WorkerTask
+    worker: str | None = None
+
+
+class RayBackend:
+    """Implements `Backend` on the cluster that `RAY_ADDRESS` names, or that this machine is in.
+
+    Args:
+        store: handed to every worker; every node must reach it.
+
+    Raises:
+        PlatformError: Ray is not installed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise PlatformError(
+                "GRPO_JOB_BACKEND=ray needs Ray: pip install 'grpo-platform[ray]', or leave the "
+                "variable unset to run jobs on this machine."
+            )
+        self._store = dataclasses.asdict(store)
+        self._lock = threading.RLock()
+        self._jobs: dict[str, _Job] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._connected = self._closed = False
+        self._trouble = ""
+        self._started_at = 0.0
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+
+    def start(self) -> None:
+        """Connect to the cluster; does nothing when that was done.
+
+        Raises:
+            PlatformError: there is no cluster, or it cannot be reached.
+        """
+        with self._lock:
+            if self._connected:
+                return
+            self._launch()
+            deadline = time.monotonic() + _CONNECT_SECONDS
+            while self._control is not None and not self._connected:
+                if time.monotonic() > deadline:
+                    self._trouble = f"it did not answer for {_CONNECT_SECONDS:g} s"
+                    break
+                select.select([self._control], [], [], 1.0)
+                self._receive()
+            if not self._connected:
+                self._close()
+                raise PlatformError(
+                    f"The Ray cluster cannot be used: {self._trouble or 'its driver ended'}. "
+                    "Start one with `ray start --head`, or set RAY_ADDRESS to a running one's."
+                )
+
+    def submit(self, task: WorkerTask) -> None:
+        """See `Backend.submit`; the job waits in Ray until a node has room."""
+        with self._lock:
+            job = self._jobs[task.job_id] = _Job(task)
+            if self._connected:
+                self._submit(job)
+
+    def stop(self, job_id: str) -> None:
+        """See `Backend.stop`; a worker that waits for room is not started any more."""
+        self._order("stop", job_id)
+
+    def kill(self, job_id: str) -> None:
+        """See `Backend.kill`."""
+        self._order("kill", job_id)
+
+    def running(self) -> frozenset[str]:
+        """See `Backend.running`; those that wait for a node's resources included."""
+        with self._lock:
+            return frozenset(self._jobs)
+
+    def recover(self, worker: str) -> Liveness:
+        """See `Backend.recover`; certain on this machine, elsewhere the heartbeat tells."""
+        return identity.liveness(worker)
+
+    def wake(self) -> None:
+        """See `Backend.wake`."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"w")
+
+    def poll(self, timeout_seconds: float) -> list[Exit]:
+        """See `Backend.poll`; also connects again after the cluster was lost."""
+        with self._lock:
+            watched: list[Any] = [self._wake_read]
+            if self._control is not None:
+                watched.append(self._control)
+            elif not self._closed:
+                timeout_seconds = min(timeout_seconds, self._until_restart())
+        select.select(watched, [], [], max(0.0, timeout_seconds))
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        with self._lock:
+            exits = self._receive()
+            if self._control is None and not self._closed and self._until_restart() == 0.0:
+                self._launch()
+            return exits
+
+    def shutdown(self, timeout_seconds: float) -> None:
+        """See `Backend.shutdown`; the thread that polls must have ended."""
+        for job_id in self.running():
+            self.stop(job_id)
+        deadline = time.monotonic() + timeout_seconds
+        while self._connected and self.running() and time.monotonic() < deadline:
+            self.poll(min(0.5, deadline - time.monotonic()))
+        with self._lock:
+            self._close()
+
+    # --- the driver ----------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "grpo_platform.jobs.ray_driver", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=_ENVIRONMENT | os.environ,
+                start_new_session=True,
+            )
+        self._control = ours
+        self._started_at = time.monotonic()
+
+    def _until_restart(self) -> float:
+        return max(0.0, self._started_at + _RESTART_PAUSE_SECONDS - time.monotonic())
+
+    def _order(self, event: str, job_id: str) -> None:
+        with self._lock:
+            if job_id in self._jobs:
+                self._send({"event": event, "job_id": job_id})
+
+    def _submit(self, job: _Job) -> None:
+        task = dataclasses.asdict(job.task)
+        self._send({"event": "submit", "task": task, "store": self._store})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._control is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._control.send(json.dumps(message).encode())
+
+    def _receive(self) -> list[Exit]:
+        """Read what the driver said; notices its end."""
+        exits: list[Exit] = []
+        while self._control is not None:
+            try:
+                data = self._control.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            exits += self._hear(json.loads(data)) if data else self._driver_ended()
+        return exits
+
+    def _hear(self, event: dict[str, Any]) -> list[Exit]:
+        match event["event"]:
+            case "connected":
+                self._connected, self._trouble = True, ""
+                for waiting in self._jobs.values():
+                    self._submit(waiting)
+            case "failed":
+                if event["message"] != self._trouble:
+                    _log.warning("The Ray cluster cannot be reached: %s", event["message"])
+                self._trouble = event["message"]
+            case "started" | "ended":
+                job = self._jobs.get(event["job_id"])
+                if job is None or job.task.attempt != event["attempt"]:
+                    return []
+                job.worker = event.get("worker") or job.worker
+                if event["event"] == "ended":
+                    return [self._forget(job, event["reason"])]
+        return []
+
+    def _driver_ended(self) -> list[Exit]:
+        """What was submitted is out of sight: the store tells what becomes of it."""
+        if self._connected and not self._closed:
+            _log.warning("The Ray cluster was lost; it is connected again as soon as it is there.")
+        lost = list(self._jobs.values()) if self._connected else []
+        self._close_driver()
+        for job in lost:
+            job.worker = None
+        return [self._forget(job, None) for job in lost]
+
+    def _forget(self, job: _Job, reason: str | None) -> Exit:
+        del self._jobs[job.task.job_id]
+        task = job.task
+        return Exit(job_id=task.job_id, attempt=task.attempt, worker=job.worker, reason=reason)
+
+    def _close_driver(self) -> None:
+        self._connected = False
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def _close(self) -> None:
+        self._closed = True
+        self._close_driver()

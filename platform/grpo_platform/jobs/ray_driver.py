@@ -1,0 +1,146 @@
+"""The process that talks to Ray for a server: what Ray does to its driver stays out of the server.
+
+Ray ends a driver whose cluster goes away; then the server starts another one of these. It runs as
+`python -m grpo_platform.jobs.ray_driver CONTROL`, an inherited sequenced-packet socket. The server
+sends `{"event": "submit", "task", "store"}`, and `stop` and `kill` with a `job_id`; back come
+`connected`, or `failed` with a `message`; `started` with `job_id`, `attempt` and `worker`; and
+`ended` with the fields of `Exit`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import select
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+
+from grpo_platform.jobs.forkserver import MAX_MESSAGE
+from grpo_platform.jobs.identity import machine
+from grpo_platform.jobs.ray_slot import Slot
+
+__all__ = ["main"]
+
+_CALLS_AT_ONCE: Final = 4  # run, worker, stop and kill
+_CHECK_SECONDS: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Place:
+    """A job and the actor that holds its resources."""
+
+    task: dict[str, Any]
+    actor: Any
+    started: bool = False
+
+
+def main(control_fd: int) -> None:
+    """Connect to the cluster, and pass on orders and news until either side is gone."""
+    control = socket.socket(fileno=control_fd)
+    try:
+        ray.init(
+            address="auto",
+            namespace="grpo-platform",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        _send(control, {"event": "failed", "message": str(error).strip().splitlines()[0]})
+        return
+    _send(control, {"event": "connected"})
+    _Driver(control).serve()
+
+
+def resources(request: str) -> dict[str, float]:
+    """CPUs and GPUs that Ray keeps for a job, from its request as JSON: a GPU where it uses one."""
+    device = json.loads(request)["device"]
+    return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
+
+
+class _Driver:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._places: dict[str, _Place] = {}
+        self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe()
+        self._environment = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")}
+
+    def serve(self) -> None:
+        while ray.is_initialized():
+            watched: list[Any] = [self._control, self._wake_read]
+            readable, _, _ = select.select(watched, [], [], _CHECK_SECONDS)
+            if self._wake_read in readable:
+                os.read(self._wake_read, 4096)
+            while not self._news.empty():
+                self._news.get()()
+            if self._control in readable:
+                message = self._control.recv(MAX_MESSAGE)
+                if not message:
+                    return  # the server is gone: Ray ends the actors, and their workers leave
+                self._obey(json.loads(message))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        if order["event"] == "submit":
+            self._submit(order["task"], order["store"])
+            return
+        place = self._places.get(order["job_id"])
+        if place is None:
+            return
+        if not place.started:
+            ray.kill(place.actor)  # it waits for resources; its end follows
+        elif order["event"] == "stop":
+            place.actor.stop.remote(order["job_id"])
+        else:
+            place.actor.kill.remote(order["job_id"])
+
+    def _submit(self, task: dict[str, Any], store: dict[str, Any]) -> None:
+        slot = ray.remote(Slot).options(
+            max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **resources(task["request"])
+        )
+        actor: Any = slot.remote(store, self._environment, machine())
+        place = self._places[task["job_id"]] = _Place(task, actor)
+        self._when_done(actor.run.remote(task), lambda future: self._ended(place, future))
+        self._when_done(actor.worker.remote(), lambda future: self._started(place, future))
+
+    def _when_done(self, reference: Any, then: Callable[[Any], None]) -> None:  # noqa: ANN401
+        def tell(future: Any) -> None:  # noqa: ANN401
+            self._news.put(lambda: then(future))
+            os.write(self._wake_write, b"w")
+
+        reference.future().add_done_callback(tell)
+
+    def _started(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+        if future.exception() is not None or future.result() is None:
+            return  # its end says why
+        place.started = True
+        known = {"job_id": place.task["job_id"], "attempt": place.task["attempt"]}
+        _send(self._control, {"event": "started", "worker": future.result()} | known)
+
+    def _ended(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+        job_id = place.task["job_id"]
+        if self._places.get(job_id) is place:
+            del self._places[job_id]
+        error = future.exception()
+        if error is None:
+            ended = future.result()
+            ray.kill(place.actor)
+        else:
+            words = " ".join(str(error).split())[-500:]
+            reason = f"was lost by Ray ({type(error).__name__}: {words})"
+            ended = {"job_id": job_id, "attempt": place.task["attempt"], "reason": reason}
+        _send(self._control, {"event": "ended"} | ended)
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the next read tells
+        control.send(json.dumps(message).encode())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

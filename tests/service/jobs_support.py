@@ -25,13 +25,13 @@ from tests.service.tracking_support import jobs_of, prepare, request, working_in
 class Platform:
     """A store, a runner and what looks at them."""
 
-    def __init__(self, folder: Path, **settings) -> None:
+    def __init__(self, folder: Path, backend=LocalBackend, **settings) -> None:
         self.folder = folder
         self.place = prepare(folder, **settings)
         self.jobs = jobs_of(self.place)
         self.registry = Registry(self.place.tracking_uri)
         self.client = MlflowClient(tracking_uri=self.place.tracking_uri)
-        self.backend = LocalBackend(self.place)
+        self.backend = backend(self.place)
         self.runner = Runner(self.jobs, self.backend, Settings(**settings))
 
     def submit(self, **fields) -> JobRecord:
@@ -95,14 +95,14 @@ class Platform:
 
 
 @contextlib.contextmanager
-def platform(folder: Path, **settings):
+def platform(folder: Path, backend=LocalBackend, **settings):
     """A running platform; its workers know the faulty environment."""
     (folder / "plugin").mkdir()
     if faulty_environments.FAULTY not in gymnasium.registry:
         faulty_environments.register()
     path = faulty_environments.install_plugin(folder / "plugin")
     with working_in(folder, PYTHONPATH=path, MLFLOW_TRACKING_URI=None, TMPDIR=str(folder)):
-        started = Platform(folder, **settings)
+        started = Platform(folder, backend, **settings)
         started.runner.start()
         try:
             yield started

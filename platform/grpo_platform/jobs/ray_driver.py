@@ -44,6 +44,7 @@ def main(control_fd: int) -> None:
     """Connect to the cluster, and pass on orders and news until either side is gone."""
     control = socket.socket(fileno=control_fd)
     try:
+        _probe(os.environ.get("RAY_ADDRESS", ""))
         ray.init(
             address="auto",
             namespace="grpo-platform",
@@ -55,6 +56,17 @@ def main(control_fd: int) -> None:
         return
     _send(control, {"event": "connected"})
     _Driver(control).serve()
+
+
+def _probe(address: str) -> None:
+    """Raise ConnectionError at once where nothing listens: Ray itself tries for over a minute."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # "auto", or nothing: Ray looks for a cluster of this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at RAY_ADDRESS={address} ({error})") from error
 
 
 def resources(request: str) -> dict[str, float]:

@@ -91,7 +91,7 @@ def _compare(returns: Float64Array, alive: BoolArray) -> "_Comparison":
     centred = (returns - mean) * alive
     std = np.sqrt((centred * centred).sum(axis=2, keepdims=True) / np.maximum(count, 1))
     scale = np.abs(returns).max(axis=(0, 2), keepdims=True)
-    degenerate: BoolArray = (count < 2) | (std <= _EQUAL * scale)
+    degenerate: BoolArray = std <= _EQUAL * scale  # also of a member alone, whose std is 0
     return _Comparison(count, centred, std, degenerate)
 
 

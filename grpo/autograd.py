@@ -23,21 +23,20 @@ __all__ = ["AutogradUpdater", "policy_loss", "resolve_device"]
 class AutogradUpdater:
     """Updates `policy` on a device of torch.
 
-    On the CPU it works on the policy itself. Elsewhere it works on a replica, whose weights are
-    fetched back after each iteration.
+    Without a device it works on the policy itself, on the CPU. With one it works on a replica
+    there, whose weights are fetched back after each iteration.
 
     Args:
         policy: what is trained.
         config: coefficients, minibatches and learning rate.
-        device: where the arithmetic happens.
+        device: of torch, where the arithmetic happens.
     """
 
-    def __init__(self, policy: Policy, config: GRPOConfig, device: str = "cpu") -> None:
+    def __init__(self, policy: Policy, config: GRPOConfig, device: str | None = None) -> None:
         self._policy = policy
         self._config = config
-        self._device = torch.device(device)
-        on_cpu = self._device.type == "cpu"
-        self._module = policy if on_cpu else copy.deepcopy(policy).to(self._device)
+        self._device = torch.device(device or "cpu")
+        self._module = policy if device is None else copy.deepcopy(policy).to(self._device)
         self._value_parameters = list(self._module.value_net.parameters())
         self._policy_parameters = list(self._module.policy_net.parameters())
         if policy.head.log_std:

@@ -95,7 +95,7 @@ def test_blend_is_half_of_each():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("noise", [0.0, 1e-15, 1e-13])
-@pytest.mark.parametrize("level", [1e-6, 1.0, -3e5])
+@pytest.mark.parametrize("level", [1e-6, 1.0, -3e5, 1e9])
 def test_equal_returns_give_exactly_zero(name, noise, level):
     # dividing round-off by (std + 1e-10) made advantages in the thousands of it
     rng = np.random.default_rng(0)
@@ -104,6 +104,14 @@ def test_equal_returns_give_exactly_zero(name, noise, level):
     assert not result.values.any()
     assert not result.informative.any()
     assert result.degenerate_fraction == 1.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_returns_that_differ_are_not_equal(name):
+    returns = 1e-9 * np.random.default_rng(0).standard_normal((6, 2, 4))
+    result = group_advantages(name, returns, everyone(returns.shape))
+    assert result.informative.all()
+    assert result.degenerate_fraction == 0.0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo import GRPOConfig, TrainingDivergedError, losses
-from grpo.autograd import AutogradUpdater, policy_loss
+from grpo.autograd import AutogradUpdater, policy_loss, resolve_device
 from grpo.closed_form import ClosedFormUpdater
+from grpo.errors import IncompatibleError
 from grpo.optimizer import FlatAdam, clip_norm
 from grpo.updates import minibatches
 from tests.algorithm.builders import BOX, DISCRETE, make_batch, make_policy
@@ -67,6 +68,39 @@ def test_a_learning_rate_of_zero_changes_nothing(updater):
     one.set_learning_rate(0.0)
     one.run(make_batch(policy), *streams())
     np.testing.assert_array_equal(policy.flat, before)
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+def test_a_replica_on_a_device_does_the_same_bit_for_bit(kind):
+    # all that the CUDA path does but the device itself: weights sent, fetched, moments kept
+    near = make_policy(ACTIONS[kind], dtype=np.float32)
+    far = copy.deepcopy(near)
+    fields = {"kl_coef": 0.1, "ent_coef": 0.01}
+    one, two = (
+        AutogradUpdater(near, config(**fields)),
+        AutogradUpdater(far, config(**fields), "cpu"),
+    )
+    for seed in range(3):
+        batch = make_batch(near, seed=seed, kl=True, silent=0.2)
+        for policy, updater in ((near, one), (far, two)):
+            policy.observe(np.random.default_rng(seed).standard_normal((9, 4)))
+            updater.run(batch, *streams())
+    np.testing.assert_array_equal(near.flat, far.flat)
+    for name, buffer in near.named_buffers():
+        assert torch.equal(buffer, far.get_buffer(name))
+    resumed = AutogradUpdater(far, config(**fields), "cpu")
+    resumed.load(two.state())
+    for updater in (one, resumed):
+        updater.run(batch, *streams())
+    np.testing.assert_array_equal(near.flat, far.flat)
+
+
+def test_cuda_is_refused_where_there_is_none_and_auto_takes_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(IncompatibleError, match="use cpu or auto") as caught:
+        resolve_device("cuda")
+    assert caught.value.field == "device"
+    assert resolve_device("auto") == "cpu"
 
 
 @pytest.mark.parametrize("kind", ACTIONS)

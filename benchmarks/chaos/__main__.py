@@ -1,6 +1,7 @@
 """Runs chaos and prints what came of it; ends with 1 where something was lost or changed."""
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.chaos.faults import FAULTS
+from benchmarks.chaos.faults import Fault, plan
 from benchmarks.chaos.verify import Verdict, verify
 from benchmarks.chaos.watch import Watch
 from benchmarks.chaos.world import World, world
@@ -19,6 +20,7 @@ from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 
 _ACTIVE: Final = 5
+_POSSIBLE_SECONDS: Final = 300.0
 _MOST_ORPHANED_SECONDS: Final = 30.0
 _TASKS: Final[tuple[dict[str, Any], ...]] = (
     {"env_name": "CartPole-v1", "reward_function_type": "optimized_cartpole"},
@@ -44,20 +46,21 @@ def main() -> None:
 
 def run(folder: Path, chosen: argparse.Namespace) -> bool:
     """Chaos, quiet, and the verdict; True where nothing is wrong."""
-    rng = random.Random(chosen.seed)
     done: Counter[str] = Counter()
     began = time.monotonic()
     with world(folder, chosen.servers) as made:
         watch = Watch(made)
         watch.start()
-        while done.total() < chosen.faults or len(made.jobs) < chosen.jobs:
-            made.keep_alive()
-            _submit(made, rng, chosen.timesteps)
-            time.sleep(rng.uniform(0.2, 1.5))
-            if done.total() < chosen.faults:
-                _break_something(made, rng, done)
+        faults = plan(chosen.seed, chosen.faults, has_small_disk=made.has_small_disk)
+        for number, fault in enumerate(faults, 1):
+            _break_something(made, fault, random.Random(f"{chosen.seed}/{number}"), chosen)
+            done[fault.__name__] += 1
+            print(f"{number:4d} {fault.__name__}", flush=True)
         chaos_seconds = time.monotonic() - began
-        made.keep_alive()
+        while len(made.jobs) < chosen.jobs:
+            made.keep_alive()
+            _submit(made, chosen)
+            time.sleep(0.5)
         for server in made.servers:
             made.wait_until_ready(server)
         _wait_for_all(made)
@@ -66,7 +69,28 @@ def run(folder: Path, chosen: argparse.Namespace) -> bool:
     return _report(made, done, verdict, watch, chaos_seconds)
 
 
-def _submit(made: World, rng: random.Random, most_timesteps: int) -> None:
+def _break_something(
+    made: World, fault: Fault, rng: random.Random, chosen: argparse.Namespace
+) -> None:
+    """Let a moment pass, and then the fault happen, as soon as it can.
+
+    Raises:
+        RuntimeError: it could not happen for a long time.
+    """
+    deadline = time.monotonic() + _POSSIBLE_SECONDS
+    pause = rng.uniform(0.2, 1.5)
+    while time.monotonic() < deadline:
+        made.keep_alive()
+        _submit(made, chosen)
+        time.sleep(pause)
+        pause = 0.2
+        with contextlib.suppress(PlatformError):  # the store is away still, from the fault before
+            if fault(made, rng):
+                return
+    raise RuntimeError(f"{fault.__name__} could not happen for {_POSSIBLE_SECONDS:g} s.")
+
+
+def _submit(made: World, chosen: argparse.Namespace) -> None:
     """Keep a few jobs alive; a POST whose answer is lost is sent again with the same key."""
     try:
         store = made.store()
@@ -75,27 +99,20 @@ def _submit(made: World, rng: random.Random, most_timesteps: int) -> None:
         return
     for _ in range(_ACTIVE - active):
         number = len(made.jobs)
-        body = dict(rng.choice(_TASKS)) | {
-            "total_timesteps": rng.randint(1_000, most_timesteps),
-            "seed": number,
-            "checkpoint_seconds": rng.choice((0.2, 0.5, 1.0)),
-            "max_attempts": 100,
-            "model_name": f"chaos-{number}",
-        }
+        body = _body(number, random.Random(f"{chosen.seed}/job {number}"), chosen.timesteps)
         reply = made.call("POST", "/train", json=body, headers={"Idempotency-Key": str(number)})
         reply.raise_for_status()
         made.jobs[reply.json()["job_id"]] = body
 
 
-def _break_something(made: World, rng: random.Random, done: Counter[str]) -> None:
-    fault = rng.choices(list(FAULTS), list(FAULTS.values()))[0]
-    try:
-        happened = fault(made, rng)
-    except PlatformError:
-        return  # the store is away still, from the fault before
-    if happened:
-        done[fault.__name__] += 1
-        print(f"{done.total():4d} {fault.__name__}", flush=True)
+def _body(number: int, rng: random.Random, most_timesteps: int) -> dict[str, Any]:
+    return dict(rng.choice(_TASKS)) | {
+        "total_timesteps": rng.randint(1_000, most_timesteps),
+        "seed": number,
+        "checkpoint_seconds": rng.choice((0.2, 0.5, 1.0)),
+        "max_attempts": 100,
+        "model_name": f"chaos-{number}",
+    }
 
 
 def _wait_for_all(made: World) -> None:

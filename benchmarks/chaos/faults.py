@@ -5,7 +5,8 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import psutil
@@ -13,11 +14,11 @@ from mlflow.tracking import MlflowClient
 
 from benchmarks.chaos.world import Server, World
 from grpo_platform.jobs.states import TERMINAL
+from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.records import JobRecord
 
 Fault = Callable[[World, random.Random], bool]
-"""Returns whether it could be done."""
-
-_MOST_DELETED: Final = 5
+"""Returns whether it could be done; False: nothing happened, try again a little later."""
 
 
 def kill_worker(world: World, rng: random.Random) -> bool:
@@ -72,21 +73,43 @@ def kill_everything(world: World, rng: random.Random) -> bool:
     """Kill -9 of a server, its forkserver and all workers at once, and a new start."""
     server = rng.choice(world.servers)
     forkserver = world.forkserver_of(server)
-    for process in [*world.workers(), *([forkserver] if forkserver else [])]:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    _kill([*world.workers(), *([forkserver] if forkserver else [])])
     return _restart(world, server, signal.SIGKILL, rng)
 
 
+def power_cut(world: World, rng: random.Random) -> bool:
+    """Kill -9 of all that runs, and a new start of every server."""
+    found = [world.forkserver_of(server) for server in world.servers]
+    found += [world.ui_of(server) for server in world.servers]
+    workers = world.workers()
+    for server in world.servers:
+        if server.process is not None:
+            server.process.kill()
+    _kill([*workers, *(process for process in found if process)])
+    for server in world.servers:
+        if server.process is not None:
+            server.process.wait(60)
+    time.sleep(rng.uniform(0.0, 2.0))
+    for server in world.servers:
+        world.start(server)
+    return True
+
+
 def kill_ui(world: World, rng: random.Random) -> bool:
-    """Kill -9 of the MLflow UI."""
-    found = [world.ui_of(server) for server in world.servers]
-    return _signal_one([process for process in found if process], signal.SIGKILL, rng)
+    """Kill -9 of the MLflow UI and its children: one that is left would answer for the next."""
+    found = [process for server in world.servers if (process := world.ui_of(server))]
+    if not found:
+        return False
+    victim = rng.choice(found)
+    with contextlib.suppress(psutil.Error):
+        _kill([*victim.children(recursive=True), victim])
+    return True
 
 
 def stop_and_resume(world: World, rng: random.Random) -> bool:
     """A user stops a job, and takes it up again."""
-    job_id = _unfinished(world, rng)
+    store = world.store()
+    job_id = _one_of([*store.running(), *store.queued(100)], rng)
     if job_id is None or world.call("POST", f"/training/{job_id}/stop").status_code != 200:
         return False
     deadline = time.monotonic() + 60
@@ -129,22 +152,44 @@ def fill_disk(world: World, rng: random.Random) -> bool:
     return True
 
 
-def delete_run(world: World, rng: random.Random) -> bool:
-    """Someone deletes a job's run in MLflow."""
-    job_id = _unfinished(world, rng)
-    if job_id is None or len(world.deleted) >= _MOST_DELETED:
-        return False
-    MlflowClient(tracking_uri=world.tracking_uri).delete_run(job_id)
-    world.deleted.add(job_id)
-    return True
+def delete_queued_run(world: World, rng: random.Random) -> bool:
+    """Someone deletes a waiting job's run in MLflow."""
+    return _delete(world, world.store().queued(100), rng)
+
+
+def delete_running_run(world: World, rng: random.Random) -> bool:
+    """Someone deletes a running job's run in MLflow."""
+    return _delete(world, world.store().running(), rng)
 
 
 FAULTS: Final[dict[Fault, int]] = {
     kill_worker: 6, kill_trainer: 5, terminate_worker: 3, freeze_worker: 2, kill_forkserver: 3,
-    kill_server: 2, terminate_server: 2, kill_everything: 2, kill_ui: 1, stop_and_resume: 4,
-    lock_database: 3, hide_database: 2, fill_disk: 2, delete_run: 1,
+    kill_server: 2, terminate_server: 2, kill_everything: 2, power_cut: 1, kill_ui: 1,
+    stop_and_resume: 4, lock_database: 3, hide_database: 2, fill_disk: 2, delete_queued_run: 1,
+    delete_running_run: 1,
 }  # fmt: skip
-"""How often each is drawn, in relation to the others."""
+"""How often each comes, in relation to the others."""
+
+
+def plan(seed: int, count: int, *, has_small_disk: bool) -> list[Fault]:
+    """Which faults come, in order: each kind once, and then by their shares in `FAULTS`.
+
+    Args:
+        seed: the same seed gives the same plan.
+        count: number of faults.
+        has_small_disk: whether the disk may be filled.
+    """
+    rng = random.Random(seed)
+    shares = {fault: n for fault, n in FAULTS.items() if has_small_disk or fault is not fill_disk}
+    return list(islice(_dealt(shares, rng), count))
+
+
+def _dealt(shares: dict[Fault, int], rng: random.Random) -> Iterable[Fault]:
+    cards = list(shares)
+    while True:
+        rng.shuffle(cards)
+        yield from cards
+        cards = [fault for fault, share in shares.items() for _ in range(share)]
 
 
 def _signal_one(processes: list[psutil.Process], number: int, rng: random.Random) -> bool:
@@ -165,7 +210,21 @@ def _restart(world: World, server: Server, number: int, rng: random.Random) -> b
     return True
 
 
-def _unfinished(world: World, rng: random.Random) -> str | None:
-    store = world.store()
-    ids = [record.job_id for record in [*store.running(), *store.queued(100)]]
-    return rng.choice(ids) if ids else None
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _delete(world: World, records: list[JobRecord], rng: random.Random) -> bool:
+    job_id = _one_of(records, rng)
+    if job_id is None:
+        return False
+    with store_errors(job_id):
+        MlflowClient(tracking_uri=world.tracking_uri).delete_run(job_id)
+    world.deleted.add(job_id)
+    return True
+
+
+def _one_of(records: list[JobRecord], rng: random.Random) -> str | None:
+    return rng.choice(records).job_id if records else None

@@ -252,6 +252,20 @@ def test_a_long_error_is_cut_not_lost(jobs):
     assert jobs.finish(job_id, JobStatus.FAILED, "x" * 20_000).error_message == "x" * 4_000
 
 
+def test_an_error_that_no_database_takes_is_told_as_far_as_it_can_be(jobs):
+    job_id = running(jobs).job_id
+    told = jobs.finish(job_id, JobStatus.FAILED, "no file a\udcff\x00b").error_message
+    assert told == "no file a??b"
+
+
+def test_a_claimed_job_that_a_second_server_queued_again_can_still_be_completed(jobs):
+    job_id = jobs.create(request()).job_id
+    assert jobs.claim(job_id, 1, "worker")
+    with pytest.raises(ConflictError):
+        jobs.finish(jobs.create(request()).job_id, JobStatus.COMPLETED)  # nobody claimed this one
+    assert jobs.finish(job_id, JobStatus.COMPLETED).status is JobStatus.COMPLETED
+
+
 BAD_IDS = [
     "", "x", "0" * 31, "0" * 33, "A" * 32, "../../etc/passwd", "a' OR '1'='1", "0" * 31 + "\n",
     "\x00" * 32, "é" * 32, "g" * 32, "x" * 100_000,

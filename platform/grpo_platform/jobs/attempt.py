@@ -172,9 +172,12 @@ class Attempt:
         if record.attempt != self._attempt or record.status in TERMINAL:
             raise GoneError
         try:
-            return self._persist(lambda: self._jobs.start(self._job_id, worker))
+            record = self._persist(lambda: self._jobs.start(self._job_id, worker))
         except ConflictError as error:
             raise GoneError from error
+        if record.attempt != self._attempt:  # given away while this process stood still
+            raise GoneError
+        return record
 
     def _prepare(self, record: JobRecord) -> None:
         """Start the trainer where the last attempt left off."""

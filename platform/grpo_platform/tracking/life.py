@@ -107,9 +107,12 @@ class JobLife(RunStore):
         record = self.get(job_id)
         if record.status is status:
             return record
-        check_transition(job_id, record.status, status)
+        current = record.status
+        if current is JobStatus.QUEUED and record.claimed_by is not None:
+            current = JobStatus.RUNNING  # two servers queued it again, the later after the claim
+        check_transition(job_id, current, status)
         if error_message is not None:
-            self.set_tags(job_id, {Tag.ERROR: error_message[:_MAX_ERROR_LENGTH]})
+            self.set_tags(job_id, {Tag.ERROR: _storable(error_message)[:_MAX_ERROR_LENGTH]})
         self._write(
             job_id,
             lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=now_ms()),
@@ -136,6 +139,11 @@ class JobLife(RunStore):
         self.set_tags(job_id, tags)
         self._set_status(job_id, JobStatus.QUEUED)
         return self.get(job_id)
+
+
+def _storable(text: str) -> str:
+    """The text without what a database refuses: lone surrogates, as in odd file names, and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def now_ms() -> int:

@@ -19,7 +19,7 @@ from benchmarks.chaos.world import World, world
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 
-_ACTIVE: Final = 5
+_ACTIVE: Final = 4
 _POSSIBLE_SECONDS: Final = 300.0
 _MOST_ORPHANED_SECONDS: Final = 30.0
 _TASKS: Final[tuple[dict[str, Any], ...]] = (
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timesteps", type=int, default=40_000, help="of the longest job")
+    parser.add_argument("--twins", type=int, default=40, help="jobs trained again, at most")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="grpo-chaos-") as folder:
@@ -65,7 +66,7 @@ def run(folder: Path, chosen: argparse.Namespace) -> bool:
             made.wait_until_ready(server)
         _wait_for_all(made)
         watch.end()
-        verdict = verify(made)
+        verdict = verify(made, chosen.seed, chosen.twins)
     return _report(made, done, verdict, watch, chaos_seconds)
 
 
@@ -145,7 +146,8 @@ def _report(
         "models that do not predict": verdict.deaf,
         "metric histories with doubled points": verdict.doubled,
         "metric histories with missing points": verdict.missing,
-        "unlike their undisturbed twin": verdict.changed,
+        "undisturbed twins trained": verdict.twins,
+        "unlike their twin": verdict.changed,
     }
     for name, figure in figures.items():
         print(f"  {name:38} {figure:4d}")

@@ -1,6 +1,7 @@
 """What must hold after chaos: every job ended once, nothing lost, doubled, missing or changed."""
 
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +22,10 @@ Histories = Mapping[str, list[tuple[int, float]]]
 
 @dataclass
 class Verdict:
-    """Figures; all but `completed` must be 0, and `findings` empty."""
+    """Figures; all but `completed` and `twins` must be 0, and `findings` empty."""
 
     completed: int = 0
+    twins: int = 0
     lost: int = 0
     doubled: int = 0
     missing: int = 0
@@ -38,12 +40,20 @@ class Verdict:
         self.findings.append(f"{job_id} {figure}: {what}")
 
 
-def verify(world: World) -> Verdict:
-    """Look at every accepted job, and train each one again, undisturbed."""
+def verify(world: World, seed: int, most_twins: int) -> Verdict:
+    """Look at every accepted job, and train a sample of them again, undisturbed.
+
+    Args:
+        world: all its jobs ended.
+        seed: of the sample.
+        most_twins: size of the sample.
+    """
     verdict = Verdict()
     client = MlflowClient(tracking_uri=world.tracking_uri)
     store, registry = world.store(), Registry(world.tracking_uri)
-    for job_id in world.jobs.keys() - world.deleted:
+    kept = [job_id for job_id in world.jobs if job_id not in world.deleted]
+    sample = set(random.Random(seed).sample(kept, min(most_twins, len(kept))))
+    for job_id in kept:
         record = store.get(job_id)
         if record.status is not JobStatus.COMPLETED:
             verdict.note("lost", job_id, f"{record.status}: {record.error_message}")
@@ -54,11 +64,15 @@ def verify(world: World) -> Verdict:
             verdict.note("versions", job_id, f"{len(versions)} versions")
             continue
         _check_prediction(world, registry, record.model_name, verdict, job_id)
-        policy = registry.load_policy(f"{record.model_name}/{record.model_version}")
-        expected, twin = _train_undisturbed(record.request)
-        _compare(verdict, job_id, _histories(client, job_id), expected)
-        if not _equal(policy, twin):
-            verdict.note("changed", job_id, "other weights than its undisturbed twin")
+        found = _histories(client, job_id)
+        _check_doubles(verdict, job_id, found)
+        if job_id in sample:
+            verdict.twins += 1
+            policy = registry.load_policy(f"{record.model_name}/{record.model_version}")
+            expected, twin = _train_undisturbed(record.request)
+            _compare(verdict, job_id, found, expected)
+            if not _equal(policy, twin):
+                verdict.note("changed", job_id, "other weights than its undisturbed twin")
     return verdict
 
 
@@ -91,13 +105,16 @@ def _train_undisturbed(request: JobRequest) -> tuple[Histories, Policy]:
     return expected, result.policy
 
 
+def _check_doubles(verdict: Verdict, job_id: str, found: Histories) -> None:
+    for key, points in found.items():
+        if len(points) != len({step for step, _ in points}):
+            verdict.note("doubled", job_id, key)
+
+
 def _compare(verdict: Verdict, job_id: str, found: Histories, expected: Histories) -> None:
     for key in expected.keys() | found.keys():
         points, wanted = found.get(key, []), expected.get(key, [])
-        steps = [step for step, _ in points]
-        if len(steps) != len(set(steps)):
-            verdict.note("doubled", job_id, key)
-        elif absent := {step for step, _ in wanted} - set(steps):
+        if absent := {step for step, _ in wanted} - {step for step, _ in points}:
             verdict.note("missing", job_id, f"{key} at {sorted(absent)[:5]}")
         elif points != wanted:
             verdict.note("changed", job_id, key)

@@ -304,9 +304,14 @@ class Attempt:
         return status
 
     def _fail(self, error: Exception) -> JobStatus | None:
+        """Fail the job; a store that refuses even that makes it a lost worker, which is counted.
+
+        Raises:
+            StoreError: the store refused.
+        """
         try:
             return self._finish(JobStatus.FAILED, explain(error))
-        except (GoneError, LeftError, PlatformError):
+        except (GoneError, LeftError, ConflictError, StoreUnavailableError):
             return None
 
     def _afterwards(self, status: JobStatus | None) -> None:

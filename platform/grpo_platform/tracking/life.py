@@ -137,7 +137,9 @@ class JobLife(RunStore):
     def _queue_again(self, job_id: str, tags: Mapping[str, str]) -> JobRecord:
         # the attempt first: who sees the job queued must find an attempt that nobody claimed
         self.set_tags(job_id, tags)
-        self._set_status(job_id, JobStatus.QUEUED)
+        # another server may have done the same, and its worker have the job already
+        if self.get(job_id).claimed_by is None:
+            self._set_status(job_id, JobStatus.QUEUED)
         return self.get(job_id)
 
 

@@ -18,7 +18,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+
+from grpo_platform.addresses import without_credentials
 
 __all__ = ["MlflowUI", "free_port"]
 
@@ -63,7 +64,7 @@ class MlflowUI:
     def url(self) -> str | None:
         """Where the UI is (it answers some seconds after the start); None when it is off."""
         if self._remote:
-            return _without_credentials(self._tracking_uri)
+            return without_credentials(self._tracking_uri)
         return None if self._port is None else f"http://{_HOST}:{self._port}"
 
     @property
@@ -164,12 +165,6 @@ def free_port(first: int) -> int:
                 probe.bind((_HOST, port))
                 return port
     raise OSError(f"No free port from {first} on for the MLflow UI; set GRPO_MLFLOW_UI_PORT.")
-
-
-def _without_credentials(uri: str) -> str:
-    """The address as anybody may read it: `GET /` and the log show it."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _end(child: subprocess.Popen[bytes]) -> int:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +45,20 @@ def environment(**extra: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def server(
-    folder: Path, *, port: int | None = None, ui: bool = False, **settings_given: str
+    folder: Path,
+    *,
+    port: int | None = None,
+    ui: bool = False,
+    prefix: Sequence[str] = (),
+    **settings_given: str,
 ) -> Iterator[Server]:
-    """`python run_api.py`, started in `folder` and ended in order."""
+    """`python run_api.py`, started in `folder` and ended in order; `prefix` goes before it."""
     port = free_port() if port is None else port
     ports = {"GRPO_PORT": str(port), "GRPO_MLFLOW_UI_PORT": str(free_port() if ui else 0)}
     settings = environment(**ports | settings_given)
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run_api.py")],
+            [*prefix, sys.executable, str(ROOT / "run_api.py")],
             cwd=folder, env=settings, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
@@ -68,6 +73,14 @@ def server(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def failing_start(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A start that is expected to fail."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run_api.py")],
+        cwd=folder, env=environment(**settings), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
 
 
 def wait_until_answers(url: str, running: Server) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
@@ -21,9 +20,9 @@ from tritonclient.utils import InferenceServerException
 from grpo_platform.client import ApiError, GRPOClient, ServerNotFoundError
 from grpo_platform.demo import GUIDE_STEP_2
 from tests.e2e.processes import (
-    ROOT,
     Server,
     environment,
+    failing_start,
     free_port,
     server,
     wait_until_answers,
@@ -311,18 +310,10 @@ def test_a_client_without_a_server_says_how_to_start_one():
 # --- start and end ---------------------------------------------------------------------------
 
 
-def start(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """A start that is expected to fail."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run_api.py")],
-        cwd=folder, env=environment(**settings), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-
-
 def test_a_busy_port_is_one_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        failed = start(tmp_path, GRPO_PORT=port)
+        failed = failing_start(tmp_path, GRPO_PORT=port)
     assert failed.returncode == 1
     assert port in failed.stderr
     assert "GRPO_PORT" in failed.stderr
@@ -336,14 +327,22 @@ def test_a_busy_port_is_one_sentence(tmp_path):
         ({"GRPO_HOST": "0.0.0.0"}, "GRPO_API_TOKEN"),
         ({"GRPO_API_TOKEN": "short"}, "32 bytes"),
         ({"GRPO_MAX_TIMESTEPS": "0"}, "GRPO_MAX_TIMESTEPS"),
-        ({"GRPO_PORT": "0", "MLFLOW_TRACKING_URI": "mysql://db"}, "MLFLOW_TRACKING_URI"),
+        ({"GRPO_PORT": "0", "MLFLOW_TRACKING_URI": "mysql://me:SECRET@db"}, "'mysql://db'"),
+        ({"GRPO_PORT": "0", "MLFLOW_TRACKING_URI": "mysql://db?password=SECRET"}, "mysql://db"),
+        ({"GRPO_PORT": "0", "MLFLOW_TRACKING_URI": "postgresql://me:SECRET@db:x"}, "supported"),
+        ({"GRPO_PORT": "0", "MLFLOW_TRACKING_URI": "sqlite:mlflow.db"}, "sqlite:///file"),
+        (
+            {"GRPO_PORT": "0", "MLFLOW_TRACKING_URI": f"http://me:SECRET@127.0.0.1:{free_port()}"},
+            "cannot be reached",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_explained(tmp_path, settings, said):
-    failed = start(tmp_path, **settings)
+    failed = failing_start(tmp_path, **settings)
     assert failed.returncode == 1
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
+    assert "SECRET" not in failed.stderr
 
 
 def children_of(running: Server) -> list[psutil.Process]:

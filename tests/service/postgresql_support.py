@@ -22,27 +22,42 @@ def _run(*command: object) -> None:
     )  # fmt: skip
 
 
+class PostgreSQL:
+    """A server with an empty database; it may be stopped and started again."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.uri = f"postgresql://grpo@127.0.0.1:{port}/postgres"
+        self._control = [programs / "pg_ctl", "-D", folder / "data", "-w"]
+        self._options = f"-h 127.0.0.1 -p {port} -k {folder} -F"
+        self._log = folder / "log"
+        _run(programs / "initdb", "-D", folder / "data", "-U", "grpo", "-A", "trust", "-N")
+
+    def start(self) -> None:
+        _run(*self._control, "-l", self._log, "-o", self._options, "start")
+
+    def stop(self) -> None:
+        """End it and all of its connections at once."""
+        _run(*self._control, "-m", "immediate", "stop")
+
+
 @contextlib.contextmanager
-def postgresql() -> Iterator[str]:
-    """URI of an empty database."""
+def postgresql() -> Iterator[PostgreSQL]:
+    """A started server; stop it only to start it again."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     assert found, MISSING
-    programs = found[-1].parent
     # not below pytest's folder, which other users cannot enter
     folder = Path(tempfile.mkdtemp(prefix="grpo-postgresql-"))
     try:
         if os.getuid() == 0:
             os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        data = folder / "data"
-        _run(programs / "initdb", "-D", data, "-U", "grpo", "-A", "trust", "-N")
-        options = f"-h 127.0.0.1 -p {port} -k {folder} -F"
-        _run(programs / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start")
+        server = PostgreSQL(found[-1].parent, folder)
+        server.start()
         try:
-            yield f"postgresql://grpo@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            _run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+            server.stop()
     finally:
         shutil.rmtree(folder)

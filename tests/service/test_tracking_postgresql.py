@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def uri():
     with postgresql() as found:
-        yield found
+        yield found.uri
 
 
 def _prepare_and_claim(arguments):

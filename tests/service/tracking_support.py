@@ -54,10 +54,14 @@ def request(**fields) -> JobRequest:
 
 
 class TrackingServer:
-    """A real `mlflow server` on a free port, its files in a folder."""
+    """A real `mlflow server` on a free port, its files in a folder.
 
-    def __init__(self, folder: Path) -> None:
+    With a password, MLflow's basic authentication is on, and knows the user `admin`.
+    """
+
+    def __init__(self, folder: Path, password: str | None = None) -> None:
         self.folder = folder
+        self.password = password
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -74,6 +78,12 @@ class TrackingServer:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
+        if self.password is not None:
+            command += ["--app-name", "basic-auth", "--serve-artifacts"]
+            environment |= {
+                "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
+            }
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log,
@@ -87,8 +97,11 @@ class TrackingServer:
             time.sleep(0.1)
         raise AssertionError((self.folder / "server.log").read_text())
 
-    def stop(self) -> None:
+    def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGTERM)
+            os.killpg(self.process.pid, number)
             self.process.wait(30)
             self.process = None
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)

@@ -193,6 +193,8 @@ class Attempt:
             return  # it trains already
         stored = Checkpoints(self._jobs, self._job_id, self._attempt)
         checkpoint = self._persist(lambda: stored.fetch(record.checkpoint, self._folder))
+        if checkpoint is not None:
+            _log.info("It goes on from checkpoint %s.", checkpoint.name)
         weights = None
         reference = self._request.init_from
         if checkpoint is None and reference is not None:

@@ -10,6 +10,7 @@ import requests
 import sqlalchemy.exc
 from mlflow.exceptions import MlflowException
 
+from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
 
 __all__ = ["CODES", "UNAVAILABLE_CAUSES", "retrying", "store_errors"]
@@ -48,6 +49,12 @@ CODES: Final[Mapping[str, type[PlatformError]]] = {
 `UnknownJobError` only where the call was about a job, else `StoreError`.
 """
 
+_UNAUTHENTICATED: Final = frozenset({"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"})
+_CREDENTIALS: Final = (
+    "The MLflow server does not accept the credentials: set MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to those of one of its users."
+)
+
 _TAG_RACE: Final = re.compile(r"\((\S*\.)?(IntegrityError|UniqueViolation)\).*tags?[._]")
 """Two writers gave one run the same new tag: MLflow looks, then inserts; the later call updates."""
 
@@ -76,7 +83,9 @@ def _kind(error: Exception) -> type[PlatformError]:
 
 def _translate(error: Exception, job_id: str | None) -> PlatformError:
     kind = _kind(error)
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, MlflowException) and error.error_code in _UNAUTHENTICATED:
+        return StoreError(_CREDENTIALS)
+    lines = without_credentials(str(error)).strip().splitlines() or [type(error).__name__]
     if kind is StoreUnavailableError:
         return StoreUnavailableError(
             f"The MLflow store cannot be reached now; try again. ({lines[0][:300]})"

@@ -2,9 +2,7 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -24,7 +22,7 @@ def alone(uri: str) -> Iterator[None]:
     """Hold the lock of a database; it ends with this process.
 
     Args:
-        uri: sqlite:///file, which the processes of one machine share, or postgresql://….
+        uri: sqlite:///file, in a folder that exists, or postgresql://….
 
     Raises:
         StoreUnavailableError: the database cannot be reached.
@@ -35,10 +33,14 @@ def alone(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _file_lock(uri: str) -> Iterator[None]:
-    name = f"grpo-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
-    with (Path(tempfile.gettempdir()) / name).open("w") as handle:
+    # on the database's own folder: processes may differ in all else, as in TMPDIR
+    folder = Path(sqlalchemy.make_url(uri).database or "").absolute().parent
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

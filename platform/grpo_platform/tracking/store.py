@@ -15,6 +15,7 @@ from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
@@ -43,6 +44,8 @@ _ENVIRONMENT: Final = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # PostgreSQL's driver would wait for as long as the network does
+    "PGCONNECT_TIMEOUT": "10",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -67,7 +70,7 @@ class Store:
 
 
 def configure_mlflow() -> None:
-    """Set what this process and its children want of MLflow, unless the user set it."""
+    """Set what this process and its children want of the store, unless the user set it."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -84,20 +87,30 @@ def prepare_store(settings: Settings) -> Store:
     """
     configure_mlflow()
     code_version()  # of the code that runs from now on, whatever is checked out later
+    kind = _kind(settings.tracking_uri)
     uri = absolute_uri(settings.tracking_uri)
-    if uri.startswith("sqlite:"):
+    if kind == "sqlite":
         return _prepare_sqlite(uri)
-    if uri.startswith(("http://", "https://")):
+    if kind in ("http", "https"):
         return _prepare_experiment(uri, None)
-    if urlsplit(uri).scheme.split("+")[0] == "postgresql":
-        _probe(uri)
-        root = settings.artifact_root
-        with alone(uri):
-            return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
-    raise StoreError(
-        f"MLFLOW_TRACKING_URI={uri[:200]!r} is not supported: use sqlite:///file, an MLflow server "
-        "(http://…) or postgresql://…, or leave it unset for mlflow.db in this directory."
-    )
+    _probe(uri)
+    root = settings.artifact_root
+    with alone(uri):
+        return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
+
+
+def _kind(uri: str) -> str:
+    try:
+        kind = sqlalchemy.make_url(uri).drivername.partition("+")[0]
+    except (ValueError, sqlalchemy.exc.ArgumentError):
+        kind = "no address"
+    if kind not in ("sqlite", "postgresql", "http", "https"):
+        raise StoreError(
+            f"MLFLOW_TRACKING_URI={without_credentials(uri)[:200]!r} is not supported: use "
+            "sqlite:///file, an MLflow server (http://…) or postgresql://…, or leave it unset for "
+            "mlflow.db in this directory."
+        )
+    return kind
 
 
 def absolute_uri(uri: str) -> str:
@@ -219,7 +232,7 @@ def _probe(uri: str) -> None:
     """Connect once: MLflow itself would go on trying for 100 seconds."""
     with store_errors():
         try:
-            engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 10})
+            engine = sqlalchemy.create_engine(uri)
         except ImportError as error:
             raise StoreError(
                 f"PostgreSQL needs a driver: pip install 'psycopg[binary]'. ({error})"

@@ -1,0 +1,222 @@
+"""Two servers on one store of each kind: the journey across them, and what must not stop it.
+
+Each server has a working directory and a TMPDIR of its own, and where the system allows it another
+host name: what they share goes through the store. `make test` runs the journey only.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.client import ApiError, GRPOClient
+from tests.e2e.processes import Server, failing_start, server
+from tests.e2e.stores import PASSWORD, STORES, SharedStore, on_a_host_called
+from tests.service.tracking_support import working_in
+
+LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]
+HOSTS = ("one", "two")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def kinds(*names: str) -> list[object]:
+    """Parameters of `store`; tests of one store stay in one process."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(f"store {name}")) for name in names]
+
+
+@pytest.fixture(scope="module", params=kinds(*STORES))
+def store(request, tmp_path_factory) -> Iterator[SharedStore]:
+    with STORES[request.param](tmp_path_factory.mktemp("store")) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def server_on(store: SharedStore, folder: Path, host: str) -> Iterator[Server]:
+    temporary = folder / "tmp"
+    temporary.mkdir(parents=True)
+    settings = {"TMPDIR": str(temporary), "GRPO_MAX_CONCURRENT_JOBS": "1", **store.settings}
+    with server(folder, prefix=on_a_host_called(host), **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def servers(store, tmp_path_factory) -> Iterator[list[Server]]:
+    """Two, started at once on an empty store."""
+    folder = tmp_path_factory.mktemp("servers")
+    with contextlib.ExitStack() as running:
+
+        def start(host: str) -> Server:
+            return running.enter_context(server_on(store, folder / host, host))
+
+        with ThreadPoolExecutor() as pool:
+            started = list(pool.map(start, HOSTS))
+        yield started
+        assert all(PASSWORD not in found.log for found in started)
+
+
+@pytest.fixture(scope="module")
+def clients(servers) -> Iterator[list[GRPOClient]]:
+    with contextlib.ExitStack() as opened:
+        yield [opened.enter_context(GRPOClient(found.url)) for found in servers]
+
+
+def until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def claims(store: SharedStore, folder: Path, job_id: str) -> dict[str, str]:
+    """Host of the worker that claimed each attempt."""
+    with working_in(folder, **store.settings):
+        run = MlflowClient(store.settings["MLFLOW_TRACKING_URI"]).get_run(job_id)
+    return {
+        name: worker.partition(":")[0].rpartition("-")[0]
+        for name, worker in run.data.params.items()
+        if name.startswith("claim.")
+    }
+
+
+def until_answered(url: str, status: int) -> None:
+    until(lambda: requests.get(url, timeout=120).status_code == status)
+
+
+def champion(client: GRPOClient) -> int:
+    return int(client.model("shared")["champion"])
+
+
+def refusal(call: Callable[[], object]) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        call()
+    return error.value
+
+
+def test_the_journey_goes_across_servers(clients):
+    one, two = clients
+    first = one.train_model("shared", timesteps=3000, seed=1, n_eval_episodes=5)
+    assert first["status"] == "completed", first["error_message"]
+    assert first["promoted"] is True
+    job_id = str(first["job_id"])
+    assert two.job(job_id) == first
+    assert any("Registered" in line for line in two.logs(job_id))
+    assert two.history(job_id, "rollout/reward").index.is_monotonic_increasing
+
+    answers = [client.predict("shared", LEANS_RIGHT) for client in clients]
+    assert answers[0] == answers[1]
+    assert answers[0]["model_version"] == 1
+
+    second = two.train_model("shared", timesteps=3000, seed=2, n_eval_episodes=5)
+    assert second["model_version"] == 2
+    for client in clients:
+        assert [job["job_id"] for job in client.iter_jobs()] == [second["job_id"], job_id]
+    for version in (1, 2, 1):
+        one.promote("shared", version, force=True)
+        assert two.model("shared")["champion"] == version
+        until(lambda: two.predict("shared", LEANS_RIGHT)["model_version"] == champion(one))
+
+    two.delete_job(job_id)
+    assert refusal(lambda: one.job(job_id)).status == 404
+    assert [job["job_id"] for job in one.iter_jobs()] == [second["job_id"]]
+    one.delete_model("shared")
+    until(lambda: "shared" not in {model["name"] for model in two.iter_models()})
+    assert refusal(lambda: two.predict("shared", LEANS_RIGHT)).status == 404
+
+
+@pytest.mark.stores
+def test_each_job_runs_once(store, clients, tmp_path):
+    jobs = [
+        clients[number % 2].start_training(
+            total_timesteps=2000, model_name=f"job_{number}", seed=number, n_eval_episodes=1
+        )["job_id"]
+        for number in range(8)
+    ]
+    for number, job_id in enumerate(jobs):
+        job = clients[0].wait(job_id, timeout_seconds=240)
+        assert job["status"] == "completed", job["error_message"]
+        assert (job["attempt"], job["current_timesteps"]) == (1, 2000)
+        assert len(clients[1].model(f"job_{number}")["versions"]) == 1
+    claimed = [claims(store, tmp_path, job_id) for job_id in jobs]
+    assert all(list(found) == ["claim.1"] for found in claimed)
+    if on_a_host_called("other"):
+        assert {found["claim.1"] for found in claimed} == set(HOSTS)
+
+
+@pytest.mark.stores
+def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_path):
+    with server_on(store, tmp_path / "gone", "gone") as victim:
+        with GRPOClient(victim.url) as client:
+            job_id = client.start_training(
+                total_timesteps=100_000, model_name="moved", seed=1, checkpoint_seconds=0.5,
+                n_eval_episodes=1,
+            )["job_id"]  # fmt: skip
+            until(lambda: client.job(job_id)["current_timesteps"] > 10_000)
+        tree = psutil.Process(victim.process.pid)
+        for process in (tree, *tree.children(recursive=True)):
+            process.kill()
+    shutil.rmtree(tmp_path / "gone")  # as with the machine that it was on
+    job = clients[0].wait(job_id, timeout_seconds=300)
+    assert job["status"] == "completed", job["error_message"]
+    assert (job["attempt"], job["current_timesteps"]) == (2, 100_000)
+    log = "\n".join(clients[1].logs(job_id, tail=1000))
+    assert "It goes on from checkpoint" in log
+    assert len(clients[1].model("moved")["versions"]) == 1
+    steps = list(clients[1].history(job_id, "rollout/reward").index)
+    assert steps == sorted(set(steps))
+    if on_a_host_called("other"):
+        claimed = claims(store, tmp_path, job_id)
+        assert claimed["claim.1"] == "gone"
+        assert claimed["claim.2"] in HOSTS
+
+
+@pytest.mark.stores
+def test_a_store_that_goes_away_in_use_is_503_until_it_returns(store, servers, clients):
+    started = clients[0].start_training(total_timesteps=60_000, model_name="kept", seed=1)
+    job_id = started["job_id"]
+    until(lambda: clients[1].job(job_id)["current_timesteps"] > 0)
+    with store.away():
+        for found in servers:
+            until_answered(f"{found.url}/training/jobs", 503)
+            until_answered(f"{found.url}/health/ready", 503)
+            assert requests.get(f"{found.url}/health/live", timeout=30).ok
+            refused = requests.post(f"{found.url}/train", json={}, timeout=120)
+            assert refused.status_code == 503
+            assert "try again" in refused.json()["detail"]
+            assert PASSWORD not in refused.text
+    for found in servers:
+        until_answered(f"{found.url}/health/ready", 200)
+    job = clients[1].wait(job_id, timeout_seconds=300)
+    assert job["status"] == "completed", job["error_message"]
+    assert job["current_timesteps"] == 60_000
+    assert len(clients[0].model("kept")["versions"]) == 1
+    after = clients[0].train_model("after", timesteps=500, seed=1, n_eval_episodes=1)
+    assert after["status"] == "completed", after["error_message"]
+
+
+@pytest.mark.stores
+@pytest.mark.parametrize("store", kinds("postgresql", "mlflow-server"), indirect=True)
+def test_a_store_that_is_away_at_start_is_a_sentence(store, tmp_path):
+    with store.away():
+        failed = failing_start(tmp_path, GRPO_PORT="0", **store.settings)
+    assert failed.returncode == 1
+    assert "grpo-platform cannot start. The MLflow store cannot be reached now" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.stores
+@pytest.mark.parametrize("store", kinds("mlflow-server"), indirect=True)
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_wrong_credentials_are_a_sentence(store, tmp_path, password):
+    wrong = store.settings | {"MLFLOW_TRACKING_PASSWORD": password, "GRPO_PORT": "0"}
+    failed = failing_start(tmp_path, **wrong)
+    assert failed.returncode == 1
+    assert "does not accept the credentials: set MLFLOW_TRACKING_USERNAME" in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1

@@ -159,9 +159,11 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
                 n_eval_episodes=1,
             )["job_id"]  # fmt: skip
             until(lambda: client.job(job_id)["current_timesteps"] > 10_000)
-        tree = psutil.Process(victim.process.pid)
-        for process in (tree, *tree.children(recursive=True)):
+        children = psutil.Process(victim.process.pid).children(recursive=True)
+        victim.process.kill()
+        for process in children:
             process.kill()
+        assert not psutil.wait_procs(children, timeout=30)[1]
     shutil.rmtree(tmp_path / "gone")  # as with the machine that it was on
     job = clients[0].wait(job_id, timeout_seconds=300)
     assert job["status"] == "completed", job["error_message"]

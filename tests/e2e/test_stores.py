@@ -117,7 +117,10 @@ def test_the_journey_goes_across_servers(clients):
     second = two.train_model("shared", timesteps=3000, seed=2, n_eval_episodes=5)
     assert second["model_version"] == 2
     for client in clients:
-        assert [job["job_id"] for job in client.iter_jobs()] == [second["job_id"], job_id]
+        assert [job["job_id"] for job in client.iter_jobs(model_name="shared")] == [
+            second["job_id"],
+            job_id,
+        ]
     for version in (1, 2, 1):
         one.promote("shared", version, force=True)
         assert two.model("shared")["champion"] == version
@@ -125,7 +128,7 @@ def test_the_journey_goes_across_servers(clients):
 
     two.delete_job(job_id)
     assert refusal(lambda: one.job(job_id)).status == 404
-    assert [job["job_id"] for job in one.iter_jobs()] == [second["job_id"]]
+    assert [job["job_id"] for job in one.iter_jobs(model_name="shared")] == [second["job_id"]]
     one.delete_model("shared")
     until(lambda: "shared" not in {model["name"] for model in two.iter_models()})
     assert refusal(lambda: two.predict("shared", LEANS_RIGHT)).status == 404

@@ -197,6 +197,17 @@ def test_advantages_of_a_comparison_sum_to_zero(group, name):
     np.testing.assert_allclose(total, 0.0, atol=1e-9)
 
 
+@given(groups(), st.sampled_from(NAMES))
+def test_what_lies_outside_a_segment_is_never_read(group, name):
+    returns, alive = group
+    tail = np.zeros(alive.shape[1:])
+    clean = segment_returns(returns, alive, 0.9, tail)
+    dirty = segment_returns(np.where(alive, returns, np.nan), alive, 0.9, tail)
+    np.testing.assert_array_equal(dirty, clean)
+    here, there = (group_advantages(name, values, alive) for values in (dirty, clean))
+    np.testing.assert_array_equal(here.values, there.values)
+
+
 @given(groups())
 def test_groups_do_not_touch_each_other(group):
     returns, alive = group

@@ -185,6 +185,13 @@ def test_fields_that_the_algorithms_page_names_exist() -> None:
     assert named - known == set()
 
 
+def test_tests_that_the_algorithms_page_names_exist() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", ALGORITHM)
+    assert named
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests/algorithm" / file).read_text(), name
+
+
 def test_figures_on_the_algorithms_page_are_the_benchmarks() -> None:
     measured: dict[tuple[str, str], list[float]] = defaultdict(list)
     with (ROOT / "benchmarks/results/learning.csv").open(newline="") as file:

@@ -1,0 +1,1 @@
+"""Sweeps: what is searched, and what is tried next."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, cast
 from urllib.parse import quote
 
+from grpo_platform.client_sweeps import SweepCalls
 from grpo_platform.jobs.states import TERMINAL
 from grpo_platform.transport import ApiError, ServerNotFoundError, Transport
 
@@ -51,7 +52,7 @@ class Prediction(TypedDict):
     model_version: int
 
 
-class GRPOClient:
+class GRPOClient(SweepCalls):
     """Calls a server.
 
     Args:

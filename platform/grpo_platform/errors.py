@@ -3,6 +3,7 @@
 PlatformError
 ├── NotFoundError
 │   ├── UnknownJobError
+│   ├── UnknownSweepError
 │   └── UnknownModelError          no such name, version or alias
 ├── ConflictError                  the request does not fit the present state
 ├── InvalidRequestError            a value that is malformed, with the field at fault
@@ -28,6 +29,7 @@ __all__ = [
     "StoreUnavailableError",
     "UnknownJobError",
     "UnknownModelError",
+    "UnknownSweepError",
     "UnsafeModelError",
 ]
 
@@ -45,6 +47,13 @@ class UnknownJobError(NotFoundError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"No training job {job_id[:64]!r}. GET /training/jobs lists them.")
+
+
+class UnknownSweepError(NotFoundError):
+    """No sweep of ours has this id."""
+
+    def __init__(self, sweep_id: str) -> None:
+        super().__init__(f"No sweep {sweep_id[:64]!r}. GET /sweeps lists them.")
 
 
 class UnknownModelError(NotFoundError):

@@ -85,17 +85,23 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.jobs.runner import Runner
     from grpo_platform.registry.models import Registry
     from grpo_platform.serving.service import ServingService
+    from grpo_platform.sweeps.runner import SweepRunner
     from grpo_platform.tracking.jobs import JobStore
     from grpo_platform.tracking.store import prepare_store
+    from grpo_platform.tracking.sweeps import SweepStore
     from grpo_platform.ui import MlflowUI
 
     store = prepare_store(settings)
     jobs = JobStore(store.tracking_uri, store.experiment_id)
     registry = Registry(store.tracking_uri)
+    runner = Runner(jobs, _backend(settings, store), settings)
+    sweeps = SweepStore(jobs)
     return Services(
         settings=settings,
         store=jobs,
-        jobs=Runner(jobs, _backend(settings, store), settings),
+        jobs=runner,
+        sweeps=sweeps,
+        sweep_runner=SweepRunner(sweeps, jobs, runner, registry, settings.max_timesteps),
         registry=registry,
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port),

@@ -15,7 +15,8 @@ from markdown_it.token import Token
 from grpo import GRPOConfig, config, rewards
 from grpo.evaluation import iqm
 from grpo_platform.api.openapi import install_openapi
-from grpo_platform.api.routes import catalog, inference, models, system, training
+from grpo_platform.api.routes import catalog, inference, models, sweeps, system, training
+from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
 from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.settings import Settings
@@ -56,7 +57,7 @@ def test_documented_defaults_of_settings(name: str) -> None:
 
 def routes() -> set[str]:
     app = FastAPI()
-    for module in (catalog, inference, models, system, training):
+    for module in (catalog, inference, models, sweeps, system, training):
         app.include_router(module.router)
     install_openapi(app, secured=False)
     return {
@@ -101,6 +102,17 @@ def test_every_status_word_is_documented(status: JobStatus, name: str) -> None:
 def test_every_metric_is_documented_and_no_other() -> None:
     known = {value for key, value in vars(Metric).items() if key.isupper()}
     assert set(re.findall(r"`((?:rollout|train|time|eval)/\w+)`", API)) == known
+
+
+def test_every_field_of_a_sweep_is_documented_with_its_default() -> None:
+    section = API.partition("### `POST /sweeps`")[2].partition("###")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE))
+    assert rows.keys() == SweepBody.model_fields.keys()
+    for name in ("n_trials", "metric", "sampler", "pruner", "promote", "max_concurrent_trials"):
+        assert rows[name].strip("`") == str(SweepBody.model_fields[name].default)
+    shown = API.partition("### `GET /sweeps/{sweep_id}`")[2].partition("###")[0]
+    for name in (*Sweep.model_fields, *Trial.model_fields):
+        assert f"`{name}`" in shown
 
 
 def anchor(heading: str) -> str:

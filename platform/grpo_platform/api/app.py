@@ -14,14 +14,23 @@ from grpo_platform.api.errors import add_error_handlers
 from grpo_platform.api.gate import Gate
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_openapi
-from grpo_platform.api.routes import catalog, inference, models, open_inference, system, training
+from grpo_platform.api.routes import (
+    catalog,
+    inference,
+    models,
+    open_inference,
+    sweeps,
+    system,
+    training,
+)
 from grpo_platform.api.services import Services
 from grpo_platform.settings import Settings
 
 __all__ = ["create_app"]
 
 _ROUTERS = (
-    training.router, models.router, system.router, catalog.router, open_inference.router,
+    training.router, sweeps.router, models.router, system.router, catalog.router,
+    open_inference.router,
 )  # fmt: skip
 _CORS_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key",
@@ -73,9 +82,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.ui.start()
     await run_in_threadpool(services.jobs.start)
+    services.sweep_runner.start()
     try:
         yield
     finally:
+        await run_in_threadpool(services.sweep_runner.shutdown)
         await asyncio.gather(
             run_in_threadpool(services.ui.stop),
             run_in_threadpool(services.jobs.shutdown),

@@ -19,6 +19,7 @@ Errors are problem details (RFC 9457) whose `detail` says what to do.
 TAGS = [
     {"name": "system", "description": "What this server is, and how it is doing."},
     {"name": "training", "description": "Jobs: start, watch, stop, resume."},
+    {"name": "sweeps", "description": "Searches for hyperparameters, each trial a job."},
     {"name": "inference", "description": "Ask a model for an action."},
     {"name": "models", "description": "Registered models and their versions."},
     {"name": "catalog", "description": "What can be trained, and how."},

@@ -9,7 +9,9 @@ from grpo_platform.jobs.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
 from grpo_platform.settings import Settings
+from grpo_platform.sweeps.runner import SweepRunner
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.sweeps import SweepStore
 from grpo_platform.ui import MlflowUI
 
 __all__ = ["Services"]
@@ -22,6 +24,8 @@ class Services:
     settings: Settings
     store: JobStore
     jobs: Runner
+    sweeps: SweepStore
+    sweep_runner: SweepRunner
     registry: Registry
     serving: ServingService
     ui: MlflowUI

@@ -1,24 +1,20 @@
 """From the body of POST /train to a job: fill in, check, hand over."""
 
-import secrets
 from typing import Any
 
 import grpo
 from grpo.errors import IncompatibleError
-from grpo.presets import resolve_config
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.api.services import Services
 from grpo_platform.errors import ConflictError, InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.resolving import resolve_request
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
 
-__all__ = ["check_request", "resolve_request", "submit"]
-
-_SEED_BITS = 32
-_JOB_FIELDS = frozenset(JobRequest.__slots__) - {"config"}
+__all__ = ["check_request", "submit"]
 
 
 def submit(services: Services, body: TrainRequest, idempotency_key: str | None) -> JobRecord:
@@ -46,32 +42,6 @@ def submit(services: Services, body: TrainRequest, idempotency_key: str | None) 
             field="Idempotency-Key",
         )
     return job
-
-
-def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
-    """All values in force: the environment's preset under the given ones, and a seed.
-
-    Args:
-        given: fields of `TrainRequest` that were set.
-        ceiling: largest `total_timesteps` of one job.
-
-    Raises:
-        grpo.ConfigError: values that cannot be trained.
-        InvalidRequestError: over the ceiling.
-    """
-    own = {name: given[name] for name in _JOB_FIELDS if name in given}
-    config = {name: value for name, value in given.items() if name not in own}
-    if config.get("seed") is None:
-        config["seed"] = secrets.randbits(_SEED_BITS)
-    resolved = resolve_config(**config)
-    if resolved.total_timesteps > ceiling:
-        if "total_timesteps" in given:
-            raise InvalidRequestError(
-                f"total_timesteps may be at most {ceiling} on this server (GRPO_MAX_TIMESTEPS).",
-                field="total_timesteps",
-            )
-        resolved = resolve_config(**config | {"total_timesteps": ceiling})
-    return JobRequest(config=resolved, **own)
 
 
 def check_request(request: JobRequest, registry: Registry, store: JobStore) -> None:

@@ -146,9 +146,9 @@ class Runner:
             ConflictError: the job is completed, or not finished.
             QueueFullError: as many jobs wait as may.
         """
-        with self._room():
+        with self.room():
             record = self._store.resume(job_id)
-            self._enqueue(record)
+            self.enqueue(record)
         return record
 
     def delete(self, job_id: str) -> None:
@@ -175,14 +175,19 @@ class Runner:
         self._backend.shutdown(timeout_seconds)
 
     def _create(self, request: JobRequest, idempotency_key: str | None) -> JobRecord:
-        with self._room():
+        with self.room():
             record = self._store.create(request, idempotency_key=idempotency_key)
-            self._enqueue(record)
+            self.enqueue(record)
         return record
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Hold a place in the queue while a job is written to the store."""
+    def room(self) -> Iterator[None]:
+        """Hold a place in the queue while a job is written to the store.
+
+        Raises:
+            QueueFullError: as many jobs wait as may.
+            ConflictError: the server is shutting down.
+        """
         with self._lock:
             if self._closing:
                 raise ConflictError("The server is shutting down and takes no jobs.")
@@ -196,7 +201,8 @@ class Runner:
             with self._lock:
                 self._arriving -= 1
 
-    def _enqueue(self, record: JobRecord) -> None:
+    def enqueue(self, record: JobRecord) -> None:
+        """Take a job that is queued in the store already."""
         with self._lock:
             self._waiting.put(record)
         self._backend.wake()
@@ -280,7 +286,7 @@ class Runner:
                     record.job_id, crashed=reason is not None, attempt=record.attempt
                 )
                 if again.status is JobStatus.QUEUED:
-                    self._enqueue(again)
+                    self.enqueue(again)
         except (ConflictError, UnknownJobError):
             pass  # it ended, or was deleted, in this moment
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from grpo_platform.api.schemas.training import TrainRequest
-from grpo_platform.api.submission import check_request, resolve_request
+from grpo_platform.api.submission import check_request
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.resolving import resolve_request
 from grpo_platform.jobs.worker import run_worker
 from grpo_platform.project.parameters import validated
 from grpo_platform.registry.models import Registry

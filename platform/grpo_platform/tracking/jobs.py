@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from mlflow.entities import Run
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from grpo_platform.errors import (
@@ -69,42 +70,71 @@ class JobStore(JobLife):
         Raises:
             InvalidRequestError: a value too long to be stored.
         """
-        start_time = now_ms()
-        tags = _request_tags(request) | provenance_tags(request) | dict(extra_tags or {})
+        tags = dict(extra_tags or {})
         if idempotency_key is not None:
             tags[idempotency_tag(_key_digest(idempotency_key))] = JOB_READY
-        experiment_id = self._experiment()
+        draft = self.draft(request, extra_tags=tags)
+        try:
+            self.publish(draft)
+        except PlatformError:
+            self.discard(draft.job_id)
+            raise
+        return draft
+
+    def draft(
+        self,
+        request: JobRequest,
+        *,
+        run_name: str | None = None,
+        extra_tags: Mapping[str, str] | None = None,
+    ) -> JobRecord:
+        """Make a run that `publish` makes a queued job; until then nobody sees it."""
+        tags = _request_tags(request) | provenance_tags(request) | dict(extra_tags or {})
+        name = run_name or f"{request.config.env_name} seed {request.config.seed}"
+        run = self.schedule_run(name, tags)
+        return JobRecord(
+            job_id=run.info.run_id,
+            experiment_id=run.info.experiment_id,
+            status=JobStatus.QUEUED,
+            request=request,
+            start_time=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+            metrics={},
+            model_name=request.model_name_for(run.info.run_id),
+            artifact_uri=run.info.artifact_uri,
+        )
+
+    def publish(self, draft: JobRecord) -> None:
+        """Make a draft a queued job; again is fine.
+
+        Raises:
+            InvalidRequestError: a value too long to be stored.
+        """
+        tags = {Tag.JOB: JOB_READY, model_tag(draft.model_name): JOB_READY}
+        self._log(draft.job_id, params=params_of(draft.request, draft.job_id), tags=tags)
+
+    def discard(self, run_id: str) -> None:
+        """Delete a run that is not to become what it was made for, as far as that can be done."""
+        with contextlib.suppress(PlatformError):
+            retrying(lambda: self._client.delete_run(run_id))
+
+    def schedule_run(self, name: str, tags: Mapping[str, str]) -> Run:
+        """Make a SCHEDULED run that is neither a job nor a sweep yet."""
+        start_time, experiment_id = now_ms(), self._experiment()
         run = retrying(
             lambda: self._client.create_run(
                 experiment_id,
                 start_time=start_time,
-                tags=tags | {Tag.CREATING: JOB_READY},
-                run_name=f"{request.config.env_name} seed {request.config.seed}",
+                tags={**tags, Tag.CREATING: JOB_READY},
+                run_name=name,
             )
         )
-        job_id = run.info.run_id
-        model_name = request.model_name_for(job_id)
+        run_id = run.info.run_id
         try:
-            retrying(lambda: self._client.update_run(job_id, status=RUN_STATUS[JobStatus.QUEUED]))
-            self._log(
-                job_id,
-                params=params_of(request, job_id),
-                tags={Tag.JOB: JOB_READY, model_tag(model_name): JOB_READY},
-            )
+            retrying(lambda: self._client.update_run(run_id, status=RUN_STATUS[JobStatus.QUEUED]))
         except PlatformError:
-            with contextlib.suppress(PlatformError):
-                retrying(lambda: self._client.delete_run(job_id))
+            self.discard(run_id)
             raise
-        return JobRecord(
-            job_id=job_id,
-            experiment_id=experiment_id,
-            status=JobStatus.QUEUED,
-            request=request,
-            start_time=datetime.fromtimestamp(start_time / 1000, UTC),
-            metrics={},
-            model_name=model_name,
-            artifact_uri=run.info.artifact_uri,
-        )
+        return run
 
     def adopt(
         self, run_id: str, request: JobRequest, *, extra_tags: Mapping[str, str] | None = None

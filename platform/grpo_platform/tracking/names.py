@@ -14,6 +14,8 @@ __all__ = [
     "env_tag",
     "idempotency_tag",
     "model_tag",
+    "trial_claim",
+    "trials_tag",
 ]
 
 EXPERIMENT: Final = "grpo"
@@ -53,6 +55,18 @@ class Tag:
     """`true` if a resumed run equals one that was never interrupted, bit for bit, else `false`."""
     MODEL_VERSION: Final = "grpo.model_version"
     PROMOTED: Final = "grpo.promoted"
+    SWEEP: Final = "grpo.sweep"
+    """Marks the runs that are sweeps; set in the last call that makes one."""
+    SWEEP_REQUEST: Final = "grpo.sweep.request"
+    """`SweepRequest` as JSON."""
+    SWEEP_RESUMING: Final = "grpo.sweep.resuming"
+    """`true` until the stopped and failed trials of a resumed sweep go on."""
+    TRIAL: Final = "grpo.trial"
+    """Marks the jobs that are trials of a sweep."""
+    TRIAL_PRUNED: Final = "grpo.trial.pruned"
+    """`true` where the sweep gave the trial up."""
+    PARENT_RUN: Final = "mlflow.parentRunId"
+    """Run that the MLflow UI nests this one under."""
     SEED: Final = "grpo.seed"
     ENVIRONMENT_SPEC: Final = "grpo.environment.spec"
     ENVIRONMENT_HASH: Final = "grpo.environment.sha256"
@@ -129,3 +143,13 @@ def model_tag(model_name: str) -> str:
 def idempotency_tag(digest: str) -> str:
     """Key of the tag that marks the job created under an idempotency key."""
     return f"grpo.idempotency/{digest}"
+
+
+def trial_claim(number: int) -> str:
+    """Key of the sweep's param that names the job of a trial; a number is given away once."""
+    return f"{CLAIM_PREFIX}trial.{number}"
+
+
+def trials_tag(sweep_id: str) -> str:
+    """Key of the tag that marks the trials of a sweep."""
+    return f"grpo.trials/{sweep_id}"

@@ -15,7 +15,7 @@ from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.tracking.names import Metric, Tag, claim_param, env_tag
 from grpo_platform.tracking.rows import RunRow
 
-__all__ = ["RUN_STATUS", "JobRecord", "finite", "record_of"]
+__all__ = ["JOB_STATUS", "RUN_STATUS", "JobRecord", "finite", "record_of"]
 
 RUN_STATUS: Final[Mapping[JobStatus, str]] = {
     JobStatus.QUEUED: "SCHEDULED",
@@ -26,7 +26,7 @@ RUN_STATUS: Final[Mapping[JobStatus, str]] = {
 }
 """Status of the MLflow run of a job in each state."""
 
-_JOB_STATUS = {run_status: status for status, run_status in RUN_STATUS.items()}
+JOB_STATUS: Final = {run_status: status for status, run_status in RUN_STATUS.items()}
 _STORED_INFINITY = 1.79e308  # what the SQL store writes for ±inf is ±1.797e308
 
 
@@ -113,7 +113,7 @@ def finite(value: float) -> bool:
 def record_of(run: RunRow) -> JobRecord:
     """The job that a run of ours stands for."""
     tags = run.tags
-    status = _JOB_STATUS[run.status]
+    status = JOB_STATUS[run.status]
     attempt = _integer(tags.get(Tag.ATTEMPT)) or 1
     request, request_error = _request_of(tags)
     metrics = {key: value for key, value in run.metrics.items() if finite(value)}

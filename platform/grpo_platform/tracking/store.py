@@ -204,7 +204,7 @@ def _sweep(client: MlflowClient, experiment_id: str) -> None:
             f"attributes.status = '{status}' AND attributes.start_time < {before}",
         )
         for run in begun:
-            if Tag.JOB not in run.data.tags:
+            if not run.data.tags.keys() & {Tag.JOB, Tag.SWEEP}:
                 client.delete_run(run.info.run_id)
 
 

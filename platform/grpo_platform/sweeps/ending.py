@@ -1,0 +1,62 @@
+"""The end of a sweep: its best trial's version is judged, and the parent run tells the result."""
+
+import json
+
+from grpo_platform.errors import ConflictError
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.registry.models import Registry
+from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_of
+from grpo_platform.tracking.sweeps import SweepStore
+
+__all__ = ["complete"]
+
+
+def complete(
+    sweeps: SweepStore, registry: Registry, sweep: SweepRecord, trials: list[TrialRecord]
+) -> None:
+    """Judge the best trial, describe the sweep, and make it terminal; again is fine.
+
+    Raises:
+        StoreError: the store refused, or is away.
+    """
+    best = best_of(trials, sweep.request)
+    if best is None or best.job is None or best.value is None:
+        said = next((t.job.error_message for t in trials if t.job and t.job.error_message), None)
+        message = f"No trial was completed. {said or ''}".strip()
+        sweeps.finish(sweep.sweep_id, JobStatus.FAILED, message)
+        return
+    verdict = _judge(registry, sweep, best)
+    sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, len(trials))
+    sweeps.describe(sweep.sweep_id, _description(sweep, trials, best, verdict))
+    sweeps.finish(sweep.sweep_id, JobStatus.COMPLETED)
+
+
+def _judge(registry: Registry, sweep: SweepRecord, best: TrialRecord) -> str:
+    """Promote the best trial's version under the usual rule, once."""
+    rule = sweep.request.promote
+    if rule == "never" or best.job is None or best.job.model_version is None:
+        return "The sweep asked for no promotion."
+    name, version = best.job.model_name, int(best.job.model_version)
+    actor = f"sweep {sweep.sweep_id}"
+    for decision in registry.get(name).decisions:
+        if decision.actor == actor and decision.version == version:
+            return decision.reason
+    try:
+        return registry.promote(name, version, rule == "always", actor).reason
+    except ConflictError as error:
+        return str(error)  # it is champion already
+
+
+def _description(
+    sweep: SweepRecord, trials: list[TrialRecord], best: TrialRecord, verdict: str
+) -> str:
+    request = sweep.request
+    states = [trial.state for trial in trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    rows = "\n".join(f"| `{k}` | {json.dumps(v)} |" for k, v in best.params.items())
+    version = "" if best.job is None else f"`{best.job.model_name}` {best.job.model_version}"
+    return (
+        f"**{request.env_name}: best {request.metric} {best.value:,.1f}**, trial {best.number} of "
+        f"{len(trials)} ({counts}).\n\n| field | best value |\n|---|---|\n{rows}\n\n"
+        f"Version {version}. {verdict}"
+    )[:7_900]

@@ -1,0 +1,113 @@
+"""What a client asked a sweep to be: a frozen record that travels as JSON in a tag of the run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from grpo.errors import UnknownNameError
+from grpo_platform.errors import InvalidRequestError
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.resolving import resolve_request
+from grpo_platform.sweeps.space import Spec, parse_space
+
+__all__ = ["METRICS", "SweepRequest"]
+
+METRICS = (
+    "eval/mean_reward", "eval/iqm", "eval/ci_low", "eval/mean_ep_length",
+    "rollout/ep_rew_mean", "rollout/ep_len_mean",
+)  # fmt: skip
+"""Metrics that a sweep can be about."""
+
+_RESERVED = ("model_name", "promote")
+_MAX_LENGTH = 7_900
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRequest:
+    """One sweep, all values in force.
+
+    Raises:
+        UnknownNameError: an unknown metric, or a search space that names an unknown field.
+        OutOfRangeError: a search space with an impossible range.
+        InvalidRequestError: a field of `config` that the sweep itself sets; too long a request.
+    """
+
+    search_space: Mapping[str, Any]
+    """By field of POST /train, what it varies over, as `parse_space` takes it."""
+
+    n_trials: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of POST /train that stay fixed; the seed is among them."""
+
+    metric: str = "eval/mean_reward"
+    direction: Literal["maximize", "minimize"] = "maximize"
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["median", "none"] = "median"
+    max_concurrent_trials: int = 1
+    seed: int = 0
+    model_name: str | None = None
+    promote: Literal["always", "if_better", "never"] = "if_better"
+
+    def __post_init__(self) -> None:
+        """Validate what the schema of a client may not have seen."""
+        parse_space(self.search_space)
+        if self.metric not in METRICS:
+            raise UnknownNameError("metric", self.metric, METRICS)
+        for name in _RESERVED:
+            if name in self.config:
+                raise InvalidRequestError(
+                    f"{name} belongs to the sweep, not to its config.", field=f"config.{name}"
+                )
+        if len(text := self.to_json()) > _MAX_LENGTH:
+            raise InvalidRequestError(
+                f"The sweep takes {len(text)} characters as JSON; at most {_MAX_LENGTH} can be "
+                "stored. Shorten search_space or config.",
+                field="search_space",
+            )
+
+    @property
+    def env_name(self) -> str:
+        """Environment of all trials."""
+        return str(self.config.get("env_name", "CartPole-v1"))
+
+    @property
+    def space(self) -> dict[str, Spec]:
+        """What varies."""
+        return parse_space(self.search_space)
+
+    def model_name_for(self, sweep_id: str) -> str:
+        """Registered model that receives every trial's version."""
+        return self.model_name or f"grpo_sweep_{sweep_id}"
+
+    def trial(self, params: Mapping[str, Any], model_name: str | None, ceiling: int) -> JobRequest:
+        """The job that tries these values; whether its version serves is decided at the end.
+
+        Raises:
+            grpo.ConfigError: the values cannot be trained.
+            InvalidRequestError: over `ceiling` timesteps.
+        """
+        given = {"seed": self.seed, **self.config, **params}
+        own = {"model_name": model_name, "promote": "never"}
+        return resolve_request({**given, **own}, ceiling)
+
+    def params(self) -> dict[str, str]:
+        """What the MLflow UI shows as the parent's params."""
+        plain = asdict(self)
+        space, config = plain.pop("search_space"), plain.pop("config")
+        named = {f"search_space.{name}": json.dumps(spec) for name, spec in space.items()}
+        fixed = {f"config.{name}": _text(value) for name, value in config.items()}
+        return {name: _text(value) for name, value in plain.items()} | named | fixed
+
+    def to_json(self) -> str:
+        """Compact JSON, for the request tag."""
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SweepRequest":
+        """Inverse of `to_json`."""
+        return cls(**json.loads(text))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

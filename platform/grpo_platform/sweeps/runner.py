@@ -1,0 +1,281 @@
+"""Leads sweeps: makes the next trial while there is room, prunes, and sees to the end.
+
+Nothing is remembered here that the store does not hold. Two servers may lead one sweep for a
+moment; the claim of each trial's number makes that harmless.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from grpo.errors import ConfigError
+from grpo_platform.errors import (
+    ConflictError,
+    InvalidRequestError,
+    QueueFullError,
+    StoreUnavailableError,
+    UnknownJobError,
+    UnknownSweepError,
+)
+from grpo_platform.jobs.backend import Liveness
+from grpo_platform.jobs.identity import liveness, worker_name
+from grpo_platform.jobs.runner import Runner
+from grpo_platform.jobs.states import JobStatus
+from grpo_platform.registry.models import Registry
+from grpo_platform.sweeps.ending import complete
+from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.tracking.history import HistoryPoint
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_of
+from grpo_platform.tracking.sweeps import SweepStore
+
+if TYPE_CHECKING:
+    from grpo_platform.sweeps.sampling import Outcome, Trial
+
+__all__ = ["SweepRunner"]
+
+_log = logging.getLogger(__name__)
+
+_BUSY_SECONDS: Final = 0.5
+_IDLE_SECONDS: Final = 2.0
+_BEAT_SECONDS: Final = 3.0
+_SILENT_SECONDS: Final = 15.0
+_TWENTIETHS: Final = 20
+_RESUMABLE: Final = (JobStatus.STOPPED, JobStatus.FAILED)
+
+
+class SweepRunner:
+    """The sweeps of one server. `submit`, `stop` and `resume` are for any thread.
+
+    Args:
+        sweeps: in MLflow.
+        jobs: of the same store.
+        runner: takes the trials.
+        registry: decides about the best one.
+        max_timesteps: ceiling of one trial.
+    """
+
+    def __init__(
+        self,
+        sweeps: SweepStore,
+        jobs: JobStore,
+        runner: Runner,
+        registry: Registry,
+        max_timesteps: int,
+    ) -> None:
+        self._sweeps = sweeps
+        self._jobs = jobs
+        self._runner = runner
+        self._registry = registry
+        self._ceiling = max_timesteps
+        self._owner = ""
+        self._beats: dict[str, tuple[int | None, float]] = {}
+        self._own_beats: dict[str, float] = {}
+        self._closing = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeps", daemon=True)
+
+    def start(self) -> None:
+        """Start this object's thread."""
+        self._owner = worker_name(os.getpid())
+        self._thread.start()
+
+    def shutdown(self, timeout_seconds: float = 10.0) -> None:
+        """Lead no more; the next start goes on."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+
+    def submit(self, request: SweepRequest) -> SweepRecord:
+        """Accept a sweep that was checked."""
+        sweep = self._sweeps.create(request)
+        self._wake.set()
+        return sweep
+
+    def stop(self, sweep_id: str) -> None:
+        """Stop a sweep and its running trials; it can be resumed.
+
+        Raises:
+            UnknownSweepError: no such sweep.
+            ConflictError: it is finished.
+        """
+        sweep = self._sweeps.request_stop(sweep_id)
+        self._stop_trials(self._sweeps.trials(sweep))
+        self._wake.set()
+
+    def resume(self, sweep_id: str) -> None:
+        """Take a stopped or failed sweep up again.
+
+        Raises:
+            UnknownSweepError: no such sweep.
+            ConflictError: it is completed, or not finished.
+        """
+        self._sweeps.resume(sweep_id)
+        self._wake.set()
+
+    # --- the thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing:
+            busy = False
+            try:
+                busy = self._step()
+            except StoreUnavailableError as error:
+                _log.warning("Sweeps wait for the store: %s", error)
+            except Exception:  # noqa: BLE001 - sweeps must go on being led
+                _log.exception("The sweep runner goes on after an error.")
+            self._wake.wait(_BUSY_SECONDS if busy else _IDLE_SECONDS)
+            self._wake.clear()
+
+    def _step(self) -> bool:
+        unfinished = self._sweeps.unfinished()
+        for sweep in unfinished:
+            if self._closing:
+                break
+            try:
+                if self._lead(sweep):
+                    self._advance(sweep)
+            except (ConflictError, QueueFullError, UnknownJobError, UnknownSweepError) as error:
+                _log.info("Sweep %s waits: %s", sweep.sweep_id, error)
+        for job_id in self._sweeps.orphans():
+            self._stop_job(job_id)
+        return bool(unfinished)
+
+    def _lead(self, sweep: SweepRecord) -> bool:
+        """Whether this server leads the sweep; takes over from one that is dead or silent."""
+        now = time.monotonic()
+        if sweep.owner == self._owner:
+            if now - self._own_beats.get(sweep.sweep_id, -_BEAT_SECONDS) >= _BEAT_SECONDS:
+                self._own_beats[sweep.sweep_id] = now
+                self._sweeps.beat(sweep.sweep_id)
+            if sweep.status is JobStatus.QUEUED:
+                self._sweeps.start(sweep.sweep_id, self._owner)
+            return True
+        if sweep.owner is not None and liveness(sweep.owner) is not Liveness.DEAD:
+            beat, since = self._beats.get(sweep.sweep_id, (-1, now))
+            if beat != sweep.heartbeat_ms:
+                self._beats[sweep.sweep_id] = (sweep.heartbeat_ms, now)
+                return False
+            if now - since < _SILENT_SECONDS:
+                return False
+        self._sweeps.start(sweep.sweep_id, self._owner)
+        return True
+
+    def _advance(self, sweep: SweepRecord) -> None:
+        trials = self._sweeps.trials(sweep)
+        for trial in trials:
+            if trial.job is None and (job := self._sweeps.publish(trial.job_id)) is not None:
+                self._runner.enqueue(job)
+                return  # the next look sees it
+        if sweep.stop_requested:
+            self._stop_trials(trials)
+            if all(trial.ended for trial in trials):
+                self._sweeps.finish(sweep.sweep_id, JobStatus.STOPPED)
+            return
+        if sweep.resuming:
+            self._resume_trials(sweep, trials)
+            return
+        if len(trials) >= sweep.request.n_trials and all(trial.ended for trial in trials):
+            complete(self._sweeps, self._registry, sweep, trials)
+            return
+        self._log_best(sweep, trials)
+        self._prune(sweep, trials)
+        self._make_next(sweep, trials)
+
+    def _make_next(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
+        from grpo_platform.sweeps.sampling import propose  # Optuna: only where there are sweeps
+
+        request, number = sweep.request, len(trials)
+        running = sum(not trial.ended for trial in trials)
+        if number >= request.n_trials or running >= request.max_concurrent_trials:
+            return
+        try:
+            params = propose(
+                request.space,
+                [_seen(trial) for trial in trials if trial.job is not None],
+                seed=request.seed,
+                number=number,
+                sampler=request.sampler,
+                maximize=request.direction == "maximize",
+            )
+            name = request.model_name_for(sweep.sweep_id)
+            job_request = request.trial(params, name, self._ceiling)
+            with self._runner.room():
+                job = self._sweeps.claim_trial(sweep, number, job_request)
+                if job is not None:
+                    self._runner.enqueue(job)
+        except (ConfigError, InvalidRequestError) as error:
+            self._stop_trials(trials)
+            self._sweeps.finish(sweep.sweep_id, JobStatus.FAILED, str(error))
+            return
+        self._wake.set()  # perhaps there is room for another
+
+    def _log_best(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
+        best = best_of(trials, sweep.request)
+        if best is not None and best.value is not None and best.value != sweep.best_value:
+            ended = sum(trial.ended for trial in trials)
+            self._sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, ended)
+
+    def _prune(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
+        from grpo_platform.sweeps.sampling import should_prune
+
+        request = sweep.request
+        running = [trial for trial in trials if trial.state == "running" and trial.job is not None]
+        done = [trial for trial in trials if trial.state == "completed"]
+        if request.pruner == "none" or len(done) < 5 or not running:
+            return
+        past = [_seen(trial, self._course(request, trial)) for trial in done]
+        for trial in running:
+            now = _seen(trial, self._course(request, trial))
+            maximize = request.direction == "maximize"
+            if now.intermediate and should_prune(request.space, past, now, maximize=maximize):
+                self._sweeps.mark_pruned(trial.job_id)
+                self._stop_job(trial.job_id)
+
+    def _course(self, request: SweepRequest, trial: TrialRecord) -> dict[int, float]:
+        """The metric while the trial trained, by twentieths of its budget."""
+        assert trial.job is not None
+        config = trial.job.request.config
+        evaluated = request.metric.startswith("eval/")
+        key = request.metric
+        if evaluated and config.eval_freq == 0:
+            key = "rollout/ep_len_mean" if "len" in key else "rollout/ep_rew_mean"
+        points: list[HistoryPoint] = self._jobs.history(trial.job_id, key, 1000)
+        return {p.step * _TWENTIETHS // config.total_timesteps: p.value for p in points}
+
+    def _resume_trials(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
+        for trial in trials:
+            resumable = trial.job is not None and trial.job.status in _RESUMABLE
+            if resumable and trial.state != "pruned":
+                self._runner.resume(trial.job_id)
+        self._sweeps.resumed(sweep.sweep_id)
+
+    def _stop_trials(self, trials: list[TrialRecord]) -> None:
+        for trial in trials:
+            if not trial.ended:
+                self._stop_job(trial.job_id)
+
+    def _stop_job(self, job_id: str) -> None:
+        # it may end, or be deleted, in this moment
+        with contextlib.suppress(ConflictError, UnknownJobError):
+            self._runner.stop(job_id)
+
+
+def _seen(trial: TrialRecord, course: Mapping[int, float] | None = None) -> "Trial":
+    """The trial as the sampler sees it."""
+    from grpo_platform.sweeps.sampling import Trial
+
+    outcome: Outcome
+    match trial.state:
+        case "queued" | "running":
+            outcome = "running"
+        case "stopped":
+            outcome = "failed"
+        case "completed" | "pruned" | "failed":
+            outcome = trial.state
+    return Trial(params=trial.params, outcome=outcome, value=trial.value, intermediate=course or {})

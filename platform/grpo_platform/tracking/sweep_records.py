@@ -1,0 +1,131 @@
+"""A sweep and its trials as the platform sees them: frozen records, read from MLflow runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.tracking.names import Tag, trial_claim
+from grpo_platform.tracking.records import JOB_STATUS, JobRecord, record_of
+from grpo_platform.tracking.rows import RunRow
+
+__all__ = ["SweepRecord", "TrialRecord", "TrialState", "best_of", "sweep_of", "trial_of"]
+
+TrialState = Literal["queued", "running", "completed", "pruned", "failed", "stopped"]
+_CLAIM: Final = trial_claim(0)[:-1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRecord:
+    """One trial at the moment it was read."""
+
+    number: int
+    """From 0."""
+
+    job_id: str
+    job: JobRecord | None
+    """None where its run was deleted, or is still being made."""
+
+    params: Mapping[str, Any]
+    """Values of the searched fields; empty without a job."""
+
+    state: TrialState
+    value: float | None
+    """Of the sweep's metric; None until completed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not change by itself."""
+        return self.state not in ("queued", "running")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepRecord:
+    """One sweep at the moment it was read."""
+
+    sweep_id: str
+    """The MLflow run id of the parent."""
+
+    status: JobStatus
+    request: SweepRequest
+    start_time: datetime
+    end_time: datetime | None
+    error_message: str | None
+    trial_jobs: Mapping[int, str]
+    """Job of each trial's number that was given away."""
+
+    owner: str | None
+    """Server that leads it, or led it last."""
+
+    heartbeat_ms: int | None
+    stop_requested: bool
+    resuming: bool
+    """Its stopped and failed trials are to go on."""
+
+    best_value: float | None
+    """Of the metric, as last logged."""
+
+
+def sweep_of(row: RunRow) -> SweepRecord:
+    """The sweep that a run of ours stands for."""
+    tags, status = row.tags, JOB_STATUS[row.status]
+    request = SweepRequest.from_json(tags[Tag.SWEEP_REQUEST])
+    ended = row.end_time if status in TERMINAL else None
+    heartbeat = tags.get(Tag.HEARTBEAT, "")
+    return SweepRecord(
+        sweep_id=row.run_id,
+        status=status,
+        request=request,
+        start_time=datetime.fromtimestamp(row.start_time / 1000, UTC),
+        end_time=datetime.fromtimestamp(ended / 1000, UTC) if ended else None,
+        error_message=tags.get(Tag.ERROR) or None,
+        trial_jobs={
+            int(key.removeprefix(_CLAIM)): job_id
+            for key, job_id in row.claims.items()
+            if key.startswith(_CLAIM)
+        },
+        owner=tags.get(Tag.WORKER) or None,
+        heartbeat_ms=int(heartbeat) if heartbeat.isdecimal() else None,
+        stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
+        resuming=tags.get(Tag.SWEEP_RESUMING) == "true",
+        best_value=row.metrics.get(request.metric),
+    )
+
+
+def trial_of(number: int, job_id: str, row: RunRow | None, request: SweepRequest) -> TrialRecord:
+    """The trial that a job of a sweep stands for; a job that is gone has failed."""
+    unmade = row is not None and Tag.JOB not in row.tags
+    if row is None or row.deleted or unmade:
+        return TrialRecord(
+            number=number,
+            job_id=job_id,
+            job=None,
+            params={},
+            state="queued" if unmade else "failed",
+            value=None,
+        )
+    job = record_of(row)
+    values = job.request.to_dict()
+    state: TrialState = job.status.value
+    value = job.metrics.get(request.metric) if job.status is JobStatus.COMPLETED else None
+    if state == "stopped" and row.tags.get(Tag.TRIAL_PRUNED) == "true":
+        state = "pruned"
+    if state == "completed" and value is None:
+        state = "failed"
+    return TrialRecord(
+        number=number,
+        job_id=job_id,
+        job=job,
+        params={name: values[name] for name in request.search_space},
+        state=state,
+        value=value,
+    )
+
+
+def best_of(trials: list[TrialRecord], request: SweepRequest) -> TrialRecord | None:
+    """The completed trial with the best value, the earliest of equals."""
+    sign = 1.0 if request.direction == "maximize" else -1.0
+    done = [trial for trial in trials if trial.value is not None]
+    return max(done, key=lambda t: (sign * (t.value or 0.0), -t.number), default=None)

@@ -1,0 +1,265 @@
+"""Sweeps in the MLflow store: a parent run each, whose trials are jobs nested under it.
+
+The parent's param `claim.trial.<number>` names the job of a trial. Params are immutable, so a
+number is given away once, whoever tries; the job is made visible only after that.
+"""
+
+from typing import Final
+
+from grpo_platform.errors import (
+    ConflictError,
+    PlatformError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownJobError,
+    UnknownSweepError,
+)
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.life import now_ms
+from grpo_platform.tracking.names import JOB_READY, Tag, trial_claim, trials_tag
+from grpo_platform.tracking.pages import Cursor, Page, decode_token, encode_token, list_digest
+from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
+from grpo_platform.tracking.reporter import Point
+from grpo_platform.tracking.rows import RunQuery, RunRow
+from grpo_platform.tracking.runs import RunStore
+from grpo_platform.tracking.search import require_job_id
+from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, sweep_of, trial_of
+
+__all__ = ["SweepStore"]
+
+_DIGEST: Final = list_digest("sweeps")
+_MOST: Final = 1000
+
+
+class SweepStore(RunStore):
+    """All sweeps of one MLflow store; safe to use from several threads.
+
+    Every method raises `StoreUnavailableError` while the store is away, `StoreError` when it
+    refuses, and `UnknownSweepError` for ids that are not a sweep of ours.
+
+    Args:
+        jobs: of the same store.
+    """
+
+    def __init__(self, jobs: JobStore) -> None:
+        super().__init__(jobs.tracking_uri)
+        self._jobs = jobs
+
+    def create(self, request: SweepRequest) -> SweepRecord:
+        """Make a queued sweep: a SCHEDULED run; others see it only when it is whole."""
+        run = self._jobs.schedule_run(
+            f"sweep of {request.env_name}", {Tag.SWEEP_REQUEST: request.to_json()}
+        )
+        sweep_id = run.info.run_id
+        try:
+            self._log(sweep_id, params=request.params(), tags={Tag.SWEEP: JOB_READY})
+        except PlatformError:
+            self._jobs.discard(sweep_id)
+            raise
+        return self.sweep(sweep_id)
+
+    def sweep(self, sweep_id: str) -> SweepRecord:
+        """The sweep as it stands in the store."""
+        try:
+            require_job_id(sweep_id)
+            row = self._reader.get(sweep_id)
+        except UnknownJobError as error:
+            raise UnknownSweepError(sweep_id) from error
+        if Tag.SWEEP not in row.tags or row.deleted:
+            raise UnknownSweepError(sweep_id)
+        return sweep_of(row)
+
+    def page(self, limit: int = 100, page_token: str | None = None) -> Page[SweepRecord]:
+        """Sweeps, newest first.
+
+        Raises:
+            InvalidPageTokenError: the token is not one that this list gave out.
+        """
+        after = decode_token(page_token, _DIGEST) if page_token is not None else None
+        query = RunQuery(tag_keys=(Tag.SWEEP,), after=after, limit=limit + 1)
+        rows = self._reader.find(query)
+        items = [sweep_of(row) for row in rows[:limit]]
+        if len(rows) <= limit:
+            return Page(items, None)
+        last = rows[limit - 1]
+        return Page(items, encode_token(Cursor(last.start_time, last.run_id), _DIGEST))
+
+    def unfinished(self) -> list[SweepRecord]:
+        """Sweeps that are queued or running, oldest first."""
+        found: list[SweepRecord] = []
+        for status in (JobStatus.RUNNING, JobStatus.QUEUED):
+            query = RunQuery(
+                tag_keys=(Tag.SWEEP,), status=RUN_STATUS[status], newest_first=False, limit=_MOST
+            )
+            found += [sweep_of(row) for row in self._reader.find(query)]
+        return found
+
+    def trials(self, sweep: SweepRecord) -> list[TrialRecord]:
+        """Trials by number; one whose run somebody deleted is still there."""
+        query = RunQuery(
+            tag_keys=(trials_tag(sweep.sweep_id), Tag.JOB), newest_first=False, limit=_MOST
+        )
+        rows = {row.run_id: row for row in self._reader.find(query)}
+        return [
+            trial_of(number, job_id, rows.get(job_id) or self._row(job_id), sweep.request)
+            for number, job_id in sorted(sweep.trial_jobs.items())
+        ]
+
+    def claim_trial(self, sweep: SweepRecord, number: int, request: JobRequest) -> JobRecord | None:
+        """Make the job of a trial, unless the number is taken.
+
+        A server that dies between the two steps leaves a job that nobody sees, which `publish`
+        completes.
+
+        Returns:
+            The queued job; None where another server was faster.
+        """
+        tags = {
+            Tag.PARENT_RUN: sweep.sweep_id,
+            Tag.TRIAL: JOB_READY,
+            trials_tag(sweep.sweep_id): JOB_READY,
+        }
+        draft = self._jobs.draft(request, run_name=f"trial {number}", extra_tags=tags)
+        try:
+            won = self._claim(sweep.sweep_id, number, draft.job_id)
+        except StoreUnavailableError:
+            raise  # perhaps it was written: the claim tells at the next look
+        except PlatformError:
+            self._jobs.discard(draft.job_id)
+            raise
+        if not won:
+            self._jobs.discard(draft.job_id)
+            return None
+        self._jobs.publish(draft)
+        return draft
+
+    def publish(self, job_id: str) -> JobRecord | None:
+        """Complete a trial's job that its server could not; None where the run is gone."""
+        row = self._row(job_id)
+        if row is None or Tag.JOB in row.tags:
+            return None
+        if row.deleted:
+            retrying(lambda: self._client.restore_run(job_id))
+        draft = record_of(row)
+        self._jobs.publish(draft)
+        return draft
+
+    def start(self, sweep_id: str, owner: str) -> None:
+        """Say that this server leads the sweep."""
+        self.set_tags(sweep_id, {Tag.WORKER: owner, Tag.HEARTBEAT: str(now_ms())})
+        if self.sweep(sweep_id).status is JobStatus.QUEUED:
+            self._set_status(sweep_id, JobStatus.RUNNING)
+
+    def beat(self, sweep_id: str) -> None:
+        """Say that the server that leads the sweep lives."""
+        self.set_tags(sweep_id, {Tag.HEARTBEAT: str(now_ms())})
+
+    def request_stop(self, sweep_id: str) -> SweepRecord:
+        """Ask for the sweep to stop.
+
+        Raises:
+            ConflictError: it is finished.
+        """
+        sweep = self.sweep(sweep_id)
+        if sweep.status in TERMINAL:
+            raise ConflictError(f"Sweep {sweep_id} is {sweep.status.value} already.")
+        self.set_tags(sweep_id, {Tag.STOP_REQUESTED: "true"})
+        return sweep
+
+    def resume(self, sweep_id: str) -> SweepRecord:
+        """Take a stopped or failed sweep up again, with its stopped and failed trials.
+
+        Raises:
+            ConflictError: it is completed, or not finished.
+        """
+        sweep = self.sweep(sweep_id)
+        if sweep.status not in (JobStatus.STOPPED, JobStatus.FAILED):
+            raise ConflictError(f"Sweep {sweep_id} is {sweep.status.value}; it needs no resume.")
+        self.set_tags(
+            sweep_id, {Tag.STOP_REQUESTED: "false", Tag.ERROR: "", Tag.SWEEP_RESUMING: "true"}
+        )
+        self._set_status(sweep_id, JobStatus.QUEUED)
+        return self.sweep(sweep_id)
+
+    def resumed(self, sweep_id: str) -> None:
+        """Say that all trials that had stopped go on."""
+        self.set_tags(sweep_id, {Tag.SWEEP_RESUMING: "false"})
+
+    def mark_pruned(self, job_id: str) -> None:
+        """Say that a trial is stopped since it is worse than the others."""
+        self.set_tags(job_id, {Tag.TRIAL_PRUNED: "true"})
+
+    def log_best(self, sweep_id: str, key: str, value: float, number_ended: int) -> None:
+        """Log the best value so far, over the number of trials that ended."""
+        point = Point(key=key, value=value, step=number_ended, timestamp_ms=now_ms())
+        self.log_points(sweep_id, [point])
+
+    def describe(self, sweep_id: str, note: str) -> None:
+        """Set the description that the MLflow UI shows, Markdown."""
+        self.set_tags(sweep_id, {Tag.NOTE: note})
+
+    def finish(self, sweep_id: str, status: JobStatus, error_message: str | None = None) -> None:
+        """Make the sweep terminal.
+
+        Raises:
+            ConflictError: its present state does not allow it.
+        """
+        sweep = self.sweep(sweep_id)
+        if sweep.status is status:
+            return
+        if sweep.status is JobStatus.QUEUED and status is JobStatus.COMPLETED:
+            self._set_status(sweep_id, JobStatus.RUNNING)
+        else:
+            check_transition(sweep_id, sweep.status, status)
+        if error_message is not None:
+            self.set_tags(sweep_id, {Tag.ERROR: error_message[:4000]})
+        retrying(
+            lambda: self._client.set_terminated(sweep_id, RUN_STATUS[status], end_time=now_ms())
+        )
+
+    def orphans(self) -> list[str]:
+        """Jobs that wait or run and whose sweep somebody deleted."""
+        found = []
+        parents: dict[str, bool] = {}
+        for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+            query = RunQuery(tag_keys=(Tag.TRIAL, Tag.JOB), status=RUN_STATUS[status], limit=_MOST)
+            for row in self._reader.find(query):
+                parent = row.tags.get(Tag.PARENT_RUN, "")
+                if parent not in parents:
+                    parents[parent] = self._is_gone(parent)
+                if parents[parent]:
+                    found.append(row.run_id)
+        return found
+
+    def _row(self, job_id: str) -> RunRow | None:
+        try:
+            return self._reader.get(job_id)
+        except UnknownJobError:
+            return None
+
+    def _is_gone(self, sweep_id: str) -> bool:
+        try:
+            self.sweep(sweep_id)
+        except UnknownSweepError:
+            return True
+        return False
+
+    def _claim(self, sweep_id: str, number: int, job_id: str) -> bool:
+        key = trial_claim(number)
+        try:
+            retrying(lambda: self._client.log_param(sweep_id, key, job_id))
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            holder = self.sweep(sweep_id).trial_jobs.get(number)
+            if holder is None:
+                raise
+            return holder == job_id
+        return True
+
+    def _set_status(self, sweep_id: str, status: JobStatus) -> None:
+        retrying(lambda: self._client.update_run(sweep_id, status=RUN_STATUS[status]))

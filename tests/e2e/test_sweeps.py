@@ -1,0 +1,139 @@
+"""Sweeps on a real server: killed in the middle, stopped, resumed, deleted, refused."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from grpo_platform.client import ApiError, GRPOClient
+from tests.e2e.processes import server
+
+pytestmark = pytest.mark.slow
+
+SPACE = {
+    "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+    "n_epochs": {"type": "int", "low": 2, "high": 10},
+    "advantage": {"type": "categorical", "choices": ["z_time", "dr"]},
+}
+SHORT = {"total_timesteps": 500, "n_eval_episodes": 2}
+LONG = {"total_timesteps": 10**7, "n_eval_episodes": 1}
+
+
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def nested(folder: Path, sweep_id: str) -> list[str]:
+    """Every run below the sweep's, deleted ones aside, whether it is a job or not."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.mlflow.parentRunId = '{sweep_id}'")
+    return [run.info.run_id for run in found]
+
+
+def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path) -> None:
+    n_trials = 6
+    with server(tmp_path) as running:
+        client = GRPOClient(running.url)
+        accepted = client.start_sweep(
+            SPACE, n_trials, config=SHORT, seed=3, model_name="swept", max_concurrent_trials=2
+        )
+        sweep_id = accepted["sweep_id"]
+        until(lambda: client.sweep(sweep_id)["started_trials"] >= 3)
+        running.process.kill()
+        running.process.wait()
+    with server(tmp_path) as running:
+        client = GRPOClient(running.url)
+        sweep = client.wait_for_sweep(sweep_id, timeout_seconds=240)
+        versions = client.model("swept")["versions"]
+        table = client.sweep_trials(sweep_id)
+        (listed,) = client.iter_sweeps()
+    assert sweep["status"] == "completed", sweep["error_message"]
+    assert sweep["counts"] == {"completed": n_trials}
+    assert [trial["number"] for trial in sweep["trials"]] == list(range(n_trials))
+    jobs = [trial["job_id"] for trial in sweep["trials"]]
+    assert sorted(nested(tmp_path, sweep_id)) == sorted(set(jobs))
+    assert len(versions) == n_trials
+    assert sweep["progress"] == 1.0
+    best = max(sweep["trials"], key=lambda trial: trial["value"])
+    assert sweep["best"]["value"] == sweep["best_value"] == best["value"]
+    (champion,) = [v for v in versions if "champion" in v["aliases"]]
+    assert champion["version"] == sweep["best"]["model_version"]
+    assert table["params.learning_rate"].between(1e-4, 1e-2).all()
+    assert listed["sweep_id"] == sweep_id
+    parent = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(sweep_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["eval/mean_reward"] == best["value"]
+    assert "best eval/mean_reward" in parent.data.tags["mlflow.note.content"]
+
+
+def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        client = GRPOClient(running.url)
+        sweep_id = client.start_sweep(SPACE, 2, config=LONG, seed=1)["sweep_id"]
+
+        def trains() -> bool:
+            trials = client.sweep(sweep_id)["trials"]
+            started = bool(trials) and trials[0]["state"] == "running"
+            return started and client.job(trials[0]["job_id"])["current_timesteps"] > 0
+
+        until(trains)
+        client.stop_sweep(sweep_id)
+        stopped = client.wait_for_sweep(sweep_id, timeout_seconds=60)
+        assert stopped["status"] == "stopped"
+        (trial,) = stopped["trials"]
+        assert trial["state"] == "stopped"
+        with pytest.raises(ApiError, match="stopped already"):
+            client.stop_sweep(sweep_id)
+
+        client.resume_sweep(sweep_id)
+        until(lambda: client.sweep(sweep_id)["trials"][0]["state"] == "running")
+        again = client.sweep(sweep_id)
+        assert [t["job_id"] for t in again["trials"]] == [trial["job_id"]]
+        assert again["status"] == "running"
+
+        MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").delete_run(sweep_id)
+        assert client.wait(trial["job_id"], timeout_seconds=60)["status"] == "stopped"
+        with pytest.raises(ApiError, match="GET /sweeps"):
+            client.sweep(sweep_id)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"search_space": {"gamma": {"type": "float", "low": 0.9, "high": 0.1}}}, 422, "at most"),
+        ({"search_space": {"gama": {"type": "float", "low": 0.1, "high": 0.9}}}, 400, "gamma"),
+        ({"search_space": {}}, 422, "search_space"),
+        ({"n_trials": 0}, 422, "n_trials"),
+        ({"metric": "eval/nothing"}, 400, "eval/mean_reward"),
+        ({"config": {"learning_rate": 0.1}}, 400, "both fixed and searched"),
+        ({"config": {"env_name": "Nope-v0"}}, 400, "Nope-v0"),
+        ({"config": {"model_name": "x"}}, 422, "belongs to the sweep"),
+        ({"config": {"total_timesteps": 10**9}}, 422, "GRPO_MAX_TIMESTEPS"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_and_leaves_nothing(
+    refusing: tuple[GRPOClient, Path], fields: dict[str, object], status: int, said: str
+) -> None:
+    client, folder = refusing
+    with pytest.raises(ApiError, match=said) as refused:
+        client.start_sweep(**{"search_space": SPACE, "n_trials": 2} | fields)
+    assert refused.value.status == status
+    assert list(client.iter_sweeps()) == []
+    store = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    assert not store.search_runs([e.experiment_id for e in store.search_experiments()])
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GRPOClient, Path]]:
+    folder = tmp_path_factory.mktemp("refusing")
+    with (
+        server(folder, GRPO_MAX_TIMESTEPS="100000000") as running,
+        GRPOClient(running.url) as found,
+    ):
+        yield found, folder

@@ -34,6 +34,7 @@ import requests
 from mlflow.tracking import MlflowClient
 from pydantic_core import to_json
 
+from benchmarks.results import write_rows
 from grpo_platform.api.schemas.inference import InferenceRequest
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
@@ -187,6 +188,7 @@ class Report:
 
     def __init__(self) -> None:
         self.holds = True
+        self.rows: list[dict[str, object]] = []
 
     def claim(
         self, text: str, value: float, most: float | None = None, least: float | None = None
@@ -195,6 +197,7 @@ class Report:
         bound = f"at most {most:g}" if most is not None else f"at least {least:g}"
         fits = (most is None or value <= most) and (least is None or value >= least)
         self.holds = self.holds and fits
+        self.rows.append({"claim": text, "value": f"{value:.4g}", "bound": bound, "holds": fits})
         print(f"{'ok  ' if fits else 'FAIL'} {text}: {value:.4g} ({bound})", flush=True)
 
 
@@ -323,6 +326,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
             bench_http(targets, options, folder, report)
         bench_batches(url, options, folder, report)
         bench_in_training(url, options, folder, report)
+    write_rows("serving", report.rows)
     return report.holds
 
 

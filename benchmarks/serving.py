@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import statistics
@@ -25,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow.pyfunc
@@ -34,7 +33,9 @@ import requests
 from mlflow.tracking import MlflowClient
 from pydantic_core import to_json
 
+from benchmarks.load import Load, Target, in_turn, median_of, spread_of
 from benchmarks.results import write_rows
+from benchmarks.server import environment, serving
 from grpo_platform.api.schemas.inference import InferenceRequest
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
@@ -51,22 +52,6 @@ MOST_P99_IN_TRAINING = 10.0
 LEAST_PYFUNC_RATE = 300_000
 LEAST_BATCH_FACTOR = 50
 MOST_FIRST_CALL = 0.3
-UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-
-
-class Load(NamedTuple):
-    """What wrk measured: latencies in milliseconds."""
-
-    p50: float
-    p99: float
-    rate: float
-
-
-class Target(NamedTuple):
-    """Something to ask."""
-
-    url: str
-    body: str
 
 
 def free_port() -> int:
@@ -82,7 +67,7 @@ def process(
     command: list[str], folder: Path, ready: Callable[[], bool], **env: str
 ) -> Iterator[None]:
     """Run a server until the block ends."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GRPO_", "MLFLOW_"))}
+    clean = environment()
     scripts = Path(sys.executable).parent
     clean |= {"MLFLOW_DISABLE_TELEMETRY": "true", "PATH": f"{scripts}{os.pathsep}{clean['PATH']}"}
     log = folder / f"{Path(command[1]).name}-{time.monotonic_ns()}.log"
@@ -114,47 +99,6 @@ def answers(target: Target) -> Callable[[], bool]:
 
 
 JSON = {"Content-Type": "application/json"}
-
-
-def wrk(target: Target, connections: int, seconds: float, folder: Path) -> Load:
-    """Load a target."""
-    script = folder / "post.lua"
-    script.write_text(
-        'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-        f"wrk.body = [==[{target.body}]==]\n"
-    )
-    done = subprocess.run(
-        [
-            "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "--latency",
-            "-s", str(script), target.url,
-        ],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
-        raise RuntimeError(done.stdout)
-    percentiles = dict(re.findall(r"^\s+(50|99)%\s+(\S+)\s*$", done.stdout, re.M))
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
-    return Load(milliseconds(percentiles["50"]), milliseconds(percentiles["99"]), rate)
-
-
-def milliseconds(text: str) -> float:
-    """A latency as wrk writes it."""
-    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
-    return float(number) * UNITS[unit]
-
-
-def in_turn(
-    targets: dict[str, Target], connections: int, rounds: int, seconds: float, folder: Path
-) -> dict[str, Load]:
-    """Medians over rounds in which every target is loaded once."""
-    loads: dict[str, list[Load]] = {name: [] for name in targets}
-    for _ in range(rounds):
-        for name, target in targets.items():
-            loads[name].append(wrk(target, connections, seconds, folder))
-    return {
-        name: Load(*(statistics.median(column) for column in zip(*found, strict=True)))
-        for name, found in loads.items()
-    }
 
 
 def train(url: str, timesteps: int, wait: bool = True, **fields: Any) -> str:  # noqa: ANN401
@@ -189,6 +133,7 @@ class Report:
     def __init__(self) -> None:
         self.holds = True
         self.rows: list[dict[str, object]] = []
+        self.loads: list[dict[str, object]] = []
 
     def claim(
         self, text: str, value: float, most: float | None = None, least: float | None = None
@@ -199,6 +144,20 @@ class Report:
         self.holds = self.holds and fits
         self.rows.append({"claim": text, "value": f"{value:.4g}", "bound": bound, "holds": fits})
         print(f"{'ok  ' if fits else 'FAIL'} {text}: {value:.4g} ({bound})", flush=True)
+
+    def load(self, connections: int, server: str, loads: list[Load]) -> Load:
+        """What one server did at so many connections; its medians."""
+        row = spread_of(loads)
+        self.loads.append({"claim": f"c={connections} {server}", **row})
+        print(
+            f"     c={connections} {server}: "
+            + ", ".join(
+                f"{name} {row[name]} ({row[name + '_min']}–{row[name + '_max']})"
+                for name in Load._fields
+            ),
+            flush=True,
+        )
+        return median_of(loads)
 
 
 def bench_in_process(uri: str, report: Report) -> None:
@@ -240,12 +199,9 @@ def bench_http(
     """Ours beside the bare endpoint and MLflow's scoring server."""
     for connections in (1, 10, 50):
         found = in_turn(targets, connections, options.rounds, options.seconds, folder)
-        ours, bare, peer = found["ours"], found["bare"], found["mlflow"]
-        for name, load in found.items():
-            print(
-                f"     c={connections} {name}: p50 {load.p50:.2f} ms, p99 {load.p99:.2f} ms, "
-                f"{load.rate:.0f} requests/s"
-            )
+        ours, bare, peer = (
+            report.load(connections, name, found[name]) for name in ("ours", "bare", "mlflow")
+        )
         label = f"c={connections}, ours/bare"
         report.claim(f"{label}, p50", ours.p50 / bare.p50, most=MOST_OF_BARE)
         report.claim(f"{label}, bare/ours requests/s", bare.rate / ours.rate, most=MOST_OF_BARE)
@@ -266,21 +222,23 @@ def bench_batches(url: str, options: argparse.Namespace, folder: Path, report: R
         "batch": Target(f"{url}/inference/batch", body),
     }
     found = in_turn(targets, 10, options.rounds, options.seconds, folder)
-    factor = found["batch"].rate * BATCH / found["single"].rate
-    print(f"     batches: {found['batch'].rate * BATCH:,.0f} observations/s over HTTP")
+    batch, single = (report.load(10, name, found[name]) for name in ("batch", "single"))
+    factor = batch.rate * BATCH / single.rate
+    print(f"     batches: {batch.rate * BATCH:,.0f} observations/s over HTTP")
     report.claim("batch/single, observations/s", factor, least=LEAST_BATCH_FACTOR)
 
 
 def bench_in_training(url: str, options: argparse.Namespace, folder: Path, report: Report) -> None:
     """The tail while two jobs train."""
     target = Target(f"{url}/inference", single_body())
-    idle = in_turn({"idle": target}, 10, options.rounds, options.seconds, folder)["idle"]
+    found = in_turn({"idle": target}, 10, options.rounds, options.seconds, folder)
+    idle = report.load(10, "idle", found["idle"])
     jobs = [train(url, 5_000_000, wait=False, seed=seed) for seed in (1, 2)]
     time.sleep(5.0)
-    busy = in_turn({"busy": target}, 10, options.rounds, options.seconds, folder)["busy"]
+    found = in_turn({"busy": target}, 10, options.rounds, options.seconds, folder)
+    busy = report.load(10, "while two jobs train", found["busy"])
     for job_id in jobs:
         requests.post(f"{url}/training/{job_id}/stop", timeout=60)
-    print(f"     p99 idle {idle.p99:.2f} ms, while two jobs train {busy.p99:.2f} ms")
     report.claim("p99 training/idle", busy.p99 / idle.p99, most=MOST_P99_IN_TRAINING)
 
 
@@ -293,27 +251,18 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
     """All of it; whether every claim holds."""
     report = Report()
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    ports = {name: free_port() for name in ("ours", "bare", "mlflow")}
-    url = f"http://127.0.0.1:{ports['ours']}"
-    targets = {
-        "ours": Target(f"{url}/inference", single_body()),
-        "bare": Target(f"http://127.0.0.1:{ports['bare']}/inference", single_body()),
-        "mlflow": Target(
-            f"http://127.0.0.1:{ports['mlflow']}/invocations", json.dumps({"inputs": [OBSERVATION]})
-        ),
-    }
+    ports = {name: free_port() for name in ("bare", "mlflow")}
     python = sys.executable
     with contextlib.ExitStack() as stack:
-        stack.enter_context(
-            process(
-                [python, str(ROOT / "run_api.py")],
-                folder,
-                lambda: healthy(url),
-                GRPO_PORT=str(ports["ours"]),
-                GRPO_MLFLOW_UI_PORT="0",
-                GRPO_LOG_LEVEL="warning",
-            )
-        )
+        url = stack.enter_context(serving(folder))
+        targets = {
+            "ours": Target(f"{url}/inference", single_body()),
+            "bare": Target(f"http://127.0.0.1:{ports['bare']}/inference", single_body()),
+            "mlflow": Target(
+                f"http://127.0.0.1:{ports['mlflow']}/invocations",
+                json.dumps({"inputs": [OBSERVATION]}),
+            ),
+        }
         train(url, 512, model_name=MODEL)
         bench_in_process(uri, report)
         bare = [python, str(ROOT / "benchmarks" / "serving_bare.py"), str(ports["bare"])]
@@ -327,14 +276,8 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
         bench_batches(url, options, folder, report)
         bench_in_training(url, options, folder, report)
     write_rows("serving", report.rows)
+    write_rows("serving_loads", report.loads)
     return report.holds
-
-
-def healthy(url: str) -> bool:
-    """Whether our server is up."""
-    with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{url}/health", timeout=30).ok
-    return False
 
 
 def main() -> int:

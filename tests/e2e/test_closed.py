@@ -1,0 +1,135 @@
+"""A real server with a token: what it keeps closed, what it never says, and its MLflow UI child."""
+
+import http.client
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.e2e.processes import Server, environment, server, wait_until_answers
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "kept-secret-" + "k" * 30
+KEY = {"X-API-Key": TOKEN}
+MLFLOW_ROUTES = """
+from mlflow.server import app as flask_app
+from mlflow.server.fastapi_app import app
+paths = {rule.rule for rule in flask_app.url_map.iter_rules()}
+def walk(routes, before=""):
+    for route in routes:
+        path = before + getattr(route, "path", "")
+        paths.add(path)
+        walk(getattr(route, "routes", None) or (), path)
+walk(app.routes)
+print("\\n".join(sorted(paths)))
+"""
+MUST_BE_CLOSED = re.compile(
+    r"/(jobs|gateway|assistant|gateway-proxy|webhooks|scorers?|invoke)(/|$)"
+)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("closed")
+    with server(folder, ui=True, GRPO_API_TOKEN=TOKEN, GRPO_LOG_LEVEL="debug") as found:
+        wait_until_answers(ui_of(found), found)
+        yield found
+
+
+def ui_of(running: Server) -> str:
+    return str(requests.get(running.url, headers=KEY, timeout=60).json()["mlflow_ui"])
+
+
+def status_of(url: str, method: str, path: str) -> tuple[int, bytes]:
+    """Sent as it is: other clients would tidy the path up."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request(method, path, headers={"Host": "localhost"})
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+    finally:
+        connection.close()
+
+
+def mlflow_routes(folder: Path) -> list[str]:
+    """Every path of the installed MLflow's own server."""
+    store = f"sqlite:///{folder / 'routes.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", MLFLOW_ROUTES], capture_output=True, text=True, timeout=120,
+        check=True, cwd=folder, env=environment(MLFLOW_BACKEND_STORE_URI=store),
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+def test_mlflows_jobs_gateway_and_assistant_are_closed_in_the_child(running, tmp_path):
+    url = ui_of(running)
+    routes = [path for path in mlflow_routes(tmp_path) if MUST_BE_CLOSED.search(path)]
+    assert len(routes) > 20
+    for path in routes:
+        concrete = re.sub(r"<[^>]*>|\{[^}]*\}", "x", path)
+        for method in ("POST", "DELETE"):
+            status, body = status_of(url, method, concrete)
+            assert status == 404, (method, path)
+            assert b"GRPO Platform keeps this MLflow route closed" in body, (method, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ajax-api/3.0/jobs", "/ajax-api//3.0//jobs/", "/ajax-api/3.0/%6aobs",
+        "/%61jax-api/3.0/jobs", "/ajax-api/3.0/jobs?x=/", "//ajax-api/3.0/jobs",
+    ],
+)  # fmt: skip
+def test_spellings_open_nothing(running, path):
+    status, body = status_of(ui_of(running), "POST", path)
+    assert status == 404
+    assert b"GRPO Platform keeps this MLflow route closed" in body
+
+
+def test_the_child_listens_on_loopback_and_does_not_know_the_token(running):
+    children = psutil.Process(running.process.pid).children(recursive=True)
+    port = int(ui_of(running).rpartition(":")[2])
+    listening = {
+        connection.laddr.ip
+        for child in children
+        for connection in child.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert listening == {"127.0.0.1"}
+    serving_ui = [child for child in children if "mlflow" in " ".join(child.cmdline())]
+    assert serving_ui
+    for child in serving_ui:
+        assert TOKEN not in child.environ().values()
+        assert TOKEN not in " ".join(child.cmdline())
+
+
+def test_the_token_and_what_was_sent_are_never_in_the_log(running):
+    body = {"total_timesteps": 64, "n_eval_episodes": 1, "model_name": "quiet"}
+    accepted = requests.post(f"{running.url}/train", json=body, headers=KEY, timeout=60)
+    assert accepted.status_code == 200, accepted.text
+    asked = {"model_name": "nobody", "observation": [0.1234567]}
+    for headers in (
+        KEY, {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {TOKEN}wrong"}, {},
+    ):  # fmt: skip
+        reply = requests.post(f"{running.url}/inference", json=asked, headers=headers, timeout=60)
+        assert TOKEN not in reply.text + str(reply.headers)
+        assert requests.get(f"{running.url}/x?key={TOKEN}", headers=headers, timeout=60).status_code
+    assert "request_id=" in running.log
+    assert "path=/inference status=401" in running.log
+    assert TOKEN not in running.log
+    assert "0.1234567" not in running.log
+    logs = f"{running.url}/training/{accepted.json()['job_id']}/logs"
+    assert TOKEN not in requests.get(logs, headers=KEY, timeout=60).text
+
+
+@pytest.mark.parametrize("host", ["evil.test", "localhost.evil.test"])
+def test_a_rebound_name_is_refused_even_with_the_token(running, host):
+    for address in (running.url, ui_of(running)):
+        refused = requests.get(address, headers=KEY | {"Host": host}, timeout=60)
+        assert refused.status_code == 403, address

@@ -16,6 +16,7 @@ from grpo_platform.cli.output import (
     show_json,
     table,
 )
+from grpo_platform.cli.reproduce import reproduce
 from grpo_platform.client import GRPOClient, Job
 
 __all__ = ["app", "main"]
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
+app.command()(reproduce)
 
 ModelReference = Annotated[
     str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
@@ -148,24 +150,16 @@ def evaluate(
 def _evaluate(
     model: str, episodes: int, seed: int | None, *, deterministic: bool
 ) -> dict[str, Any]:
-    import grpo
+    from grpo.evaluation import EVALUATION_SEED
+    from grpo_platform.registry.evaluating import evaluate_version
     from grpo_platform.registry.models import Registry
     from grpo_platform.settings import Settings
     from grpo_platform.tracking.store import prepare_store
 
     registry = Registry(prepare_store(Settings()).tracking_uri)
-    version = registry.resolve(model)
-    environment = registry.environment_of(version.name)
-    if environment is None:
-        fail(f"No model {model!r}.")
-    seeds = {} if seed is None else {"seed": seed}
-    found = grpo.evaluate(
-        registry.load_policy(model),
-        environment.env_name,
-        env_kwargs=environment.env_kwargs,
-        n_episodes=episodes,
-        deterministic=deterministic,
-        **seeds,
+    first = EVALUATION_SEED if seed is None else seed
+    version, found = evaluate_version(
+        registry, model, episodes=episodes, seed=first, deterministic=deterministic
     )
     return {
         "model": version.name, "version": version.version, "episodes": episodes,

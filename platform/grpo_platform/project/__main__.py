@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 import grpo
 from grpo_platform.errors import InvalidRequestError, PlatformError
+from grpo_platform.project.evaluate import evaluate
 from grpo_platform.project.parameters import parse_parameters
+from grpo_platform.project.reproduce import reproduce
 from grpo_platform.project.train import train
 
 __all__ = ["ENTRY_POINTS", "EntryPoint", "main"]
@@ -21,7 +23,11 @@ It may raise pydantic's ValidationError, errors of `grpo` and `PlatformError`, b
 started anything: `main` says them in sentences, and MLflow marks the run FAILED.
 """
 
-ENTRY_POINTS: Final[Mapping[str, EntryPoint]] = {"train": train}
+ENTRY_POINTS: Final[Mapping[str, EntryPoint]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "reproduce": reproduce,
+}
 """By the name in MLproject's command; MLflow calls the first one `main`."""
 
 _REFUSED: Final = 2

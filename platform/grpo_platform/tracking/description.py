@@ -69,6 +69,8 @@ def _next_commands(record: JobRecord) -> str:
         "# train the same again",
         *checkout,
         reproduce_command(record.request),
+        "# train the same again and compare, in any checkout of the project",
+        f"grpo-platform reproduce {record.job_id}",
         "```",
     ]
     return "\n".join(lines)

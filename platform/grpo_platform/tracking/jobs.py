@@ -169,6 +169,19 @@ class JobStore(JobLife):
         self._log(run_id, params=absent, tags=tags)
         return self.get(run_id)
 
+    def begin_run(self, experiment_id: str, tags: Mapping[str, str], name: str) -> str:
+        """Make a run that is no job yet, for `adopt`; returns its id."""
+        run = retrying(
+            lambda: self._client.create_run(experiment_id, tags=dict(tags), run_name=name)
+        )
+        return str(run.info.run_id)
+
+    def abandon(self, run_id: str, reason: str) -> None:
+        """Mark a run FAILED that nobody works on any more, be it a job yet or not."""
+        if self._run(run_id).info.status in ("RUNNING", "SCHEDULED"):
+            self._log(run_id, tags={Tag.ERROR: reason})
+            self._write(run_id, lambda: self._client.set_terminated(run_id, "FAILED"))
+
     def list(
         self,
         *,

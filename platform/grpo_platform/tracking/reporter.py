@@ -12,7 +12,7 @@ from grpo_platform.tracking.names import Metric
 from grpo_platform.tracking.series import Curve, Group
 from grpo_platform.tracking.system import SystemMonitor
 
-__all__ = ["Point", "TrackingReporter"]
+__all__ = ["Point", "TrackingReporter", "evaluation_figures"]
 
 _EPISODES: Final = 100
 """Episodes that `rollout/ep_rew_mean` is the mean of, as in Stable-Baselines3."""
@@ -47,6 +47,19 @@ class Point(NamedTuple):
 
     timestamp_ms: int
     """Unix time when it was measured."""
+
+
+def evaluation_figures(evaluation: Evaluation) -> dict[str, float]:
+    """An evaluation as metrics; those that are finite."""
+    figures = {
+        Metric.EVAL_MEAN: evaluation.mean,
+        Metric.EVAL_STD: evaluation.std,
+        Metric.EVAL_IQM: evaluation.iqm,
+        Metric.EVAL_CI_LOW: evaluation.ci_low,
+        Metric.EVAL_CI_HIGH: evaluation.ci_high,
+        Metric.EVAL_LENGTH: float(evaluation.lengths.mean()),
+    }
+    return {key: float(value) for key, value in figures.items() if math.isfinite(value)}
 
 
 class TrackingReporter(Reporter):
@@ -134,15 +147,7 @@ class TrackingReporter(Reporter):
 
     def on_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
         """Take an evaluation: the first of a slice is shown at once, a later one at `finish`."""
-        figures = {
-            Metric.EVAL_MEAN: evaluation.mean,
-            Metric.EVAL_STD: evaluation.std,
-            Metric.EVAL_IQM: evaluation.iqm,
-            Metric.EVAL_CI_LOW: evaluation.ci_low,
-            Metric.EVAL_CI_HIGH: evaluation.ci_high,
-            Metric.EVAL_LENGTH: float(evaluation.lengths.mean()),
-        }
-        values = [(k, float(v), timesteps) for k, v in figures.items() if math.isfinite(v)]
+        values = [(k, v, timesteps) for k, v in evaluation_figures(evaluation).items()]
         index = (timesteps - 1) // self._stride
         if index == self._evaluated_slice:
             self._late_evaluation = values

@@ -1,6 +1,7 @@
 """One run of ours: its tags, metrics and artifacts, read and written."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +94,21 @@ class RunStore:
         found = retrying(lambda: self._client.get_metric_history(job_id, key), job_id)
         points = [HistoryPoint(m.step, m.value, m.timestamp) for m in found if finite(m.value)]
         return thin(sorted(points, key=lambda p: (p.step, p.timestamp_ms)), max_points)
+
+    def histories(self, job_id: str) -> dict[str, list[tuple[int, float]]]:
+        """Every point of every metric as (step, value), in order of steps, nothing left out."""
+        return {
+            key: sorted(
+                (point.step, point.value)
+                for point in retrying(partial(self._client.get_metric_history, job_id, key), job_id)
+            )
+            for key in self._run(job_id).data.metrics
+        }
+
+    def tags(self, job_id: str) -> dict[str, str]:
+        """All tags of the job's run."""
+        self.get(job_id)
+        return dict(self._run(job_id).data.tags)
 
     def upload(self, job_id: str, source: Path, folder: str = "", *, verify: bool = False) -> str:
         """Store a file as an artifact; returns its artifact path.

@@ -1,0 +1,1 @@
+"""Train a completed job again, and say whether the same came out."""

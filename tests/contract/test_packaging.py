@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from grpo_platform.project.__main__ import ENTRY_POINTS
+from grpo_platform.project.evaluate import EvaluateParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -104,6 +105,16 @@ def test_mlproject_and_conda_yaml_belong_together() -> None:
     assert called.pop("main") == "train"
     assert {"train", *called.values()} == ENTRY_POINTS.keys()
     assert all(name == word for name, word in called.items())
+
+
+def test_mlproject_declares_the_defaults_that_are_in_force() -> None:
+    project = yaml.safe_load((ROOT / "MLproject").read_text())
+    declared = project["entry_points"]["evaluate"]["parameters"]
+    fields = EvaluateParameters.model_fields
+    assert declared.keys() == fields.keys()
+    assert fields["model"].is_required()
+    for name in ("episodes", "seed"):
+        assert declared[name]["default"] == fields[name].default
 
 
 def test_the_interpreter_is_one_that_we_admit() -> None:

@@ -56,6 +56,32 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["evaluate"], "model: Field required"),
+        (["evaluate", "--model", "a/b/c"], "model: String should match pattern"),
+        (["evaluate", "--model", "nobody"], "No model 'nobody'"),
+        (["evaluate", "--model", "nobody", "--episodes", "0"], "episodes: Input should be greater"),
+        (["evaluate", "--model", "nobody", "--episodes", "ten"], "episodes: Input should be a val"),
+        (["evaluate", "--model", "nobody", "--seed", "-1"], "seed: Input should be greater"),
+        (["evaluate", "--model", "nobody", "--sample", "1"], "sample: Extra inputs"),
+        (["reproduce"], "run_id: Field required"),
+        (["reproduce", "--run_id", "f" * 32], "No training job"),
+        (["reproduce", "--run_id", "f" * 32, "--seed", "x"], "seed: Input should be a valid"),
+    ],
+)
+def test_other_entry_points_refuse_with_a_sentence_too(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert complaint in said.partition(f"grpo-platform cannot {words[0]} this:\n")[2]
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("words", [[], ["evaluat"], ["train", "--seed"], ["train", "seed", "1"]])
 def test_a_call_that_mlflow_would_not_make(
     words: list[str], capsys: pytest.CaptureFixture[str]

@@ -77,6 +77,7 @@ def test_a_completed_job_shows_curve_video_and_description(jobs, illustrated, tm
         f"get-artifact?path=episodes.mp4&run_uuid={illustrated}",
         "mlflow models serve -m models:/described/4 --env-manager local",
         reproduce_command(jobs.get(illustrated).request),
+        f"grpo-platform reproduce {illustrated}",
     ):  # fmt: skip
         assert text in note
 

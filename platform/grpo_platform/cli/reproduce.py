@@ -42,9 +42,9 @@ def _reproduce(run_id: str, seed: int | None, *, quiet: bool) -> "Reproduction":
     from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
     from grpo_platform.settings import Settings
     from grpo_platform.tracking.jobs import JobStore
-    from grpo_platform.tracking.store import absolute_uri
+    from grpo_platform.tracking.store import existing_store_uri
 
-    uri = absolute_uri(Settings().tracking_uri)
+    uri = existing_store_uri(Settings())
     store, registry = JobStore(uri), Registry(uri)
     plan = plan_reproduction(store, run_id, seed)
     if not quiet:

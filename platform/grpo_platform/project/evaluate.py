@@ -15,7 +15,7 @@ from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.life import now_ms
 from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.reporter import Point, evaluation_figures
-from grpo_platform.tracking.store import absolute_uri
+from grpo_platform.tracking.store import existing_store_uri
 
 __all__ = ["EvaluateParameters", "evaluate"]
 
@@ -42,7 +42,7 @@ def evaluate(run_id: str, given: Mapping[str, str]) -> int:
         PlatformError: no such version, or the store is away.
     """
     body = validated(EvaluateParameters, given)
-    uri = absolute_uri(Settings().tracking_uri)
+    uri = existing_store_uri(Settings())
     store = JobStore(uri)
     version, found = evaluate_version(
         Registry(uri), body.model, episodes=body.episodes, seed=body.seed

@@ -13,7 +13,7 @@ from grpo_platform.reproduction.reproducing import plan_reproduction, run_plan
 from grpo_platform.reproduction.verdict import Verdict
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.store import absolute_uri
+from grpo_platform.tracking.store import existing_store_uri
 
 __all__ = ["ReproduceParameters", "reproduce"]
 
@@ -39,7 +39,7 @@ def reproduce(run_id: str, given: Mapping[str, str]) -> int:
         PlatformError: the job cannot be reproduced, or the store is away.
     """
     body = validated(ReproduceParameters, given)
-    uri = absolute_uri(Settings().tracking_uri)
+    uri = existing_store_uri(Settings())
     store = JobStore(uri)
     plan = plan_reproduction(store, body.run_id, body.seed)
     result = run_plan(store, Registry(uri), plan, run_id)

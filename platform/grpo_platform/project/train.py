@@ -11,7 +11,7 @@ from grpo_platform.project.parameters import validated
 from grpo_platform.registry.models import Registry
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.store import Store, absolute_uri
+from grpo_platform.tracking.store import Store, existing_store_uri
 
 __all__ = ["request_of", "train", "train_in_run"]
 
@@ -46,7 +46,7 @@ def train_in_run(
         request: what to train.
         extra_tags: set on the run with the job's own.
     """
-    uri = absolute_uri(Settings().tracking_uri)
+    uri = existing_store_uri(Settings())
     store = JobStore(uri)
     check_request(request, Registry(uri), store)
     job = store.adopt(run_id, request, extra_tags=extra_tags)

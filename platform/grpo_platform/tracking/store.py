@@ -28,6 +28,7 @@ __all__ = [
     "absolute_uri",
     "check_artifacts_reachable",
     "configure_mlflow",
+    "existing_store_uri",
     "prepare_store",
 ]
 
@@ -128,6 +129,19 @@ def absolute_uri(uri: str) -> str:
     return url.set(
         database=str(path if path.is_absolute() else Path.cwd() / path)
     ).render_as_string(hide_password=False)
+
+
+def existing_store_uri(settings: Settings) -> str:
+    """Absolute URI of a store that others have prepared; nothing is made.
+
+    Raises:
+        StoreUnavailableError: a PostgreSQL server cannot be reached.
+        StoreError: a sqlite store that is not a file.
+    """
+    uri = absolute_uri(settings.tracking_uri)
+    if urlsplit(uri).scheme.split("+")[0] == "postgresql":
+        _probe(uri)
+    return uri
 
 
 def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:

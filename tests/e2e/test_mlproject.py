@@ -12,6 +12,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from tests.e2e.processes import ROOT, environment, server
 
@@ -86,6 +87,29 @@ def test_parameters_that_cannot_be_trained_fail_the_run(tmp_path: Path) -> None:
     assert "learning_rate: Input should be a valid number" in said
     assert "grpo_platform" not in said, "no traceback"
     assert newest(MlflowClient(tracking_uri=uri(tmp_path))).info.status == "FAILED"
+
+
+def test_evaluate_logs_to_a_run_that_is_no_job(tmp_path: Path) -> None:
+    trained = mlflow_run(
+        tmp_path, "--env-manager=local", "-P", "total_timesteps=300", "-P", "model_name=once"
+    )
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    client = MlflowClient(tracking_uri=uri(tmp_path))
+    job_id = newest(client).info.run_id
+    arguments = ["-e", "evaluate", "--env-manager=local", "-P", "model=once/1"]
+    done = mlflow_run(tmp_path, *arguments, "-P", "episodes=7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = newest(client)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"model": "once/1", "episodes": "7", "seed": "20240203"}
+    assert run.data.tags["grpo.evaluates"] == "once/1"
+    assert run.data.metrics["eval/ci_low"] <= run.data.metrics["eval/mean_reward"]
+    assert [job.job_id for job in JobStore(uri(tmp_path)).list().items] == [job_id]
+
+    refused = mlflow_run(tmp_path, *arguments, "-P", "episodes=many")
+    assert refused.returncode != 0
+    assert "grpo-platform cannot evaluate this:\nepisodes: Input should be" in refused.stderr
+    assert newest(client).info.status == "FAILED"
 
 
 @pytest.mark.skipif(

@@ -1,70 +1,85 @@
-"""Jobs on a real Ray cluster of several nodes of this machine."""
+"""What only a cluster can lose: a node, its head, the driver. All bits are those of a twin."""
 
-import os
-import shutil
-import tempfile
-import warnings
-
+import psutil
 import pytest
 
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.ray_backend import RayBackend
 from grpo_platform.jobs.ray_driver import resources
-from grpo_platform.jobs.runner import Runner
 from grpo_platform.jobs.states import JobStatus
-from grpo_platform.settings import Settings
-from tests.service.jobs_support import Platform, long_job
+from tests.service.jobs_support import assert_same_training, kill, long_job, platform
+from tests.service.ray_support import ray_cluster
 from tests.service.tracking_support import prepare, request, working_in
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+FIELDS = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4}
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path must be short
-    os.environ |= {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray's own imports
-        from ray.cluster_utils import Cluster
-    small = {"object_store_memory": 80 << 20, "include_dashboard": False}
-    made = Cluster()
-    try:
-        made.add_node(num_cpus=0, **small)
-        made.small = small
+    with ray_cluster() as made:
         yield made
-    finally:
-        made.shutdown()
-        del os.environ["RAY_TMPDIR"], os.environ["RAY_USAGE_STATS_ENABLED"]
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def live(cluster, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ray")
-    with working_in(folder, MLFLOW_TRACKING_URI=None, RAY_ADDRESS=cluster.address):
+    with platform(tmp_path_factory.mktemp("ray"), RayBackend, max_concurrent_jobs=3) as started:
         for _ in range(2):
-            cluster.add_node(num_cpus=1, **cluster.small)
-        started = Platform(folder, max_concurrent_jobs=3)
-        started.backend = RayBackend(started.place)
-        started.runner = Runner(started.jobs, started.backend, Settings(max_concurrent_jobs=3))
-        started.runner.start()
-        try:
-            yield started
-        finally:
-            started.runner.shutdown()
+            cluster.add()
+        yield started
 
 
-def test_jobs_complete_wait_for_a_free_node_and_stop(live):
-    jobs = [live.submit(**long_job()) for _ in range(2)]
-    for job in jobs:
+@pytest.fixture(scope="module")
+def twin(live):
+    job = live.submit(**FIELDS, model_name="ray-twin")
+    return live.wait(job.job_id, JobStatus.COMPLETED, seconds=200)
+
+
+def training_with_checkpoint(live, name):
+    job = live.submit(**FIELDS, model_name=name)
+    live.until(job.job_id, lambda r: r.checkpoint, seconds=120)
+    return job
+
+
+def assert_went_on(live, job, twin):
+    done = live.wait(job.job_id, JobStatus.COMPLETED, seconds=200)
+    assert done.attempt > 1
+    assert len(live.versions_of(job.job_id)) == 1
+    assert_same_training(live, done, twin)
+
+
+def test_a_job_waits_in_ray_until_a_node_has_room(live):
+    busy = [live.submit(**long_job()) for _ in range(2)]
+    for job in busy:
         live.training(job.job_id)
     waiting = live.submit(total_timesteps=500, model_name="ray-waiting")
+    assert waiting.job_id in live.backend.running() or live.runner.waiting
     assert live.status(waiting.job_id) is JobStatus.QUEUED
-    for job in jobs:
+    for job in busy:
         live.runner.stop(job.job_id)
-        assert live.wait(job.job_id).status is JobStatus.STOPPED
-    done = live.wait(waiting.job_id, JobStatus.COMPLETED)
-    assert live.versions_of(done.job_id) == [int(done.model_version)]
+    live.wait(waiting.job_id, JobStatus.COMPLETED)
+
+
+def test_a_node_that_loses_power_changes_nothing_in_what_is_learned(live, cluster, twin):
+    job = training_with_checkpoint(live, "ray-node")
+    cluster.cut_off(cluster.node_of(live.worker(job.job_id)))
+    assert_went_on(live, job, twin)
+
+
+def test_a_killed_driver_changes_nothing_in_what_is_learned(live, twin):
+    job = training_with_checkpoint(live, "ray-driver")
+    (driver,) = [
+        child for child in psutil.Process().children()
+        if "grpo_platform.jobs.ray_driver" in child.cmdline()
+    ]  # fmt: skip
+    kill(driver)
+    assert_went_on(live, job, twin)
+
+
+def test_a_new_head_changes_nothing_in_what_is_learned(live, cluster, twin):
+    job = training_with_checkpoint(live, "ray-head")
+    cluster.replace(nodes=1)
+    assert_went_on(live, job, twin)
 
 
 def test_a_job_asks_for_a_gpu_where_it_uses_one():
@@ -75,6 +90,6 @@ def test_a_job_asks_for_a_gpu_where_it_uses_one():
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):
     with working_in(tmp_path, RAY_ADDRESS="127.0.0.1:1"):
         backend = RayBackend(prepare(tmp_path))
-        with pytest.raises(PlatformError, match=r"RAY_ADDRESS"):
+        with pytest.raises(PlatformError, match=r"nothing answers at RAY_ADDRESS=127.0.0.1:1"):
             backend.start()
     assert backend.running() == frozenset()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import requests
 
+from benchmarks.results import write_rows
 from benchmarks.server import serving
 
 SMALL = (100, 100)
@@ -129,6 +130,7 @@ def measure(session: requests.Session, url: str) -> float:
 def compare(urls: tuple[str, str], job_ids: tuple[str, str], repeats: int) -> bool:
     """Print both servers' times; returns whether every claim holds."""
     good = True
+    rows: list[dict[str, object]] = []
     session = requests.Session()
     print(
         f"{'call':24} {'small p50':>10} {'p95':>8} {'large p50':>10} {'p95':>8} {'ratio':>6}  [ms]"
@@ -147,8 +149,16 @@ def compare(urls: tuple[str, str], job_ids: tuple[str, str], repeats: int) -> bo
         ratio = large_p95 / small_p95
         held = ratio <= MOST_RATIO and (name != "status of a job" or large < MOST_STATUS_MS)
         good &= held
+        rows.append(
+            {
+                "call": name, "small_p50_ms": round(small, 2), "small_p95_ms": round(small_p95, 2),
+                "large_p50_ms": round(large, 2), "large_p95_ms": round(large_p95, 2),
+                "ratio_p95": round(ratio, 3),
+            }
+        )  # fmt: skip
         figures = f"{small:10.1f} {small_p95:8.1f} {large:10.1f} {large_p95:8.1f} {ratio:6.2f}"
         print(f"{name:24} {figures}  {'' if held else 'MISSED'}")
+    write_rows("list_latency", rows)
     return good
 
 

@@ -1,6 +1,7 @@
 """Jobs in a real sqlite store, and the same over a real MLflow server."""
 
 import concurrent.futures
+import itertools
 import json
 import math
 import time
@@ -20,6 +21,7 @@ from grpo_platform.errors import (
 )
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import JobStatus
+from grpo_platform.tracking import sql_rows
 from grpo_platform.tracking.names import Metric, Tag
 from grpo_platform.tracking.records import RUN_STATUS
 from grpo_platform.tracking.reporter import Point
@@ -469,6 +471,24 @@ def test_lists_are_filtered(jobs):
     both = jobs.list(model_name="filtered", status=JobStatus.QUEUED, env_name="Acrobot-v1")
     assert [r.job_id for r in both.items] == [first]
     assert jobs.list(model_name="filtered", env_name="CartPole-v1").items == []
+
+
+def test_a_frequent_kind_is_listed_as_a_rare_one_is(tmp_path, monkeypatch):
+    """Whether the newest runs hold enough of them or not, no job is left out or doubled."""
+    jobs = jobs_of(prepare(tmp_path))
+    kinds = ["CartPole-v1"] * 3 + ["Acrobot-v1"] * 9 + ["CartPole-v1", "Acrobot-v1"] * 2
+    made = [(kind, jobs.create(request(env_name=kind)).job_id) for kind in kinds]
+    monkeypatch.setattr(sql_rows, "_MANY", 3)
+    monkeypatch.setattr(sql_rows, "_SPARE", 1)
+    for window, kind in itertools.product((1, 2), set(kinds)):
+        monkeypatch.setattr(sql_rows, "_WINDOW", window)
+        seen, token = [], None
+        while True:
+            page = jobs.list(env_name=kind, limit=2, page_token=token)
+            seen += [record.job_id for record in page.items]
+            if (token := page.next_page_token) is None:
+                break
+        assert seen == [job_id for kind_made, job_id in reversed(made) if kind_made == kind]
 
 
 def test_a_token_only_continues_its_own_list(jobs):

@@ -38,6 +38,12 @@ _NAN: Final = float("nan")
 _SPARE: Final = 16
 """Runs that are no jobs, such as promotions, that a look may meet among the jobs it is for."""
 
+_WINDOW: Final = 4
+"""How many of the newest runs a filtered list looks at first, for each one that it is to give."""
+
+_MANY: Final = 300
+"""Runs with one tag that are too many to look each of them up."""
+
 _RUN: Final[Any] = SqlRun.__table__.c
 _TAG: Final[Any] = SqlTag.__table__.c
 _PARAM: Final[Any] = SqlParam.__table__.c
@@ -75,6 +81,13 @@ class SqlRows:
             return self._read(_statement(query))
         # in most stores nearly every run is a job: looking is quicker than asking for the tag
         wider = dataclasses.replace(query, limit=query.limit + _SPARE)
+        kinds = [key for key in query.tag_keys if key != Tag.JOB]
+        if query.newest_first and kinds and all(self._is_frequent(key) for key in kinds):
+            # there are enough among the newest: no need to sort all of them
+            rows = self._read(_among_newest(wider, exclude=Tag.JOB))
+            jobs = [row for row in rows if Tag.JOB in row.tags]
+            if len(jobs) >= query.limit:
+                return jobs[: query.limit]
         rows = self._read(_statement(wider, exclude=Tag.JOB))
         jobs = [row for row in rows if Tag.JOB in row.tags]
         if len(jobs) >= query.limit or len(rows) < wider.limit:
@@ -92,6 +105,15 @@ class SqlRows:
             raise UnknownJobError(run_id)
         return found[0]
 
+    def _is_frequent(self, key: str) -> bool:
+        some = select(_TAG.run_uuid).where(_TAG.key == key).limit(_MANY)
+
+        def count() -> int:
+            with self._engine.connect() as connection:
+                return len(connection.execute(some).all())
+
+        return retrying(count) == _MANY
+
     def _read(self, statement: Select[Any]) -> list[RunRow]:
         def read() -> list[RunRow]:
             with self._engine.connect() as connection:
@@ -101,25 +123,48 @@ class SqlRows:
 
 
 def _statement(query: RunQuery, exclude: str | None = None) -> Select[Any]:
-    clauses = [_RUN.lifecycle_stage == LifecycleStage.ACTIVE]
+    """The runs that a query asks for, but for one of its tags."""
+    tagged = [_carries(key) for key in query.tag_keys if key != exclude]
+    chosen = select(*_COLUMNS).where(*_plain_clauses(query), *tagged)
+    return chosen.order_by(*_order(query)).limit(query.limit)
+
+
+def _among_newest(query: RunQuery, exclude: str) -> Select[Any]:
+    """Those of the newest runs that carry the tags: perhaps fewer than there are."""
+    newest = select(_RUN.run_uuid).where(*_plain_clauses(query))
+    newest = newest.order_by(*_order(query)).limit(_WINDOW * query.limit)
+    tagged = [_carries_itself(key) for key in query.tag_keys if key != exclude]
+    chosen = select(*_COLUMNS).where(_RUN.run_uuid.in_(newest), *tagged)
+    return chosen.order_by(*_order(query)).limit(query.limit)
+
+
+def _plain_clauses(query: RunQuery) -> list[ColumnElement[bool]]:
+    """What a query asks of the run itself."""
+    clauses: list[ColumnElement[bool]] = [_RUN.lifecycle_stage == LifecycleStage.ACTIVE]
     if query.status is not None:
         clauses.append(_RUN.status == query.status)
     if query.after is not None:
         time, run_id = query.after
         same_moment = and_(_RUN.start_time == time, _RUN.run_uuid > run_id)
         clauses.append(or_(_RUN.start_time < time, same_moment))
-    clauses += [_carries(key) for key in query.tag_keys if key != exclude]
-    started = _RUN.start_time.desc() if query.newest_first else _RUN.start_time
-    chosen = select(*_COLUMNS).where(*clauses)
-    return chosen.order_by(started, _RUN.run_uuid).limit(query.limit)
+    return clauses
+
+
+def _order(query: RunQuery) -> tuple[Any, Any]:
+    return (_RUN.start_time.desc() if query.newest_first else _RUN.start_time, _RUN.run_uuid)
 
 
 def _carries(key: str) -> ColumnElement[bool]:
-    tagged = select(_TAG.run_uuid).where(_TAG.key == key)
     if key == Tag.JOB:  # most runs carry it: look each run up, in the order of the list
-        return tagged.where(_TAG.run_uuid == _RUN.run_uuid).exists()
+        return _carries_itself(key)
+    tagged = select(_TAG.run_uuid).where(_TAG.key == key)
     carriers: ColumnElement[bool] = _RUN.run_uuid.in_(tagged)
     return carriers
+
+
+def _carries_itself(key: str) -> ColumnElement[bool]:
+    tagged = select(_TAG.run_uuid).where(_TAG.key == key, _TAG.run_uuid == _RUN.run_uuid)
+    return tagged.exists()
 
 
 def _rows(connection: Connection, runs: Sequence[Row[Any]]) -> Iterator[RunRow]:

@@ -25,9 +25,9 @@ from tests.service.tracking_support import jobs_of, prepare, request, working_in
 class Platform:
     """A store, a runner and what looks at them."""
 
-    def __init__(self, folder: Path, backend=LocalBackend, **settings) -> None:
+    def __init__(self, folder: Path, backend=LocalBackend, uri=None, **settings) -> None:
         self.folder = folder
-        self.place = prepare(folder, **settings)
+        self.place = prepare(folder, uri, **settings)
         self.jobs = jobs_of(self.place)
         self.registry = Registry(self.place.tracking_uri)
         self.client = MlflowClient(tracking_uri=self.place.tracking_uri)
@@ -95,14 +95,14 @@ class Platform:
 
 
 @contextlib.contextmanager
-def platform(folder: Path, backend=LocalBackend, **settings):
-    """A running platform; its workers know the faulty environment."""
+def platform(folder: Path, backend=LocalBackend, uri=None, **settings):
+    """A running platform, its store sqlite or `uri`; its workers know the faulty environment."""
     (folder / "plugin").mkdir()
     if faulty_environments.FAULTY not in gymnasium.registry:
         faulty_environments.register()
     path = faulty_environments.install_plugin(folder / "plugin")
-    with working_in(folder, PYTHONPATH=path, MLFLOW_TRACKING_URI=None, TMPDIR=str(folder)):
-        started = Platform(folder, backend, **settings)
+    with working_in(folder, PYTHONPATH=path, MLFLOW_TRACKING_URI=uri, TMPDIR=str(folder)):
+        started = Platform(folder, backend, uri, **settings)
         started.runner.start()
         try:
             yield started

@@ -90,6 +90,16 @@ def test_blend_is_half_of_each():
     np.testing.assert_allclose(group_advantages("blend", returns, alive).values, mean, rtol=1e-12)
 
 
+def test_where_all_are_equal_blend_is_half_of_global():
+    # the first index differs by less than the threshold: 0.5 in ten million
+    returns = np.array([[[1e7, 1e7 + 0.5]], [[0.0, 1e7]]])
+    alive = everyone(returns.shape)
+    pooled = group_advantages("global", returns, alive).values
+    blended = group_advantages("blend", returns, alive).values
+    np.testing.assert_array_equal(blended[0], 0.5 * pooled[0])
+    assert blended[0].all()
+
+
 # --- degenerate comparisons ----------------------------------------------------------------
 
 

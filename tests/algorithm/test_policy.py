@@ -194,3 +194,9 @@ def test_forgetting_moments_mix_what_was_and_the_batch():
     mean, std = forgetting_moments(2.0, 1.0, 1, np.array([4.0, 4.0]), 0.1)
     assert mean == 3.0
     assert std == pytest.approx(np.sqrt(0.5 * 1.0 + 1.0))  # mixture of N(2, 1) and a point at 4
+
+
+def test_old_returns_are_forgotten_at_least_so_fast():
+    mean, std = forgetting_moments(2.0, 1.0, 1_000, np.array([4.0, 4.0]), 0.1)
+    assert mean == pytest.approx(2.2)
+    assert std == pytest.approx(np.sqrt(0.9 * 1.0 + 0.9 * 0.1 * 4.0))

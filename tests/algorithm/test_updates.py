@@ -13,6 +13,7 @@ from grpo.autograd import AutogradUpdater, policy_loss, resolve_device
 from grpo.closed_form import ClosedFormUpdater
 from grpo.errors import IncompatibleError
 from grpo.optimizer import FlatAdam, clip_norm
+from grpo.spaces import DiscreteActions
 from grpo.updates import minibatches
 from tests.algorithm.builders import BOX, DISCRETE, make_batch, make_policy
 
@@ -279,6 +280,13 @@ def test_sampling_follows_the_probabilities():
     outputs = np.tile(np.log([[0.2], [0.5], [0.3]]), 200_000)
     drawn = np.bincount(head.sample(outputs, np.zeros(0), np.random.default_rng(0)))
     np.testing.assert_allclose(drawn / 200_000, [0.2, 0.5, 0.3], atol=0.005)
+
+
+def test_sampling_of_two_actions_follows_the_probabilities():
+    head = make_policy(DiscreteActions(n=2)).head
+    outputs = np.tile(np.log([[0.3], [0.7]]), 200_000)
+    drawn = np.bincount(head.sample(outputs, np.zeros(0), np.random.default_rng(0)))
+    np.testing.assert_allclose(drawn / 200_000, [0.3, 0.7], atol=0.005)
 
 
 def test_gaussian_samples_have_its_moments():

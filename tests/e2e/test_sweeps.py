@@ -1,5 +1,8 @@
 """Sweeps on a real server: killed in the middle, stopped, resumed, deleted, refused."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
-from tests.e2e.processes import server
+from tests.e2e.processes import environment, server
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +72,9 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path
     parent = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(sweep_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["eval/mean_reward"] == best["value"]
+    listed_files = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    names = [file.path for file in listed_files.list_artifacts(sweep_id)]
+    assert "parallel_coordinates.png" in names
     assert "best eval/mean_reward" in parent.data.tags["mlflow.note.content"]
 
 
@@ -137,3 +143,35 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GRPOCli
         GRPOClient(running.url) as found,
     ):
         yield found, folder
+
+
+def test_the_command_line_sweeps(refusing: tuple[GRPOClient, Path], tmp_path: Path) -> None:
+    client, folder = refusing
+    space = tmp_path / "space.yaml"
+    space.write_text("learning_rate: {type: float, low: 1e-4, high: 1e-2, log: true}\n")
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        url = client._transport.base_url
+        return subprocess.run(
+            [sys.executable, "-m", "grpo_platform", "--url", url, "sweep", *words],
+            capture_output=True, text=True, timeout=240, cwd=folder, env=environment(COLUMNS="250"),
+        )  # fmt: skip
+
+    fixed = [word for name, value in SHORT.items() for word in ("-s", f"{name}={value}")]
+    done = command("start", str(space), "--trials", "2", *fixed, "--json")
+    assert done.returncode == 0, done.stderr
+    sweep = json.loads(done.stdout)
+    assert sweep["counts"] == {"completed": 2}
+    assert "completed" in command("show", sweep["sweep_id"]).stdout
+    assert [s["sweep_id"] for s in json.loads(command("list", "--json").stdout)] == [
+        sweep["sweep_id"]
+    ]
+    for words, said in (
+        (("stop", sweep["sweep_id"]), "completed already"),
+        (("show", "x"), "No sweep"),
+        (("start", str(tmp_path / "none.yaml")), "cannot be read"),
+    ):
+        refused = command(*words)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr

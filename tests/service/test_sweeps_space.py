@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from grpo.config import BOUNDS
 from grpo.errors import ConfigError, IncompatibleError, OutOfRangeError, UnknownNameError
 from grpo.presets import resolve_config
-from grpo_platform.sweeps.sampling import Trial, propose, should_prune
+from grpo_platform.sweeps.figures import draw_importance, draw_parallel_coordinates
+from grpo_platform.sweeps.sampling import importances, propose, should_prune
 from grpo_platform.sweeps.space import check_space, parse_space
+from grpo_platform.sweeps.trial import Trial
 
 SPACE = {
     "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
@@ -141,3 +143,22 @@ def test_a_trial_below_the_median_is_pruned(value, pruned, maximize):
     assert should_prune(space, past, trial, maximize=maximize) is pruned
     assert not should_prune(space, past[:4], trial, maximize=maximize)
     assert not should_prune(space, past, early, maximize=maximize)
+
+
+def test_what_the_value_depends_on_is_important_and_drawn(tmp_path):
+    space, past = parse_space(SPACE), run(24, 1)
+    shares = importances(space, past, maximize=True)
+    assert max(shares, key=shares.get) == "learning_rate"
+    assert sum(shares.values()) == pytest.approx(1.0)
+    draw_parallel_coordinates(space, past, "eval/mean_reward", tmp_path / "lines.png")
+    assert draw_importance(space, past, maximize=True, path=tmp_path / "bars.png")
+    for name in ("lines.png", "bars.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_trials_that_tell_nothing_have_no_importance(tmp_path):
+    space, past = parse_space(SPACE), run(6, 1)
+    same = [Trial(params=t.params, outcome="completed", value=1.0) for t in past]
+    assert importances(space, same, maximize=True) == {}
+    assert not draw_importance(space, past[:4], maximize=True, path=tmp_path / "bars.png")
+    draw_parallel_coordinates(space, same, "eval/mean_reward", tmp_path / "lines.png")

@@ -1,15 +1,16 @@
 """The command line: serve, train, watch, evaluate, predict."""
 
 import os
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from grpo_platform.cli import jobs, models
+from grpo_platform.cli import jobs, models, sweeps
 from grpo_platform.cli.connection import Token, Url, connect
 from grpo_platform.cli.output import (
     JsonFlag,
+    assignment,
     console,
     errors_as_sentences,
     fail,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.command()(reproduce)
+app.add_typer(sweeps.app, name="sweep")
 
 ModelReference = Annotated[
     str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
@@ -85,7 +87,7 @@ def train(
         "reward_function_type": reward, "seed": seed,
     }  # fmt: skip
     fields: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    fields |= dict(_assignment(text) for text in setting or ())
+    fields |= dict(assignment(text) for text in setting or ())
     with errors_as_sentences():
         client = connect(context)
         accepted = client.start_training(**fields)
@@ -199,15 +201,3 @@ def _report(job: Job) -> None:
         )
     else:
         console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")
-
-
-def _assignment(text: str) -> tuple[str, object]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        fail(f"--set takes name=value, not {text!r}.")
-    import json
-
-    try:
-        return name, cast(object, json.loads(value))
-    except json.JSONDecodeError:
-        return name, value

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -15,7 +15,16 @@ from grpo_platform.client import ApiError
 from grpo_platform.errors import PlatformError
 from grpo_platform.transport import NotFiniteError
 
-__all__ = ["JsonFlag", "console", "errors_as_sentences", "fail", "show_json", "table", "when"]
+__all__ = [
+    "JsonFlag",
+    "assignment",
+    "console",
+    "errors_as_sentences",
+    "fail",
+    "show_json",
+    "table",
+    "when",
+]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -48,6 +57,17 @@ def fail(message: str) -> NoReturn:
     """Say what went wrong, and end with exit code 1."""
     Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {message}", highlight=False)
     raise typer.Exit(1)
+
+
+def assignment(text: str) -> tuple[str, object]:
+    """A `name=value` option; the value is JSON, else text."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        fail(f"--set takes name=value, not {text!r}.")
+    try:
+        return name, cast(object, json.loads(value))
+    except json.JSONDecodeError:
+        return name, value
 
 
 @contextmanager

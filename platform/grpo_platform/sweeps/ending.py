@@ -1,6 +1,8 @@
 """The end of a sweep: its best trial's version is judged, and the parent run tells the result."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from grpo_platform.errors import ConflictError
 from grpo_platform.jobs.states import JobStatus
@@ -27,8 +29,25 @@ def complete(
         return
     verdict = _judge(registry, sweep, best)
     sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, len(trials))
-    sweeps.describe(sweep.sweep_id, _description(sweep, trials, best, verdict))
+    files = _draw(sweeps, sweep, trials)
+    sweeps.describe(sweep.sweep_id, _description(sweep, trials, best, verdict, files))
     sweeps.finish(sweep.sweep_id, JobStatus.COMPLETED)
+
+
+def _draw(sweeps: SweepStore, sweep: SweepRecord, trials: list[TrialRecord]) -> list[str]:
+    """Draw and store the figures; returns their artifact paths."""
+    from grpo_platform.sweeps.figures import draw_importance, draw_parallel_coordinates
+
+    request = sweep.request
+    seen = [trial.seen() for trial in trials if trial.job is not None]
+    maximize = request.direction == "maximize"
+    with TemporaryDirectory() as folder:
+        lines, bars = Path(folder) / "parallel_coordinates.png", Path(folder) / "importance.png"
+        draw_parallel_coordinates(request.space, seen, request.metric, lines)
+        drawn = [lines]
+        if draw_importance(request.space, seen, maximize=maximize, path=bars):
+            drawn.append(bars)
+        return [sweeps.upload_figure(sweep.sweep_id, path) for path in drawn]
 
 
 def _judge(registry: Registry, sweep: SweepRecord, best: TrialRecord) -> str:
@@ -48,15 +67,18 @@ def _judge(registry: Registry, sweep: SweepRecord, best: TrialRecord) -> str:
 
 
 def _description(
-    sweep: SweepRecord, trials: list[TrialRecord], best: TrialRecord, verdict: str
+    sweep: SweepRecord, trials: list[TrialRecord], best: TrialRecord, verdict: str, files: list[str]
 ) -> str:
     request = sweep.request
     states = [trial.state for trial in trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     rows = "\n".join(f"| `{k}` | {json.dumps(v)} |" for k, v in best.params.items())
     version = "" if best.job is None else f"`{best.job.model_name}` {best.job.model_version}"
+    figures = "".join(
+        f"\n\n![{name}](get-artifact?path={name}&run_uuid={sweep.sweep_id})" for name in files
+    )
     return (
         f"**{request.env_name}: best {request.metric} {best.value:,.1f}**, trial {best.number} of "
         f"{len(trials)} ({counts}).\n\n| field | best value |\n|---|---|\n{rows}\n\n"
-        f"Version {version}. {verdict}"
+        f"Version {version}. {verdict}{figures}"
     )[:7_900]

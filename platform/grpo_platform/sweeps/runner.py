@@ -9,8 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from grpo.errors import ConfigError
 from grpo_platform.errors import (
@@ -32,9 +31,6 @@ from grpo_platform.tracking.history import HistoryPoint
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_of
 from grpo_platform.tracking.sweeps import SweepStore
-
-if TYPE_CHECKING:
-    from grpo_platform.sweeps.sampling import Outcome, Trial
 
 __all__ = ["SweepRunner"]
 
@@ -197,7 +193,7 @@ class SweepRunner:
         try:
             params = propose(
                 request.space,
-                [_seen(trial) for trial in trials if trial.job is not None],
+                [trial.seen() for trial in trials if trial.job is not None],
                 seed=request.seed,
                 number=number,
                 sampler=request.sampler,
@@ -229,9 +225,9 @@ class SweepRunner:
         done = [trial for trial in trials if trial.state == "completed"]
         if request.pruner == "none" or len(done) < 5 or not running:
             return
-        past = [_seen(trial, self._course(request, trial)) for trial in done]
+        past = [trial.seen(self._course(request, trial)) for trial in done]
         for trial in running:
-            now = _seen(trial, self._course(request, trial))
+            now = trial.seen(self._course(request, trial))
             maximize = request.direction == "maximize"
             if now.intermediate and should_prune(request.space, past, now, maximize=maximize):
                 self._sweeps.mark_pruned(trial.job_id)
@@ -264,18 +260,3 @@ class SweepRunner:
         # it may end, or be deleted, in this moment
         with contextlib.suppress(ConflictError, UnknownJobError):
             self._runner.stop(job_id)
-
-
-def _seen(trial: TrialRecord, course: Mapping[int, float] | None = None) -> "Trial":
-    """The trial as the sampler sees it."""
-    from grpo_platform.sweeps.sampling import Trial
-
-    outcome: Outcome
-    match trial.state:
-        case "queued" | "running":
-            outcome = "running"
-        case "stopped":
-            outcome = "failed"
-        case "completed" | "pruned" | "failed":
-            outcome = trial.state
-    return Trial(params=trial.params, outcome=outcome, value=trial.value, intermediate=course or {})

@@ -7,7 +7,6 @@ seeded by the sweep's seed and the trial's number: the same trials so far give t
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import optuna
@@ -21,29 +20,16 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from grpo_platform.sweeps.space import Choices, FloatRange, IntRange, Spec
+from grpo_platform.sweeps.trial import Outcome, Trial
 
-__all__ = ["Outcome", "Trial", "propose", "should_prune"]
+__all__ = ["importances", "propose", "should_prune"]
 
-Outcome = Literal["running", "completed", "pruned", "failed"]
 _STATES: Final[Mapping[Outcome, TrialState]] = {
     "running": TrialState.RUNNING, "completed": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED, "failed": TrialState.FAIL,
 }  # fmt: skip
 _STARTUP_TRIALS: Final = 5
 _WARMUP_STEPS: Final = 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """One trial as the sampler sees it."""
-
-    params: Mapping[str, Any]
-    outcome: Outcome
-    value: float | None = None
-    """Of the metric; None until completed."""
-
-    intermediate: Mapping[int, float] = field(default_factory=dict)
-    """Of the metric while it trained, by twentieths of the budget, 0 to 20."""
 
 
 def propose(
@@ -89,6 +75,23 @@ def should_prune(
     )
     # numpy decides, and its booleans are not Python's
     return bool(pruner.prune(_study(space, past, maximize), _frozen(space, trial)))
+
+
+def importances(
+    space: Mapping[str, Spec], past: Sequence[Trial], *, maximize: bool
+) -> dict[str, float]:
+    """How much each field tells the best trials from the others, shares of 1.
+
+    Empty where fewer than five trials were completed, or all came to the same.
+    """
+    values = {trial.value for trial in past if trial.outcome == "completed"}
+    done = sum(trial.outcome == "completed" for trial in past)
+    if done < _STARTUP_TRIALS or len(values) < 2:
+        return {}
+    found = optuna.importance.get_param_importances(
+        _study(space, past, maximize), evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+    )
+    return {name: float(share) for name, share in found.items()}
 
 
 def _study(

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.sweeps.trial import Outcome, Trial
 from grpo_platform.tracking.names import Tag, trial_claim
 from grpo_platform.tracking.records import JOB_STATUS, JobRecord, record_of
 from grpo_platform.tracking.rows import RunRow
@@ -39,6 +40,24 @@ class TrialRecord:
     def ended(self) -> bool:
         """Whether it will not change by itself."""
         return self.state not in ("queued", "running")
+
+    def seen(self, course: Mapping[int, float] | None = None) -> Trial:
+        """The trial as the sampler sees it.
+
+        Args:
+            course: the metric while it trained, by twentieths of the budget.
+        """
+        outcome: Outcome
+        match self.state:
+            case "queued" | "running":
+                outcome = "running"
+            case "stopped":
+                outcome = "failed"
+            case "completed" | "pruned" | "failed":
+                outcome = self.state
+        return Trial(
+            params=self.params, outcome=outcome, value=self.value, intermediate=course or {}
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ The parent's param `claim.trial.<number>` names the job of a trial. Params are i
 number is given away once, whoever tries; the job is made visible only after that.
 """
 
+from pathlib import Path
 from typing import Final
 
 from grpo_platform.errors import (
@@ -201,6 +202,10 @@ class SweepStore(RunStore):
     def describe(self, sweep_id: str, note: str) -> None:
         """Set the description that the MLflow UI shows, Markdown."""
         self.set_tags(sweep_id, {Tag.NOTE: note})
+
+    def upload_figure(self, sweep_id: str, path: Path) -> str:
+        """Store a figure with the parent run; returns its artifact path."""
+        return self._files.upload(self._reader.get(sweep_id).artifact_uri, path, "", verify=False)
 
     def finish(self, sweep_id: str, status: JobStatus, error_message: str | None = None) -> None:
         """Make the sweep terminal.

@@ -1,0 +1,184 @@
+"""`grpo-platform sweep …`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from grpo_platform.cli.connection import connect
+from grpo_platform.cli.output import (
+    JsonFlag,
+    assignment,
+    console,
+    errors_as_sentences,
+    fail,
+    show_json,
+    table,
+    when,
+)
+from grpo_platform.client import GRPOClient
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Sweeps: start, list, show, stop, resume.", no_args_is_help=True)
+
+SweepId = Annotated[str, typer.Argument(help="Id of the sweep.", show_default=False)]
+
+
+@app.command()
+def start(
+    context: typer.Context,
+    space: Annotated[
+        Path, typer.Argument(help="Search space, a JSON or YAML file.", show_default=False)
+    ],
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that are tried.")] = 20,
+    model: Annotated[str | None, typer.Option(help="Receives the versions.")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
+    sampler: Annotated[Literal["tpe", "random"], typer.Option(help="Who chooses.")] = "tpe",
+    pruner: Annotated[Literal["median", "none"], typer.Option(help="Who gives up.")] = "median",
+    seed: Annotated[int | None, typer.Option(min=0, help="Drawn when left out.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="A fixed field of POST /train, as name=value."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Stay until it has ended.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search hyperparameters and show the progress. Exit code 1 unless it was completed."""
+    fields: dict[str, Any] = {
+        "max_concurrent_trials": concurrent, "sampler": sampler, "pruner": pruner,
+        "config": dict(assignment(text) for text in setting or ()),
+    }  # fmt: skip
+    fields |= {} if model is None else {"model_name": model}
+    fields |= {} if seed is None else {"seed": seed}
+    with errors_as_sentences():
+        client = connect(context)
+        accepted = client.start_sweep(_read(space), trials, **fields)
+        if not wait:
+            show_json(accepted) if as_json else console.print(
+                f"Sweep {accepted['sweep_id']} is queued."
+            )
+            return
+        sweep = _watch(client, accepted["sweep_id"], quiet=as_json)
+    show_json(sweep) if as_json else _report(sweep)
+    if sweep["status"] != "completed":
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_sweeps(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="Most sweeps shown.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sweeps, newest first."""
+    with errors_as_sentences():
+        found = connect(context).iter_sweeps()
+        sweeps = [sweep for sweep, _ in zip(found, range(limit), strict=False)]
+    if as_json:
+        show_json(sweeps)
+        return
+    columns = ("sweep_id", "status", "env_name", "started_trials", "n_trials", "best_value")
+    rows = [[*(s[column] for column in columns), when(s["start_time"])] for s in sweeps]
+    table((*columns, "started"), rows)
+
+
+@app.command()
+def show(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -> None:
+    """A sweep with its trials."""
+    with errors_as_sentences():
+        sweep = connect(context).sweep(sweep_id)
+    show_json(sweep) if as_json else _report(sweep)
+
+
+@app.command()
+def stop(context: typer.Context, sweep_id: SweepId) -> None:
+    """Stop a sweep and its running trials; it can be resumed."""
+    with errors_as_sentences():
+        console.print(connect(context).stop_sweep(sweep_id)["message"])
+
+
+@app.command()
+def resume(context: typer.Context, sweep_id: SweepId) -> None:
+    """Take a stopped or failed sweep up again."""
+    with errors_as_sentences():
+        console.print(connect(context).resume_sweep(sweep_id)["message"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The search space in a file; JSON is YAML too, but for floats such as 1e-4."""
+    import json
+
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read: {error}")
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            fail(f"{path} is neither JSON nor YAML: {error}")
+    if not isinstance(found, dict):
+        fail(f"{path} must hold a mapping from fields to what they vary over.")
+    return {str(name): _numbers(spec) for name, spec in found.items()}
+
+
+def _numbers(spec: object) -> object:
+    """YAML 1.1 takes 1e-4 for text, since it has no point."""
+    if not isinstance(spec, dict):
+        return spec
+    return {key: _number(value) if key in ("low", "high") else value for key, value in spec.items()}
+
+
+def _number(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        bar = progress.add_task("queued", total=1.0, shown="")
+
+        def advance(sweep: dict[str, Any]) -> None:
+            best = sweep["best"]
+            shown = f"{sweep['started_trials']} of {sweep['n_trials']} trials"
+            shown += "" if best is None else f", best {best['value']:,.1f}"
+            progress.update(
+                bar, completed=sweep["progress"], description=sweep["status"], shown=shown
+            )
+
+        try:
+            return client.wait_for_sweep(sweep_id, on_progress=advance)
+        except KeyboardInterrupt:
+            console.print(f"Sweep {sweep_id} goes on; `grpo-platform sweep show {sweep_id}`.")
+            raise typer.Exit(130) from None
+
+
+def _report(sweep: dict[str, Any]) -> None:
+    fields = sorted({name for trial in sweep["trials"] for name in trial["params"]})
+    rows = [
+        (t["number"], t["state"], t["value"], *(_shown(t["params"].get(f)) for f in fields),
+         t["model_version"], t["job_id"])
+        for t in sweep["trials"]
+    ]  # fmt: skip
+    table(("trial", "state", sweep["metric"], *fields, "version", "job"), rows)
+    best = sweep["best"]
+    console.print(f"Sweep {sweep['sweep_id']} {sweep['status']}. {sweep['error_message'] or ''}")
+    if best is not None:
+        console.print(f"Best: trial {best['number']}, {sweep['model_name']} version "
+                      f"{best['model_version']}.")  # fmt: skip
+
+
+def _shown(value: object) -> str:
+    # a learning rate with two decimals would be 0.00
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

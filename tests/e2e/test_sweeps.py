@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
-from tests.e2e.processes import environment, server
+from tests.e2e.processes import ROOT, environment, server
 
 pytestmark = pytest.mark.slow
 
@@ -175,3 +175,33 @@ def test_the_command_line_sweeps(refusing: tuple[GRPOClient, Path], tmp_path: Pa
         assert refused.returncode == 1
         assert said in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps(SPACE))
+    fixed = [word for name, value in SHORT.items() for word in ("-P", f"{name}={value}")]
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    def run(path: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "sweep",
+             "--env-manager=local", "-P", f"search_space={path}", "-P", "n_trials=2", *fixed],
+            cwd=tmp_path, env=environment(MLFLOW_TRACKING_URI=uri),
+            capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
+
+    done = run(space)
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (parent,) = store.search_runs(["0"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["grpo.sweep"] == "1"
+    assert len(nested(tmp_path, parent.info.run_id)) == 2
+
+    refused = run(tmp_path / "none.json")
+    assert refused.returncode != 0
+    assert "cannot be read" in refused.stderr
+    newest = store.search_runs(["0"], order_by=["attributes.start_time DESC"])[0]
+    assert newest.info.status == "FAILED"

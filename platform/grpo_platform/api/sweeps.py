@@ -11,7 +11,7 @@ from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.space import Choices, check_space
 from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_of
 
-__all__ = ["submit_sweep", "sweep_reply", "sweep_summary"]
+__all__ = ["check_sweep", "submit_sweep", "sweep_reply", "sweep_summary"]
 
 _JOB_ONLY = (
     "init_from", "max_seconds", "checkpoint_seconds", "max_attempts", "max_metric_points", "seed",
@@ -19,7 +19,12 @@ _JOB_ONLY = (
 
 
 def submit_sweep(services: Services, body: SweepBody) -> SweepRecord:
-    """Check the sweep against everything that can be known before its first trial, and queue it.
+    """Check the sweep, and queue it; raises what `check_sweep` raises."""
+    return services.sweep_runner.submit(check_sweep(services, body))
+
+
+def check_sweep(services: Services, body: SweepBody) -> SweepRequest:
+    """Check the sweep against everything that can be known before its first trial.
 
     Raises:
         grpo.ConfigError: its space has a corner that cannot be trained.
@@ -45,7 +50,7 @@ def submit_sweep(services: Services, body: SweepBody) -> SweepRecord:
     largest = {n: max(s.choices) if isinstance(s, Choices) else s.high
                for n, s in space.items() if n == "total_timesteps"}  # fmt: skip
     request.trial(lowest | largest, request.model_name, ceiling)
-    return services.sweep_runner.submit(request)
+    return request
 
 
 def sweep_summary(sweep: SweepRecord) -> SweepSummary:

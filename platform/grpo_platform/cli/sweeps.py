@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-import yaml
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from grpo_platform.cli.connection import connect
@@ -13,12 +12,12 @@ from grpo_platform.cli.output import (
     assignment,
     console,
     errors_as_sentences,
-    fail,
     show_json,
     table,
     when,
 )
 from grpo_platform.client import GRPOClient
+from grpo_platform.sweeps.files import read_space
 
 __all__ = ["app"]
 
@@ -55,7 +54,7 @@ def start(
     fields |= {} if seed is None else {"seed": seed}
     with errors_as_sentences():
         client = connect(context)
-        accepted = client.start_sweep(_read(space), trials, **fields)
+        accepted = client.start_sweep(read_space(space), trials, **fields)
         if not wait:
             show_json(accepted) if as_json else console.print(
                 f"Sweep {accepted['sweep_id']} is queued."
@@ -105,40 +104,6 @@ def resume(context: typer.Context, sweep_id: SweepId) -> None:
     """Take a stopped or failed sweep up again."""
     with errors_as_sentences():
         console.print(connect(context).resume_sweep(sweep_id)["message"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The search space in a file; JSON is YAML too, but for floats such as 1e-4."""
-    import json
-
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path} cannot be read: {error}")
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            fail(f"{path} is neither JSON nor YAML: {error}")
-    if not isinstance(found, dict):
-        fail(f"{path} must hold a mapping from fields to what they vary over.")
-    return {str(name): _numbers(spec) for name, spec in found.items()}
-
-
-def _numbers(spec: object) -> object:
-    """YAML 1.1 takes 1e-4 for text, since it has no point."""
-    if not isinstance(spec, dict):
-        return spec
-    return {key: _number(value) if key in ("low", "high") else value for key, value in spec.items()}
-
-
-def _number(value: object) -> object:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from grpo_platform.errors import InvalidRequestError, PlatformError
 from grpo_platform.project.evaluate import evaluate
 from grpo_platform.project.parameters import parse_parameters
 from grpo_platform.project.reproduce import reproduce
+from grpo_platform.project.sweep import sweep
 from grpo_platform.project.train import train
 
 __all__ = ["ENTRY_POINTS", "EntryPoint", "main"]
@@ -27,6 +28,7 @@ ENTRY_POINTS: Final[Mapping[str, EntryPoint]] = {
     "train": train,
     "evaluate": evaluate,
     "reproduce": reproduce,
+    "sweep": sweep,
 }
 """By the name in MLproject's command; MLflow calls the first one `main`."""
 

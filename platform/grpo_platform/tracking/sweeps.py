@@ -63,6 +63,17 @@ class SweepStore(RunStore):
             raise
         return self.sweep(sweep_id)
 
+    def adopt(self, run_id: str, request: SweepRequest) -> SweepRecord:
+        """Make a run that exists a sweep: `mlflow run` made it and logged some params."""
+        run = self._run(run_id)
+        if Tag.SWEEP not in run.data.tags:
+            params = {k: v for k, v in request.params().items() if k not in run.data.params}
+            tags = {Tag.SWEEP_REQUEST: request.to_json(), Tag.SWEEP: JOB_READY}
+            experiment = run.info.experiment_id
+            retrying(lambda: self._client.set_experiment_tag(experiment, Tag.JOB, JOB_READY))
+            self._log(run_id, params=params, tags=tags)
+        return self.sweep(run_id)
+
     def sweep(self, sweep_id: str) -> SweepRecord:
         """The sweep as it stands in the store."""
         try:

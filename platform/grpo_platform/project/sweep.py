@@ -1,0 +1,85 @@
+"""Entry point `sweep`: a run that `mlflow run` created becomes a sweep, led in the foreground."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, JsonValue
+
+from grpo_platform.api.schemas.sweeps import SweepBody
+from grpo_platform.api.schemas.training import TrainRequest
+from grpo_platform.api.sweeps import check_sweep
+from grpo_platform.errors import InvalidRequestError
+from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.project.parameters import validated
+from grpo_platform.server import build_services
+from grpo_platform.settings import Settings
+from grpo_platform.sweeps.files import parse_text, read_space
+from grpo_platform.tracking.sweep_records import SweepRecord
+from grpo_platform.tracking.sweeps import SweepStore
+
+__all__ = ["sweep"]
+
+_POLL_SECONDS: Final = 0.5
+
+
+class _Own(SweepBody):
+    """What the sweep itself takes, beside its space and what stays fixed."""
+
+    search_space: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def sweep(run_id: str, given: Mapping[str, str]) -> int:
+    """Search, as POST /sweeps does; parameters that are no field of it stay fixed.
+
+    Returns:
+        Exit code: 0 when the sweep completed, 1 when it failed or was stopped.
+
+    Raises:
+        pydantic.ValidationError: the parameters are malformed.
+        grpo.ConfigError: the space is impossible, or cannot be trained.
+        PlatformError: they do not fit what is in the store, or it is away.
+    """
+    body = _body(given)
+    services = build_services(Settings())
+    request = check_sweep(services, body)
+    services.sweeps.adopt(run_id, request)
+    services.jobs.start()
+    services.sweep_runner.start()
+    try:
+        ended = _watch(services.sweeps, run_id)
+    finally:
+        services.sweep_runner.shutdown()
+        services.jobs.shutdown()
+    return 0 if ended.status is JobStatus.COMPLETED else 1
+
+
+def _body(given: Mapping[str, str]) -> SweepBody:
+    names = SweepBody.model_fields.keys() - {"search_space", "config"}
+    text = given.get("search_space", "").strip()
+    if not text:
+        raise InvalidRequestError(
+            "search_space is needed: -P search_space=FILE, JSON or YAML.", field="search_space"
+        )
+    space = parse_text(text) if text.startswith("{") else read_space(Path(text))
+    own = validated(_Own, {name: text for name, text in given.items() if name in names})
+    fixed = {n: t for n, t in given.items() if n not in names and n != "search_space"}
+    config = validated(TrainRequest, fixed).model_dump(exclude_unset=True)
+    values: dict[str, Any] = own.model_dump(exclude_unset=True)
+    return SweepBody.model_validate({**values, "search_space": space, "config": config})
+
+
+def _watch(sweeps: SweepStore, sweep_id: str) -> SweepRecord:
+    shown = -1
+    while True:
+        sweep = sweeps.sweep(sweep_id)
+        if len(sweep.trial_jobs) > shown:
+            shown = len(sweep.trial_jobs)
+            print(
+                f"{shown} of {sweep.request.n_trials} trials, best {sweep.best_value}", flush=True
+            )
+        if sweep.status in TERMINAL:
+            print(f"Sweep {sweep_id} {sweep.status.value}. {sweep.error_message or ''}", flush=True)
+            return sweep
+        time.sleep(_POLL_SECONDS)

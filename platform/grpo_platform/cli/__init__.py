@@ -13,7 +13,6 @@ from grpo_platform.cli.output import (
     assignment,
     console,
     errors_as_sentences,
-    fail,
     show_json,
     table,
 )

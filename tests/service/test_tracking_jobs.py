@@ -22,6 +22,7 @@ from grpo_platform.errors import (
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking import sql_rows
+from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Metric, Tag
 from grpo_platform.tracking.records import RUN_STATUS
 from grpo_platform.tracking.reporter import Point
@@ -266,6 +267,23 @@ def test_a_claimed_job_that_a_second_server_queued_again_can_still_be_completed(
     with pytest.raises(ConflictError):
         jobs.finish(jobs.create(request()).job_id, JobStatus.COMPLETED)  # nobody claimed this one
     assert jobs.finish(job_id, JobStatus.COMPLETED).status is JobStatus.COMPLETED
+
+
+def test_a_server_that_queues_a_job_again_too_late_leaves_it_to_its_new_worker(jobs, store):
+    job_id = running(jobs).job_id
+
+    class Late(JobStore):
+        """A server that stands still for a moment while another does the same."""
+
+        def set_tags(self, job_id, tags):
+            super().set_tags(job_id, tags)
+            jobs.requeue(job_id, crashed=True, attempt=1)
+            assert jobs.claim(job_id, 2, "new")
+            jobs.start(job_id, "new")
+
+    late = Late(store.tracking_uri, store.experiment_id).requeue(job_id, crashed=True, attempt=1)
+    assert (late.status, late.attempt, late.crashes) == (JobStatus.RUNNING, 2, 1)
+    assert late.claimed_by == late.worker == "new"
 
 
 BAD_IDS = [

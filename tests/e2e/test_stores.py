@@ -1,7 +1,7 @@
 """Two servers on one store of each kind: the journey across them, and what must not stop it.
 
 Each server has a working directory and a TMPDIR of its own, and where the system allows it another
-host name: what they share goes through the store. `make test` runs the journey only.
+host name: what they share goes through the store. `make test-stores` runs them.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from tests.service.tracking_support import working_in
 LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]
 HOSTS = ("one", "two")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.stores, pytest.mark.timeout(600)]
 
 
 def kinds(*names: str) -> list[object]:
@@ -134,7 +134,6 @@ def test_the_journey_goes_across_servers(clients):
     assert refusal(lambda: two.predict("shared", LEANS_RIGHT)).status == 404
 
 
-@pytest.mark.stores
 def test_each_job_runs_once(store, clients, tmp_path):
     jobs = [
         clients[number % 2].start_training(
@@ -153,7 +152,6 @@ def test_each_job_runs_once(store, clients, tmp_path):
         assert {found["claim.1"] for found in claimed} == set(HOSTS)
 
 
-@pytest.mark.stores
 def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_path):
     with server_on(store, tmp_path / "gone", "gone") as victim:
         with GRPOClient(victim.url) as client:
@@ -182,7 +180,6 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
         assert claimed["claim.2"] in HOSTS
 
 
-@pytest.mark.stores
 def test_a_store_that_goes_away_in_use_is_503_until_it_returns(store, servers, clients):
     started = clients[0].start_training(total_timesteps=60_000, model_name="kept", seed=1)
     job_id = started["job_id"]
@@ -206,7 +203,6 @@ def test_a_store_that_goes_away_in_use_is_503_until_it_returns(store, servers, c
     assert after["status"] == "completed", after["error_message"]
 
 
-@pytest.mark.stores
 @pytest.mark.parametrize("store", kinds("postgresql", "mlflow-server"), indirect=True)
 def test_a_store_that_is_away_at_start_is_a_sentence(store, tmp_path):
     with store.away():
@@ -216,7 +212,6 @@ def test_a_store_that_is_away_at_start_is_a_sentence(store, tmp_path):
     assert "Traceback" not in failed.stderr
 
 
-@pytest.mark.stores
 @pytest.mark.parametrize("store", kinds("mlflow-server"), indirect=True)
 @pytest.mark.parametrize("password", ["wrong", ""])
 def test_wrong_credentials_are_a_sentence(store, tmp_path, password):

@@ -196,6 +196,9 @@ def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> 
             "A PostgreSQL store needs a place for artifacts: set GRPO_ARTIFACT_ROOT to a "
             "directory or URI that every server and worker can reach."
         )
+    if location is not None and location.startswith("file:"):
+        # only now: a folder that vanishes later may be a mount that is away
+        Path(unquote(urlsplit(location).path)).mkdir(parents=True, exist_ok=True)
     try:
         client.create_experiment(EXPERIMENT, artifact_location=location)
     except MlflowException as error:
@@ -236,7 +239,7 @@ def _check_location(uri: str, experiment: Experiment) -> None:
         raise StoreError(
             f"This store keeps its artifacts in {folder}, which cannot be used from here. Was the "
             "directory moved? Move it back, link the old path to the new one, or start afresh by "
-            "renaming mlflow.db."
+            "renaming mlflow.db (or with another database)."
         )
     if not ours:
         _log.warning("Artifacts go to %s, where this store was created.", folder)

@@ -156,7 +156,7 @@ def test_an_old_schema_is_explained(tmp_path):
         [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert "mlflow db upgrade" in done.stdout
+    assert "grpo-platform store upgrade" in done.stdout
 
 
 def test_what_the_user_set_of_mlflow_stays(tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from grpo_platform.cli import jobs, models, sweeps
+from grpo_platform.cli import jobs, models, store, sweeps
 from grpo_platform.cli.connection import Token, Url, connect
 from grpo_platform.cli.output import (
     JsonFlag,
@@ -31,6 +31,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.command()(reproduce)
 app.add_typer(sweeps.app, name="sweep")
+app.add_typer(store.app, name="store")
 
 ModelReference = Annotated[
     str, typer.Argument(help="name, name@alias or name/version.", show_default=False)

@@ -22,6 +22,7 @@ from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.locks import alone
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 from grpo_platform.tracking.provenance import code_version
+from grpo_platform.tracking.schema import SchemaState, read_schema
 
 __all__ = [
     "Store",
@@ -97,7 +98,7 @@ def prepare_store(settings: Settings) -> Store:
     _probe(uri)
     root = settings.artifact_root
     with alone(uri):
-        return _prepare_experiment(uri, f"{_absolute_location(root)}/grpo" if root else None)
+        return _prepare_database(uri, f"{_absolute_location(root)}/grpo" if root else None)
 
 
 def _kind(uri: str) -> str:
@@ -165,9 +166,19 @@ def _prepare_sqlite(uri: str) -> Store:
     artifacts = Path.cwd() / "mlruns" / EXPERIMENT
     with alone(uri):
         _write_ahead(path)
-        store = _prepare_experiment(uri, artifacts.as_uri())
+        store = _prepare_database(uri, artifacts.as_uri())
         _analyze(path)
     return store
+
+
+def _prepare_database(uri: str, artifact_location: str | None) -> Store:
+    # MLflow itself would migrate some older databases, without a copy of what was
+    if read_schema(uri).state is SchemaState.OLDER:
+        raise StoreError(
+            "This store's database is of an older MLflow. Stop whatever else uses it, then run: "
+            "grpo-platform store upgrade"
+        )
+    return _prepare_experiment(uri, artifact_location)
 
 
 def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:

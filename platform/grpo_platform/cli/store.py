@@ -1,0 +1,63 @@
+"""`grpo-platform store …`: the database behind everything, without a server."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, fail, show_json, table
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The MLflow store named by MLFLOW_TRACKING_URI, or mlflow.db here: check, upgrade.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def check(as_json: JsonFlag = False) -> None:
+    """Show which schema the store's database has. Exit code 1 unless a server can start on it."""
+    from grpo_platform.tracking.schema import SchemaState, read_schema
+
+    with errors_as_sentences():
+        schema = read_schema(_uri())
+    if as_json:
+        show_json(dataclasses.asdict(schema))
+    else:
+        found = dataclasses.asdict(schema)
+        table(tuple(found), [tuple(found.values())])
+    if schema.state is SchemaState.OLDER:
+        if not as_json:
+            console.print("Stop the server, then: grpo-platform store upgrade")
+        raise typer.Exit(1)
+
+
+@app.command()
+def upgrade(
+    backed_up: Annotated[
+        bool, typer.Option("--backed-up", help="There is a backup: PostgreSQL asks for one.")
+    ] = False,
+) -> None:
+    """Bring a store of an older MLflow to the installed one. A sqlite file is copied first."""
+    from grpo_platform.tracking.schema import SchemaState, read_schema, upgrade_schema
+
+    with errors_as_sentences():
+        uri = _uri()
+        before = read_schema(uri)
+        if before.state is not SchemaState.OLDER:
+            console.print(f"Nothing to do: the store's schema is {before.state}.")
+            return
+        if not uri.startswith("sqlite:") and not backed_up:
+            fail("Back the database up first (pg_dump), then say --backed-up.")
+        backup = upgrade_schema(uri)
+    console.print(f"Upgraded from {before.found} to {before.expected}.")
+    if backup is not None:
+        console.print(f"The database as it was: {backup}", soft_wrap=True)
+
+
+def _uri() -> str:
+    from grpo_platform.settings import Settings
+    from grpo_platform.tracking.store import absolute_uri
+
+    return absolute_uri(Settings().tracking_uri)

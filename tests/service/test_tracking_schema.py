@@ -5,6 +5,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+from alembic import command
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
@@ -12,7 +16,9 @@ from grpo_platform.errors import ConflictError, StoreError
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
+from grpo_platform.settings import Settings
 from grpo_platform.tracking.schema import SchemaState, read_schema, upgrade_schema
+from grpo_platform.tracking.store import prepare_store
 from tests.service.postgresql_support import postgresql
 from tests.service.tracking_support import jobs_of, prepare, working_in
 
@@ -103,10 +109,31 @@ def test_stores_without_a_database_of_ours_get_a_sentence(tmp_path):
     assert "mlflow db upgrade" in remote.output
 
 
+def make_older(uri: str) -> None:
+    """The schema of MLflow 3.16.1 in an empty database, by its own migrations."""
+    engine = sqlalchemy.create_engine(uri)
+    Base.metadata.create_all(engine)
+    config = _get_alembic_config(uri)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "b7e2c1a4d9f3")
+    engine.dispose()
+
+
 @pytest.mark.slow
-def test_postgresql_asks_for_a_backup_first(tmp_path):
-    with postgresql() as uri:
-        assert read_schema(uri).state is SchemaState.EMPTY
-        with working_in(tmp_path, MLFLOW_TRACKING_URI=uri):
-            empty = CliRunner().invoke(app, ["store", "upgrade"])
-            assert "Nothing to do" in empty.output
+def test_postgresql_is_upgraded_once_there_is_a_backup(tmp_path):
+    with (
+        postgresql() as server,
+        working_in(tmp_path, MLFLOW_TRACKING_URI=server.uri, GRPO_ARTIFACT_ROOT=str(tmp_path)),
+    ):
+        assert read_schema(server.uri).state is SchemaState.EMPTY
+        make_older(server.uri)
+        with pytest.raises(StoreError, match="grpo-platform store upgrade"):
+            prepare_store(Settings())
+        asked = CliRunner().invoke(app, ["store", "upgrade"])
+        assert (asked.exit_code, "pg_dump" in asked.output) == (1, True)
+        assert read_schema(server.uri).state is SchemaState.OLDER
+        done = CliRunner().invoke(app, ["store", "upgrade", "--backed-up"])
+        assert done.exit_code == 0, done.output
+        assert read_schema(server.uri).state is SchemaState.CURRENT
+        prepare_store(Settings())

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
-from tests.e2e.processes import ROOT, environment, server
+from tests.e2e.processes import ROOT, Server, environment, server
 
 pytestmark = pytest.mark.slow
 
@@ -145,16 +145,19 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GRPOCli
         yield found, folder
 
 
-def test_the_command_line_sweeps(refusing: tuple[GRPOClient, Path], tmp_path: Path) -> None:
-    client, folder = refusing
+def test_the_command_line_sweeps(tmp_path: Path) -> None:
+    with server(tmp_path) as running:
+        sweep_by_hand(running, tmp_path)
+
+
+def sweep_by_hand(running: Server, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("learning_rate: {type: float, low: 1e-4, high: 1e-2, log: true}\n")
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
-        url = client._transport.base_url
         return subprocess.run(
-            [sys.executable, "-m", "grpo_platform", "--url", url, "sweep", *words],
-            capture_output=True, text=True, timeout=240, cwd=folder, env=environment(COLUMNS="250"),
+            [sys.executable, "-m", "grpo_platform", "--url", running.url, "sweep", *words],
+            capture_output=True, text=True, timeout=240, cwd=tmp_path, env=environment(COLUMNS="250"),
         )  # fmt: skip
 
     fixed = [word for name, value in SHORT.items() for word in ("-s", f"{name}={value}")]

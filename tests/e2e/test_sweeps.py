@@ -44,7 +44,13 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path
     with server(tmp_path) as running:
         client = GRPOClient(running.url)
         accepted = client.start_sweep(
-            SPACE, n_trials, config=SHORT, seed=3, model_name="swept", max_concurrent_trials=2
+            SPACE,
+            n_trials,
+            config=SHORT,
+            seed=3,
+            model_name="swept",
+            max_concurrent_trials=2,
+            pruner="none",
         )
         sweep_id = accepted["sweep_id"]
         until(lambda: client.sweep(sweep_id)["started_trials"] >= 3)
@@ -157,7 +163,8 @@ def sweep_by_hand(running: Server, tmp_path: Path) -> None:
     def command(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "grpo_platform", "--url", running.url, "sweep", *words],
-            capture_output=True, text=True, timeout=240, cwd=tmp_path, env=environment(COLUMNS="250"),
+            cwd=tmp_path, env=environment(COLUMNS="250"), timeout=240,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     fixed = [word for name, value in SHORT.items() for word in ("-s", f"{name}={value}")]

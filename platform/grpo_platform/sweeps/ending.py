@@ -21,6 +21,7 @@ def complete(
     Raises:
         StoreError: the store refused, or is away.
     """
+    sweeps.discard_drafts(sweep)
     best = best_of(trials, sweep.request)
     if best is None or best.job is None or best.value is None:
         said = next((t.job.error_message for t in trials if t.job and t.job.error_message), None)

@@ -149,6 +149,17 @@ class SweepStore(RunStore):
         self._jobs.publish(draft)
         return draft
 
+    def discard_drafts(self, sweep: SweepRecord) -> None:
+        """Delete runs that a server made for a trial and died before it claimed the number.
+
+        Only once all numbers are given away: then no draft can become a trial any more.
+        """
+        query = RunQuery(tag_keys=(trials_tag(sweep.sweep_id),), limit=_MOST)
+        trials = set(sweep.trial_jobs.values())
+        for row in self._reader.find(query):
+            if Tag.JOB not in row.tags and row.run_id not in trials:
+                self._jobs.discard(row.run_id)
+
     def publish(self, job_id: str) -> JobRecord | None:
         """Complete a trial's job that its server could not; None where the run is gone."""
         row = self._row(job_id)

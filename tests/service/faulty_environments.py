@@ -13,18 +13,26 @@ ROOT = Path(__file__).resolve().parents[2]
 FAULTY = "tests/Faulty-v0"
 
 
+class Memory:
+    """Anything."""
+
+
 class Faulty(gym.Env):
     """A walk on a line; after `after` steps of an episode it does what `fault` says."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = spaces.Discrete(2)
 
-    def __init__(self, fault: str = "", after: int = 10, seconds: float = 0.0) -> None:
+    def __init__(
+        self, fault: str = "", after: int = 10, seconds: float = 0.0, hidden: bool = False
+    ) -> None:
         self.fault = fault
         self.after = after
         self.seconds = seconds
         self.place = 0.0
         self.count = 0
+        if hidden:  # state in an object that nobody knows how to store
+            self.memory = Memory()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

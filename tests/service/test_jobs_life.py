@@ -258,10 +258,27 @@ def test_running_out_of_memory_says_what_to_make_smaller(live):
 
 
 def test_a_diverging_training_fails(live):
-    job = live.submit(total_timesteps=20_000, learning_rate=1.0, max_grad_norm=1000.0, n_epochs=50)
-    record = live.wait(job.job_id)
-    if record.status is JobStatus.FAILED:
-        assert "learning_rate" in record.error_message
+    job = live.submit(
+        total_timesteps=20_000, learning_rate=1.0, max_grad_norm=1000.0, n_epochs=50,
+        clip_range=10.0, kl_coef=100.0,
+    )  # fmt: skip
+    failed = live.wait(job.job_id, JobStatus.FAILED)
+    assert "learning_rate" in failed.error_message
+
+
+def test_a_job_whose_environment_cannot_be_stored_goes_on_and_says_that_it_is_not_exact(live):
+    job = live.submit(
+        env_name=FAULTY, env_kwargs={"hidden": True, "seconds": 0.001}, total_timesteps=3000,
+        start_states="branch", n_eval_episodes=2,
+    )  # fmt: skip
+    live.training(job.job_id)
+    live.runner.stop(job.job_id)
+    stopped = live.wait(job.job_id, JobStatus.STOPPED)
+    assert 0 < stopped.current_timesteps < 3000
+    live.runner.resume(job.job_id)
+    done = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert done.current_timesteps == 3000
+    assert live.client.get_run(job.job_id).data.tags["resume_exact"] == "false"
 
 
 @pytest.mark.parametrize(("fault", "said"), [("segfault", "signal 11"), ("exit", "exit code 7")])

@@ -33,6 +33,7 @@ SPACE = {
         ("gamma", {"type": "float", "low": 0.0, "high": 1.0, "log": True}, OutOfRangeError, "log"),
         ("gamma", {"type": "float", "low": float("nan"), "high": 1}, OutOfRangeError, "finite"),
         ("gamma", {"type": "int", "low": 0, "high": 1}, OutOfRangeError, "type int"),
+        ("net_arch", {"type": "categorical", "choices": ["", [64]]}, OutOfRangeError, "is no"),
         ("gamma", {"type": "float", "low": "a", "high": 1}, OutOfRangeError, "finite"),
         ("learning_rate", {"type": "float", "low": 0, "high": 1}, OutOfRangeError, "above 0"),
         ("n_steps", {"type": "float", "low": 1, "high": 9}, OutOfRangeError, "type float"),

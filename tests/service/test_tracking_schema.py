@@ -107,6 +107,10 @@ def test_stores_without_a_database_of_ours_get_a_sentence(tmp_path):
         remote = CliRunner().invoke(app, ["store", "check"])
     assert remote.exit_code == 1
     assert "mlflow db upgrade" in remote.output
+    for address in ("./mlruns", "file:///mlruns", "sqlite:mlflow.db"):
+        with working_in(tmp_path, MLFLOW_TRACKING_URI=address):
+            odd = CliRunner().invoke(app, ["store", "check"])
+        assert (odd.exit_code, odd.exception.__class__) == (1, SystemExit), address
 
 
 def make_older(uri: str) -> None:

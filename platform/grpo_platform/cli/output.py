@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from grpo_platform.client import ApiError
@@ -55,7 +56,7 @@ def when(timestamp: str | None) -> str:
 
 def fail(message: str) -> NoReturn:
     """Say what went wrong, and end with exit code 1."""
-    Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {message}", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(message)}", highlight=False)
     raise typer.Exit(1)
 
 
@@ -95,4 +96,4 @@ def _hint(problem: Mapping[str, object]) -> str:
 
 
 def _text(cell: object) -> str:
-    return f"{cell:,.2f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:,.2f}" if isinstance(cell, float) else escape(str(cell))

@@ -58,6 +58,6 @@ def upgrade(
 
 def _uri() -> str:
     from grpo_platform.settings import Settings
-    from grpo_platform.tracking.store import absolute_uri
+    from grpo_platform.tracking.store import existing_store_uri
 
-    return absolute_uri(Settings().tracking_uri)
+    return existing_store_uri(Settings())

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from grpo_platform.errors import ConflictError
+from grpo import GRPOError
+from grpo_platform.errors import ConflictError, NotFoundError, UnsafeModelError
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_of
@@ -58,13 +59,13 @@ def _judge(registry: Registry, sweep: SweepRecord, best: TrialRecord) -> str:
         return "The sweep asked for no promotion."
     name, version = best.job.model_name, int(best.job.model_version)
     actor = f"sweep {sweep.sweep_id}"
-    for decision in registry.get(name).decisions:
-        if decision.actor == actor and decision.version == version:
-            return decision.reason
     try:
+        for decision in registry.get(name).decisions:
+            if decision.actor == actor and decision.version == version:
+                return decision.reason
         return registry.promote(name, version, rule == "always", actor).reason
-    except ConflictError as error:
-        return str(error)  # it is champion already
+    except (ConflictError, NotFoundError, UnsafeModelError, GRPOError) as error:
+        return str(error)  # it is champion already, or was deleted, or cannot be played here
 
 
 def _description(

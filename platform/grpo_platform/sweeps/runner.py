@@ -15,6 +15,7 @@ from grpo.errors import ConfigError
 from grpo_platform.errors import (
     ConflictError,
     InvalidRequestError,
+    PlatformError,
     QueueFullError,
     StoreUnavailableError,
     UnknownJobError,
@@ -136,11 +137,25 @@ class SweepRunner:
             try:
                 if self._lead(sweep):
                     self._advance(sweep)
+            except StoreUnavailableError:
+                raise
             except (ConflictError, QueueFullError, UnknownJobError, UnknownSweepError) as error:
                 _log.info("Sweep %s waits: %s", sweep.sweep_id, error)
+            except Exception as error:  # noqa: BLE001 - the other sweeps must be led
+                _log.exception("Sweep %s cannot go on.", sweep.sweep_id)
+                self._give_up(sweep, error)
         for job_id in self._sweeps.orphans():
             self._stop_job(job_id)
         return bool(unfinished)
+
+    def _give_up(self, sweep: SweepRecord, error: Exception) -> None:
+        """End a sweep that would fail again at each look; it can be resumed."""
+        with contextlib.suppress(PlatformError):
+            self._stop_trials(self._sweeps.trials(sweep))
+        with contextlib.suppress(PlatformError):
+            said = f"The sweep cannot go on ({type(error).__name__}: {str(error)[:500]})."
+            said += " The server's log says more; resume it once that is mended."
+            self._sweeps.finish(sweep.sweep_id, JobStatus.FAILED, said)
 
     def _lead(self, sweep: SweepRecord) -> bool:
         """Whether this server leads the sweep; takes over from one that is dead or silent."""

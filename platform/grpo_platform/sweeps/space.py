@@ -161,11 +161,13 @@ def _choices(field: str, name: str, values: object) -> Choices:
     for value in values:
         try:
             # what depends on other fields is judged at the corners
-            GRPOConfig(**{"eval_freq": 1, name: value})
+            config = GRPOConfig(**{"eval_freq": 1, name: value})
         except IncompatibleError:
             continue
         except (ConfigError, TypeError) as error:
             raise OutOfRangeError(f"{field}.choices: {error}", field=field) from error
+        if config.to_dict()[name] != value:  # a job would store another one than was chosen
+            raise OutOfRangeError(f"{field}.choices: {value!r} is no {name}.", field=field)
     return Choices(choices=tuple(values))
 
 

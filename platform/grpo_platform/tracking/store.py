@@ -137,8 +137,9 @@ def existing_store_uri(settings: Settings) -> str:
 
     Raises:
         StoreUnavailableError: a PostgreSQL server cannot be reached.
-        StoreError: a sqlite store that is not a file.
+        StoreError: no kind of store that is supported, or a sqlite store that is not a file.
     """
+    _kind(settings.tracking_uri)
     uri = absolute_uri(settings.tracking_uri)
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
         _probe(uri)

@@ -9,7 +9,7 @@ WORKERS ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-stores check format chaos audit lock clean \
+.PHONY: help install demo serve test test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-jobs bench-tracking bench-lists bench-serving fuzz soak
 
 help: ## list these targets
@@ -23,11 +23,14 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
-test: $(VENV)/.installed-dev ## all tests but those of `make test-stores`
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stores"
+test: $(VENV)/.installed-dev ## all tests but those of `make test-stores` and `make test-ray`
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stores and not ray"
 
 test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py
+
+test-ray: $(VENV)/.installed-dev ## a local Ray cluster that loses nodes, its head and a driver (minutes)
+	$(BIN)/python -m pytest tests/service/test_jobs_ray.py
 
 check: $(VENV)/.installed-dev ## format, lint and types
 	$(BIN)/ruff format --check .

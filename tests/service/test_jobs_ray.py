@@ -60,12 +60,14 @@ def test_a_job_waits_in_ray_until_a_node_has_room(live):
     live.wait(waiting.job_id, JobStatus.COMPLETED)
 
 
+@pytest.mark.ray
 def test_a_node_that_loses_power_changes_nothing_in_what_is_learned(live, cluster, twin):
     job = training_with_checkpoint(live, "ray-node")
     cluster.cut_off(cluster.node_of(live.worker(job.job_id)))
     assert_went_on(live, job, twin)
 
 
+@pytest.mark.ray
 def test_a_killed_driver_changes_nothing_in_what_is_learned(live, twin):
     job = training_with_checkpoint(live, "ray-driver")
     (driver,) = [
@@ -76,6 +78,7 @@ def test_a_killed_driver_changes_nothing_in_what_is_learned(live, twin):
     assert_went_on(live, job, twin)
 
 
+@pytest.mark.ray
 def test_a_new_head_changes_nothing_in_what_is_learned(live, cluster, twin):
     job = training_with_checkpoint(live, "ray-head")
     cluster.replace(nodes=1)

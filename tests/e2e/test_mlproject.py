@@ -49,7 +49,7 @@ def histories(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float
 
 
 def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path) -> None:
-    (line,) = re.findall(r"^mlflow run \. (.*)$", GUIDE, re.MULTILINE)
+    (line,) = re.findall(r"^mlflow run \. (?!-e )(.*)$", GUIDE, re.MULTILINE)
     arguments = shlex.split(line)
     client = MlflowClient(tracking_uri=uri(tmp_path))
     runs = []

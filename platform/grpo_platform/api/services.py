@@ -1,7 +1,9 @@
 """What the routes work with: one object that holds every service, built in the entry point."""
 
 import threading
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from grpo_platform.errors import ConflictError, NotReadyError
 from grpo_platform.jobs.runner import Runner
@@ -11,6 +13,7 @@ from grpo_platform.serving.service import ServingService
 from grpo_platform.settings import Settings
 from grpo_platform.sweeps.runner import SweepRunner
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.sweeps import SweepStore
 from grpo_platform.ui import MlflowUI
 
@@ -31,6 +34,19 @@ class Services:
     ui: MlflowUI
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server begins to shut down: whoever streams ends."""
+
+    def job(self, job_id: str) -> JobRecord:
+        """A job; once it is told to be promoted, its version answers under the bare name.
+
+        Raises:
+            UnknownJobError: no such job.
+            StoreError: the store cannot be reached.
+        """
+        record = self.store.get(job_id)
+        if record.promoted and record.end_time is not None:
+            ago = (datetime.now(UTC) - record.end_time).total_seconds()
+            self.serving.refresh(record.model_name, since=time.monotonic() - ago)
+        return record
 
     def unfinished_jobs(self) -> dict[str, int]:
         """Number of queued and of running jobs.

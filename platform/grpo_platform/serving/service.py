@@ -7,6 +7,7 @@ reported as done. The version looked up is loaded before the one before it is le
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -152,13 +153,19 @@ class ServingService:
         """Stop looking versions up in the background."""
         self._refresher.shutdown(wait=True, cancel_futures=True)
 
-    def refresh(self, name: str) -> None:
+    def refresh(self, name: str, since: float = math.inf) -> None:
         """Look up again what a name serves, and load that, if the name is in use.
 
         For changes made elsewhere, such as by a job that has just ended.
+
+        Args:
+            name: of the model.
+            since: a moment of the monotonic clock; what was looked up after it stays.
         """
         for reference in self._references(name):
-            self._refresh_quietly(reference)
+            binding = self._bindings.get(reference)
+            if binding is not None and binding.checked <= since:
+                self._refresh_quietly(reference)
 
     def _changed(self, name: str, deleted: bool) -> None:
         if deleted:

@@ -83,7 +83,7 @@ def list_jobs(
 @router.get("/training/{job_id}/status", operation_id="get_job", responses=documented(404))
 def get_job(job_id: JobId, services: ServicesDep) -> Job:
     """How a job is doing."""
-    return job_reply(services.store.get(job_id))
+    return job_reply(services.job(job_id))
 
 
 @router.post("/training/{job_id}/stop", operation_id="stop_job", responses=documented(404, 409))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
@@ -58,6 +59,8 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
+    # several batches at once would only fight for the interpreter
+    app.state.one_batch = CapacityLimiter(1)
     # the hot path first, as routes of the application's own: an included router matches twice
     app.router.routes.extend(inference.router.routes)
     for router in _ROUTERS:

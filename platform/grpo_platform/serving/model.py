@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,9 @@ class LoadedModel:
             wrong = next((o for o in observations if len(o) != self._size), None)
             if wrong is not None:
                 raise self._wrong(f"{len(wrong)} numbers", "observations")
-            observations = np.array(observations, np.float64).reshape(len(observations), self._size)
+            n = len(observations)
+            numbers = chain.from_iterable(observations)
+            observations = np.fromiter(numbers, np.float64, n * self._size).reshape(n, self._size)
         if observations.shape[1:] not in ((self._size,), self.observation_shape):
             raise self._wrong(f"shape {observations.shape[1:]}", "observations")
         if not np.isfinite(observations).all():

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
@@ -54,8 +55,12 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     """Ask a model for the actions in many observations at once."""
     started = time.perf_counter()
     serving, metrics = _parts(request)
-    served = await run_in_threadpool(
-        serving.predict, body.model_name, body.observations, body.deterministic
+    served = await to_thread.run_sync(
+        serving.predict,
+        body.model_name,
+        body.observations,
+        body.deterministic,
+        limiter=request.app.state.one_batch,
     )
     outputs = served.outputs
     probs = outputs.get("action_probs")

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -18,6 +20,7 @@ import requests
 import torch
 import yaml
 
+import grpo
 from grpo.policy import PolicySpec
 from grpo.spaces import DiscreteActions
 from grpo_platform.registry.names import LOADER_MODULE
@@ -86,6 +89,34 @@ def test_the_model_file_repeats_the_card_and_names_our_loader(model):
     assert mlmodel["model_id"] == "m-1"
     assert mlmodel["run_id"] == "r-1"
     assert mlmodel["flavors"]["python_function"]["loader_module"] == LOADER_MODULE
+
+
+def contents(path):
+    """Bytes of a file, and of each member if it is an archive, by name."""
+    yield str(path), path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                yield f"{path}/{member}", archive.read(member)
+
+
+def test_no_file_names_a_path_of_the_machine_that_made_it(model):
+    places = {
+        str(Path(grpo.__file__).parents[1]),
+        str(Path(torch.__file__).parents[1]),
+        str(Path.home()),
+        os.getcwd(),
+        tempfile.gettempdir(),
+    } - {"/"}
+    found = [item for path in model[1].rglob("*") if path.is_file() for item in contents(path)]
+    assert any(name.endswith("model.pt2/model/models/model.json") for name, _ in found)
+    told = [
+        (name, place)
+        for name, content in found
+        for place in (*places, "site-packages", 'File \\"')
+        if place.encode() in content
+    ]
+    assert not told
 
 
 def test_a_policy_comes_back_whole(model):

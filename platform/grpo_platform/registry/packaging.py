@@ -7,7 +7,8 @@ our loader, which travels as code beside the weights.
 import io
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from typing import Any
 import mlflow.pytorch
 import numpy as np
 import torch
+import torch.fx.config
 from mlflow import pyfunc
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
@@ -175,7 +177,7 @@ def _cpu_copy(policy: Policy) -> Policy:
 
 def _save_pytorch_flavor(policy: Policy, path: Path, model: Model) -> None:
     example = np.zeros((_EXAMPLE_BATCH, *policy.spec.observation_shape), np.float32)
-    with _exporting:
+    with _exporting, _without_source_paths():
         mlflow.pytorch.save_model(
             GreedyPolicy(policy),
             str(path),
@@ -185,6 +187,17 @@ def _save_pytorch_flavor(policy: Policy, path: Path, model: Model) -> None:
             serialization_format="pt2",
             pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
         )
+
+
+@contextmanager
+def _without_source_paths() -> Iterator[None]:
+    """Keep the files and lines that an operation comes from out of the exported graph."""
+    before = torch.fx.config.do_not_emit_stack_traces
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = before
 
 
 def _release(distribution: str) -> str:

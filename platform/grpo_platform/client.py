@@ -41,6 +41,7 @@ class Job(TypedDict):
     eta_seconds: float | None
     attempt: int
     env_name: str
+    status_message: str | None
 
 
 class Prediction(TypedDict):

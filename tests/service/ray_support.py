@@ -31,8 +31,12 @@ class RayCluster:
         extra = {} if port is None else {"gcs_server_port": port}
         self._cluster.add_node(num_cpus=0, **_SMALL, **extra)
 
-    def add(self, num_cpus: int = 1) -> None:
-        self._cluster.add_node(num_cpus=num_cpus, **_SMALL)
+    def add(self, num_cpus: int = 1, num_gpus: int = 0) -> Any:
+        """A further node; its GPUs are only counted."""
+        return self._cluster.add_node(num_cpus=num_cpus, num_gpus=num_gpus, **_SMALL)
+
+    def remove(self, node: Any) -> None:
+        self._cluster.remove_node(node)
 
     def node_of(self, process: psutil.Process) -> Any:
         """The node whose raylet is an ancestor of this process."""

@@ -5,11 +5,11 @@ import pytest
 
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.ray_backend import RayBackend
-from grpo_platform.jobs.ray_driver import resources
+from grpo_platform.jobs.ray_driver import wait_of
 from grpo_platform.jobs.states import JobStatus
 from tests.service.jobs_support import assert_same_training, kill, long_job, platform
 from tests.service.ray_support import ray_cluster
-from tests.service.tracking_support import prepare, request, working_in
+from tests.service.tracking_support import prepare, working_in
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 FIELDS = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4}
@@ -85,9 +85,48 @@ def test_a_new_head_changes_nothing_in_what_is_learned(live, cluster, twin):
     assert_went_on(live, job, twin)
 
 
-def test_a_job_asks_for_a_gpu_where_it_uses_one():
-    assert resources(request().to_json()) == {"num_cpus": 1, "num_gpus": 0}
-    assert resources(request(device="cuda").to_json()) == {"num_cpus": 1, "num_gpus": 1}
+def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is_one(live, cluster):
+    large = {"num_cpus": 2, "num_gpus": 0.5, "device": "auto"}
+    job, *more = [live.submit(**long_job(**large)) for _ in range(4)]  # more than may run at once
+    for one in (job, *more):
+        told = live.until(one.job_id, lambda record: record.status_message)
+        assert told.status is JobStatus.QUEUED
+        assert "a node with 2 CPUs and 0.5 GPUs, which the Ray cluster does" in told.status_message
+        assert "(its nodes: 1 CPU)" in told.status_message
+    assert live.runner.waiting >= 4
+    passing = live.submit(total_timesteps=300, model_name="ray-passing")
+    live.wait(passing.job_id, JobStatus.COMPLETED)
+    for one in more:
+        live.runner.stop(one.job_id)
+        assert live.status(one.job_id) is JobStatus.STOPPED
+    node = cluster.add(num_cpus=2, num_gpus=1)
+    assert live.training(job.job_id).status_message is None
+    worker = live.worker(job.job_id)
+    assert cluster.node_of(worker) is node
+    assert worker.environ()["CUDA_VISIBLE_DEVICES"] == "0"
+    params = live.client.get_run(job.job_id).data.params
+    assert (float(params["num_cpus"]), float(params["num_gpus"])) == (2, 0.5)
+    live.runner.stop(job.job_id)
+    live.wait(job.job_id, JobStatus.STOPPED)
+    cluster.remove(node)
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "said", "hopeless"),
+    [
+        ((1, 0), [{"CPU": 4.0}], "until a node of the Ray cluster has 1 CPU free", False),
+        ((1, 0), [], "does not have. Add one", True),
+        ((1, 0), [{"memory": 1.0}], "does not have. Add one", True),
+        ((8, 0), [{"CPU": 4.0}, {"CPU": 4.0}], "(its nodes: 4 CPUs). Add", True),
+        # enough in the cluster, on no single node
+        ((4, 1), [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 2.0}], "(its nodes: 1 CPU and 2 GPUs, 4 CPUs)", True),
+        ((0.5, 0.25), [{"CPU": 1.0, "GPU": 1.0}], "has 0.5 CPUs and 0.25 GPUs free", False),
+    ],
+)
+def test_what_a_job_waits_for_in_words(asked, nodes, said, hopeless):
+    message, never = wait_of(dict(zip(("num_cpus", "num_gpus"), asked, strict=True)), nodes)
+    assert never is hopeless
+    assert said in message
 
 
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):

@@ -26,6 +26,7 @@ def job_reply(record: JobRecord) -> Job:
         eta_seconds=_eta_seconds(record),
         attempt=record.attempt,
         env_name=record.request.config.env_name,
+        status_message=record.status_message,
     )
 
 

@@ -1,5 +1,6 @@
 """From the body of POST /train to a job: fill in, check, hand over."""
 
+from collections.abc import Callable
 from typing import Any
 
 import grpo
@@ -27,14 +28,15 @@ def submit(services: Services, body: TrainRequest, idempotency_key: str | None) 
 
     Raises:
         grpo.ConfigError: it cannot be trained.
-        InvalidRequestError: over the server's ceiling, or a key that came with another body.
+        InvalidRequestError: over the server's ceiling, more than there is where jobs run, or a
+            key that came with another body.
         UnknownModelError: `init_from` names no version.
         ConflictError: the model's name belongs to another environment.
         QueueFullError: too many jobs wait.
     """
     given = body.model_dump(exclude_unset=True)
     request = resolve_request(given, services.settings.max_timesteps)
-    check_request(request, services.registry, services.store)
+    check_request(request, services.registry, services.store, services.jobs.check)
     job = services.jobs.submit(request, idempotency_key=idempotency_key)
     if job.request != request and not _is_repeat(services, given, job):
         raise InvalidRequestError(
@@ -44,15 +46,28 @@ def submit(services: Services, body: TrainRequest, idempotency_key: str | None) 
     return job
 
 
-def check_request(request: JobRequest, registry: Registry, store: JobStore) -> None:
+def check_request(
+    request: JobRequest,
+    registry: Registry,
+    store: JobStore,
+    check_place: Callable[[JobRequest], None],
+) -> None:
     """Check what depends on the environment and on the models that exist, before a step is made.
+
+    Args:
+        request: all values in force.
+        registry: has the models.
+        store: has the jobs.
+        check_place: refuses what can never run where jobs run, as `Backend.check`.
 
     Raises:
         grpo.ConfigError: it cannot be trained.
+        InvalidRequestError: it asks for more than there is.
         UnknownModelError: `init_from` names no version.
         ConflictError: the model's name belongs to another environment.
     """
     grpo.validate(request.config)
+    check_place(request)
     _check_start(registry, request)
     _check_name(registry, store, request)
 

@@ -14,7 +14,8 @@ from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_
 __all__ = ["check_sweep", "submit_sweep", "sweep_reply", "sweep_summary"]
 
 _JOB_ONLY = (
-    "init_from", "max_seconds", "checkpoint_seconds", "max_attempts", "max_metric_points", "seed",
+    "init_from", "max_seconds", "checkpoint_seconds", "max_attempts", "max_metric_points",
+    "num_cpus", "num_gpus", "seed",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def check_sweep(services: Services, body: SweepBody) -> SweepRequest:
     for reward in rewards.choices if isinstance(rewards, Choices) else [None]:
         corner = lowest if reward is None else lowest | {"reward_function_type": reward}
         job = request.trial(corner, request.model_name, ceiling)
-        check_request(job, services.registry, services.store)
+        check_request(job, services.registry, services.store, services.jobs.check)
     largest = {n: max(s.choices) if isinstance(s, Choices) else s.high
                for n, s in space.items() if n == "total_timesteps"}  # fmt: skip
     request.trial(lowest | largest, request.model_name, ceiling)

@@ -74,6 +74,8 @@ def train(
     timesteps: Annotated[int | None, typer.Option(min=1, help="Budget.")] = None,
     reward: Annotated[str | None, typer.Option(help="Reward that is trained on.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
+    num_cpus: Annotated[float | None, typer.Option(help="CPUs that a Ray cluster keeps.")] = None,
+    num_gpus: Annotated[float | None, typer.Option(help="GPUs that a Ray cluster keeps.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="Any field of POST /train, as name=value; repeatable."),
@@ -84,7 +86,7 @@ def train(
     """Train a policy and show its progress. Exit code 1 unless it was completed."""
     named = {
         "model_name": model_name, "env_name": env, "total_timesteps": timesteps,
-        "reward_function_type": reward, "seed": seed,
+        "reward_function_type": reward, "seed": seed, "num_cpus": num_cpus, "num_gpus": num_gpus,
     }  # fmt: skip
     fields: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     fields |= dict(assignment(text) for text in setting or ())
@@ -188,6 +190,7 @@ def _advance(progress: Progress, bar: TaskID, job: Job) -> None:
     mean = job["metrics"].get("rollout/ep_rew_mean")
     shown = f"{job['current_timesteps']:,} steps"
     shown += "" if mean is None else f", return {mean:,.1f}"
+    shown = job["status_message"] or shown
     progress.update(bar, completed=job["progress"], description=job["status"], shown=shown)
 
 

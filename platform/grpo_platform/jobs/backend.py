@@ -1,10 +1,13 @@
 """Where jobs run: the interface that local processes and a cluster both fit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["Backend", "Exit", "Liveness", "WorkerTask"]
+from grpo_platform.jobs.request import JobRequest
+
+__all__ = ["Backend", "Exit", "Liveness", "Wait", "WorkerTask"]
 
 
 class Liveness(StrEnum):
@@ -41,8 +44,27 @@ class Exit:
     """What ended it, to follow "its worker"; None where it ended by itself and in order."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """Why a job that was submitted has no worker yet."""
+
+    message: str
+    """A sentence for the user."""
+
+    hopeless: bool
+    """No machine that is there now can ever run it; it keeps no place from other jobs."""
+
+
 class Backend(Protocol):
     """Starts one worker a job. All methods may be called from any thread, `poll` from one only."""
+
+    def check(self, request: JobRequest) -> None:
+        """Refuse what can never run here.
+
+        Raises:
+            grpo.ConfigError: its device does not exist.
+            InvalidRequestError: it asks for more than there will be.
+        """
 
     def start(self) -> None:
         """Get ready to take jobs; may go on in the background."""
@@ -64,6 +86,9 @@ class Backend(Protocol):
 
     def running(self) -> frozenset[str]:
         """Jobs that were submitted and whose `Exit` was not polled yet."""
+
+    def waits(self) -> Mapping[str, Wait]:
+        """Of these, the jobs that wait for room, as of the last `poll`."""
 
     def recover(self, worker: str) -> Liveness:
         """Whether a worker named by a run's tag, of an earlier or another server, lives."""

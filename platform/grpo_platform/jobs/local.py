@@ -13,13 +13,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs import identity, scratch
-from grpo_platform.jobs.backend import Exit, Liveness, WorkerTask
+from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.identity import ending
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.resources import check_this_machine
 from grpo_platform.tracking.store import Store
 
 __all__ = ["LocalBackend"]
@@ -84,6 +87,10 @@ class LocalBackend:
         with self._lock:
             self._launch()
 
+    def check(self, request: JobRequest) -> None:
+        """See `Backend.check`."""
+        check_this_machine(request)
+
     def submit(self, task: WorkerTask) -> None:
         """See `Backend.submit`; the worker starts once the forkserver is warm."""
         with self._lock:
@@ -110,6 +117,10 @@ class LocalBackend:
         """See `Backend.running`."""
         with self._lock:
             return frozenset(self._jobs)
+
+    def waits(self) -> Mapping[str, Wait]:
+        """See `Backend.waits`; here every job that was submitted has a worker at once."""
+        return {}
 
     def worker_of(self, job_id: str) -> str | None:
         """Name of a running job's worker, once it is known."""

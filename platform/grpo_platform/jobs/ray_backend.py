@@ -17,13 +17,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs import identity
-from grpo_platform.jobs.backend import Exit, Liveness, WorkerTask
+from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
+from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.resources import resources_of
 from grpo_platform.tracking.store import Store
 
 __all__ = ["RayBackend"]
@@ -39,6 +42,7 @@ _ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 class _Job:
     task: WorkerTask
     worker: str | None = None
+    wait: Wait | None = None
 
 
 class RayBackend:
@@ -93,6 +97,9 @@ class RayBackend:
                     "Start one with `ray start --head`, or set RAY_ADDRESS to a running one's."
                 )
 
+    def check(self, request: JobRequest) -> None:
+        """See `Backend.check`: a cluster may grow, so nothing is refused; `waits` tells."""
+
     def submit(self, task: WorkerTask) -> None:
         """See `Backend.submit`; the job waits in Ray until a node has room."""
         with self._lock:
@@ -112,6 +119,11 @@ class RayBackend:
         """See `Backend.running`; those that wait for a node's resources included."""
         with self._lock:
             return frozenset(self._jobs)
+
+    def waits(self) -> Mapping[str, Wait]:
+        """See `Backend.waits`."""
+        with self._lock:
+            return {id_: job.wait for id_, job in self._jobs.items() if job.wait is not None}
 
     def recover(self, worker: str) -> Liveness:
         """See `Backend.recover`; certain on this machine, elsewhere the heartbeat tells."""
@@ -173,8 +185,9 @@ class RayBackend:
                 self._send({"event": event, "job_id": job_id})
 
     def _submit(self, job: _Job) -> None:
+        asked = resources_of(JobRequest.from_json(job.task.request))
         task = dataclasses.asdict(job.task)
-        self._send({"event": "submit", "task": task, "store": self._store})
+        self._send({"event": "submit", "task": task, "store": self._store, "resources": asked})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._control is not None:
@@ -204,13 +217,23 @@ class RayBackend:
                 if event["message"] != self._trouble:
                     _log.warning("The Ray cluster cannot be reached: %s", event["message"])
                 self._trouble = event["message"]
-            case "started" | "ended":
+            case _:
                 job = self._jobs.get(event["job_id"])
-                if job is None or job.task.attempt != event["attempt"]:
-                    return []
+                if job is not None and job.task.attempt == event["attempt"]:
+                    return self._hear_of(job, event)
+        return []
+
+    def _hear_of(self, job: _Job, event: dict[str, Any]) -> list[Exit]:
+        match event["event"]:
+            case "waits":
+                job.wait = Wait(message=event["message"], hopeless=event["hopeless"])
+            case "placed":
+                job.wait = None
+            case "started":
+                job.worker = event["worker"]
+            case "ended":
                 job.worker = event.get("worker") or job.worker
-                if event["event"] == "ended":
-                    return [self._forget(job, event["reason"])]
+                return [self._forget(job, event["reason"])]
         return []
 
     def _driver_ended(self) -> list[Exit]:

@@ -2,9 +2,9 @@
 
 Ray ends a driver whose cluster goes away; then the server starts another one of these. It runs as
 `python -m grpo_platform.jobs.ray_driver CONTROL`, an inherited sequenced-packet socket. The server
-sends `{"event": "submit", "task", "store"}`, and `stop` and `kill` with a `job_id`; back come
-`connected`, or `failed` with a `message`; `started` with `job_id`, `attempt` and `worker`; and
-`ended` with the fields of `Exit`.
+sends `{"event": "submit", "task", "store", "resources"}`, and `stop` and `kill` with a `job_id`;
+back come `connected`, or `failed` with a `message`; and, with `job_id` and `attempt`, `waits` with
+the fields of `Wait`, `placed`, `started` with `worker`, and `ended` with the fields of `Exit`.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import queue
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,11 +25,17 @@ import ray
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.identity import machine
 from grpo_platform.jobs.ray_slot import Slot
+from grpo_platform.jobs.resources import in_words
 
-__all__ = ["main"]
+__all__ = ["main", "wait_of"]
 
+_nodes: Final[Callable[[], list[dict[str, Any]]]] = ray.nodes
 _CALLS_AT_ONCE: Final = 4  # run, worker, stop and kill
 _CHECK_SECONDS: Final = 2.0
+_SIZES_NAMED: Final = 5
+_MUTE_SECONDS: Final = 15.0
+"""How long a job may wait for a node that could have it before that is worth a word: an actor
+takes seconds to start."""
 
 
 @dataclass(slots=True)
@@ -37,7 +44,16 @@ class _Place:
 
     task: dict[str, Any]
     actor: Any
+    resources: dict[str, float]
+    since: float
+    placed: bool = False
     started: bool = False
+    told: str = ""
+
+    @property
+    def name(self) -> dict[str, Any]:
+        """What every message about it carries."""
+        return {"job_id": self.task["job_id"], "attempt": self.task["attempt"]}
 
 
 def main(control_fd: int) -> None:
@@ -69,16 +85,11 @@ def _probe(address: str) -> None:
         raise ConnectionError(f"nothing answers at RAY_ADDRESS={address} ({error})") from error
 
 
-def resources(request: str) -> dict[str, float]:
-    """CPUs and GPUs that Ray keeps for a job, from its request as JSON: a GPU where it uses one."""
-    device = json.loads(request)["device"]
-    return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
-
-
 class _Driver:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._places: dict[str, _Place] = {}
+        self._next_look = 0.0
         self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
         self._environment = {k: v for k, v in os.environ.items() if k.startswith("MLFLOW_")}
@@ -96,10 +107,11 @@ class _Driver:
                 if not message:
                     return  # the server is gone: Ray ends the actors, and their workers leave
                 self._obey(json.loads(message))
+            self._tell_what_waits()
 
     def _obey(self, order: dict[str, Any]) -> None:
         if order["event"] == "submit":
-            self._submit(order["task"], order["store"])
+            self._submit(order["task"], order["store"], order["resources"])
             return
         place = self._places.get(order["job_id"])
         if place is None:
@@ -111,12 +123,13 @@ class _Driver:
         else:
             place.actor.kill.remote(order["job_id"])
 
-    def _submit(self, task: dict[str, Any], store: dict[str, Any]) -> None:
-        slot = ray.remote(Slot).options(
-            max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **resources(task["request"])
-        )
+    def _submit(
+        self, task: dict[str, Any], store: dict[str, Any], resources: dict[str, float]
+    ) -> None:
+        slot = ray.remote(Slot).options(max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **resources)
         actor: Any = slot.remote(store, self._environment, machine())
-        place = self._places[task["job_id"]] = _Place(task, actor)
+        place = self._places[task["job_id"]] = _Place(task, actor, resources, time.monotonic())
+        self._when_done(actor.__ray_ready__.remote(), lambda future: self._placed(place, future))
         self._when_done(actor.run.remote(task), lambda future: self._ended(place, future))
         self._when_done(actor.worker.remote(), lambda future: self._started(place, future))
 
@@ -127,12 +140,16 @@ class _Driver:
 
         reference.future().add_done_callback(tell)
 
+    def _placed(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+        if future.exception() is None:
+            place.placed = True
+            _send(self._control, {"event": "placed"} | place.name)
+
     def _started(self, place: _Place, future: Any) -> None:  # noqa: ANN401
         if future.exception() is not None or future.result() is None:
             return  # its end says why
         place.started = True
-        known = {"job_id": place.task["job_id"], "attempt": place.task["attempt"]}
-        _send(self._control, {"event": "started", "worker": future.result()} | known)
+        _send(self._control, {"event": "started", "worker": future.result()} | place.name)
 
     def _ended(self, place: _Place, future: Any) -> None:  # noqa: ANN401
         job_id = place.task["job_id"]
@@ -145,8 +162,44 @@ class _Driver:
         else:
             words = " ".join(str(error).split())[-500:]
             reason = f"was lost by Ray ({type(error).__name__}: {words})"
-            ended = {"job_id": job_id, "attempt": place.task["attempt"], "reason": reason}
+            ended = place.name | {"reason": reason}
         _send(self._control, {"event": "ended"} | ended)
+
+    def _tell_what_waits(self) -> None:
+        """Say of each job that no node has taken what it waits for, when that has changed."""
+        now = time.monotonic()
+        waiting = [place for place in self._places.values() if not place.placed]
+        if not waiting or now < self._next_look:
+            return
+        self._next_look = now + _CHECK_SECONDS
+        nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+        for place in waiting:
+            message, hopeless = wait_of(place.resources, nodes)
+            if message != place.told and (hopeless or now > place.since + _MUTE_SECONDS):
+                place.told = message
+                _send(
+                    self._control,
+                    {"event": "waits", "message": message, "hopeless": hopeless} | place.name,
+                )
+
+
+def wait_of(resources: dict[str, float], nodes: list[dict[str, float]]) -> tuple[str, bool]:
+    """What a job waits for that has no place yet, and whether no node could ever have it.
+
+    Args:
+        resources: `num_cpus` and `num_gpus` of the job.
+        nodes: by resource, all that each node of the cluster has, busy or not.
+    """
+    cpus, gpus = resources["num_cpus"], resources["num_gpus"]
+    wanted = in_words(cpus, gpus)
+    sizes = [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+    if any(cpus <= has_cpus and gpus <= has_gpus for has_cpus, has_gpus in sizes):
+        return f"It waits until a node of the Ray cluster has {wanted} free.", False
+    there = ", ".join(sorted({in_words(*size) for size in sizes if any(size)})[:_SIZES_NAMED])
+    return (
+        f"It waits for a node with {wanted}, which the Ray cluster does not have"
+        f"{f' (its nodes: {there})' if there else ''}. Add one, or stop the job and ask for less."
+    ), True
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grpo import GRPOConfig
+from grpo.errors import IncompatibleError
 from grpo_platform.errors import InvalidRequestError
 
 __all__ = ["MODEL_NAME_PATTERN", "PROMOTE_RULES", "JobRequest"]
@@ -20,6 +21,7 @@ class JobRequest:
 
     Raises:
         InvalidRequestError: a value out of its range, with the field at fault.
+        grpo.errors.IncompatibleError: values that do not go together.
     """
 
     config: GRPOConfig
@@ -46,6 +48,12 @@ class JobRequest:
     max_metric_points: int = 1000
     """Most points that one metric's history holds, however long the run."""
 
+    num_cpus: float = 1.0
+    """CPUs that a cluster keeps for the job; training itself uses one."""
+
+    num_gpus: float | None = None
+    """GPUs that a cluster keeps for the job; None means 1 where `device` is `cuda`, else 0."""
+
     def __post_init__(self) -> None:
         """Validate what the schema of a client may not have seen."""
         if self.model_name is not None and not re.fullmatch(MODEL_NAME_PATTERN, self.model_name):
@@ -60,11 +68,27 @@ class JobRequest:
             )
         for name, low, high in (
             ("max_seconds", 1.0, 1e8), ("checkpoint_seconds", 0.1, 1e6), ("max_attempts", 1, 100),
-            ("max_metric_points", 10, 100_000),
+            ("max_metric_points", 10, 100_000), ("num_cpus", 0.01, 1024.0), ("num_gpus", 0.0, 64.0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InvalidRequestError(f"{name} must be from {low:g} to {high:g}.", field=name)
+        if self.gpus > 1 and not float(self.gpus).is_integer():
+            raise InvalidRequestError(
+                "num_gpus must be a share of one GPU, or a whole number.", field="num_gpus"
+            )
+        if self.gpus == 0 and self.config.device == "cuda":
+            raise IncompatibleError(
+                "device is cuda, so num_gpus must be above 0: leave it out to have 1.",
+                field="num_gpus",
+            )
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that a cluster keeps for the job, all values in force."""
+        if self.num_gpus is not None:
+            return self.num_gpus
+        return 1.0 if self.config.device == "cuda" else 0.0
 
     def model_name_for(self, job_id: str) -> str:
         """Name of the registered model that this job writes."""

@@ -21,6 +21,7 @@ from grpo_platform.jobs.recovery import Observer
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.jobs.waiting import WaitingJobs
+from grpo_platform.jobs.waits import WaitMessages, hopeless
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Tag
@@ -66,6 +67,7 @@ class Runner:
         self._exits: deque[Exit] = deque()
         self._stops: dict[str, float] = {}
         self._settled: frozenset[str] = frozenset()
+        self._messages = WaitMessages(store)
         self._observer = Observer(backend.recover, self._can_write)
         self._next_sweep = self._next_full_sweep = 0.0
         self._closing = False
@@ -92,15 +94,19 @@ class Runner:
 
     def _busy(self) -> frozenset[str]:
         """Jobs of this server that take a place."""
-        return self._backend.running() - self._settled
+        return self._backend.running() - self._settled - hopeless(self._backend.waits())
 
     @property
     def waiting(self) -> int:
         """Jobs that wait, as far as this server knows."""
         with self._lock:
-            return len(self._waiting)
+            return len(self._waiting) + len(hopeless(self._backend.waits()))
 
     # --- calls of the API ----------------------------------------------------------------
+
+    def check(self, request: JobRequest) -> None:
+        """Refuse what can never run here; raises what `Backend.check` raises."""
+        self._backend.check(request)
 
     def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobRecord:
         """Accept a job.
@@ -191,7 +197,8 @@ class Runner:
         with self._lock:
             if self._closing:
                 raise ConflictError("The server is shutting down and takes no jobs.")
-            busy = len(self._waiting) + self._arriving + len(self._busy())
+            held = self._backend.running() - self._settled
+            busy = len(self._waiting) + self._arriving + len(held)
             if busy >= self._max_waiting + self._max_running:
                 raise QueueFullError(self._max_waiting)
             self._arriving += 1
@@ -229,10 +236,13 @@ class Runner:
             self._exits.popleft()
         now = time.monotonic()
         # where jobs wait for room, some of this server's may be completed and only be drawn
-        pressed = self.waiting > 0 and now >= self._next_sweep - SWEEP_SECONDS + _PRESSED_SECONDS
+        pressed = (
+            len(self._waiting) > 0 and now >= self._next_sweep - SWEEP_SECONDS + _PRESSED_SECONDS
+        )
         if now >= self._next_sweep or pressed:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep()
+            self._messages.tell(self._backend.waits())
         self._fill()
 
     def _fill(self) -> None:

@@ -6,6 +6,7 @@ from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.api.submission import check_request
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resolving import resolve_request
+from grpo_platform.jobs.resources import check_this_machine
 from grpo_platform.jobs.worker import run_worker
 from grpo_platform.project.parameters import validated
 from grpo_platform.registry.models import Registry
@@ -48,7 +49,7 @@ def train_in_run(
     """
     uri = existing_store_uri(Settings())
     store = JobStore(uri)
-    check_request(request, Registry(uri), store)
+    check_request(request, Registry(uri), store, check_this_machine)
     job = store.adopt(run_id, request, extra_tags=extra_tags)
     place = Store(
         tracking_uri=uri, experiment_id=job.experiment_id, artifact_location=job.artifact_uri

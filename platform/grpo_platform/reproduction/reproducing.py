@@ -73,6 +73,8 @@ def plan_reproduction(store: JobStore, run_id: str, seed: int | None = None) -> 
     # as stored: another commit may not know the fields that this one would add
     fields = json.loads(tags[Tag.REQUEST]) | _own_fields(run_id)
     fields |= {} if seed is None else {"seed": seed}
+    for name in ("num_cpus", "num_gpus"):  # of the cluster; it is trained here
+        fields.pop(name, None)
     now = provenance_tags(record.request) | {Tag.SEED: str(fields["seed"])}
     if commit is not None:
         now |= {Tag.GIT_COMMIT: commit, Tag.GIT_DIRTY: "false"}

@@ -136,7 +136,7 @@ class JobLife(RunStore):
 
     def _queue_again(self, job_id: str, tags: Mapping[str, str]) -> JobRecord:
         # the attempt first: who sees the job queued must find an attempt that nobody claimed
-        self.set_tags(job_id, tags)
+        self.set_tags(job_id, {**tags, Tag.STATUS_MESSAGE: ""})
         # another server may have done the same, and its worker have the job already
         if self.get(job_id).claimed_by is None:
             self._set_status(job_id, JobStatus.QUEUED)

@@ -49,6 +49,8 @@ class Tag:
     STOP_REQUESTED: Final = "grpo.stop_requested"
     ERROR: Final = "grpo.error"
     """Why the job failed, for the user."""
+    STATUS_MESSAGE: Final = "grpo.status_message"
+    """What a queued job waits for, for the user; empty where there is nothing to say."""
     CHECKPOINT: Final = "grpo.checkpoint"
     """Artifact path of the newest verified checkpoint."""
     RESUME_EXACT: Final = "resume_exact"

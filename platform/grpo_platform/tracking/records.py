@@ -54,6 +54,10 @@ class JobRecord:
     """When it became terminal, UTC; None until then, also while a resumed job runs again."""
 
     error_message: str | None = None
+
+    status_message: str | None = None
+    """What a queued job waits for, beside its turn; None where there is nothing to say."""
+
     metrics: Mapping[str, float]
     """Latest value of each metric; finite values only."""
 
@@ -127,6 +131,9 @@ def record_of(run: RunRow) -> JobRecord:
         start_time=_instant(run.start_time),
         end_time=_instant(run.end_time) if status in TERMINAL and run.end_time else None,
         error_message=tags.get(Tag.ERROR) or None,
+        status_message=(tags.get(Tag.STATUS_MESSAGE) or None)
+        if status is JobStatus.QUEUED
+        else None,
         metrics=metrics,
         current_timesteps=max(
             0, int(metrics.get(Metric.TIMESTEPS, 0)), _integer(tags.get(Tag.TIMESTEPS)) or 0

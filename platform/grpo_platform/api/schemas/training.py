@@ -145,6 +145,17 @@ class TrainRequest(RequestBody):
     max_metric_points: Annotated[int, Field(ge=10, le=100_000), WHOLE] = 1000
     """Most points that one metric's history holds, however long the run."""
 
+    num_cpus: Annotated[float, Field(ge=0.01, le=1024, allow_inf_nan=False)] = Field(
+        1.0, examples=[1.0, 4.0]
+    )
+    """CPUs that a Ray cluster keeps for the job; training itself uses one."""
+
+    num_gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = Field(
+        None, examples=[None, 1.0, 0.5]
+    )
+    """GPUs that a Ray cluster keeps for the job, a share of one or a whole number; when left out,
+    1 where `device` is `cuda`, else 0."""
+
 
 class TrainReply(Reply):
     """A job was accepted."""
@@ -195,6 +206,9 @@ class Job(Reply):
     """1, and one more each time the job was taken up again."""
 
     env_name: str
+
+    status_message: str | None
+    """What a queued job waits for, beside its turn; null where there is nothing to say."""
 
 
 class JobList(Reply):

@@ -90,6 +90,21 @@ def test_changed_files_are_refused(bench, server):
         bench.registry.load_policy(name)
 
 
+def test_pages_of_models_end(bench):
+    names = sorted(bench.register(bench.name()).name for _ in range(3))
+    for limit in (1, 2, 3, 1000):
+        found, token = [], None
+        for _ in range(100):
+            page = bench.registry.list(limit, token)
+            assert len(page.items) <= limit
+            found += [model.name for model in page.items]
+            token = page.next_page_token
+            if token is None:
+                break
+        assert token is None
+        assert [name for name in found if name in names] == names
+
+
 def test_what_does_not_exist(bench):
     with pytest.raises(UnknownModelError):
         bench.registry.resolve("nope")

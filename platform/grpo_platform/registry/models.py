@@ -127,8 +127,11 @@ class Registry:
         client = self._catalogue.client
         found = retrying(lambda: client.search_registered_models(_OURS, limit, ["name ASC"], token))
         items = [self._summary(model) for model in found if Tag.DELETING not in model.tags]
-        more = found.token is not None
-        return Page(items, _token(offset + len(found)) if more else None)
+        if not found.token:  # None or, over HTTP, empty
+            return Page(items, None)
+        # a server that hides models from this user has counted them
+        after = SearchUtils.parse_start_offset_from_page_token(found.token)  # type: ignore[no-untyped-call]
+        return Page(items, _token(after))
 
     def get(self, name: str) -> ModelInfo:
         """One model with all its versions and decisions.

@@ -366,9 +366,11 @@ def test_a_damaged_request_is_reported_and_breaks_no_list(jobs, client):
 
 def test_an_idempotency_key_finds_its_job(jobs):
     key = 'it\'s "mine" `é`'
-    made = jobs.create(request(), idempotency_key=key)
+    made, is_new = jobs.create_once(request(), key)
+    assert is_new
     assert jobs.find_idempotent(key).job_id == made.job_id
     assert jobs.find_idempotent(key + " ") is None
+    assert jobs.create_once(request(), key) == (jobs.get(made.job_id), False)
 
 
 def test_adopting_the_run_of_mlflow_run(jobs, client, store):

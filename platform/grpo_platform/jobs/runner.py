@@ -122,10 +122,12 @@ class Runner:
             StoreUnavailableError: the job was not accepted; try again.
         """
         if idempotency_key is None:
-            return self._create(request, None)
+            with self.room():
+                record = self._store.create(request)
+                self.enqueue(record)
+            return record
         with self._idempotency:
-            earlier = self._store.find_idempotent(idempotency_key)
-            return earlier or self._create(request, idempotency_key)
+            return self._submit_once(request, idempotency_key)
 
     def stop(self, job_id: str) -> JobRecord:
         """Stop a job: at once if it waits, else its worker is told.
@@ -180,10 +182,13 @@ class Runner:
             self._thread.join(timeout_seconds)
         self._backend.shutdown(timeout_seconds)
 
-    def _create(self, request: JobRequest, idempotency_key: str | None) -> JobRecord:
+    def _submit_once(self, request: JobRequest, key: str) -> JobRecord:
+        if earlier := self._store.find_idempotent(key):
+            return earlier
         with self.room():
-            record = self._store.create(request, idempotency_key=idempotency_key)
-            self.enqueue(record)
+            record, is_new = self._store.create_once(request, key)
+            if is_new:
+                self.enqueue(record)
         return record
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -27,16 +27,19 @@ from grpo_platform.tracking.names import (
     idempotency_tag,
     model_tag,
 )
+from grpo_platform.tracking.once import await_job, is_elected
 from grpo_platform.tracking.pages import Page
 from grpo_platform.tracking.params import differing, params_of
 from grpo_platform.tracking.provenance import provenance_tags
-from grpo_platform.tracking.records import RUN_STATUS, JobRecord
+from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
+from grpo_platform.tracking.rows import RunQuery, RunRow
 from grpo_platform.tracking.search import JobSearch
 from grpo_platform.tracking.store import check_artifacts_reachable
 
 __all__ = ["JobStore"]
 
 _MAX_TAG_LENGTH: Final = 8000
+_MANY: Final = 100
 
 _Records = list[JobRecord]
 
@@ -57,11 +60,7 @@ class JobStore(JobLife):
         self._search = JobSearch(self._reader)
 
     def create(
-        self,
-        request: JobRequest,
-        *,
-        idempotency_key: str | None = None,
-        extra_tags: Mapping[str, str] | None = None,
+        self, request: JobRequest, *, extra_tags: Mapping[str, str] | None = None
     ) -> JobRecord:
         """Make a queued job: a SCHEDULED run with all params and tags.
 
@@ -70,16 +69,31 @@ class JobStore(JobLife):
         Raises:
             InvalidRequestError: a value too long to be stored.
         """
-        tags = dict(extra_tags or {})
-        if idempotency_key is not None:
-            tags[idempotency_tag(_key_digest(idempotency_key))] = JOB_READY
-        draft = self.draft(request, extra_tags=tags)
-        try:
+        draft = self.draft(request, extra_tags=extra_tags)
+        with self._discarding(draft):
             self.publish(draft)
-        except PlatformError:
-            self.discard(draft.job_id)
-            raise
         return draft
+
+    def create_once(self, request: JobRequest, key: str) -> tuple[JobRecord, bool]:
+        """As `create`, unless there is a job with this idempotency key, or another server makes it.
+
+        `find_idempotent` tells the former sooner.
+
+        Returns:
+            The job, and whether this call made it.
+        """
+        tag = idempotency_tag(_key_digest(key))
+
+        def look() -> Sequence[RunRow]:
+            return self._reader.find(RunQuery(tag_keys=(tag,), limit=_MANY))
+
+        draft = self.draft(request, extra_tags={tag: JOB_READY})
+        with self._discarding(draft):
+            if is_elected(draft.job_id, look, self.discard):
+                self.publish(draft)
+                return draft, True
+        self.discard(draft.job_id)
+        return record_of(await_job(look, self.discard)), False
 
     def draft(
         self,
@@ -111,6 +125,15 @@ class JobStore(JobLife):
         """
         tags = {Tag.JOB: JOB_READY, model_tag(draft.model_name): JOB_READY}
         self._log(draft.job_id, params=params_of(draft.request, draft.job_id), tags=tags)
+
+    @contextlib.contextmanager
+    def _discarding(self, draft: JobRecord) -> Iterator[None]:
+        """Discard a draft that an error keeps from becoming a job."""
+        try:
+            yield
+        except PlatformError:
+            self.discard(draft.job_id)
+            raise
 
     def discard(self, run_id: str) -> None:
         """Delete a run that is not to become what it was made for, as far as that can be done."""

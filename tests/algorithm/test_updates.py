@@ -297,6 +297,13 @@ def test_gaussian_samples_have_its_moments():
     np.testing.assert_allclose(drawn.std(axis=0), [0.5, 2.0], rtol=0.01)
 
 
+def test_the_mode_is_the_largest_logit_and_the_mean():
+    logits = np.array([[0.1, 2.0, 1.0], [0.3, -1.0, 1.0], [0.2, 0.0, 0.5]])
+    np.testing.assert_array_equal(make_policy().head.mode(logits), [1, 0, 0])
+    means = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]])
+    np.testing.assert_array_equal(make_policy(BOX).head.mode(means), means.T)
+
+
 # --- optimiser and minibatches -----------------------------------------------------------------
 
 

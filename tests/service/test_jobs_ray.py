@@ -119,7 +119,12 @@ def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is
         ((1, 0), [{"memory": 1.0}], "does not have. Add one", True),
         ((8, 0), [{"CPU": 4.0}, {"CPU": 4.0}], "(its nodes: 4 CPUs). Add", True),
         # enough in the cluster, on no single node
-        ((4, 1), [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 2.0}], "(its nodes: 1 CPU and 2 GPUs, 4 CPUs)", True),
+        (
+            (4, 1),
+            [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 2.0}],
+            "(its nodes: 1 CPU and 2 GPUs, 4 CPUs)",
+            True,
+        ),
         ((0.5, 0.25), [{"CPU": 1.0, "GPU": 1.0}], "has 0.5 CPUs and 0.25 GPUs free", False),
     ],
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import (
@@ -132,4 +133,4 @@ def _decision(decision: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(decision)
     else:
-        console.print(f"[bold]{decision['verdict']}[/]: {decision['reason']}")
+        console.print(Text.assemble((decision["verdict"], "bold"), f": {decision['reason']}"))

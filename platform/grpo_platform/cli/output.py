@@ -9,8 +9,8 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from grpo_platform.client import ApiError
 from grpo_platform.errors import PlatformError
@@ -29,7 +29,8 @@ __all__ = [
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-console = Console()
+# what a server or a user wrote is shown as it is: brackets are no style, colons no picture
+console = Console(markup=False, emoji=False)
 
 
 def show_json(value: object) -> None:
@@ -56,7 +57,8 @@ def when(timestamp: str | None) -> str:
 
 def fail(message: str) -> NoReturn:
     """Say what went wrong, and end with exit code 1."""
-    Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(message)}", highlight=False)
+    said = Text.assemble(("Error:", "red"), f" {message}")
+    Console(stderr=True, soft_wrap=True).print(said)
     raise typer.Exit(1)
 
 
@@ -96,4 +98,4 @@ def _hint(problem: Mapping[str, object]) -> str:
 
 
 def _text(cell: object) -> str:
-    return f"{cell:,.2f}" if isinstance(cell, float) else escape(str(cell))
+    return f"{cell:,.2f}" if isinstance(cell, float) else str(cell)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table
 
@@ -33,7 +34,8 @@ def reproduce(
     else:
         table(("what", "then", "now"), result.rows())
         verdict = result.comparison.verdict.value
-        console.print(f"[bold]{verdict}[/]: run {result.run_id} reproduces {result.original}.")
+        said = f": run {result.run_id} reproduces {result.original}."
+        console.print(Text.assemble((verdict, "bold"), said))
     raise typer.Exit(EXIT_CODES[result.comparison.verdict])
 
 

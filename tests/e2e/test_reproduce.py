@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from grpo_platform.registry.models import Registry
-from tests.e2e.processes import ROOT, environment, free_port
+from tests.e2e.processes import ROOT, environment, free_port, server, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -149,3 +149,38 @@ def test_a_job_is_trained_again_from_its_own_commit(tmp_path: Path) -> None:
     registry = Registry(uri(tmp_path))
     assert registry.get("m").champion == 1
     assert registry.get(f"reproduction_of_{original.info.run_id}").champion is None
+
+
+def installed(plugin: Path, target: Path) -> str:
+    """The plug-in as pip installs it, in a folder of its own; returns the folder."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    subprocess.run([*pip, *options, str(plugin)], check=True, timeout=200)
+    return str(target)
+
+
+def test_another_release_of_the_environment_makes_a_difference(tmp_path: Path) -> None:
+    plugin = shutil.copytree(ROOT / "examples/plugin", tmp_path / "plugin")
+    with server(tmp_path, PYTHONPATH=installed(plugin, tmp_path / "old")) as running:
+        job = train(running, env_name="example/Docking-v0", total_timesteps=4000, seed=1)
+    assert job["status"] == "completed", job["error_message"]
+
+    for name, before, after in (
+        ("pyproject.toml", 'version = "0.1.0"', 'version = "0.2.0"'),
+        ("grpo_example/docking.py", "_SECONDS = 0.1", "_SECONDS = 0.3"),
+    ):
+        text = (plugin / name).read_text()
+        assert before in text
+        (plugin / name).write_text(text.replace(before, after))
+    done = subprocess.run(
+        [sys.executable, "-m", "grpo_platform", "reproduce", str(job["job_id"]), "--json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
+        env=environment(
+            MLFLOW_TRACKING_URI=uri(tmp_path), PYTHONPATH=installed(plugin, tmp_path / "new")
+        ),
+    )  # fmt: skip
+    assert done.returncode == 4, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["verdict"] == "different"
+    assert {"what": "grpo-example", "then": "0.1.0", "now": "0.2.0"} in result["differences"]
+    print(done.stdout)

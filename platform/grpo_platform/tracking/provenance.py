@@ -1,5 +1,6 @@
 """Where a run comes from: code, packages, environment, and the command that repeats it."""
 
+import contextlib
 import functools
 import getpass
 import hashlib
@@ -9,7 +10,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -24,6 +25,7 @@ from grpo_platform.tracking.names import Tag
 __all__ = ["CodeVersion", "code_version", "environment_of", "provenance_tags", "reproduce_command"]
 
 _PACKAGES: Final = ("grpo-platform", "torch", "numpy", "gymnasium", "mlflow")
+_PLUGIN_GROUPS: Final = ("gymnasium.envs", "grpo.rewards")
 _GIT_SECONDS: Final = 5.0
 _MAX_SPEC: Final = 7_500
 _LARGE: Final = ("low", "high")
@@ -97,9 +99,8 @@ def environment_of(request: JobRequest) -> tuple[dict[str, Any], str] | None:
 
 @functools.cache
 def _process_tags() -> Mapping[str, str]:
-    versions = {name: _version(name) for name in _PACKAGES}
     tags = {
-        Tag.PACKAGES: _json({name: text for name, text in versions.items() if text}),
+        Tag.PACKAGES: _json(_versions()),
         Tag.PYTHON: platform.python_version(),
         Tag.PLATFORM: platform.platform(),
         Tag.USER: _user(),
@@ -150,11 +151,14 @@ def _anonymous(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    """Versions of the packages that a training depends on, plug-ins included."""
+    plugins = [plugin.dist for group in _PLUGIN_GROUPS for plugin in entry_points(group=group)]
+    found = {plugin.name: plugin.version for plugin in plugins if plugin is not None}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _user() -> str:

@@ -50,6 +50,7 @@ def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
         "4 finite numbers",
         "completed 1",
         "by_hand",
+        "sweep completed {'completed': 3}",
     ):
         assert shown in printed
 

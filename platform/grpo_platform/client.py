@@ -5,14 +5,13 @@ job = client.train_model("my_model", timesteps=10_000)
 client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, cast
 from urllib.parse import quote
 
 from grpo_platform.client_sweeps import SweepCalls
-from grpo_platform.jobs.states import TERMINAL
 from grpo_platform.transport import ApiError, ServerNotFoundError, Transport
+from grpo_platform.waiting import until_ended
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["ApiError", "GRPOClient", "Job", "Prediction", "ServerNotFoundError"]
 
 DEFAULT_URL: Final = "http://localhost:8000"
-_POLL_SECONDS: Final = 0.5
 
 
 class Job(TypedDict):
@@ -140,16 +138,7 @@ class GRPOClient(SweepCalls):
             TimeoutError: it is not, after `timeout_seconds`.
             ApiError: there is no such job.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            job = self.job(job_id)
-            if on_progress is not None:
-                on_progress(job)
-            if job["status"] in TERMINAL:
-                return job
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"Job {job_id} is still {job['status']}.")
-            time.sleep(_POLL_SECONDS)
+        return until_ended(lambda: self.job(job_id), f"Job {job_id}", on_progress, timeout_seconds)
 
     def job(self, job_id: str) -> Job:
         """A job's status."""

@@ -1,19 +1,16 @@
 """The sweep calls of the Python client."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from grpo_platform.jobs.states import TERMINAL
 from grpo_platform.transport import Transport
+from grpo_platform.waiting import until_ended
 
 if TYPE_CHECKING:
     import pandas
 
 __all__ = ["SweepCalls"]
-
-_POLL_SECONDS: Final = 0.5
 
 
 class SweepCalls:
@@ -57,16 +54,9 @@ class SweepCalls:
             TimeoutError: it is not, after `timeout_seconds`.
             ApiError: there is no such sweep.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            sweep = self.sweep(sweep_id)
-            if on_progress is not None:
-                on_progress(sweep)
-            if sweep["status"] in TERMINAL:
-                return sweep
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"Sweep {sweep_id} is still {sweep['status']}.")
-            time.sleep(_POLL_SECONDS)
+        return until_ended(
+            lambda: self.sweep(sweep_id), f"Sweep {sweep_id}", on_progress, timeout_seconds
+        )
 
     def iter_sweeps(self) -> Iterator[dict[str, Any]]:
         """All sweeps, newest first, without their trials."""

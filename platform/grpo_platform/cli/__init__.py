@@ -4,7 +4,7 @@ import os
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from grpo_platform.cli import jobs, models, store, sweeps
 from grpo_platform.cli.connection import Token, Url, connect
@@ -13,6 +13,7 @@ from grpo_platform.cli.output import (
     assignment,
     console,
     errors_as_sentences,
+    progress_bar,
     show_json,
     table,
 )
@@ -173,11 +174,7 @@ def _evaluate(
 
 
 def _watch(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=quiet) as progress:
+    with progress_bar(quiet=quiet) as progress:
         bar = progress.add_task("queued", total=1.0, shown="")
         try:
             return client.wait(job_id, on_progress=lambda job: _advance(progress, bar, job))

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,7 @@ __all__ = [
     "console",
     "errors_as_sentences",
     "fail",
+    "progress_bar",
     "show_json",
     "table",
     "when",
@@ -46,6 +48,15 @@ def table(
     for row in rows:
         shown.add_row(*("" if cell is None else _text(cell) for cell in row))
     console.print(shown)
+
+
+def progress_bar(*, quiet: bool) -> Progress:
+    """A bar for one task, whose description is a status and whose field `shown` is any text."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    return Progress(*columns, console=console, disable=quiet)
 
 
 def when(timestamp: str | None) -> str:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import (
@@ -12,6 +11,7 @@ from grpo_platform.cli.output import (
     assignment,
     console,
     errors_as_sentences,
+    progress_bar,
     show_json,
     table,
     when,
@@ -107,11 +107,7 @@ def resume(context: typer.Context, sweep_id: SweepId) -> None:
 
 
 def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=quiet) as progress:
+    with progress_bar(quiet=quiet) as progress:
         bar = progress.add_task("queued", total=1.0, shown="")
 
         def advance(sweep: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
 from tests.e2e.processes import ROOT, Server, environment, server
+from tests.e2e.stores import STORES
+from tests.service.tracking_support import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -215,3 +217,33 @@ def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
     assert "cannot be read" in refused.stderr
     newest = store.search_runs(["0"], order_by=["attributes.start_time DESC"])[0]
     assert newest.info.status == "FAILED"
+
+
+def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps(SPACE))
+    with STORES["sqlite"](tmp_path) as store:
+        uri = store.settings["MLFLOW_TRACKING_URI"]
+        prepare(tmp_path, uri)
+        client = MlflowClient(tracking_uri=uri)
+        run_id = client.create_run("0").info.run_id
+        said = tmp_path / "said.log"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "grpo_platform.project", "sweep", "--search_space",
+                 str(space), "--n_trials", "3", "--total_timesteps", "500"],
+                cwd=tmp_path, env=environment(MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=run_id),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+        try:
+            until(lambda: "1 of 3 trials" in said.read_text())
+            with store.away():
+                until(lambda: "The sweep waits." in said.read_text())
+                assert process.poll() is None
+            assert process.wait(200) == 0, said.read_text()
+        finally:
+            process.kill()
+        run = client.get_run(run_id)
+    assert "3 of 3 trials" in said.read_text()
+    assert run.data.tags["grpo.sweep"] == "1"
+    assert len([key for key in run.data.params if key.startswith("claim.trial.")]) == 3

@@ -69,7 +69,7 @@ def test_a_created_job_is_queued_and_whole(jobs, client):
         seed=7, total_timesteps=500, env_kwargs={"sutton_barto_reward": True},
         model_name="m", promote="never", max_seconds=60.0,
     )  # fmt: skip
-    made = jobs.create(wanted, extra_tags={"note": "x"})
+    made = jobs.create(wanted)
     assert jobs.get(made.job_id) == made
     assert made.status is JobStatus.QUEUED
     assert made.request == wanted
@@ -79,7 +79,6 @@ def test_a_created_job_is_queued_and_whole(jobs, client):
     assert abs((made.start_time - before).total_seconds()) < 5
     run = client.get_run(made.job_id)
     assert run.info.status == "SCHEDULED"
-    assert run.data.tags["note"] == "x"
     assert set(run.data.params) == set(wanted.to_dict())
     assert run.data.params["seed"] == "7"
     assert run.data.params["net_arch"] == "[64, 64]"

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.api.sweeps import check_sweep
-from grpo_platform.errors import InvalidRequestError
+from grpo_platform.errors import InvalidRequestError, StoreUnavailableError
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.project.parameters import validated
 from grpo_platform.server import build_services
@@ -71,15 +71,19 @@ def _body(given: Mapping[str, str]) -> SweepBody:
 
 
 def _watch(sweeps: SweepStore, sweep_id: str) -> SweepRecord:
-    shown = -1
+    shown = ""
     while True:
-        sweep = sweeps.sweep(sweep_id)
-        if len(sweep.trial_jobs) > shown:
-            shown = len(sweep.trial_jobs)
-            print(
-                f"{shown} of {sweep.request.n_trials} trials, best {sweep.best_value}", flush=True
-            )
-        if sweep.status in TERMINAL:
+        sweep: SweepRecord | None = None
+        try:
+            sweep = sweeps.sweep(sweep_id)
+            count, request = len(sweep.trial_jobs), sweep.request
+            said = f"{count} of {request.n_trials} trials, best {sweep.best_value}"
+        except StoreUnavailableError as error:
+            said = f"The sweep waits. {error}"
+        if said != shown:
+            print(said, flush=True)
+        shown = said
+        if sweep is not None and sweep.status in TERMINAL:
             print(f"Sweep {sweep_id} {sweep.status.value}. {sweep.error_message or ''}", flush=True)
             return sweep
         time.sleep(_POLL_SECONDS)

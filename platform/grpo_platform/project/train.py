@@ -14,11 +14,11 @@ from grpo_platform.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store, existing_store_uri
 
-__all__ = ["request_of", "train", "train_in_run"]
+__all__ = ["request_of", "train"]
 
 
 def train(run_id: str, given: Mapping[str, str]) -> int:
-    """Train, as POST /train does.
+    """Make the run a job and train it here, in the foreground, as POST /train does.
 
     Returns:
         Exit code: 0 when the job completed, 1 when it failed or was stopped.
@@ -28,30 +28,18 @@ def train(run_id: str, given: Mapping[str, str]) -> int:
         grpo.ConfigError: they cannot be trained.
         PlatformError: they do not fit what is in the store, or it is away.
     """
-    return train_in_run(run_id, request_of(given))
+    request = request_of(given)
+    uri = existing_store_uri(Settings())
+    store = JobStore(uri)
+    check_request(request, Registry(uri), store, check_this_machine)
+    job = store.adopt(run_id, request)
+    place = Store(
+        tracking_uri=uri, experiment_id=job.experiment_id, artifact_location=job.artifact_uri
+    )
+    return run_worker(place, run_id, job.attempt, request)
 
 
 def request_of(given: Mapping[str, str]) -> JobRequest:
     """Validated like the body of POST /train, but for its types: every value came as text."""
     body = validated(TrainRequest, given)
     return resolve_request(body.model_dump(exclude_unset=True), Settings().max_timesteps)
-
-
-def train_in_run(
-    run_id: str, request: JobRequest, *, extra_tags: Mapping[str, str] | None = None
-) -> int:
-    """Make a run that exists a job, and train it here, in the foreground.
-
-    Args:
-        run_id: a run of the store that `Settings` names.
-        request: what to train.
-        extra_tags: set on the run with the job's own.
-    """
-    uri = existing_store_uri(Settings())
-    store = JobStore(uri)
-    check_request(request, Registry(uri), store, check_this_machine)
-    job = store.adopt(run_id, request, extra_tags=extra_tags)
-    place = Store(
-        tracking_uri=uri, experiment_id=job.experiment_id, artifact_location=job.artifact_uri
-    )
-    return run_worker(place, run_id, job.attempt, request)

@@ -30,7 +30,8 @@ def complete(
         sweeps.finish(sweep.sweep_id, JobStatus.FAILED, message)
         return
     verdict = _judge(registry, sweep, best)
-    sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, len(trials))
+    completed = sum(trial.value is not None for trial in trials)
+    sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, completed)
     files = _draw(sweeps, sweep, trials)
     sweeps.describe(sweep.sweep_id, _description(sweep, trials, best, verdict, files))
     sweeps.finish(sweep.sweep_id, JobStatus.COMPLETED)

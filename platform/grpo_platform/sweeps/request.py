@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from grpo.errors import UnknownNameError
 from grpo_platform.errors import InvalidRequestError
@@ -33,8 +35,11 @@ class SweepRequest:
         InvalidRequestError: a field of `config` that the sweep itself sets; too long a request.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
     search_space: Mapping[str, Any]
-    """By field of POST /train, what it varies over, as `parse_space` takes it."""
+    """By field of POST /train, what it varies over, as `parse_space` takes it; empty only where
+    a stored request cannot be read."""
 
     n_trials: int
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +56,8 @@ class SweepRequest:
 
     def __post_init__(self) -> None:
         """Validate what the schema of a client may not have seen."""
-        parse_space(self.search_space)
+        if self.search_space:
+            parse_space(self.search_space)
         if self.metric not in METRICS:
             raise UnknownNameError("metric", self.metric, METRICS)
         for name in _RESERVED:
@@ -73,7 +79,11 @@ class SweepRequest:
 
     @property
     def space(self) -> dict[str, Spec]:
-        """What varies."""
+        """What varies.
+
+        Raises:
+            OutOfRangeError: nothing does.
+        """
         return parse_space(self.search_space)
 
     def model_name_for(self, sweep_id: str) -> str:
@@ -105,8 +115,22 @@ class SweepRequest:
 
     @classmethod
     def from_json(cls, text: str) -> "SweepRequest":
-        """Inverse of `to_json`."""
-        return cls(**json.loads(text))
+        """Inverse of `to_json`.
+
+        Raises:
+            InvalidRequestError: it is nothing that `to_json` writes.
+        """
+        try:
+            return _STORED.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "request"
+            raise InvalidRequestError(
+                f"{where}: {first['msg'].removeprefix('Value error, ')}", field=where
+            ) from error
+
+
+_STORED: Final = TypeAdapter(SweepRequest)
 
 
 def _text(value: object) -> str:

@@ -42,7 +42,6 @@ _IDLE_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 3.0
 _SILENT_SECONDS: Final = 15.0
 _TWENTIETHS: Final = 20
-_RESUMABLE: Final = (JobStatus.STOPPED, JobStatus.FAILED)
 
 
 class SweepRunner:
@@ -72,6 +71,7 @@ class SweepRunner:
         self._owner = ""
         self._beats: dict[str, tuple[int | None, float]] = {}
         self._own_beats: dict[str, float] = {}
+        self._courses: dict[str, dict[int, float]] = {}
         self._closing = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeps", daemon=True)
@@ -131,6 +131,8 @@ class SweepRunner:
 
     def _step(self) -> bool:
         unfinished = self._sweeps.unfinished()
+        trials = {job_id for sweep in unfinished for job_id in sweep.trial_jobs.values()}
+        self._courses = {job: self._courses[job] for job in self._courses.keys() & trials}
         for sweep in unfinished:
             if self._closing:
                 break
@@ -179,6 +181,9 @@ class SweepRunner:
 
     def _advance(self, sweep: SweepRecord) -> None:
         trials = self._sweeps.trials(sweep)
+        if sweep.request_error is not None:
+            self._fail(sweep, trials, sweep.request_error)
+            return
         for trial in trials:
             if trial.job is None and (job := self._sweeps.publish(trial.job_id)) is not None:
                 self._runner.enqueue(job)
@@ -188,23 +193,23 @@ class SweepRunner:
             if all(trial.ended for trial in trials):
                 self._sweeps.finish(sweep.sweep_id, JobStatus.STOPPED)
             return
-        if sweep.resuming:
-            self._resume_trials(sweep, trials)
-            return
-        if len(trials) >= sweep.request.n_trials and all(trial.ended for trial in trials):
+        waiting = [trial for trial in trials if trial.waits_in(sweep)]
+        ended = not waiting and all(trial.ended for trial in trials)
+        if len(trials) >= sweep.request.n_trials and ended:
             complete(self._sweeps, self._registry, sweep, trials)
             return
         self._log_best(sweep, trials)
         self._prune(sweep, trials)
-        self._make_next(sweep, trials)
+        room = sweep.request.max_concurrent_trials - sum(not trial.ended for trial in trials)
+        for trial in waiting[: max(0, room)]:
+            self._runner.resume(trial.job_id)
+        if not waiting and room > 0 and len(trials) < sweep.request.n_trials:
+            self._make_next(sweep, trials)
 
     def _make_next(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
         from grpo_platform.sweeps.sampling import propose  # Optuna: only where there are sweeps
 
         request, number = sweep.request, len(trials)
-        running = sum(not trial.ended for trial in trials)
-        if number >= request.n_trials or running >= request.max_concurrent_trials:
-            return
         try:
             params = propose(
                 request.space,
@@ -221,16 +226,15 @@ class SweepRunner:
                 if job is not None:
                     self._runner.enqueue(job)
         except (ConfigError, InvalidRequestError) as error:
-            self._stop_trials(trials)
-            self._sweeps.finish(sweep.sweep_id, JobStatus.FAILED, str(error))
+            self._fail(sweep, trials, str(error))
             return
         self._wake.set()  # perhaps there is room for another
 
     def _log_best(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
         best = best_of(trials, sweep.request)
         if best is not None and best.value is not None and best.value != sweep.best_value:
-            ended = sum(trial.ended for trial in trials)
-            self._sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, ended)
+            completed = sum(trial.value is not None for trial in trials)
+            self._sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, completed)
 
     def _prune(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
         from grpo_platform.sweeps.sampling import should_prune
@@ -240,7 +244,10 @@ class SweepRunner:
         done = [trial for trial in trials if trial.state == "completed"]
         if request.pruner == "none" or len(done) < 5 or not running:
             return
-        past = [trial.seen(self._course(request, trial)) for trial in done]
+        for trial in done:  # which change no more
+            if trial.job_id not in self._courses:
+                self._courses[trial.job_id] = self._course(request, trial)
+        past = [trial.seen(self._courses[trial.job_id]) for trial in done]
         for trial in running:
             now = trial.seen(self._course(request, trial))
             maximize = request.direction == "maximize"
@@ -259,12 +266,9 @@ class SweepRunner:
         points: list[HistoryPoint] = self._jobs.history(trial.job_id, key, 1000)
         return {p.step * _TWENTIETHS // config.total_timesteps: p.value for p in points}
 
-    def _resume_trials(self, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
-        for trial in trials:
-            resumable = trial.job is not None and trial.job.status in _RESUMABLE
-            if resumable and trial.state != "pruned":
-                self._runner.resume(trial.job_id)
-        self._sweeps.resumed(sweep.sweep_id)
+    def _fail(self, sweep: SweepRecord, trials: list[TrialRecord], said: str) -> None:
+        self._stop_trials(trials)
+        self._sweeps.finish(sweep.sweep_id, JobStatus.FAILED, said)
 
     def _stop_trials(self, trials: list[TrialRecord]) -> None:
         for trial in trials:

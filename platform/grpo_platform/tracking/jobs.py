@@ -40,6 +40,7 @@ __all__ = ["JobStore"]
 
 _MAX_TAG_LENGTH: Final = 8000
 _MANY: Final = 100
+_SOME_ID: Final = "0" * 32
 
 _Records = list[JobRecord]
 
@@ -59,9 +60,7 @@ class JobStore(JobLife):
         self._experiment_id = experiment_id
         self._search = JobSearch(self._reader)
 
-    def create(
-        self, request: JobRequest, *, extra_tags: Mapping[str, str] | None = None
-    ) -> JobRecord:
+    def create(self, request: JobRequest) -> JobRecord:
         """Make a queued job: a SCHEDULED run with all params and tags.
 
         Others see the job only when it is whole, since the last of the three calls marks it.
@@ -69,7 +68,7 @@ class JobStore(JobLife):
         Raises:
             InvalidRequestError: a value too long to be stored.
         """
-        draft = self.draft(request, extra_tags=extra_tags)
+        draft = self.draft(request)
         with self._discarding(draft):
             self.publish(draft)
         return draft
@@ -102,7 +101,12 @@ class JobStore(JobLife):
         run_name: str | None = None,
         extra_tags: Mapping[str, str] | None = None,
     ) -> JobRecord:
-        """Make a run that `publish` makes a queued job; until then nobody sees it."""
+        """Make a run that `publish` makes a queued job; until then nobody sees it.
+
+        Raises:
+            InvalidRequestError: a value too long to be stored.
+        """
+        params_of(request, _SOME_ID)  # refuses before there is a run
         tags = _request_tags(request) | provenance_tags(request) | dict(extra_tags or {})
         name = run_name or f"{request.config.env_name} seed {request.config.seed}"
         run = self.schedule_run(name, tags)
@@ -159,9 +163,7 @@ class JobStore(JobLife):
             raise
         return run
 
-    def adopt(
-        self, run_id: str, request: JobRequest, *, extra_tags: Mapping[str, str] | None = None
-    ) -> JobRecord:
+    def adopt(self, run_id: str, request: JobRequest) -> JobRecord:
         """Make a run that exists already a job: `mlflow run` made it and logged some params.
 
         Raises:
@@ -180,7 +182,7 @@ class JobStore(JobLife):
         absent = {name: text for name, text in params.items() if name not in run.data.params}
         # what MLflow knows of the run already, such as its commit, stays
         origin = {k: v for k, v in provenance_tags(request).items() if k not in run.data.tags}
-        tags = _request_tags(request) | origin | dict(extra_tags or {})
+        tags = _request_tags(request) | origin
         tags |= {
             Tag.JOB: JOB_READY,
             model_tag(request.model_name_for(run_id)): JOB_READY,

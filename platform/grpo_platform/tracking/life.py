@@ -4,13 +4,11 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from grpo_platform.errors import ConflictError, StoreError, StoreUnavailableError
+from grpo_platform.errors import ConflictError
 from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
-from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.names import Tag, claim_param
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.runs import RunStore
-from grpo_platform.tracking.search import require_job_id
 
 __all__ = ["JobLife", "now_ms"]
 
@@ -22,18 +20,7 @@ class JobLife(RunStore):
 
     def claim(self, job_id: str, attempt: int, worker: str) -> bool:
         """Try to become the one worker of an attempt; True for exactly one of those that try."""
-        require_job_id(job_id)
-        key = claim_param(attempt)
-        try:
-            retrying(lambda: self._client.log_param(job_id, key, worker), job_id)
-        except StoreUnavailableError:
-            raise
-        except StoreError:
-            run = self._run(job_id)
-            if key not in run.data.params:
-                raise
-            return run.data.params[key] == worker
-        return True
+        return self._claim(job_id, claim_param(attempt), worker)
 
     def start(self, job_id: str, worker: str) -> JobRecord:
         """Say that this worker runs the job.

@@ -62,7 +62,7 @@ class Tag:
     SWEEP_REQUEST: Final = "grpo.sweep.request"
     """`SweepRequest` as JSON."""
     SWEEP_RESUMING: Final = "grpo.sweep.resuming"
-    """`true` until the stopped and failed trials of a resumed sweep go on."""
+    """Trials of a resumed sweep that are to go on: JSON, their attempts then by their numbers."""
     TRIAL: Final = "grpo.trial"
     """Marks the jobs that are trials of a sweep."""
     TRIAL_PRUNED: Final = "grpo.trial.pruned"

@@ -1,12 +1,14 @@
 """What is read of a run, and the question that a list asks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from grpo_platform.tracking.pages import Cursor
+from grpo_platform.tracking.pages import Cursor, Page, encode_token
 
-__all__ = ["RunQuery", "RunReader", "RunRow"]
+__all__ = ["RunQuery", "RunReader", "RunRow", "page_of"]
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,3 +64,21 @@ class RunReader(Protocol):
         Raises:
             UnknownJobError: there is none.
         """
+
+
+def page_of(
+    rows: Sequence[RunRow], limit: int, digest: str, read: Callable[[RunRow], _T]
+) -> Page[_T]:
+    """The page that the first `limit` rows make; a row more says that another page follows.
+
+    Args:
+        rows: up to `limit + 1`, newest first.
+        limit: most items of the page.
+        digest: of the list.
+        read: makes an item of a row.
+    """
+    items = [read(row) for row in rows[:limit]]
+    if len(rows) <= limit:
+        return Page(items, None)
+    last = rows[limit - 1]
+    return Page(items, encode_token(Cursor(last.start_time, last.run_id), digest))

@@ -156,6 +156,20 @@ class RunStore:
         own_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
         self._write(job_id, lambda: self._client.log_batch(job_id, metrics, own_params, own_tags))
 
+    def _claim(self, run_id: str, key: str, holder: str) -> bool:
+        """Write a param unless another has; True for exactly one of the holders that try."""
+        require_job_id(run_id)
+        try:
+            retrying(lambda: self._client.log_param(run_id, key, holder), run_id)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            params = self._run(run_id).data.params
+            if key not in params:
+                raise
+            return params[key] == holder
+        return True
+
     def _write(self, job_id: str, call: Callable[[], object]) -> None:
         """Write to a run; a refusal is checked for its commonest cause, that the job is gone."""
         require_job_id(job_id)

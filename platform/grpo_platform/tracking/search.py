@@ -5,9 +5,9 @@ import re
 from grpo_platform.errors import UnknownJobError
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.names import Tag, env_tag, idempotency_tag, model_tag
-from grpo_platform.tracking.pages import Cursor, Page, decode_token, encode_token, list_digest
+from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
-from grpo_platform.tracking.rows import RunQuery, RunReader
+from grpo_platform.tracking.rows import RunQuery, RunReader, page_of
 
 __all__ = ["JobSearch", "require_job_id"]
 
@@ -67,11 +67,7 @@ class JobSearch:
             limit=limit + 1,
         )
         rows = self._reader.find(query)
-        items = [record_of(row) for row in rows[:limit]]
-        if len(rows) <= limit:
-            return Page(items, None)
-        last = rows[limit - 1]
-        return Page(items, encode_token(Cursor(last.start_time, last.run_id), digest))
+        return page_of(rows, limit, digest, record_of)
 
     def oldest(self, status: JobStatus, limit: int = _ALL) -> list[JobRecord]:
         """Jobs of one status, oldest first."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.trial import Outcome, Trial
@@ -16,6 +19,7 @@ __all__ = ["SweepRecord", "TrialRecord", "TrialState", "best_of", "sweep_of", "t
 
 TrialState = Literal["queued", "running", "completed", "pruned", "failed", "stopped"]
 _CLAIM: Final = trial_claim(0)[:-1]
+_RESUMING: Final = TypeAdapter(dict[int, int])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +44,17 @@ class TrialRecord:
     def ended(self) -> bool:
         """Whether it will not change by itself."""
         return self.state not in ("queued", "running")
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its job can be taken up again."""
+        stopped = self.job is not None and self.job.status in (JobStatus.STOPPED, JobStatus.FAILED)
+        return stopped and self.state != "pruned"
+
+    def waits_in(self, sweep: "SweepRecord") -> bool:
+        """Whether the sweep was resumed, and this trial is not yet."""
+        attempt = sweep.resuming.get(self.number)
+        return self.resumable and self.job is not None and self.job.attempt == attempt
 
     def seen(self, course: Mapping[int, float] | None = None) -> Trial:
         """The trial as the sampler sees it.
@@ -69,6 +84,12 @@ class SweepRecord:
 
     status: JobStatus
     request: SweepRequest
+    request_error: str | None = None
+    """Why the stored request cannot be read (someone edited its tag); None when it can.
+
+    `request` then has an empty search space.
+    """
+
     start_time: datetime
     end_time: datetime | None
     error_message: str | None
@@ -80,8 +101,8 @@ class SweepRecord:
 
     heartbeat_ms: int | None
     stop_requested: bool
-    resuming: bool
-    """Its stopped and failed trials are to go on."""
+    resuming: Mapping[int, int]
+    """Trials that are to go on since the sweep was resumed: their attempts then, by number."""
 
     best_value: float | None
     """Of the metric, as last logged."""
@@ -90,25 +111,23 @@ class SweepRecord:
 def sweep_of(row: RunRow) -> SweepRecord:
     """The sweep that a run of ours stands for."""
     tags, status = row.tags, JOB_STATUS[row.status]
-    request = SweepRequest.from_json(tags[Tag.SWEEP_REQUEST])
+    trial_jobs = _trial_jobs(row)
+    request, request_error = _request_of(tags, max(1, len(trial_jobs)))
     ended = row.end_time if status in TERMINAL else None
     heartbeat = tags.get(Tag.HEARTBEAT, "")
     return SweepRecord(
         sweep_id=row.run_id,
         status=status,
         request=request,
+        request_error=request_error,
         start_time=datetime.fromtimestamp(row.start_time / 1000, UTC),
         end_time=datetime.fromtimestamp(ended / 1000, UTC) if ended else None,
-        error_message=tags.get(Tag.ERROR) or None,
-        trial_jobs={
-            int(key.removeprefix(_CLAIM)): job_id
-            for key, job_id in row.claims.items()
-            if key.startswith(_CLAIM)
-        },
+        error_message=tags.get(Tag.ERROR) or request_error,
+        trial_jobs=trial_jobs,
         owner=tags.get(Tag.WORKER) or None,
         heartbeat_ms=int(heartbeat) if heartbeat.isdecimal() else None,
         stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
-        resuming=tags.get(Tag.SWEEP_RESUMING) == "true",
+        resuming=_resuming(tags.get(Tag.SWEEP_RESUMING, "")),
         best_value=row.metrics.get(request.metric),
     )
 
@@ -141,6 +160,26 @@ def trial_of(number: int, job_id: str, row: RunRow | None, request: SweepRequest
         state=state,
         value=value,
     )
+
+
+def _request_of(tags: Mapping[str, str], n_trials: int) -> tuple[SweepRequest, str | None]:
+    try:
+        return SweepRequest.from_json(tags.get(Tag.SWEEP_REQUEST, "")), None
+    except InvalidRequestError as error:
+        reason = f"The sweep's stored request cannot be read: {error}"
+        return SweepRequest(search_space={}, n_trials=n_trials), reason
+
+
+def _resuming(text: str) -> dict[int, int]:
+    try:
+        return _RESUMING.validate_json(text)
+    except ValidationError:
+        return {}  # never resumed, or somebody edited the tag
+
+
+def _trial_jobs(row: RunRow) -> dict[int, str]:
+    numbers = {key.removeprefix(_CLAIM): job_id for key, job_id in row.claims.items()}
+    return {int(number): job_id for number, job_id in numbers.items() if number.isdecimal()}
 
 
 def best_of(trials: list[TrialRecord], request: SweepRequest) -> TrialRecord | None:

@@ -4,13 +4,14 @@ The parent's param `claim.trial.<number>` names the job of a trial. Params are i
 number is given away once, whoever tries; the job is made visible only after that.
 """
 
+import json
 from pathlib import Path
 from typing import Final
 
 from grpo_platform.errors import (
     ConflictError,
+    InvalidRequestError,
     PlatformError,
-    StoreError,
     StoreUnavailableError,
     UnknownJobError,
     UnknownSweepError,
@@ -22,10 +23,10 @@ from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.life import now_ms
 from grpo_platform.tracking.names import JOB_READY, Tag, trial_claim, trials_tag
-from grpo_platform.tracking.pages import Cursor, Page, decode_token, encode_token, list_digest
+from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
 from grpo_platform.tracking.reporter import Point
-from grpo_platform.tracking.rows import RunQuery, RunRow
+from grpo_platform.tracking.rows import RunQuery, RunRow, page_of
 from grpo_platform.tracking.runs import RunStore
 from grpo_platform.tracking.search import require_job_id
 from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, sweep_of, trial_of
@@ -94,11 +95,7 @@ class SweepStore(RunStore):
         after = decode_token(page_token, _DIGEST) if page_token is not None else None
         query = RunQuery(tag_keys=(Tag.SWEEP,), after=after, limit=limit + 1)
         rows = self._reader.find(query)
-        items = [sweep_of(row) for row in rows[:limit]]
-        if len(rows) <= limit:
-            return Page(items, None)
-        last = rows[limit - 1]
-        return Page(items, encode_token(Cursor(last.start_time, last.run_id), _DIGEST))
+        return page_of(rows, limit, _DIGEST, sweep_of)
 
     def unfinished(self) -> list[SweepRecord]:
         """Sweeps that are queued or running, oldest first."""
@@ -137,7 +134,7 @@ class SweepStore(RunStore):
         }
         draft = self._jobs.draft(request, run_name=f"trial {number}", extra_tags=tags)
         try:
-            won = self._claim(sweep.sweep_id, number, draft.job_id)
+            won = self._claim(sweep.sweep_id, trial_claim(number), draft.job_id)
         except StoreUnavailableError:
             raise  # perhaps it was written: the claim tells at the next look
         except PlatformError:
@@ -161,14 +158,22 @@ class SweepStore(RunStore):
                 self._jobs.discard(row.run_id)
 
     def publish(self, job_id: str) -> JobRecord | None:
-        """Complete a trial's job that its server could not; None where the run is gone."""
+        """Complete a trial's job that its server could not; None where none will be queued.
+
+        One that cannot be stored becomes a failed trial.
+        """
         row = self._row(job_id)
         if row is None or Tag.JOB in row.tags:
             return None
         if row.deleted:
             retrying(lambda: self._client.restore_run(job_id))
         draft = record_of(row)
-        self._jobs.publish(draft)
+        try:
+            self._jobs.publish(draft)
+        except InvalidRequestError as error:
+            self.set_tags(job_id, {Tag.JOB: JOB_READY})
+            self._jobs.finish(job_id, JobStatus.FAILED, str(error))
+            return None
         return draft
 
     def start(self, sweep_id: str, owner: str) -> None:
@@ -202,23 +207,21 @@ class SweepStore(RunStore):
         sweep = self.sweep(sweep_id)
         if sweep.status not in (JobStatus.STOPPED, JobStatus.FAILED):
             raise ConflictError(f"Sweep {sweep_id} is {sweep.status.value}; it needs no resume.")
-        self.set_tags(
-            sweep_id, {Tag.STOP_REQUESTED: "false", Tag.ERROR: "", Tag.SWEEP_RESUMING: "true"}
-        )
+        waiting = {t.number: t.job.attempt for t in self.trials(sweep) if t.job and t.resumable}
+        tags = {Tag.STOP_REQUESTED: "false", Tag.ERROR: ""}
+        self.set_tags(sweep_id, tags | {Tag.SWEEP_RESUMING: json.dumps(waiting)})
         self._set_status(sweep_id, JobStatus.QUEUED)
         return self.sweep(sweep_id)
-
-    def resumed(self, sweep_id: str) -> None:
-        """Say that all trials that had stopped go on."""
-        self.set_tags(sweep_id, {Tag.SWEEP_RESUMING: "false"})
 
     def mark_pruned(self, job_id: str) -> None:
         """Say that a trial is stopped since it is worse than the others."""
         self.set_tags(job_id, {Tag.TRIAL_PRUNED: "true"})
 
-    def log_best(self, sweep_id: str, key: str, value: float, number_ended: int) -> None:
-        """Log the best value so far, over the number of trials that ended."""
-        point = Point(key=key, value=value, step=number_ended, timestamp_ms=now_ms())
+    def log_best(self, sweep_id: str, key: str, value: float, completed: int) -> None:
+        """Log the best value so far, over the number of trials that completed."""
+        # the newest point must be the last one, even where somebody deleted a trial
+        step = max(completed, self.last_steps(sweep_id, [key]).get(key, 0))
+        point = Point(key=key, value=value, step=step, timestamp_ms=now_ms())
         self.log_points(sweep_id, [point])
 
     def describe(self, sweep_id: str, note: str) -> None:
@@ -274,19 +277,6 @@ class SweepStore(RunStore):
         except UnknownSweepError:
             return True
         return False
-
-    def _claim(self, sweep_id: str, number: int, job_id: str) -> bool:
-        key = trial_claim(number)
-        try:
-            retrying(lambda: self._client.log_param(sweep_id, key, job_id))
-        except StoreUnavailableError:
-            raise
-        except StoreError:
-            holder = self.sweep(sweep_id).trial_jobs.get(number)
-            if holder is None:
-                raise
-            return holder == job_id
-        return True
 
     def _set_status(self, sweep_id: str, status: JobStatus) -> None:
         retrying(lambda: self._client.update_run(sweep_id, status=RUN_STATUS[status]))

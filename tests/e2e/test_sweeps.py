@@ -125,6 +125,7 @@ def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_p
         ({"search_space": {}}, 422, "search_space"),
         ({"n_trials": 0}, 422, "n_trials"),
         ({"metric": "eval/nothing"}, 400, "eval/mean_reward"),
+        ({"sampler": "grid"}, 400, "learning_rate as categorical"),
         ({"config": {"learning_rate": 0.1}}, 400, "both fixed and searched"),
         ({"config": {"env_name": "Nope-v0"}}, 400, "Nope-v0"),
         ({"config": {"model_name": "x"}}, 422, "belongs to the sweep"),

@@ -1,5 +1,7 @@
 """Search spaces: what is refused, that what is drawn fits, and that it can be drawn again."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,8 @@ from grpo.config import BOUNDS
 from grpo.errors import ConfigError, IncompatibleError, OutOfRangeError, UnknownNameError
 from grpo.presets import resolve_config
 from grpo_platform.sweeps.figures import draw_importance, draw_parallel_coordinates
+from grpo_platform.sweeps.grid import grid_size
+from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.sampling import importances, propose, should_prune
 from grpo_platform.sweeps.space import check_space, parse_space
 from grpo_platform.sweeps.trial import Trial
@@ -113,6 +117,30 @@ def run(n, seed, sampler="tpe"):
 def test_the_same_past_gives_the_same_trial_and_another_seed_another(sampler):
     assert run(14, 1, sampler) == run(14, 1, sampler)
     assert run(14, 1, sampler) != run(14, 2, sampler)
+
+
+def test_a_grid_has_every_combination_once():
+    space = parse_space({name: SPACE[name] for name in ("n_steps", "net_arch", "bootstrap")})
+    assert grid_size(space) == 7 * 2 * 2
+    points = [
+        propose(space, [], seed=0, number=n, sampler="grid", maximize=True) for n in range(28)
+    ]
+    assert points[:3] == [
+        {"n_steps": 8, "net_arch": [32], "bootstrap": True},
+        {"n_steps": 8, "net_arch": [32], "bootstrap": False},
+        {"n_steps": 8, "net_arch": [64, 64], "bootstrap": True},
+    ]
+    assert {p["n_steps"] for p in points} == set(range(8, 57, 8))
+    assert len({json.dumps(point) for point in points}) == 28
+
+
+def test_a_grid_has_as_many_trials_as_points():
+    choices = {"bootstrap": SPACE["bootstrap"]}
+    SweepRequest(search_space=choices, n_trials=2, sampler="grid")
+    with pytest.raises(IncompatibleError, match="at most 2"):
+        SweepRequest(search_space=choices, n_trials=3, sampler="grid")
+    with pytest.raises(IncompatibleError, match="learning_rate"):
+        SweepRequest(search_space=SPACE, n_trials=1, sampler="grid")
 
 
 def test_steps_and_choices_are_kept():

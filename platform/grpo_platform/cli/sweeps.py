@@ -35,7 +35,7 @@ def start(
     trials: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that are tried.")] = 20,
     model: Annotated[str | None, typer.Option(help="Receives the versions.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
-    sampler: Annotated[Literal["tpe", "random"], typer.Option(help="Who chooses.")] = "tpe",
+    sampler: Annotated[Literal["tpe", "random", "grid"], typer.Option(help="Who chooses.")] = "tpe",
     pruner: Annotated[Literal["median", "none"], typer.Option(help="Who gives up.")] = "median",
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn when left out.")] = None,
     setting: Annotated[

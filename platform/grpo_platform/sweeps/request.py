@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from grpo.errors import UnknownNameError
+from grpo.errors import IncompatibleError, UnknownNameError
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resolving import resolve_request
+from grpo_platform.sweeps.grid import grid_size
 from grpo_platform.sweeps.space import Spec, parse_space
 
 __all__ = ["METRICS", "SweepRequest"]
@@ -32,6 +33,7 @@ class SweepRequest:
     Raises:
         UnknownNameError: an unknown metric, or a search space that names an unknown field.
         OutOfRangeError: a search space with an impossible range.
+        IncompatibleError: more trials than the sampler `grid` has points, or none to count.
         InvalidRequestError: a field of `config` that the sweep itself sets; too long a request.
     """
 
@@ -47,7 +49,7 @@ class SweepRequest:
 
     metric: str = "eval/mean_reward"
     direction: Literal["maximize", "minimize"] = "maximize"
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
     pruner: Literal["median", "none"] = "median"
     max_concurrent_trials: int = 1
     seed: int = 0
@@ -60,6 +62,12 @@ class SweepRequest:
             parse_space(self.search_space)
         if self.metric not in METRICS:
             raise UnknownNameError("metric", self.metric, METRICS)
+        if self.sampler == "grid" and self.n_trials > (points := grid_size(self.space)):
+            raise IncompatibleError(
+                f"The search space has {points} points, so n_trials must be at most {points} with "
+                "the sampler grid.",
+                field="n_trials",
+            )
         for name in _RESERVED:
             if name in self.config:
                 raise InvalidRequestError(

@@ -32,8 +32,8 @@ class SweepBody(RequestBody):
     direction: Literal["maximize", "minimize"] = "maximize"
     """Which values of the metric are better."""
 
-    sampler: Literal["tpe", "random"] = "tpe"
-    """`tpe` learns from the trials so far."""
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """`tpe` learns from the trials so far; `grid` takes every combination in turn."""
 
     pruner: Literal["median", "none"] = "median"
     """`median` stops trials that are worse than the median of the others at the same point."""

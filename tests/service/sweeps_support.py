@@ -36,6 +36,13 @@ class Sweeps:
             time.sleep(0.05)
         return sweep
 
+    def until_trial(self, sweep_id: str, number: int, state: str) -> SweepRecord:
+        def reached(_: SweepRecord) -> bool:
+            trials = self.trials(sweep_id)
+            return len(trials) > number and trials[number].state == state
+
+        return self.until(sweep_id, reached)
+
     def ended(self, sweep_id: str) -> SweepRecord:
         return self.until(sweep_id, lambda sweep: sweep.status in TERMINAL)
 

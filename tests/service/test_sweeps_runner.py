@@ -115,9 +115,8 @@ def test_a_resumed_sweep_keeps_its_limit_and_resumes_each_trial_once(tmp_path):
         sweep_id = sweeps.submit(3, config=LONG, max_concurrent_trials=1)
         jobs = []
         for number in range(3):
-            sweeps.until(sweep_id, lambda sweep, n=number: n in sweep.trial_jobs)
-            jobs.append(sweeps.store.sweep(sweep_id).trial_jobs[number])
-            sweeps.platform.until(jobs[-1], lambda job: job.status is JobStatus.RUNNING)
+            sweeps.until_trial(sweep_id, number, "running")
+            jobs.append(sweeps.trials(sweep_id)[number].job_id)
             if number < 2:
                 sweeps.platform.runner.stop(jobs[-1])
         sweeps.runner.stop(sweep_id)

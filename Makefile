@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-stores test-ray check format chaos audit lock clean \
-  bench-learning bench-speed bench-jobs bench-tracking bench-lists bench-serving fuzz soak
+  bench-learning bench-speed bench-jobs bench-sweep bench-tracking bench-lists bench-serving fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -52,6 +52,9 @@ bench-speed: $(VENV)/.installed-dev ## training speed beside Stable-Baselines3's
 
 bench-jobs: $(VENV)/.installed-dev ## how soon a job trains, completes and stops
 	$(BIN)/python -m benchmarks.job_latency
+
+bench-sweep: $(VENV)/.installed-dev ## a sweep of 30 trials whose server is killed in the middle (minutes)
+	$(BIN)/python -m benchmarks.sweep
 
 bench-tracking: $(VENV)/.installed-dev ## what tracking costs a training
 	$(BIN)/python -m benchmarks.tracking_overhead

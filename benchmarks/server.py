@@ -38,6 +38,13 @@ def environment() -> dict[str, str]:
 @contextlib.contextmanager
 def serving(folder: Path, **given: str) -> Iterator[str]:
     """`python run_api.py` in a folder, without the UI, with the settings given; gives its URL."""
+    with started(folder, **given) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def started(folder: Path, **given: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """As `serving`; gives the process too, for those that kill it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,7 +64,7 @@ def serving(folder: Path, **given: str) -> Iterator[str]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "server.log").read_text(errors="replace"))
             time.sleep(0.2)
-        yield url
+        yield url, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

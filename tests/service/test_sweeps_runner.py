@@ -142,6 +142,12 @@ def test_the_newest_best_value_is_the_last_point(services):
         assert services.sweeps.sweep(sweep_id).best_value == value
 
 
+def test_an_error_is_kept_without_what_a_database_refuses(services):
+    sweep_id = services.sweeps.create(REQUEST).sweep_id
+    services.sweeps.finish(sweep_id, JobStatus.FAILED, "a\0b\ud800" + "c" * 9000)
+    assert services.sweeps.sweep(sweep_id).error_message == "a?b?" + "c" * 3996
+
+
 def first_seed(space, wanted):
     """A sweep's seed with which random search draws these choices first."""
 

@@ -10,7 +10,7 @@ from grpo_platform.tracking.names import Tag, claim_param
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.runs import RunStore
 
-__all__ = ["JobLife", "now_ms"]
+__all__ = ["JobLife", "now_ms", "storable_error"]
 
 _MAX_ERROR_LENGTH: Final = 4000
 
@@ -99,7 +99,7 @@ class JobLife(RunStore):
             current = JobStatus.RUNNING  # two servers queued it again, the later after the claim
         check_transition(job_id, current, status)
         if error_message is not None:
-            self.set_tags(job_id, {Tag.ERROR: _storable(error_message)[:_MAX_ERROR_LENGTH]})
+            self.set_tags(job_id, {Tag.ERROR: storable_error(error_message)})
         self._write(
             job_id,
             lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=now_ms()),
@@ -130,9 +130,9 @@ class JobLife(RunStore):
         return self.get(job_id)
 
 
-def _storable(text: str) -> str:
+def storable_error(text: str) -> str:
     """The text without what a database refuses: lone surrogates, as in odd file names, and NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")[:_MAX_ERROR_LENGTH]
 
 
 def now_ms() -> int:

@@ -21,7 +21,7 @@ from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.life import now_ms
+from grpo_platform.tracking.life import now_ms, storable_error
 from grpo_platform.tracking.names import JOB_READY, Tag, trial_claim, trials_tag
 from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
@@ -246,7 +246,7 @@ class SweepStore(RunStore):
         else:
             check_transition(sweep_id, sweep.status, status)
         if error_message is not None:
-            self.set_tags(sweep_id, {Tag.ERROR: error_message[:4000]})
+            self.set_tags(sweep_id, {Tag.ERROR: storable_error(error_message)})
         retrying(
             lambda: self._client.set_terminated(sweep_id, RUN_STATUS[status], end_time=now_ms())
         )

@@ -52,7 +52,7 @@ class Transport:
         self.base_url = base_url.rstrip("/")
         self._session = requests.Session()
         if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            self._session.headers["Authorization"] = f"Bearer {token}".encode()
 
     def close(self) -> None:
         """Close the connections."""

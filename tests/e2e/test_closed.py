@@ -92,6 +92,31 @@ def test_spellings_open_nothing(running, path):
     assert b"GRPO Platform keeps this MLflow route closed" in body
 
 
+@pytest.mark.parametrize("token", [None, "", "wrong", "w" * 40, "schlüssel…"])
+def test_the_command_line_without_the_token_is_told_what_to_do(running, token):
+    given = {} if token is None else {"GRPO_API_TOKEN": token}
+    refused = command_line(running, **given)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.strip().splitlines()
+    assert line.startswith("Error: The server asks for its token")
+    assert "--token" in line
+    assert "GRPO_API_TOKEN" in line
+
+
+def test_the_command_line_with_the_token_is_answered(running):
+    done = command_line(running, GRPO_API_TOKEN=TOKEN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def command_line(running: Server, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "grpo_platform", "--url", running.url, "jobs", "list", "--json"],
+        capture_output=True, text=True, timeout=120, cwd=running.folder,
+        env=environment(COLUMNS="250", **variables),
+    )  # fmt: skip
+
+
 def test_the_child_listens_on_loopback_and_does_not_know_the_token(running):
     children = psutil.Process(running.process.pid).children(recursive=True)
     port = int(ui_of(running).rpartition(":")[2])

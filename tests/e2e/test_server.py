@@ -270,7 +270,7 @@ def test_the_command_line_trains_and_says_what_is_wrong(running):
     for arguments, said in (
         (("train", "--env", "Nope-v0"), "CartPole-v1"),
         (("jobs", "show", "x"), "No training job"),
-        (("models", "show", "nothing"), "GET /models"),
+        (("models", "show", "nothing"), "`grpo-platform models list` lists them"),
         (("train", "-s", "n_steps"), "name=value"),
     ):
         refused = command(running, *arguments)

@@ -159,9 +159,9 @@ def _evaluate(
     from grpo_platform.registry.evaluating import evaluate_version
     from grpo_platform.registry.models import Registry
     from grpo_platform.settings import Settings
-    from grpo_platform.tracking.store import prepare_store
+    from grpo_platform.tracking.addresses import existing_store_uri
 
-    registry = Registry(prepare_store(Settings()).tracking_uri)
+    registry = Registry(existing_store_uri(Settings()))
     first = EVALUATION_SEED if seed is None else seed
     version, found = evaluate_version(
         registry, model, episodes=episodes, seed=first, deterministic=deterministic

@@ -11,6 +11,13 @@ __all__ = ["Token", "Url", "connect"]
 
 _DEFAULT_PORT: Final = "8000"
 
+
+def _printable(token: str | None) -> str | None:
+    if token is not None and not token.isprintable():
+        raise typer.BadParameter("a token has no line breaks and no other control characters.")
+    return token
+
+
 Url = Annotated[
     str | None,
     typer.Option(
@@ -19,7 +26,13 @@ Url = Annotated[
 ]
 Token = Annotated[
     str | None,
-    typer.Option(envvar="GRPO_API_TOKEN", help="Its token.", show_envvar=True, show_default=False),
+    typer.Option(
+        envvar="GRPO_API_TOKEN",
+        help="Its token.",
+        show_envvar=True,
+        show_default=False,
+        callback=_printable,
+    ),
 ]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from grpo_platform.cli.connection import connect
-from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table, when
+from grpo_platform.cli.output import JsonFlag, errors_as_sentences, say, show_json, table, when
 from grpo_platform.client import Job
 from grpo_platform.jobs.states import JobStatus
 
@@ -57,14 +57,14 @@ def show(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> No
 def stop(context: typer.Context, job_id: JobId) -> None:
     """Stop a job; its checkpoint is kept."""
     with errors_as_sentences():
-        console.print(connect(context).stop(job_id)["message"])
+        say(connect(context).stop(job_id)["message"])
 
 
 @app.command()
 def resume(context: typer.Context, job_id: JobId) -> None:
     """Take a stopped or failed job up again, from its checkpoint."""
     with errors_as_sentences():
-        console.print(connect(context).resume(job_id)["message"])
+        say(connect(context).resume(job_id)["message"])
 
 
 @app.command()
@@ -82,7 +82,7 @@ def logs(
 def delete(context: typer.Context, job_id: JobId) -> None:
     """Delete a finished job with its run, checkpoints and logs; its model stays."""
     with errors_as_sentences():
-        console.print(connect(context).delete_job(job_id)["message"])
+        say(connect(context).delete_job(job_id)["message"])
 
 
 def _row(job: Job) -> tuple[object, ...]:

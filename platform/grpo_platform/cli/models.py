@@ -12,6 +12,7 @@ from grpo_platform.cli.output import (
     console,
     errors_as_sentences,
     fail,
+    say,
     show_json,
     table,
     when,
@@ -88,10 +89,10 @@ def download(
     """Copy a version's files from the store, as an MLflow model that works anywhere."""
     from grpo_platform.registry.models import Registry
     from grpo_platform.settings import Settings
-    from grpo_platform.tracking.store import prepare_store
+    from grpo_platform.tracking.addresses import existing_store_uri
 
     with errors_as_sentences():
-        registry = Registry(prepare_store(Settings()).tracking_uri)
+        registry = Registry(existing_store_uri(Settings()))
         name = model.partition("/")[0].partition("@")[0]
         folder = target or Path(name)
         if folder.exists():
@@ -117,7 +118,7 @@ def delete(
     if not yes:
         typer.confirm(f"Delete model {name} with all its versions?", abort=True)
     with errors_as_sentences():
-        console.print(connect(context).delete_model(name)["message"])
+        say(connect(context).delete_model(name)["message"])
 
 
 def _version(version: dict[str, Any]) -> tuple[object, ...]:

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Final, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.text import Text
 from grpo_platform.client import ApiError
 from grpo_platform.errors import PlatformError
 from grpo_platform.transport import NotFiniteError
+from grpo_platform.wording import as_commands
 
 __all__ = [
     "JsonFlag",
@@ -24,6 +25,7 @@ __all__ = [
     "errors_as_sentences",
     "fail",
     "progress_bar",
+    "say",
     "show_json",
     "table",
     "when",
@@ -33,6 +35,11 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 
 # what a server or a user wrote is shown as it is: brackets are no style, colons no picture
 console = Console(markup=False, emoji=False)
+
+_NO_TOKEN: Final = (
+    "The server asks for its token, and this is not it, or none was given: give it with --token, "
+    "or in the variable GRPO_API_TOKEN."
+)
 
 
 def show_json(value: object) -> None:
@@ -66,9 +73,14 @@ def when(timestamp: str | None) -> str:
     return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def say(sentence: str) -> None:
+    """Print a sentence of the API."""
+    console.print(as_commands(sentence), highlight=False, soft_wrap=True)
+
+
 def fail(message: str) -> NoReturn:
     """Say what went wrong, and end with exit code 1."""
-    said = Text.assemble(("Error:", "red"), f" {message}")
+    said = Text.assemble(("Error:", "red"), f" {as_commands(message)}")
     Console(stderr=True, soft_wrap=True).print(said)
     raise typer.Exit(1)
 
@@ -97,15 +109,9 @@ def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        fail(f"{error}{_hint(error.problem)}")
+        fail(_NO_TOKEN if error.status == 401 else str(error))
     except shown as error:
         fail(str(error))
-
-
-def _hint(problem: Mapping[str, object]) -> str:
-    if problem.get("status") == 401:
-        return " Give it with --token, or in the variable GRPO_API_TOKEN."
-    return ""
 
 
 def _text(cell: object) -> str:

@@ -43,8 +43,8 @@ def _reproduce(run_id: str, seed: int | None, *, quiet: bool) -> "Reproduction":
     from grpo_platform.registry.models import Registry
     from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
     from grpo_platform.settings import Settings
+    from grpo_platform.tracking.addresses import existing_store_uri
     from grpo_platform.tracking.jobs import JobStore
-    from grpo_platform.tracking.store import existing_store_uri
 
     uri = existing_store_uri(Settings())
     store, registry = JobStore(uri), Registry(uri)

@@ -58,6 +58,6 @@ def upgrade(
 
 def _uri() -> str:
     from grpo_platform.settings import Settings
-    from grpo_platform.tracking.store import existing_store_uri
+    from grpo_platform.tracking.addresses import named_store_uri
 
-    return existing_store_uri(Settings())
+    return named_store_uri(Settings())

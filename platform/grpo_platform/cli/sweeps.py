@@ -12,6 +12,7 @@ from grpo_platform.cli.output import (
     console,
     errors_as_sentences,
     progress_bar,
+    say,
     show_json,
     table,
     when,
@@ -96,14 +97,14 @@ def show(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -
 def stop(context: typer.Context, sweep_id: SweepId) -> None:
     """Stop a sweep and its running trials; it can be resumed."""
     with errors_as_sentences():
-        console.print(connect(context).stop_sweep(sweep_id)["message"])
+        say(connect(context).stop_sweep(sweep_id)["message"])
 
 
 @app.command()
 def resume(context: typer.Context, sweep_id: SweepId) -> None:
     """Take a stopped or failed sweep up again."""
     with errors_as_sentences():
-        console.print(connect(context).resume_sweep(sweep_id)["message"])
+        say(connect(context).resume_sweep(sweep_id)["message"])
 
 
 def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:

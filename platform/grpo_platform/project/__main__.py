@@ -14,6 +14,7 @@ from grpo_platform.project.parameters import parse_parameters
 from grpo_platform.project.reproduce import reproduce
 from grpo_platform.project.sweep import sweep
 from grpo_platform.project.train import train
+from grpo_platform.wording import as_commands
 
 __all__ = ["ENTRY_POINTS", "EntryPoint", "main"]
 
@@ -67,7 +68,8 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 
 def _refuse(verb: str, *reasons: str) -> NoReturn:
-    print("\n".join((f"grpo-platform cannot {verb} this:", *reasons)), file=sys.stderr)
+    said = [f"grpo-platform cannot {verb} this:", *map(as_commands, reasons)]
+    print("\n".join(said), file=sys.stderr)
     sys.exit(_REFUSED)
 
 

@@ -11,11 +11,11 @@ from grpo_platform.project.parameters import validated
 from grpo_platform.registry.evaluating import evaluate_version
 from grpo_platform.registry.models import Registry
 from grpo_platform.settings import Settings
+from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.life import now_ms
 from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.reporter import Point, evaluation_figures
-from grpo_platform.tracking.store import existing_store_uri
 
 __all__ = ["EvaluateParameters", "evaluate"]
 

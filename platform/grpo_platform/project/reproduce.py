@@ -12,8 +12,8 @@ from grpo_platform.registry.models import Registry
 from grpo_platform.reproduction.reproducing import plan_reproduction, run_plan
 from grpo_platform.reproduction.verdict import Verdict
 from grpo_platform.settings import Settings
+from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.store import existing_store_uri
 
 __all__ = ["ReproduceParameters", "reproduce"]
 

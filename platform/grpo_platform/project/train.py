@@ -11,8 +11,9 @@ from grpo_platform.jobs.worker import run_worker
 from grpo_platform.project.parameters import validated
 from grpo_platform.registry.models import Registry
 from grpo_platform.settings import Settings
+from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.store import Store, existing_store_uri
+from grpo_platform.tracking.store import Store
 
 __all__ = ["request_of", "train"]
 

@@ -132,7 +132,10 @@ def _check_kind(uri: str) -> None:
             "`mlflow db upgrade`, after a backup."
         )
     if _is_sqlite(uri) and not _path_of(uri).exists():
-        raise StoreError(f"There is no database {_path_of(uri)}. Call it where mlflow.db is.")
+        raise StoreError(
+            f"There is no database {_path_of(uri)}. Call it where "
+            "mlflow.db is, or set MLFLOW_TRACKING_URI."
+        )
 
 
 def _back_up(uri: str, label: str) -> Path:

@@ -15,9 +15,14 @@ from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
+from grpo_platform.tracking.addresses import (
+    OLDER_SCHEMA,
+    absolute_uri,
+    kind_of_store,
+    probe_database,
+)
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.locks import alone
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
@@ -26,10 +31,8 @@ from grpo_platform.tracking.schema import SchemaState, read_schema
 
 __all__ = [
     "Store",
-    "absolute_uri",
     "check_artifacts_reachable",
     "configure_mlflow",
-    "existing_store_uri",
     "prepare_store",
 ]
 
@@ -89,61 +92,16 @@ def prepare_store(settings: Settings) -> Store:
     """
     configure_mlflow()
     code_version()  # of the code that runs from now on, whatever is checked out later
-    kind = _kind(settings.tracking_uri)
+    kind = kind_of_store(settings.tracking_uri)
     uri = absolute_uri(settings.tracking_uri)
     if kind == "sqlite":
         return _prepare_sqlite(uri)
     if kind in ("http", "https"):
         return _prepare_experiment(uri, None)
-    _probe(uri)
+    probe_database(uri)
     root = settings.artifact_root
     with alone(uri):
         return _prepare_database(uri, f"{_absolute_location(root)}/grpo" if root else None)
-
-
-def _kind(uri: str) -> str:
-    try:
-        kind = sqlalchemy.make_url(uri).drivername.partition("+")[0]
-    except (ValueError, sqlalchemy.exc.ArgumentError):
-        kind = "no address"
-    if kind not in ("sqlite", "postgresql", "http", "https"):
-        raise StoreError(
-            f"MLFLOW_TRACKING_URI={without_credentials(uri)[:200]!r} is not supported: use "
-            "sqlite:///file, an MLflow server (http://…) or postgresql://…, or leave it unset for "
-            "mlflow.db in this directory."
-        )
-    return kind
-
-
-def absolute_uri(uri: str) -> str:
-    """The URI of the same store from any directory; a relative sqlite path is of this one.
-
-    Raises:
-        StoreError: a sqlite store that is not a file.
-    """
-    if not uri.startswith("sqlite:"):
-        return uri
-    url = sqlalchemy.make_url(uri)
-    if not url.database or url.database == ":memory:":
-        raise StoreError("A sqlite store must be a file, since several processes share it.")
-    path = Path(url.database)
-    return url.set(
-        database=str(path if path.is_absolute() else Path.cwd() / path)
-    ).render_as_string(hide_password=False)
-
-
-def existing_store_uri(settings: Settings) -> str:
-    """Absolute URI of a store that others have prepared; nothing is made.
-
-    Raises:
-        StoreUnavailableError: a PostgreSQL server cannot be reached.
-        StoreError: no kind of store that is supported, or a sqlite store that is not a file.
-    """
-    _kind(settings.tracking_uri)
-    uri = absolute_uri(settings.tracking_uri)
-    if urlsplit(uri).scheme.split("+")[0] == "postgresql":
-        _probe(uri)
-    return uri
 
 
 def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:
@@ -175,10 +133,7 @@ def _prepare_sqlite(uri: str) -> Store:
 def _prepare_database(uri: str, artifact_location: str | None) -> Store:
     # MLflow itself would migrate some older databases, without a copy of what was
     if read_schema(uri).state is SchemaState.OLDER:
-        raise StoreError(
-            "This store's database is of an older MLflow. Stop whatever else uses it, then run: "
-            "grpo-platform store upgrade"
-        )
+        raise StoreError(OLDER_SCHEMA)
     return _prepare_experiment(uri, artifact_location)
 
 
@@ -255,21 +210,6 @@ def _check_location(uri: str, experiment: Experiment) -> None:
         )
     if not ours:
         _log.warning("Artifacts go to %s, where this store was created.", folder)
-
-
-def _probe(uri: str) -> None:
-    """Connect once: MLflow itself would go on trying for 100 seconds."""
-    with store_errors():
-        try:
-            engine = sqlalchemy.create_engine(uri)
-        except ImportError as error:
-            raise StoreError(
-                f"PostgreSQL needs a driver: pip install 'psycopg[binary]'. ({error})"
-            ) from error
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
 
 
 def _write_ahead(path: Path) -> None:

@@ -1,0 +1,23 @@
+"""Sentences of the API as the command line says them: calls become commands."""
+
+import re
+from typing import Final
+
+__all__ = ["as_commands"]
+
+_COMMANDS: Final = (
+    (r"GET /training/jobs\b", "`grpo-platform jobs list`"),
+    (r"POST /training/(\w+)/resume\b", r"`grpo-platform jobs resume \1`"),
+    (r"GET /sweeps\b", "`grpo-platform sweep list`"),
+    (r"POST /sweeps/(\w+)/resume\b", r"`grpo-platform sweep resume \1`"),
+    (r"GET /models/([\w.-]*\w)", r"`grpo-platform models show \1`"),
+    (r"GET /models\b", "`grpo-platform models list`"),
+    (r"GET /docs\b", "`grpo-platform --help`"),
+)
+
+
+def as_commands(sentence: str) -> str:
+    """The sentence, with the calls in it named as the commands that make them."""
+    for call, command in _COMMANDS:
+        sentence = re.sub(call, command, sentence)
+    return sentence

@@ -18,15 +18,24 @@ class Memory:
 
 
 class Faulty(gym.Env):
-    """A walk on a line; after `after` steps of an episode it does what `fault` says."""
+    """A walk on a line; after `after` steps of an episode it does what `fault` says.
+
+    If `when` is a path, it does so only while there is something at it.
+    """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = spaces.Discrete(2)
 
     def __init__(
-        self, fault: str = "", after: int = 10, seconds: float = 0.0, hidden: bool = False
+        self,
+        fault: str = "",
+        after: int = 10,
+        seconds: float = 0.0,
+        hidden: bool = False,
+        when: str = "/",
     ) -> None:
         self.fault = fault
+        self.when = Path(when)
         self.after = after
         self.seconds = seconds
         self.place = 0.0
@@ -44,7 +53,7 @@ class Faulty(gym.Env):
         self.count += 1
         if self.seconds:
             time.sleep(self.seconds)
-        if self.fault and self.count > self.after:
+        if self.fault and self.count > self.after and self.when.exists():
             self.go_wrong()
         self.place += (2 * int(action) - 1) * 0.1 + 0.01 * float(self.np_random.normal())
         return np.array([self.place, self.count / 100]), -abs(self.place), False, False, {}

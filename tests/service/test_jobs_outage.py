@@ -4,8 +4,10 @@ import time
 
 import pytest
 
+from grpo_platform.errors import StoreUnavailableError
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.names import Metric
+from tests.service.faulty_environments import FAULTY
 from tests.service.jobs_support import assert_same_training, platform
 from tests.service.tracking_support import TrackingServer
 
@@ -25,27 +27,83 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def over_http(server, tmp_path_factory):
-    with platform(tmp_path_factory.mktemp("platform"), uri=server.uri) as running:
+    folder = tmp_path_factory.mktemp("platform")
+    with platform(folder, uri=server.uri, max_concurrent_jobs=3) as running:
         yield running
 
 
-def test_a_server_that_is_away_for_30_seconds_loses_nothing(server, over_http):
-    fields = {"total_timesteps": TIMESTEPS, "seed": 3, "n_eval_episodes": 5, "eval_freq": 20_000}
-    calm = over_http.submit(**fields)
-    undisturbed = over_http.wait(calm.job_id, seconds=240)
+TRAINED = {"total_timesteps": TIMESTEPS, "seed": 3, "n_eval_episodes": 5, "eval_freq": 20_000}
+FAULTY_JOB = {
+    "env_name": FAULTY, "group_size": 4, "num_groups": 2, "n_steps": 16, "batch_size": 32,
+    "n_epochs": 1, "total_timesteps": 100_000, "checkpoint_seconds": 0.5,
+}  # fmt: skip
+ITERATION = 4 * 2 * 16
 
-    job = over_http.submit(**fields)
-    over_http.training(job.job_id, timesteps=500, seconds=120)
+
+@pytest.fixture(scope="module")
+def outage(server, over_http, tmp_path_factory):
+    """Jobs that trained, stopped and failed while nobody answered, as they ended."""
+    cause = tmp_path_factory.mktemp("cause") / "fail"
+    raising = {"fault": "raise", "when": str(cause), "seconds": 0.005}
+    jobs = {
+        "trained": over_http.submit(**TRAINED),
+        # an iteration takes a second: what follows the stop finds no server any more
+        "stopped": over_http.submit(**FAULTY_JOB, env_kwargs={"seconds": 0.01}),
+        "failed": over_http.submit(**FAULTY_JOB, env_kwargs=raising),
+    }
+    for job in jobs.values():
+        over_http.training(job.job_id, timesteps=500, seconds=120)
+    over_http.runner.stop(jobs["stopped"].job_id)
     server.kill()
+    cause.touch()
+    with pytest.raises(StoreUnavailableError, match="try again"):
+        over_http.runner.stop(jobs["trained"].job_id)
     time.sleep(AWAY_SECONDS)
     server.start()
-    disturbed = over_http.wait(job.job_id, seconds=240)
+    before = {name: over_http.jobs.get(job.job_id).status for name, job in jobs.items()}
+    assert before["stopped"] is before["failed"] is JobStatus.RUNNING
+    return {name: over_http.wait(job.job_id, seconds=240) for name, job in jobs.items()}
 
+
+def test_a_training_without_its_server_for_30_seconds_loses_nothing(outage, over_http):
+    disturbed = outage["trained"]
+    undisturbed = over_http.wait(over_http.submit(**TRAINED).job_id, seconds=240)
     assert disturbed.status is JobStatus.COMPLETED, disturbed.error_message
     assert (disturbed.attempt, disturbed.crashes) == (1, 0)
     assert disturbed.current_timesteps == TIMESTEPS
-    assert over_http.versions_of(job.job_id) == [1]
+    assert over_http.versions_of(disturbed.job_id) == [1]
     assert_same_training(over_http, undisturbed, disturbed)
+
+
+def test_a_stop_is_carried_out_without_the_server_and_told_when_it_is_back(outage, over_http):
+    job = outage["stopped"]
+    assert job.status is JobStatus.STOPPED
+    assert (job.attempt, job.crashes) == (1, 0)
+    assert job.checkpoint is not None
+    assert_ends_with_what_was_trained(over_http, job)
+    over_http.runner.resume(job.job_id)
+    over_http.training(job.job_id, timesteps=job.current_timesteps + 1, seconds=120)
+    over_http.runner.stop(job.job_id)
+    assert over_http.wait(job.job_id).status is JobStatus.STOPPED
+
+
+def test_a_failure_without_the_server_is_told_when_it_is_back(outage, over_http):
+    job = outage["failed"]
+    assert job.status is JobStatus.FAILED
+    assert "the floor gave way" in job.error_message
+    assert (job.attempt, job.crashes) == (1, 0)
+    assert "RuntimeError: the floor gave way" in over_http.log(job.job_id)
+    assert_ends_with_what_was_trained(over_http, job)
+
+
+def assert_ends_with_what_was_trained(over_http, job):
+    histories = over_http.histories(job.job_id)
+    for key in (Metric.TIMESTEPS, Metric.REWARD):
+        steps = [step for step, _ in histories[key]]
+        assert steps == sorted(set(steps)), key
+        assert len(steps) > 2
+        # the slice of the run that was not full yet is in the checkpoint
+        assert job.current_timesteps - steps[-1] <= 2 * ITERATION
 
 
 def test_a_run_has_at_most_max_metric_points_a_key_and_starts_and_ends_with_them(over_http):

@@ -23,7 +23,7 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
-test: $(VENV)/.installed-dev ## all tests but those of `make test-stores` and `make test-ray`
+test: $(VENV)/.installed-dev ## all tests but most of `make test-stores` and `make test-ray`
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stores and not ray"
 
 test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server

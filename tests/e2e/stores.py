@@ -10,6 +10,8 @@ from typing import Final
 from tests.service.postgresql_support import postgresql
 from tests.service.tracking_support import TrackingServer
 
+USER: Final = "trainer"
+_ADMINISTRATORS: Final = "a password that no server of ours has"
 PASSWORD: Final = "correct horse battery staple"
 
 
@@ -60,14 +62,15 @@ def _postgresql(folder: Path) -> Iterator[SharedStore]:
 
 @contextlib.contextmanager
 def _mlflow_server(folder: Path) -> Iterator[SharedStore]:
-    """With basic authentication, and artifacts that only the server reaches."""
-    tracking = TrackingServer(folder, PASSWORD)
+    """With basic authentication for a user like any other, and artifacts that only it reaches."""
+    tracking = TrackingServer(folder, _ADMINISTRATORS)
     tracking.start()
+    tracking.add_user(USER, PASSWORD)
     try:
         yield SharedStore(
             {
                 "MLFLOW_TRACKING_URI": tracking.uri,
-                "MLFLOW_TRACKING_USERNAME": "admin",
+                "MLFLOW_TRACKING_USERNAME": USER,
                 "MLFLOW_TRACKING_PASSWORD": PASSWORD,
             },
             stop=tracking.kill,

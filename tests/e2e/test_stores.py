@@ -1,7 +1,8 @@
 """Two servers on one store of each kind: the journey across them, and what must not stop it.
 
 Each server has a working directory and a TMPDIR of its own, and where the system allows it another
-host name: what they share goes through the store. `make test-stores` runs them.
+host name: what they share goes through the store. `make test-stores` runs them all, `make test` one
+of PostgreSQL and one of a remote MLflow server.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -24,12 +26,19 @@ from tests.service.tracking_support import working_in
 LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]
 HOSTS = ("one", "two")
 
-pytestmark = [pytest.mark.slow, pytest.mark.stores, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def kinds(*names: str) -> list[object]:
-    """Parameters of `store`; tests of one store stay in one process."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(f"store {name}")) for name in names]
+def kinds(*names: str, always: str = "") -> list[object]:
+    """Parameters of `store`; tests of one store stay in one process.
+
+    With that of `always`, the test also runs in `make test`.
+    """
+    every = {name: [pytest.mark.xdist_group(f"store {name}")] for name in names}
+    return [
+        pytest.param(name, marks=marks if name == always else [*marks, pytest.mark.stores])
+        for name, marks in every.items()
+    ]
 
 
 @pytest.fixture(scope="module", params=kinds(*STORES))
@@ -75,14 +84,21 @@ def until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def claims(store: SharedStore, folder: Path, job_id: str) -> dict[str, str]:
-    """Host of the worker that claimed each attempt."""
+class Worker(NamedTuple):
+    """Who claimed an attempt."""
+
+    host: str
+    process_id: int
+
+
+def claims(store: SharedStore, folder: Path, job_id: str) -> dict[str, Worker]:
+    """The worker that claimed each attempt."""
     with working_in(folder, **store.settings):
         run = MlflowClient(store.settings["MLFLOW_TRACKING_URI"]).get_run(job_id)
+    claimed = {name: text for name, text in run.data.params.items() if name.startswith("claim.")}
     return {
-        name: worker.partition(":")[0].rpartition("-")[0]
-        for name, worker in run.data.params.items()
-        if name.startswith("claim.")
+        name: Worker(text.partition(":")[0].rpartition("-")[0], int(text.split(":")[1]))
+        for name, text in claimed.items()
     }
 
 
@@ -94,10 +110,12 @@ def champion(client: GRPOClient) -> int:
     return int(client.model("shared")["champion"])
 
 
-def refusal(call: Callable[[], object]) -> ApiError:
-    with pytest.raises(ApiError) as error:
+def status_of(call: Callable[[], object]) -> int:
+    try:
         call()
-    return error.value
+    except ApiError as error:
+        return error.status
+    return 200
 
 
 def test_the_journey_goes_across_servers(clients):
@@ -127,13 +145,15 @@ def test_the_journey_goes_across_servers(clients):
         until(lambda: two.predict("shared", LEANS_RIGHT)["model_version"] == champion(one))
 
     two.delete_job(job_id)
-    assert refusal(lambda: one.job(job_id)).status == 404
+    assert status_of(lambda: one.job(job_id)) == 404
     assert [job["job_id"] for job in one.iter_jobs(model_name="shared")] == [second["job_id"]]
     one.delete_model("shared")
     until(lambda: "shared" not in {model["name"] for model in two.iter_models()})
-    assert refusal(lambda: two.predict("shared", LEANS_RIGHT)).status == 404
+    # it may have answered a second ago, and looks again each second
+    until(lambda: status_of(lambda: two.predict("shared", LEANS_RIGHT)) == 404)
 
 
+@pytest.mark.parametrize("store", kinds(*STORES, always="postgresql"), indirect=True)
 def test_each_job_runs_once(store, clients, tmp_path):
     jobs = [
         clients[number % 2].start_training(
@@ -149,10 +169,63 @@ def test_each_job_runs_once(store, clients, tmp_path):
     claimed = [claims(store, tmp_path, job_id) for job_id in jobs]
     assert all(list(found) == ["claim.1"] for found in claimed)
     if on_a_host_called("other"):
-        assert {found["claim.1"] for found in claimed} == set(HOSTS)
+        assert {found["claim.1"].host for found in claimed} == set(HOSTS)
 
 
+def test_one_key_is_one_job_whichever_servers_are_asked_at_once(clients):
+    def ask(client: GRPOClient, key: str) -> str:
+        accepted = client.start_training(
+            idempotency_key=key, total_timesteps=64, seed=1, n_eval_episodes=1
+        )
+        return str(accepted["job_id"])
+
+    asked = []
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(6):
+            calls = [pool.submit(ask, client, f"key {number}") for client in [*clients, *clients]]
+            (job_id,) = {call.result() for call in calls}
+            asked.append(job_id)
+    jobs = [job["job_id"] for job in clients[0].iter_jobs()]
+    assert jobs[: len(asked)] == asked[::-1]
+    for job_id in asked:
+        assert clients[1].wait(job_id, timeout_seconds=240)["status"] == "completed"
+
+
+def test_a_job_is_stopped_resumed_and_survives_its_worker(store, clients, tmp_path):
+    one, two = clients
+    job_id = one.start_training(
+        total_timesteps=150_000, model_name="paused", seed=1, checkpoint_seconds=0.5,
+        n_eval_episodes=1,
+    )["job_id"]  # fmt: skip
+    until(lambda: one.job(job_id)["current_timesteps"] > 5_000)
+    two.stop(job_id)
+    stopped = two.wait(job_id, timeout_seconds=120)
+    assert stopped["status"] == "stopped"
+    assert 5_000 < stopped["current_timesteps"] < 150_000
+
+    two.resume(job_id)
+    until(lambda: one.job(job_id)["current_timesteps"] > stopped["current_timesteps"] + 5_000)
+    attempt = one.job(job_id)["attempt"]
+    worker = claims(store, tmp_path, job_id)[f"claim.{attempt}"]
+    psutil.Process(worker.process_id).kill()
+    job = two.wait(job_id, timeout_seconds=300)
+    assert job["status"] == "completed", job["error_message"]
+    assert (job["attempt"], job["current_timesteps"]) == (attempt + 1, 150_000)
+    log = "\n".join(one.logs(job_id, tail=1000))
+    assert log.count("It goes on from checkpoint") == 2
+    assert len(one.model("paused")["versions"]) == 1
+    steps = list(two.history(job_id, "rollout/reward").index)
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("store", kinds(*STORES, always="mlflow-server"), indirect=True)
 def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_path):
+    # one each, so that neither takes the job that is to run on the third server
+    others = [
+        clients[0].start_training(total_timesteps=50_000_000, model_name=f"other_{n}")["job_id"]
+        for n in range(2)
+    ]
+    until(lambda: all(clients[0].job(other)["status"] == "running" for other in others))
     with server_on(store, tmp_path / "gone", "gone") as victim:
         with GRPOClient(victim.url) as client:
             job_id = client.start_training(
@@ -166,6 +239,8 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
             process.kill()
         assert not psutil.wait_procs(children, timeout=30)[1]
     shutil.rmtree(tmp_path / "gone")  # as with the machine that it was on
+    for other in others:
+        clients[0].stop(other)
     job = clients[0].wait(job_id, timeout_seconds=300)
     assert job["status"] == "completed", job["error_message"]
     assert (job["attempt"], job["current_timesteps"]) == (2, 100_000)
@@ -176,8 +251,8 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
     assert steps == sorted(set(steps))
     if on_a_host_called("other"):
         claimed = claims(store, tmp_path, job_id)
-        assert claimed["claim.1"] == "gone"
-        assert claimed["claim.2"] in HOSTS
+        assert claimed["claim.1"].host == "gone"
+        assert claimed["claim.2"].host in HOSTS
 
 
 def test_a_store_that_goes_away_in_use_is_503_until_it_returns(store, servers, clients):
@@ -210,6 +285,7 @@ def test_a_store_that_is_away_at_start_is_a_sentence(store, tmp_path):
     assert failed.returncode == 1
     assert "grpo-platform cannot start. The MLflow store cannot be reached now" in failed.stderr
     assert "Traceback" not in failed.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("store", kinds("mlflow-server"), indirect=True)
@@ -220,3 +296,4 @@ def test_wrong_credentials_are_a_sentence(store, tmp_path, password):
     assert failed.returncode == 1
     assert "does not accept the credentials: set MLFLOW_TRACKING_USERNAME" in failed.stderr
     assert len(failed.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,10 @@ class PostgreSQL:
         self._control = [programs / "pg_ctl", "-D", folder / "data", "-w"]
         self._options = f"-h 127.0.0.1 -p {port} -k {folder} -F"
         self._log = folder / "log"
-        _run(programs / "initdb", "-D", folder / "data", "-U", "grpo", "-A", "trust", "-N")
+        _run(
+            programs / "initdb", "-D", folder / "data", "-U", "grpo", "-A", "trust", "-N",
+            "-E", "UTF8", "--no-locale",
+        )  # fmt: skip
 
     def start(self) -> None:
         _run(*self._control, "-l", self._log, "-o", self._options, "start")

@@ -81,6 +81,7 @@ class TrackingServer:
         if self.password is not None:
             command += ["--app-name", "basic-auth", "--serve-artifacts"]
             environment |= {
+                "MLFLOW_AUTH_CONFIG_PATH": str(self._authentication()),
                 "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
                 "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test",
             }
@@ -96,6 +97,27 @@ class TrackingServer:
                     return
             time.sleep(0.1)
         raise AssertionError((self.folder / "server.log").read_text())
+
+    def add_user(self, name: str, password: str) -> None:
+        """Add one who is no administrator; kept over a restart."""
+        requests.post(
+            f"{self.uri}/api/2.0/mlflow/users/create",
+            json={"username": name, "password": password},
+            auth=("admin", self.password),
+            timeout=60,
+        ).raise_for_status()
+
+    def _authentication(self) -> Path:
+        path = self.folder / "basic_auth.ini"
+        path.write_text(
+            "[mlflow]\n"
+            "default_permission = READ\n"
+            f"database_uri = sqlite:///{self.folder / 'basic_auth.db'}\n"
+            "admin_username = admin\n"
+            # without it the password is hashed anew for each request
+            "auth_cache_ttl_seconds = 60\n"
+        )
+        return path
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None:

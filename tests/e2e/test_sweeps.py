@@ -1,6 +1,8 @@
 """Sweeps on a real server: killed in the middle, stopped, resumed, deleted, refused."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -220,31 +222,56 @@ def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
     assert newest.info.status == "FAILED"
 
 
-def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
-    space = tmp_path / "space.json"
+@contextlib.contextmanager
+def foreground(
+    folder: Path, uri: str, fixed: dict[str, int]
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """What `mlflow run -e sweep` calls, for three trials; gives the process and the run's id."""
+    space = folder / "space.json"
     space.write_text(json.dumps(SPACE))
+    prepare(folder, uri)
+    run_id = MlflowClient(tracking_uri=uri).create_run("0").info.run_id
+    words = [word for name, value in fixed.items() for word in (f"--{name}", str(value))]
+    with (folder / "said.log").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "grpo_platform.project", "sweep", "--search_space", str(space),
+             "--n_trials", "3", *words],
+            cwd=folder, env=environment(MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=run_id),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        until(lambda: "1 of 3 trials" in (folder / "said.log").read_text())
+        yield process, run_id
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
+    said = tmp_path / "said.log"
     with STORES["sqlite"](tmp_path) as store:
         uri = store.settings["MLFLOW_TRACKING_URI"]
-        prepare(tmp_path, uri)
-        client = MlflowClient(tracking_uri=uri)
-        run_id = client.create_run("0").info.run_id
-        said = tmp_path / "said.log"
-        with said.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "grpo_platform.project", "sweep", "--search_space",
-                 str(space), "--n_trials", "3", "--total_timesteps", "500"],
-                cwd=tmp_path, env=environment(MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=run_id),
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
-        try:
-            until(lambda: "1 of 3 trials" in said.read_text())
+        with foreground(tmp_path, uri, SHORT) as (process, run_id):
             with store.away():
                 until(lambda: "The sweep waits." in said.read_text())
                 assert process.poll() is None
             assert process.wait(200) == 0, said.read_text()
-        finally:
-            process.kill()
-        run = client.get_run(run_id)
+        run = MlflowClient(tracking_uri=uri).get_run(run_id)
     assert "3 of 3 trials" in said.read_text()
     assert run.data.tags["grpo.sweep"] == "1"
     assert len([key for key in run.data.params if key.startswith("claim.trial.")]) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_stops_with_its_trials(tmp_path: Path, number: signal.Signals) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    with foreground(tmp_path, uri, LONG) as (process, run_id):
+        (trial,) = nested(tmp_path, run_id)
+        until(lambda: client.get_run(trial).info.status == "RUNNING")
+        process.send_signal(number)
+        assert process.wait(120) == 1
+    said = (tmp_path / "said.log").read_text()
+    assert f"Sweep {run_id} stopped." in said
+    assert "Traceback" not in said
+    assert {client.get_run(run).info.status for run in (run_id, trial)} == {"KILLED"}

@@ -1,23 +1,26 @@
 """Entry point `sweep`: a run that `mlflow run` created becomes a sweep, led in the foreground."""
 
-import time
+import contextlib
+import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from pydantic import Field, JsonValue
 
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
+from grpo_platform.api.services import Services
 from grpo_platform.api.sweeps import check_sweep
-from grpo_platform.errors import InvalidRequestError, StoreUnavailableError
+from grpo_platform.errors import ConflictError, InvalidRequestError, StoreUnavailableError
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.project.parameters import validated
 from grpo_platform.server import build_services
 from grpo_platform.settings import Settings
 from grpo_platform.sweeps.files import parse_text, read_space
 from grpo_platform.tracking.sweep_records import SweepRecord
-from grpo_platform.tracking.sweeps import SweepStore
 
 __all__ = ["sweep"]
 
@@ -33,6 +36,8 @@ class _Own(SweepBody):
 def sweep(run_id: str, given: Mapping[str, str]) -> int:
     """Search, as POST /sweeps does; parameters that are no field of it stay fixed.
 
+    Ctrl-C stops the sweep with its trials; a server's resume takes it up again.
+
     Returns:
         Exit code: 0 when the sweep completed, 1 when it failed or was stopped.
 
@@ -45,10 +50,11 @@ def sweep(run_id: str, given: Mapping[str, str]) -> int:
     services = build_services(Settings())
     request = check_sweep(services, body)
     services.sweeps.adopt(run_id, request)
+    interrupted = _interruption()
     services.jobs.start()
     services.sweep_runner.start()
     try:
-        ended = _watch(services.sweeps, run_id)
+        ended = _watch(services, run_id, interrupted)
     finally:
         services.sweep_runner.shutdown()
         services.jobs.shutdown()
@@ -70,12 +76,29 @@ def _body(given: Mapping[str, str]) -> SweepBody:
     return SweepBody.model_validate({**values, "search_space": space, "config": config})
 
 
-def _watch(sweeps: SweepStore, sweep_id: str) -> SweepRecord:
+def _interruption() -> threading.Event:
+    """Set by the first Ctrl-C or SIGTERM; the second ends this process at once."""
+    came = threading.Event()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        came.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return came
+
+
+def _watch(services: Services, sweep_id: str, interrupted: threading.Event) -> SweepRecord:
     shown = ""
     while True:
         sweep: SweepRecord | None = None
         try:
-            sweep = sweeps.sweep(sweep_id)
+            if interrupted.is_set():
+                with contextlib.suppress(ConflictError):  # it has just ended
+                    services.sweep_runner.stop(sweep_id)
+                interrupted.clear()
+            sweep = services.sweeps.sweep(sweep_id)
             count, request = len(sweep.trial_jobs), sweep.request
             said = f"{count} of {request.n_trials} trials, best {sweep.best_value}"
         except StoreUnavailableError as error:
@@ -86,4 +109,4 @@ def _watch(sweeps: SweepStore, sweep_id: str) -> SweepRecord:
         if sweep is not None and sweep.status in TERMINAL:
             print(f"Sweep {sweep_id} {sweep.status.value}. {sweep.error_message or ''}", flush=True)
             return sweep
-        time.sleep(_POLL_SECONDS)
+        interrupted.wait(_POLL_SECONDS)

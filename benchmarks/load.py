@@ -44,13 +44,13 @@ def _wrk(target: Target, connections: int, seconds: float, folder: Path) -> Load
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise RuntimeError(done.stdout)
     percentiles = dict(re.findall(r"^\s+(50|99)%\s+(\S+)\s*$", done.stdout, re.M))
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])  # type: ignore[index]
-    return Load(_milliseconds(percentiles["50"]), _milliseconds(percentiles["99"]), rate)
+    rate = re.findall(r"Requests/sec:\s+([\d.]+)", done.stdout)[0]
+    return Load(_milliseconds(percentiles["50"]), _milliseconds(percentiles["99"]), float(rate))
 
 
 def _milliseconds(text: str) -> float:
     """A latency as wrk writes it."""
-    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    [(number, unit)] = re.findall(r"^([\d.]+)(us|ms|s)$", text)
     return float(number) * _UNITS[unit]
 
 

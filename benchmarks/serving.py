@@ -31,12 +31,10 @@ import mlflow.pyfunc
 import numpy as np
 import requests
 from mlflow.tracking import MlflowClient
-from pydantic_core import to_json
 
 from benchmarks.load import Load, Target, in_turn, median_of, spread_of
 from benchmarks.results import write_rows
 from benchmarks.server import environment, serving
-from grpo_platform.api.schemas.inference import InferenceRequest
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
 
@@ -161,7 +159,7 @@ class Report:
 
 
 def bench_in_process(uri: str, report: Report) -> None:
-    """What serving costs without HTTP, and where an HTTP call's time goes."""
+    """What serving costs without HTTP."""
     registry = Registry(uri)
     service = ServingService(registry, 8)
     model = service.load(MODEL)
@@ -178,18 +176,6 @@ def bench_in_process(uri: str, report: Report) -> None:
     batch = np.random.default_rng(0).normal(size=(BATCH, 4)).astype(np.float32)
     seconds = best_of(lambda: pyfunc.predict(batch), 10, 20)
     report.claim("pyfunc, observations/s", BATCH / seconds, least=LEAST_PYFUNC_RATE)
-    body = json.dumps({"model_name": MODEL, "observation": OBSERVATION}).encode()
-    answer = model.predict_one(OBSERVATION)
-    service.load(MODEL)
-    reply = {"action": 1, "action_probs": answer.action_probs, "value": 1.5, "model_version": 1}
-    for text, call in {
-        "parse and validate the request": lambda: InferenceRequest.model_validate_json(body),
-        "find the model": lambda: service.ready(MODEL),
-        "predict": lambda: model.predict_one(OBSERVATION),
-        "predict, sampling": lambda: model.predict_one(OBSERVATION, False),
-        "write the reply": lambda: to_json(reply, inf_nan_mode="null"),
-    }.items():
-        print(f"     {text}: {best_of(call, 10, 2000) * 1e6:.1f} µs")
     service.close()
 
 
@@ -215,11 +201,9 @@ def bench_http(
 
 def bench_batches(url: str, options: argparse.Namespace, folder: Path, report: Report) -> None:
     """Observations a second of batches and of single calls, over HTTP."""
-    observations = np.random.default_rng(0).normal(size=(BATCH, 4)).round(4).tolist()
-    body = json.dumps({"model_name": MODEL, "observations": observations})
     targets = {
         "single": Target(f"{url}/inference", single_body()),
-        "batch": Target(f"{url}/inference/batch", body),
+        "batch": Target(f"{url}/inference/batch", batch_body()),
     }
     found = in_turn(targets, 10, options.rounds, options.seconds, folder)
     batch, single = (report.load(10, name, found[name]) for name in ("batch", "single"))
@@ -245,6 +229,12 @@ def bench_in_training(url: str, options: argparse.Namespace, folder: Path, repor
 def single_body() -> str:
     """Body of a single call."""
     return json.dumps({"model_name": MODEL, "observation": OBSERVATION})
+
+
+def batch_body() -> str:
+    """Body of a call with 1,000 observations."""
+    observations = np.random.default_rng(0).normal(size=(BATCH, 4)).round(4).tolist()
+    return json.dumps({"model_name": MODEL, "observations": observations})
 
 
 def run(options: argparse.Namespace, folder: Path) -> bool:

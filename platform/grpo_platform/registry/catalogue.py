@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
@@ -161,8 +162,12 @@ class Catalogue:
         token: str | None = None
         while True:
             page = retrying(
-                lambda token=token: self.client.search_model_versions(  # type: ignore[misc]
-                    filter_string, _PAGE, list(order_by) or None, token
+                partial(
+                    self.client.search_model_versions,
+                    filter_string,
+                    _PAGE,
+                    list(order_by) or None,
+                    token,
                 )
             )
             yield from page

@@ -1,6 +1,7 @@
 """Delete a name with everything that is its own, and nothing else; a crash is made good later."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
@@ -68,9 +69,10 @@ def _logged_models(
     """Those behind the versions, and those that a crashed registration left."""
     client = catalogue.client
     found: dict[str, LoggedModel] = {}
-    for model_id in {version.tags.get(Tag.MODEL_ID) for version in versions} - {None}:
+    ids = {v.tags[Tag.MODEL_ID] for v in versions if Tag.MODEL_ID in v.tags}
+    for model_id in ids:
         try:
-            logged = retrying(lambda model_id=model_id: client.get_logged_model(model_id))  # type: ignore[misc]
+            logged = retrying(partial(client.get_logged_model, model_id))
         except StoreError as error:
             if error_code(error) not in _GONE:
                 raise

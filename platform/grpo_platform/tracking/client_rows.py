@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from mlflow.entities import LifecycleStage, Run, ViewType
@@ -60,7 +61,8 @@ class ClientRows:
         token: str | None = None
         while True:
             page = retrying(
-                lambda token=token: self._client.search_runs(  # type: ignore[misc]
+                partial(
+                    self._client.search_runs,
                     experiments,
                     filter_string=" AND ".join(clauses),
                     run_view_type=ViewType.ACTIVE_ONLY,

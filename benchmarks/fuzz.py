@@ -12,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import requests
 
+from benchmarks.results import write_rows
 from benchmarks.server import environment, serving
 
 CHECKS = (
@@ -28,6 +30,7 @@ REFERENCES = (*MODELS, "fuzz-1@champion", "fuzz-2/1", "fuzz-3/9", "fuzz-4@nobody
 ENVIRONMENTS = ("CartPole-v1", "Pendulum-v1", "Acrobot-v1")
 WHERE_KNOWN_NAMES_GO = {
     "path.job_id": "jobs",
+    "path.sweep_id": "sweeps",
     "path.name": "models",
     "body.model_name": "references",
     "body.env_name": "environments",
@@ -39,6 +42,7 @@ SETTINGS = {
 }
 ANSWER_SECONDS = 120.0
 LEAST_EACH = 20
+LEAST_KEPT = 20_000  # cases of a run whose summary goes into results/
 
 
 def train(url: str, model_name: str) -> str:
@@ -56,9 +60,22 @@ def train(url: str, model_name: str) -> str:
         time.sleep(0.1)
 
 
-def configuration(jobs: list[str]) -> str:
+def sweep(url: str) -> str:
+    """A sweep of two short trials; its id."""
+    space = {"gamma": {"type": "float", "low": 0.9, "high": 0.99}}
+    body = {"search_space": space, "n_trials": 2, "config": {"n_eval_episodes": 1}}
+    reply = requests.post(f"{url}/sweeps", json=body, timeout=ANSWER_SECONDS)
+    reply.raise_for_status()
+    sweep_id: str = reply.json()["sweep_id"]
+    return sweep_id
+
+
+def configuration(jobs: list[str], sweeps: list[str]) -> str:
     """Schemathesis's configuration: names that exist are tried as often as invented ones."""
-    known = {"jobs": jobs, "models": MODELS, "references": REFERENCES, "environments": ENVIRONMENTS}
+    known = {
+        "jobs": jobs, "sweeps": sweeps, "models": MODELS, "references": REFERENCES,
+        "environments": ENVIRONMENTS,
+    }  # fmt: skip
     lines = [f'hooks = "{HOOKS}"']
     for name, values in known.items():
         lines += [f"[dictionaries.{name}]", f"values = {list(values)}"]
@@ -87,13 +104,24 @@ def fuzz(url: str, folder: Path, each: int, seed: int) -> tuple[int, int]:
     return int(counted[1]) if counted else 0, done.returncode
 
 
-def jobs_accepted(url: str) -> int:
-    """How many jobs POST /train has made; the list lacks those that were deleted meanwhile."""
+def answers(url: str) -> Counter[tuple[str, str]]:
+    """How many requests got which status, by method and route as documented."""
     text = requests.get(f"{url}/metrics", timeout=ANSWER_SECONDS).text
-    found = re.search(
-        r'grpo_http_requests_total\{method="POST",route="/train",status="200"\} ([\d.e+]+)', text
-    )
-    return int(float(found[1])) if found else 0
+    found: Counter[tuple[str, str]] = Counter()
+    for method, route, status, count in re.findall(
+        r'grpo_http_requests_total\{method="(\w+)",route="([^"]*)",status="(\d+)"\} ([\d.e+]+)',
+        text,
+    ):
+        found[f"{method} {route}", status] += int(float(count))
+    return found
+
+
+def by_status(answered: Counter[tuple[str, str]]) -> list[tuple[str, int]]:
+    """How many requests got each status."""
+    found: Counter[str] = Counter()
+    for (_, status), count in answered.items():
+        found[status] += count
+    return list(found.items())
 
 
 def run(cases: int, seed: int, folder: Path) -> bool:
@@ -101,7 +129,7 @@ def run(cases: int, seed: int, folder: Path) -> bool:
     total = 0
     with serving(folder, **SETTINGS) as url:
         jobs = [train(url, name) for name in MODELS]
-        (folder / "schemathesis.toml").write_text(configuration(jobs))
+        (folder / "schemathesis.toml").write_text(configuration(jobs, [sweep(url)]))
         paths = requests.get(f"{url}/openapi.json", timeout=ANSWER_SECONDS).json()["paths"]
         operations = sum(len(methods) for methods in paths.values())
         while total < cases:
@@ -110,11 +138,25 @@ def run(cases: int, seed: int, folder: Path) -> bool:
             if status or not made:
                 return False
             seed += 1
-        accepted = jobs_accepted(url)
+        answered = answers(url)
+        listed = requests.get(f"{url}/training/jobs?limit=1000", timeout=ANSWER_SECONDS).json()
+        ends = Counter(job["status"] for job in listed["jobs"])
     log = (folder / "server.log").read_text(errors="replace")
     print(f"{total} cases over {operations} operations, 0 failures")
-    print(f"{accepted} jobs accepted meanwhile")
-    print(f"tracebacks in the server's log: {log.count('Traceback')}")
+    rows = [
+        ("cases", total),
+        ("operations", operations),
+        # the lists lack what was deleted meanwhile
+        ("jobs accepted", answered["POST /train", "200"]),
+        ("sweeps accepted", answered["POST /sweeps", "200"]),
+        *((f"newest jobs, {status}", count) for status, count in sorted(ends.items())),
+        *((f"answers with {status}", count) for status, count in sorted(by_status(answered))),
+        ("tracebacks in the server's log", log.count("Traceback")),
+    ]
+    for what, count in rows:
+        print(f"{what}: {count}")
+    if total >= LEAST_KEPT:
+        write_rows("fuzz", [{"claim": what, "value": count} for what, count in rows])
     if "Traceback" in log:
         print(log)
         return False

@@ -1,4 +1,4 @@
-"""What Schemathesis cannot know: how many numbers an observation has."""
+"""What Schemathesis cannot know: how many numbers an observation has, what can be searched."""
 
 from itertools import cycle, islice
 from math import isfinite
@@ -8,11 +8,16 @@ from zlib import crc32
 import schemathesis
 
 OBSERVATION_SIZE = 4
+MOST_DIMENSIONS = 50
+SPACE = {"gamma": {"type": "float", "low": 0.9, "high": 0.99}}
 
 
 @schemathesis.hook
 def map_body(context: schemathesis.HookContext, body: Any) -> Any:  # noqa: ANN401
-    """Every other observation that holds finite numbers only gets CartPole's length."""
+    """Every other observation of finite numbers gets CartPole's length, every other space is one.
+
+    What the schema refuses is left as it is.
+    """
     if not isinstance(body, dict):
         return body
     fitted = dict(body)
@@ -21,6 +26,9 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:  # noqa: ANN4
     rows = body.get("observations")
     if isinstance(rows, list) and all(map(_is_vector, rows)):
         fitted["observations"] = [_fit(row) for row in rows]
+    space = body.get("search_space")
+    if isinstance(space, dict) and 0 < len(space) <= MOST_DIMENSIONS and _chosen(space):
+        fitted["search_space"] = SPACE
     return fitted
 
 
@@ -33,7 +41,9 @@ def _is_vector(value: object) -> bool:
 
 
 def _fit(numbers: list[float]) -> list[float]:
+    return list(islice(cycle(numbers), OBSERVATION_SIZE)) if _chosen(numbers) else numbers
+
+
+def _chosen(value: object) -> bool:
     # by its content, since Hypothesis must see the same case when it tries it again
-    if crc32(repr(numbers).encode()) % 2:
-        return numbers
-    return list(islice(cycle(numbers), OBSERVATION_SIZE))
+    return crc32(repr(value).encode()) % 2 == 0

@@ -21,6 +21,7 @@ from tests.service.registry_support import Bench
 
 SECRET = "kept-outside"
 MODEL = "victim"
+SWEEP = {"search_space": {"gamma": {"type": "float", "low": 0.9, "high": 0.99}}, "n_trials": 1}
 _WATCHED = {"open", "os.listdir", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.scandir",
             "shutil.rmtree", "shutil.copyfile", "sqlite3.connect"}  # fmt: skip
 
@@ -120,7 +121,8 @@ def bodies(name):
         ("/inference/batch", {"model_name": name, "observations": [[0.0] * 4]}),
         ("/train", {"model_name": name, "total_timesteps": 64}),
         ("/train", {"init_from": name, "total_timesteps": 64}),
-        ("/sweeps", {"model_name": name, "space": {"gamma": [0.9, 0.99]}, "n_trials": 1}),
+        ("/sweeps", SWEEP | {"model_name": name}),
+        ("/sweeps", SWEEP | {"config": {"init_from": name}}),
     ]
 
 

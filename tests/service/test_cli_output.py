@@ -1,4 +1,8 @@
-"""The command line shows what a server or a user wrote as it is."""
+"""The command line shows what a server or a user wrote as it is, and all of it."""
+
+import json
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -38,3 +42,53 @@ def test_an_error_is_no_markup(capsys):
     with pytest.raises(typer.Exit):
         output.fail(ODD)
     assert capsys.readouterr().err == f"Error: {ODD}\n"
+
+
+ID = "0123456789abcdef" * 2
+
+
+def test_an_id_can_be_copied_from_a_narrow_terminal(monkeypatch):
+    monkeypatch.setattr(output.console, "width", 80)
+    row = (ID, "completed", "100%", "LunarLanderContinuous-v3", "a-long-name-of-a-model", 1.0,
+           "2026-11-25 12:00:00")  # fmt: skip
+    columns = ("job", "status", "progress", "environment", "model", "return", "started")
+    with output.console.capture() as shown:
+        output.table(columns, [row])
+    assert ID in shown.get()
+    assert "…" not in shown.get()
+    assert max(map(len, shown.get().splitlines())) <= 80
+
+
+def test_what_is_piped_is_not_broken_over_lines():
+    code = f"from grpo_platform.cli import output; output.table(('what',), [('{ID * 4}',)])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ID * 4 in done.stdout
+
+
+def test_numbers_of_a_list_are_short(console):
+    with console.capture() as shown:
+        output.table(("probabilities",), [([0.123456, 0.876544],)])
+    assert "0.12, 0.88" in shown.get()
+
+
+def test_an_answer_is_its_sentence_or_all_of_it(console, capsys):
+    reply = {"job_id": ID, "message": f"Training stops; POST /training/{ID}/resume goes on."}
+    with console.capture() as shown:
+        output.answer(reply, as_json=False)
+    assert f"`grpo-platform jobs resume {ID}`" in shown.get()
+    output.answer(reply, as_json=True)
+    assert json.loads(capsys.readouterr().out) == reply
+
+
+def commands(group, before=()):
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from commands(command, (*before, name)) if inner else [((*before, name), command)]
+
+
+def test_every_command_that_answers_can_do_so_in_json():
+    found = dict(commands(typer.main.get_command(cli.app)))
+    silent = {name for name, command in found.items()
+              if not any("--json" in parameter.opts for parameter in command.params)}  # fmt: skip
+    assert silent == {("serve",), ("jobs", "logs"), ("store", "upgrade")}
+    assert len(found) > 20

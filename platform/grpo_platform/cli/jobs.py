@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from grpo_platform.cli.connection import connect
-from grpo_platform.cli.output import JsonFlag, errors_as_sentences, say, show_json, table, when
+from grpo_platform.cli.output import JsonFlag, answer, errors_as_sentences, show_json, table, when
 from grpo_platform.client import Job
 from grpo_platform.jobs.states import JobStatus
 
@@ -54,17 +54,17 @@ def show(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> No
 
 
 @app.command()
-def stop(context: typer.Context, job_id: JobId) -> None:
+def stop(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
     """Stop a job; its checkpoint is kept."""
     with errors_as_sentences():
-        say(connect(context).stop(job_id)["message"])
+        answer(connect(context).stop(job_id), as_json)
 
 
 @app.command()
-def resume(context: typer.Context, job_id: JobId) -> None:
+def resume(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
     """Take a stopped or failed job up again, from its checkpoint."""
     with errors_as_sentences():
-        say(connect(context).resume(job_id)["message"])
+        answer(connect(context).resume(job_id), as_json)
 
 
 @app.command()
@@ -79,10 +79,10 @@ def logs(
 
 
 @app.command()
-def delete(context: typer.Context, job_id: JobId) -> None:
+def delete(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
     """Delete a finished job with its run, checkpoints and logs; its model stays."""
     with errors_as_sentences():
-        say(connect(context).delete_job(job_id)["message"])
+        answer(connect(context).delete_job(job_id), as_json)
 
 
 def _row(job: Job) -> tuple[object, ...]:

@@ -9,10 +9,10 @@ from rich.text import Text
 from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import (
     JsonFlag,
+    answer,
     console,
     errors_as_sentences,
     fail,
-    say,
     show_json,
     table,
     when,
@@ -113,12 +113,13 @@ def delete(
     context: typer.Context,
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Delete a model from memory, registry and disk."""
     if not yes:
         typer.confirm(f"Delete model {name} with all its versions?", abort=True)
     with errors_as_sentences():
-        say(connect(context).delete_model(name)["message"])
+        answer(connect(context).delete_model(name), as_json)
 
 
 def _version(version: dict[str, Any]) -> tuple[object, ...]:

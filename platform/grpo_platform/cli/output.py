@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Final, NoReturn, cast
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -20,12 +20,12 @@ from grpo_platform.wording import as_commands
 
 __all__ = [
     "JsonFlag",
+    "answer",
     "assignment",
     "console",
     "errors_as_sentences",
     "fail",
     "progress_bar",
-    "say",
     "show_json",
     "table",
     "when",
@@ -33,8 +33,14 @@ __all__ = [
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+_PIPE_WIDTH: Final = 1000
+"""Of what another program reads: nothing is cut or broken there."""
+
+_ID_COLUMNS: Final = frozenset({"job", "sweep"})
+_ID_WIDTH: Final = 32
+
 # what a server or a user wrote is shown as it is: brackets are no style, colons no picture
-console = Console(markup=False, emoji=False)
+console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 _NO_TOKEN: Final = (
     "The server asks for its token, and this is not it, or none was given: give it with --token, "
@@ -50,8 +56,13 @@ def show_json(value: object) -> None:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """Print rows under their columns."""
-    shown = Table(*columns, title=title, title_justify="left")
+    """Print rows under their columns; an id stays whole, so that it can be copied."""
+    shown = Table(title=title, title_justify="left")
+    for column in columns:
+        is_id = column in _ID_COLUMNS
+        shown.add_column(
+            column, overflow="fold", no_wrap=is_id, min_width=_ID_WIDTH if is_id else None
+        )
     for row in rows:
         shown.add_row(*("" if cell is None else _text(cell) for cell in row))
     console.print(shown)
@@ -73,9 +84,12 @@ def when(timestamp: str | None) -> str:
     return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def say(sentence: str) -> None:
-    """Print a sentence of the API."""
-    console.print(as_commands(sentence), highlight=False, soft_wrap=True)
+def answer(reply: Mapping[str, Any], as_json: bool) -> None:
+    """Print the API's answer to a call that does something: its sentence, or all of it."""
+    if as_json:
+        show_json(reply)
+    else:
+        console.print(as_commands(reply["message"]), highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
@@ -115,4 +129,6 @@ def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
 
 
 def _text(cell: object) -> str:
+    if isinstance(cell, list):
+        return ", ".join(map(_text, cell))
     return f"{cell:,.2f}" if isinstance(cell, float) else str(cell)

@@ -8,11 +8,11 @@ import typer
 from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import (
     JsonFlag,
+    answer,
     assignment,
     console,
     errors_as_sentences,
     progress_bar,
-    say,
     show_json,
     table,
     when,
@@ -94,17 +94,17 @@ def show(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -
 
 
 @app.command()
-def stop(context: typer.Context, sweep_id: SweepId) -> None:
+def stop(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -> None:
     """Stop a sweep and its running trials; it can be resumed."""
     with errors_as_sentences():
-        say(connect(context).stop_sweep(sweep_id)["message"])
+        answer(connect(context).stop_sweep(sweep_id), as_json)
 
 
 @app.command()
-def resume(context: typer.Context, sweep_id: SweepId) -> None:
+def resume(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -> None:
     """Take a stopped or failed sweep up again."""
     with errors_as_sentences():
-        say(connect(context).resume_sweep(sweep_id)["message"])
+        answer(connect(context).resume_sweep(sweep_id), as_json)
 
 
 def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:

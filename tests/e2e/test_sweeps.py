@@ -17,7 +17,7 @@ from tests.e2e.processes import ROOT, Server, environment, server
 from tests.e2e.stores import STORES
 from tests.service.tracking_support import prepare
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SPACE = {
     "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
@@ -28,7 +28,7 @@ SHORT = {"total_timesteps": 500, "n_eval_episodes": 2}
 LONG = {"total_timesteps": 10**7, "n_eval_episodes": 1}
 
 
-def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -62,7 +62,7 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path
         running.process.wait()
     with server(tmp_path) as running:
         client = GRPOClient(running.url)
-        sweep = client.wait_for_sweep(sweep_id, timeout_seconds=240)
+        sweep = client.wait_for_sweep(sweep_id, timeout_seconds=480)
         versions = client.model("swept")["versions"]
         table = client.sweep_trials(sweep_id)
         (listed,) = client.iter_sweeps()
@@ -100,7 +100,7 @@ def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_p
 
         until(trains)
         client.stop_sweep(sweep_id)
-        stopped = client.wait_for_sweep(sweep_id, timeout_seconds=60)
+        stopped = client.wait_for_sweep(sweep_id, timeout_seconds=240)
         assert stopped["status"] == "stopped"
         (trial,) = stopped["trials"]
         assert trial["state"] == "stopped"
@@ -114,7 +114,7 @@ def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_p
         assert again["status"] == "running"
 
         MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").delete_run(sweep_id)
-        assert client.wait(trial["job_id"], timeout_seconds=60)["status"] == "stopped"
+        assert client.wait(trial["job_id"], timeout_seconds=240)["status"] == "stopped"
         with pytest.raises(ApiError, match="GET /sweeps"):
             client.sweep(sweep_id)
 
@@ -270,7 +270,7 @@ def test_an_interrupted_sweep_stops_with_its_trials(tmp_path: Path, number: sign
         (trial,) = nested(tmp_path, run_id)
         until(lambda: client.get_run(trial).info.status == "RUNNING")
         process.send_signal(number)
-        assert process.wait(120) == 1
+        assert process.wait(240) == 1
     said = (tmp_path / "said.log").read_text()
     assert f"Sweep {run_id} stopped." in said
     assert "Traceback" not in said

@@ -29,7 +29,7 @@ class Sweeps:
     def trials(self, sweep_id: str) -> list[TrialRecord]:
         return self.store.trials(self.store.sweep(sweep_id))
 
-    def until(self, sweep_id: str, condition, seconds: float = 120.0) -> SweepRecord:
+    def until(self, sweep_id: str, condition, seconds: float = 240.0) -> SweepRecord:
         deadline = time.monotonic() + seconds
         while not condition(sweep := self.store.sweep(sweep_id)):
             assert time.monotonic() < deadline, sweep

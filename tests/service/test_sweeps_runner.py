@@ -14,7 +14,7 @@ from tests.service.api_support import client_of, services_in
 from tests.service.jobs_support import platform
 from tests.service.sweeps_support import SHORT, SPACE, Sweeps, sweeps_on
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REQUEST = SweepRequest(search_space=SPACE, config=SHORT, n_trials=2)
 LONG = {"total_timesteps": 10**8, "n_eval_episodes": 1}

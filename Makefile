@@ -27,7 +27,7 @@ test: $(VENV)/.installed-dev ## all tests but most of `make test-stores` and `ma
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stores and not ray"
 
 test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py
 
 test-ray: $(VENV)/.installed-dev ## a local Ray cluster that loses nodes, its head and a driver (minutes)
 	$(BIN)/python -m pytest tests/service/test_jobs_ray.py

@@ -264,14 +264,53 @@ def test_a_store_that_is_away_costs_nothing_but_news(bench, two_versions, monkey
         service.load(two_versions)
         monkeypatch.setattr(service_module, "STALE_SECONDS", 0.0)
         monkeypatch.setattr(service_module, "FRESH_SECONDS", 0.0)
-
-        def away(reference):
-            raise StoreUnavailableError("away")
-
-        monkeypatch.setattr(service._registry, "resolve", away)
+        monkeypatch.setattr(service._registry, "resolve", unavailable)
         assert service.load(two_versions).version == 1
         with pytest.raises(StoreUnavailableError):
             service.load("never-loaded")
+
+
+def test_a_store_that_hangs_keeps_nobody_waiting(bench, monkeypatch):
+    for name, seconds in (("STALE", 0.2), ("FRESH", 0.1), ("PATIENCE", 0.3)):
+        monkeypatch.setattr(service_module, f"{name}_SECONDS", seconds)
+    name = bench.name()
+    bench.register(name, pushing(0), rule="always")
+    bench.register(name, pushing(1), rule="never")
+    with serving(bench) as service:
+        service.load(name)
+        resolve, answers = service._registry.resolve, threading.Event()
+
+        def hanging(reference):
+            assert answers.wait(60)
+            return resolve(reference)
+
+        monkeypatch.setattr(service._registry, "resolve", hanging)
+        bench.registry.promote(name, 2, True, "elsewhere")
+        wait_until(lambda: service.ready(name) is None)  # nobody asked for a while
+        assert service.load(name).version == 1
+        # now that the store was asked in vain, nobody else waits
+        assert service.ready(name).version == 1
+        answers.set()
+        wait_until(lambda: (service.ready(name) or service.load(name)).version == 2)
+
+
+def test_what_the_store_did_not_say_is_asked_again(bench, two_versions, monkeypatch):
+    with serving(bench) as service:
+        service.load(two_versions)
+        ended = time.monotonic()
+        with monkeypatch.context() as patched:
+            patched.setattr(service._registry, "resolve", unavailable)
+            service.refresh(two_versions)
+        resolve, asked = service._registry.resolve, []
+        monkeypatch.setattr(
+            service._registry, "resolve", lambda name: asked.append(name) or resolve(name)
+        )
+        service.refresh(two_versions, since=ended)
+        assert asked == [two_versions]
+
+
+def unavailable(reference):
+    raise StoreUnavailableError("away")
 
 
 def test_a_small_cache_reloads_what_it_let_go(bench, two_versions):

@@ -2,7 +2,8 @@
 
 A name's version is looked up again once a second in the background while it is in use, so that
 promotions by other servers are followed; this server's own are followed before they are
-reported as done. The version looked up is loaded before the one before it is let go.
+reported as done. The version looked up is loaded before the one before it is let go. A store that
+does not answer keeps nobody waiting whose model is loaded.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -33,6 +34,9 @@ FRESH_SECONDS: Final = 1.0
 
 STALE_SECONDS: Final = 5.0
 """When it is not used any more without looking it up first."""
+
+PATIENCE_SECONDS: Final = 1.0
+"""How long the store may take to answer before a model that is loaded serves without it."""
 
 _STRIPES: Final = 64  # locks that references share: clients choose references, not memory
 
@@ -66,11 +70,21 @@ class CacheStats:
 
 @dataclass(slots=True)
 class _Binding:
-    """Which model a reference names, as looked up at `checked` of the monotonic clock."""
+    """Which model a reference names; moments of the monotonic clock."""
 
     key: Key
+
+    known: float
+    """When the store said so."""
+
     checked: float
-    refreshing: bool = False
+    """When it was asked last, whether it answered or not."""
+
+    lookup: Future[LoadedModel] | None = None
+    """The latest one; if it ends well, it replaces the binding."""
+
+    started: float = math.inf
+    """When that was."""
 
 
 class ServingService:
@@ -99,16 +113,16 @@ class ServingService:
         binding = self._bindings.get(reference)
         if binding is None:
             return None
-        age = time.monotonic() - binding.checked
-        if age > STALE_SECONDS:
+        now = time.monotonic()
+        age = now - binding.checked
+        if age > STALE_SECONDS and not _asked_in_vain(binding, now):
             return None
         model = self._cache.get(binding.key)
         if model is None:
             return None
-        if age > FRESH_SECONDS and not binding.refreshing:
-            binding.refreshing = True
+        if age > FRESH_SECONDS:
             with contextlib.suppress(RuntimeError):  # shutting down
-                self._refresher.submit(self._refresh_quietly, reference)
+                self._start_lookup(reference, binding)
         self.stats.hits += 1
         return model
 
@@ -121,6 +135,13 @@ class ServingService:
             StoreError: the store refused, or is away and the model is not loaded.
         """
         self.stats.misses += 1
+        binding = self._bindings.get(reference)
+        if binding is not None and self._cache.get(binding.key) is not None:
+            with contextlib.suppress(TimeoutError):
+                return self._start_lookup(reference, binding).result(PATIENCE_SECONDS)
+            held = self._cache.get(binding.key)
+            if held is not None:  # not deleted meanwhile
+                return held
         with self._lock(reference):
             return self._look_up(reference)
 
@@ -164,7 +185,7 @@ class ServingService:
         """
         for reference in self._references(name):
             binding = self._bindings.get(reference)
-            if binding is not None and binding.checked <= since:
+            if binding is not None and binding.known <= since:
                 self._refresh_quietly(reference)
 
     def _changed(self, name: str, deleted: bool) -> None:
@@ -182,10 +203,21 @@ class ServingService:
 
     def _refresh_quietly(self, reference: str) -> None:
         try:
-            with self._lock(reference):
-                self._look_up(reference, even_if_fresh=True)
+            self._look_up_again(reference)
         except PlatformError as error:  # the next call shows it to whom it concerns
             _log.warning("Model %s cannot be looked up: %s", reference, error)
+
+    def _start_lookup(self, reference: str, binding: _Binding) -> Future[LoadedModel]:
+        """Look up what a reference names in the background, unless that is being done."""
+        lookup = binding.lookup
+        if lookup is None or lookup.done():
+            binding.started = time.monotonic()
+            lookup = binding.lookup = self._refresher.submit(self._look_up_again, reference)
+        return lookup
+
+    def _look_up_again(self, reference: str) -> LoadedModel:
+        with self._lock(reference):
+            return self._look_up(reference, even_if_fresh=True)
 
     def _look_up(self, reference: str, *, even_if_fresh: bool = False) -> LoadedModel:
         """Resolve, load, bind; the caller holds the reference's lock."""
@@ -197,7 +229,7 @@ class ServingService:
         name = reference.partition("/")[0].partition("@")[0]
         while True:
             generation = self._cache.generation(name)
-            started = time.monotonic()
+            known = time.monotonic()
             try:
                 ref = self._registry.resolve(reference)
                 model = self._cache.load(ref.key, generation, partial(self._load, ref))
@@ -205,6 +237,7 @@ class ServingService:
                 if held is None or self._cache.generation(name) != generation:
                     raise
                 model = held  # the store is away: what is loaded goes on answering
+                known = binding.known if binding else -math.inf
             except UnknownModelError:
                 if held is None or not self._registry.is_stored(held.ref):
                     self._forget(reference, held)
@@ -214,7 +247,7 @@ class ServingService:
                 self._bindings.pop(reference, None)
                 raise
             if self._cache.generation(name) == generation:
-                self._bindings[reference] = _Binding(model.ref.key, started)
+                self._bindings[reference] = _Binding(model.ref.key, known, time.monotonic())
                 return model
             held = None  # deleted meanwhile: look again
 
@@ -232,3 +265,9 @@ class ServingService:
 
     def _lock(self, reference: str) -> threading.Lock:
         return self._locks[hash(reference) % _STRIPES]
+
+
+def _asked_in_vain(binding: _Binding, now: float) -> bool:
+    """Whether the store is being asked, and does not answer."""
+    lookup = binding.lookup
+    return lookup is not None and not lookup.done() and now - binding.started > PATIENCE_SECONDS

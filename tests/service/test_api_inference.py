@@ -1,6 +1,8 @@
 """Inference over HTTP on a real model: fuzzed observations, metrics, and probes that are true."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -124,6 +126,34 @@ def test_what_is_asked_and_loaded_is_counted(client):
 def value(text, line):
     found = [float(row.rsplit(" ", 1)[1]) for row in text.splitlines() if row.startswith(line)]
     return found[0] if found else 0.0
+
+
+@pytest.mark.parametrize("slow", ["/inference/batch", "/v2"])
+def test_a_model_that_loads_slowly_holds_no_other_models_batches_back(tmp_path, slow, monkeypatch):
+    with services_in(tmp_path) as services, client_of(services) as client:
+        Bench(tmp_path).register(MODEL, random_policy(), rule="always")
+        resolve, asked, answers = services.registry.resolve, threading.Event(), threading.Event()
+
+        def slowly(reference):
+            if reference.startswith("slow"):
+                asked.set()
+                assert answers.wait(60)
+            return resolve(reference)
+
+        monkeypatch.setattr(services.registry, "resolve", slowly)
+        tensor = {"name": "observation", "shape": [1, 4], "datatype": "FP32", "data": [0.0] * 4}
+        path, body = {
+            "/v2": ("/v2/models/slow/infer", {"inputs": [tensor]}),
+            "/inference/batch": (slow, {"model_name": "slow", "observations": [[0.0] * 4]}),
+        }[slow]
+        with ThreadPoolExecutor(1) as other:
+            waiting = other.submit(client.post, path, json=body)
+            assert asked.wait(60)
+            answered = post(client, "/inference/batch", "observations", "[[0, 0, 0, 0]]")
+            assert not waiting.done()
+            answers.set()
+            assert waiting.result(60).status_code == 404
+        assert answered.status_code == 200
 
 
 def test_ready_is_true_while_the_store_is_there_and_the_runner_lives(tmp_path):

@@ -64,14 +64,13 @@ def test_it_answers_as_the_policy_does(bench):
     bench.register(name, policy)
     observations = np.random.default_rng(0).normal(size=(20, 4))
     with serving(bench) as service:
-        served = service.predict(name, observations.tolist())
-        np.testing.assert_array_equal(
-            served.outputs["action"], policy.predict(observations).actions
-        )
-        assert (served.model_name, served.model_version) == (name, 1)
-        model = service.ready(name)
+        model = service.load(name)
+        actions = model.predict_batch(observations.tolist())["action"]
+        np.testing.assert_array_equal(actions, policy.predict(observations).actions)
+        assert (model.name, model.version) == (name, 1)
+        assert service.ready(name) is model
         for row, observation in enumerate(observations):
-            assert model.predict_one(observation.tolist()).action == served.outputs["action"][row]
+            assert model.predict_one(observation.tolist()).action == actions[row]
 
 
 def test_nothing_is_ready_before_it_was_loaded(bench, two_versions):

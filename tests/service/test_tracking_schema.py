@@ -59,8 +59,8 @@ def test_a_store_of_an_earlier_release_is_upgraded_and_goes_on_serving(older, tm
     record = jobs.get(JOB)
     assert record.status is JobStatus.COMPLETED
     assert jobs.history(JOB, "rollout/reward", 100)
-    served = ServingService(Registry(older), 1).predict("older", [[0.0, 0.0, 0.1, 0.0]])
-    assert (served.model_version, served.outputs["action"].tolist()) == (1, [1])
+    served = ServingService(Registry(older), 1).load("older")
+    assert (served.version, served.predict_one([0.0, 0.0, 0.1, 0.0]).action) == (1, 1)
     again = invoke(tmp_path, "store", "upgrade")
     assert (again.exit_code, "Nothing to do" in again.output) == (0, True)
 

@@ -59,7 +59,6 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
-    # several batches at once would only fight for the interpreter
     app.state.one_batch = CapacityLimiter(1)
     # the hot path first, as routes of the application's own: an included router matches twice
     app.router.routes.extend(inference.router.routes)

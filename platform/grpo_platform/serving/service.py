@@ -11,13 +11,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
-
-import numpy.typing as npt
+from typing import Final
 
 from grpo_platform.errors import PlatformError, StoreError, UnknownModelError, UnsafeModelError
 from grpo_platform.registry.models import Registry
@@ -25,7 +22,7 @@ from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.serving.cache import Key, ModelCache
 from grpo_platform.serving.model import LoadedModel
 
-__all__ = ["CacheStats", "Served", "ServingService"]
+__all__ = ["CacheStats", "ServingService"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,16 +36,6 @@ PATIENCE_SECONDS: Final = 1.0
 """How long the store may take to answer before a model that is loaded serves without it."""
 
 _STRIPES: Final = 64  # locks that references share: clients choose references, not memory
-
-
-class Served(NamedTuple):
-    """A batch's answer, and what gave it."""
-
-    outputs: dict[str, npt.NDArray[Any]]
-    """As `LoadedModel.predict_batch`."""
-
-    model_name: str
-    model_version: int
 
 
 @dataclass(slots=True)
@@ -144,21 +131,6 @@ class ServingService:
                 return held
         with self._lock(reference):
             return self._look_up(reference)
-
-    def predict(
-        self,
-        model_name: str,
-        observations: npt.NDArray[Any] | Sequence[Sequence[float]],
-        deterministic: bool = True,
-    ) -> Served:
-        """Actions of the model of this name for N observations; it may wait for loading.
-
-        Raises:
-            InvalidObservationError: an observation does not fit the model.
-            PlatformError: as `load`.
-        """
-        model = self.ready(model_name) or self.load(model_name)
-        return Served(model.predict_batch(observations, deterministic), model.name, model.version)
 
     def loaded(self) -> list[str]:
         """Names with a version in memory, sorted."""

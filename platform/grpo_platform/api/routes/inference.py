@@ -4,14 +4,13 @@ import time
 from typing import Any
 
 import orjson
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from grpo_platform.api.body import FastJsonRoute
 from grpo_platform.api.metrics import Metrics
+from grpo_platform.api.prediction import model_for, predict_batch
 from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.inference import (
     BatchReply,
@@ -19,8 +18,6 @@ from grpo_platform.api.schemas.inference import (
     InferenceReply,
     InferenceRequest,
 )
-from grpo_platform.api.services import Services
-from grpo_platform.serving.service import ServingService
 
 __all__ = ["router"]
 
@@ -35,11 +32,8 @@ router = APIRouter(
 async def infer(body: InferenceRequest, request: Request) -> Response:
     """Ask a model for the action in one observation."""
     started = time.perf_counter()
-    serving, metrics = _parts(request)
-    name = body.model_name
-    model = serving.ready(name)
-    if model is None:
-        model = await run_in_threadpool(serving.load, name)
+    metrics: Metrics = request.app.state.metrics
+    model = await model_for(request, body.model_name)
     answer = model.predict_one(body.observation, body.deterministic)
     reply = {
         "action": answer.action,
@@ -55,33 +49,20 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
 async def infer_batch(body: BatchRequest, request: Request) -> Response:
     """Ask a model for the actions in many observations at once."""
     started = time.perf_counter()
-    serving, metrics = _parts(request)
-    served = await to_thread.run_sync(
-        serving.predict,
-        body.model_name,
-        body.observations,
-        body.deterministic,
-        limiter=request.app.state.one_batch,
-    )
-    outputs = served.outputs
+    metrics: Metrics = request.app.state.metrics
+    model = await model_for(request, body.model_name)
+    outputs = await predict_batch(request, model, body.observations, body.deterministic)
     reply = {
         "actions": outputs["action"],
         "action_probs": outputs.get("action_probs"),
         "values": outputs["value"],
-        "model_version": served.model_version,
+        "model_version": model.version,
     }
     seconds = time.perf_counter() - started
-    metrics.inference(served.model_name, served.model_version, seconds, len(body.observations))
+    metrics.inference(model.name, model.version, seconds, len(body.observations))
     # straight from the arrays, float32 in as few digits as tell it apart; not finite becomes null
     content = orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json")
-
-
-def _parts(request: Request) -> tuple[ServingService, Metrics]:
-    state = request.app.state
-    services: Services = state.services
-    metrics: Metrics = state.metrics
-    return services.serving, metrics
 
 
 def _reply(values: dict[str, Any]) -> Response:

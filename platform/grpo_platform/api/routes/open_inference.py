@@ -12,13 +12,13 @@ from fastapi import APIRouter, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from grpo import GRPOError
 from grpo_platform.api.dependencies import ModelPath, ServicesDep
 from grpo_platform.api.errors import InvalidBodyError, problem_of, validation_problem
 from grpo_platform.api.metrics import Metrics
+from grpo_platform.api.prediction import model_for, predict_batch
 from grpo_platform.api.problems import PROBLEM_MEDIA_TYPE, documented
 from grpo_platform.api.schemas.open_inference import (
     InferReply,
@@ -190,15 +190,14 @@ def _deterministic(body: InferRequest) -> bool:
 
 async def _infer(request: Request, body: InferRequest, reference: str) -> Response:
     started = time.perf_counter()
-    services: Services = request.app.state.services
     metrics: Metrics = request.app.state.metrics
     observations = read_input(body, request.state.binary)
-    served = await run_in_threadpool(
-        services.serving.predict, reference, observations, _deterministic(body)
-    )
-    reply = write_reply(body, served.model_name, served.model_version, served.outputs)
+    deterministic = _deterministic(body)
+    model = await model_for(request, reference)
+    outputs = await predict_batch(request, model, observations, deterministic)
+    reply = write_reply(body, model.name, model.version, outputs)
     seconds = time.perf_counter() - started
-    metrics.inference(served.model_name, served.model_version, seconds, len(observations))
+    metrics.inference(model.name, model.version, seconds, len(observations))
     return reply
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from grpo_platform.errors import UnsafeModelError
+from grpo_platform.errors import StoreUnavailableError, UnsafeModelError
 from grpo_platform.registry.names import LOADER_MODULE, MODEL_KIND, Tag
 from grpo_platform.registry.released import file_hashes, read_policy_files
 from grpo_platform.serving.service import ServingService
@@ -272,6 +272,29 @@ def test_tags_that_were_edited_are_refused(bench, victim, tmp_path, tag):
     name, _, _ = victim
     bench.client.set_model_version_tag(name, "1", Tag.FILES, tag)
     assert refused(bench, name, tmp_path)
+
+
+def test_a_download_holds_what_was_checked_and_nothing_else(bench, victim, tmp_path):
+    name, folder, _ = victim
+    cache = folder / "code" / "__pycache__"
+    cache.mkdir()
+    # Python would run this instead of the loader, if date and size said that it is its byte code
+    (cache / f"{LOADER_MODULE}.cpython-311.pyc").write_bytes(b"anything")
+    target = tmp_path / "new" / "model"
+    ref = bench.registry.download(name, target)
+    assert file_hashes(target) == dict(ref.files)
+    assert {path.name for path in target.rglob("*") if path.is_dir()} == {"code", "data", "policy"}
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_download_that_fails_leaves_nothing(bench, victim, tmp_path):
+    name, _, _ = victim
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "mine").touch()
+    with pytest.raises(StoreUnavailableError, match="cannot be copied"):
+        bench.registry.download(name, target)
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
 
 
 def test_the_models_own_copy_of_the_loader_is_never_imported(bench, victim, monkeypatch):

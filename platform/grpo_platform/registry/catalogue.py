@@ -26,7 +26,7 @@ from grpo_platform.jobs.request import MODEL_NAME_PATTERN
 from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.names import CHAMPION, MODEL_KIND, REFERENCE, Tag
 from grpo_platform.registry.records import ModelEnvironment, ModelVersionRef, VersionInfo
-from grpo_platform.registry.released import PolicyFiles, read_policy_files
+from grpo_platform.registry.released import DOWNLOAD_NOTE, PolicyFiles, read_policy_files
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.files import RunFiles
 
@@ -207,10 +207,15 @@ class Catalogue:
         location = self.location(ref)
         folder = _local_folder(location)
         try:
-            with TemporaryDirectory() as scratch:
-                source = folder or self.files.download(location, "", Path(scratch))
-                read_policy_files(source, ref.files, label)
-                shutil.copytree(source, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # beside it, so that it appears as a whole or not at all
+            with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+                fetched, copy = Path(scratch) / "fetched", Path(scratch) / "copy"
+                fetched.mkdir()
+                source = folder or self.files.download(location, "", fetched)
+                shutil.copytree(source, copy, symlinks=True, ignore=_left_by_readers)
+                read_policy_files(copy, ref.files, label)
+                copy.rename(target)
         except OSError as error:
             raise StoreUnavailableError(
                 f"{label} cannot be copied to {target}: {error.strerror or error}."
@@ -299,6 +304,10 @@ def error_code(error: StoreError) -> str | None:
     """MLflow's code of what the store refused."""
     cause = error.__cause__
     return cause.error_code if isinstance(cause, MlflowException) else None
+
+
+_left_by_readers = shutil.ignore_patterns("__pycache__", DOWNLOAD_NOTE)
+"""Of a model's folder: what is not checked is not handed on; byte code would be run."""
 
 
 def _local_folder(uri: str) -> Path | None:

@@ -163,6 +163,7 @@ class Promoter:
         `once`: the version that this action is decided about only once.
         """
         played: _Games = {}
+        self._catalogue.model(name)  # names that do not exist get no lock, which would stay
         with self._lock(name):
             for _ in range(_ATTEMPTS):
                 state = self._settled(name)

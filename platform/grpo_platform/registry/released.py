@@ -18,6 +18,7 @@ from grpo_platform.registry.names import (
 )
 
 __all__ = [
+    "DOWNLOAD_NOTE",
     "RELEASED_LOADERS",
     "PolicyFiles",
     "file_hashes",
@@ -36,7 +37,10 @@ Append only: a version is loaded only if the loader it carries is in here.
 _SPEC = f"{POLICY_DIR}/{SPEC_FILE}"
 _WEIGHTS = f"{POLICY_DIR}/{WEIGHTS_FILE}"
 _LOADER = f"{CODE_DIR}/{LOADER_MODULE}.py"
-_META = "registered_model_meta"  # MLflow writes it beside the files when it downloads a model
+
+DOWNLOAD_NOTE: Final = "registered_model_meta"
+"""What MLflow writes beside the files when it downloads a model."""
+
 _FLAVOR_KEYS: Final[Mapping[str, Mapping[str, object]]] = {
     "python_function": {"loader_module": LOADER_MODULE, "data": POLICY_DIR, "code": CODE_DIR},
     "pytorch": {"model_data": "data", "code": None},
@@ -119,7 +123,7 @@ def _relative_paths(directory: Path) -> list[str]:
             if path.is_symlink() or not plain:
                 raise UnsafeModelError(f"A model holds {entry!r}, which is no plain file.")
         found += [(here / entry).relative_to(directory).as_posix() for entry in names]
-    return sorted(path for path in found if path != _META)
+    return sorted(path for path in found if path != DOWNLOAD_NOTE)
 
 
 def _read(directory: Path, path: str) -> bytes:

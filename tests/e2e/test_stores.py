@@ -120,6 +120,8 @@ def status_of(call: Callable[[], object]) -> int:
 
 def test_the_journey_goes_across_servers(clients):
     one, two = clients
+    assert status_of(lambda: one.job("0" * 32)) == 404
+    assert status_of(lambda: two.model("shared")) == 404
     first = one.train_model("shared", timesteps=3000, seed=1, n_eval_episodes=5)
     assert first["status"] == "completed", first["error_message"]
     assert first["promoted"] is True
@@ -131,6 +133,7 @@ def test_the_journey_goes_across_servers(clients):
     answers = [client.predict("shared", LEANS_RIGHT) for client in clients]
     assert answers[0] == answers[1]
     assert answers[0]["model_version"] == 1
+    assert status_of(lambda: two.predict("shared/2", LEANS_RIGHT)) == 404
 
     second = two.train_model("shared", timesteps=3000, seed=2, n_eval_episodes=5)
     assert second["model_version"] == 2
@@ -182,7 +185,7 @@ def test_one_key_is_one_job_whichever_servers_are_asked_at_once(clients):
     asked = []
     with ThreadPoolExecutor(4) as pool:
         for number in range(6):
-            calls = [pool.submit(ask, client, f"key {number}") for client in [*clients, *clients]]
+            calls = [pool.submit(ask, client, f"key-{number}") for client in [*clients, *clients]]
             (job_id,) = {call.result() for call in calls}
             asked.append(job_id)
     jobs = [job["job_id"] for job in clients[0].iter_jobs()]

@@ -1,24 +1,36 @@
-"""The registry over a real MLflow server: artifacts, decisions and deletion go through HTTP."""
+"""The registry over a real MLflow server: artifacts, decisions and deletion go through HTTP.
+
+Its basic authentication is on, and we are not its administrator.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from grpo_platform.errors import InvalidPageTokenError, UnknownModelError, UnsafeModelError
+from grpo_platform.errors import (
+    InvalidPageTokenError,
+    UnknownJobError,
+    UnknownModelError,
+    UnsafeModelError,
+)
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import Tag
 from grpo_platform.serving.service import ServingService
 from tests.service.registry_support import Bench, balancing_policy, random_policy
-from tests.service.tracking_support import TrackingServer
+from tests.service.tracking_support import TrackingServer, jobs_of
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = TrackingServer(tmp_path_factory.mktemp("mlflow"))
+    server = TrackingServer(tmp_path_factory.mktemp("mlflow"), "the administrator's")
     server.start()
-    yield server
+    server.add_user("trainer", "the password of trainer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "trainer")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", "the password of trainer")
+        yield server
     server.stop()
 
 
@@ -39,6 +51,8 @@ def test_the_life_of_a_model(bench, server):
 
     service = ServingService(bench.registry, 4)
     assert service.load(name).version == 2
+    elsewhere = ServingService(Registry(bench.uri), 4)
+    assert elsewhere.load(name).version == 2
     assert bench.registry.rollback(name, "me").version == 1
     assert service.ready(name).version == 1
 
@@ -60,7 +74,13 @@ def test_the_life_of_a_model(bench, server):
         service.load(name)
     with pytest.raises(UnknownModelError):
         bench.registry.read(first)
+    elsewhere.refresh(name)
+    assert elsewhere.ready(name) is None
+    with pytest.raises(UnknownModelError):
+        elsewhere.load(name)
+    assert elsewhere.loaded() == []
     service.close()
+    elsewhere.close()
 
 
 def test_deciders_in_several_servers_take_turns(bench):
@@ -110,5 +130,10 @@ def test_what_does_not_exist(bench):
         bench.registry.resolve("nope")
     with pytest.raises(UnknownModelError):
         bench.registry.delete("nope")
+    ref = bench.register(bench.name())
+    with pytest.raises(UnknownModelError):
+        bench.registry.resolve(f"{ref.name}/{ref.version + 1}")
+    with pytest.raises(UnknownJobError):
+        jobs_of(bench.store).get("0" * 32)
     with pytest.raises(InvalidPageTokenError):
         bench.registry.list(10, "x")

@@ -35,6 +35,7 @@ __all__ = [
     "champion_of",
     "environment_tagged",
     "error_code",
+    "is_missing",
     "is_ours",
     "latest_of",
     "version_info",
@@ -237,7 +238,7 @@ class Catalogue:
         try:
             return retrying(call)
         except StoreError as error:
-            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+            if is_missing(error):
                 raise UnknownModelError(label) from error
             raise
 
@@ -308,6 +309,15 @@ def error_code(error: StoreError) -> str | None:
 
 _left_by_readers = shutil.ignore_patterns("__pycache__", DOWNLOAD_NOTE)
 """Of a model's folder: what is not checked is not handed on; byte code would be run."""
+
+
+def is_missing(error: StoreError) -> bool:
+    """Whether the store refused since there is no such thing.
+
+    An MLflow server with authentication denies permission for what does not exist, unless the user
+    is an administrator.
+    """
+    return error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "PERMISSION_DENIED"}
 
 
 def _local_folder(uri: str) -> Path | None:

@@ -16,10 +16,10 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import StoreError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import Catalogue, error_code
+from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, MODEL_KIND, Tag
 from grpo_platform.registry.records import Comparison, Decision
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.boundary import retrying, when_granted
 
 __all__ = ["DecisionLog", "champions"]
 
@@ -56,7 +56,7 @@ class DecisionLog:
         client = catalogue.client
         experiment_id = _experiment(client, job_experiment)
         tags = {Tag.KIND: MODEL_KIND, Tag.MODEL_NAME: name}
-        run = retrying(
+        run = when_granted(
             lambda: client.create_run(experiment_id, run_name=f"promotions of {name}", tags=tags)
         )
         run_id: str = run.info.run_id
@@ -71,7 +71,7 @@ class DecisionLog:
         try:
             run = retrying(lambda: self._client.get_run(self._run_id))
         except StoreError as error:
-            if error_code(error) == "RESOURCE_DOES_NOT_EXIST":
+            if is_missing(error):
                 return ()
             raise
         if run.info.lifecycle_stage == LifecycleStage.DELETED:

@@ -7,7 +7,7 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
 from grpo_platform.errors import ConflictError, StoreError, UnknownModelError
-from grpo_platform.registry.catalogue import Catalogue, error_code, is_ours
+from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing, is_ours
 from grpo_platform.registry.decisions import DecisionLog
 from grpo_platform.registry.names import MODEL_KIND, Tag
 from grpo_platform.tracking.boundary import retrying
@@ -74,7 +74,7 @@ def _logged_models(
         try:
             logged = retrying(partial(client.get_logged_model, model_id))
         except StoreError as error:
-            if error_code(error) not in _GONE:
+            if not is_missing(error):
                 raise
             continue
         if logged.tags.get(Tag.KIND) == MODEL_KIND:

@@ -19,6 +19,7 @@ from grpo_platform.registry.catalogue import (
     champion_of,
     environment_tagged,
     error_code,
+    is_missing,
     version_ref,
 )
 from grpo_platform.registry.comparison import Evidence, check_environment, judge, play
@@ -246,7 +247,7 @@ class Promoter:
         try:
             _writing(lambda: self._client.set_model_version_tag(name, number, Tag.VERDICT, verdict))
         except StoreError as error:
-            if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+            if not is_missing(error):
                 raise
 
     def _try_to_compare(

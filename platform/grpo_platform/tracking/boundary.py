@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
 
-__all__ = ["CODES", "UNAVAILABLE_CAUSES", "retrying", "store_errors"]
+__all__ = ["CODES", "UNAVAILABLE_CAUSES", "retrying", "store_errors", "when_granted"]
 
 _T = TypeVar("_T")
 
@@ -42,11 +42,13 @@ CODES: Final[Mapping[str, type[PlatformError]]] = {
     "TEMPORARILY_UNAVAILABLE": StoreUnavailableError,
     "WORKSPACE_TEMPORARILY_UNAVAILABLE": StoreUnavailableError,
     "NOT_FOUND": UnknownJobError,
+    "PERMISSION_DENIED": UnknownJobError,
     "RESOURCE_DOES_NOT_EXIST": UnknownJobError,
 }
 """What MLflow's error codes become; the others become `StoreError`.
 
-`UnknownJobError` only where the call was about a job, else `StoreError`.
+`UnknownJobError` only where the call was about a job, else `StoreError`. An MLflow server with
+authentication denies permission for what does not exist, unless the user is an administrator.
 """
 
 _UNAUTHENTICATED: Final = frozenset({"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"})
@@ -55,11 +57,20 @@ _CREDENTIALS: Final = (
     "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to those of one of its users."
 )
 
+_DENIED: Final = (
+    "The MLflow server does not permit this to the user of MLFLOW_TRACKING_USERNAME; all servers "
+    "of a store must be one user. "
+)
+
 _TAG_RACE: Final = re.compile(r"\((\S*\.)?(IntegrityError|UniqueViolation)\).*tags?[._]")
 """Two writers gave one run the same new tag: MLflow looks, then inserts; the later call updates."""
 
 RETRY_SECONDS: Final = 2.0
 """How long a call that fails at once is tried again; one that blocks longer is not repeated."""
+
+
+GRANT_SECONDS: Final = 5.0
+"""How long an MLflow server may take to give a user the permission for what the user has made."""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -92,7 +103,13 @@ def _translate(error: Exception, job_id: str | None) -> PlatformError:
         )
     if kind is UnknownJobError and job_id is not None:
         return UnknownJobError(job_id)
+    if _is_denied(error):
+        return StoreError(f"{_DENIED}({lines[0][:300]})")
     return StoreError(f"The MLflow store refused: {lines[0][:300]}")
+
+
+def _is_denied(error: BaseException | None) -> bool:
+    return isinstance(error, MlflowException) and error.error_code == "PERMISSION_DENIED"
 
 
 @contextmanager
@@ -135,3 +152,22 @@ def retrying(call: Callable[[], _T], job_id: str | None = None) -> _T:
                 raise
         time.sleep(pause)
         pause *= 2
+
+
+def when_granted(call: Callable[[], _T]) -> _T:
+    """Return `call()`, which writes to what another server of ours may have made just now.
+
+    An MLflow server with authentication shows a thing before it permits its maker to write to it.
+
+    Raises:
+        StoreUnavailableError: the store is away.
+        StoreError: it refused, or permits it not even after `GRANT_SECONDS`.
+    """
+    deadline = time.monotonic() + GRANT_SECONDS
+    while True:
+        try:
+            return retrying(call)
+        except StoreError as error:
+            if not _is_denied(error.__cause__) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)

@@ -23,7 +23,7 @@ from grpo_platform.tracking.addresses import (
     kind_of_store,
     probe_database,
 )
-from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.boundary import store_errors, when_granted
 from grpo_platform.tracking.locks import alone
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 from grpo_platform.tracking.provenance import code_version
@@ -147,7 +147,8 @@ def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
             _log.warning("Experiment %s was deleted in MLflow; it is restored.", EXPERIMENT)
             client.restore_experiment(experiment.experiment_id)
         if experiment.tags.get(Tag.JOB) is None:
-            client.set_experiment_tag(experiment.experiment_id, Tag.JOB, JOB_READY)
+            made = experiment.experiment_id
+            when_granted(lambda: client.set_experiment_tag(made, Tag.JOB, JOB_READY))
         _sweep(client, experiment.experiment_id)
     _check_location(uri, experiment)
     return Store(

@@ -13,6 +13,7 @@ _COMMANDS: Final = (
     (r"GET /models/([\w.-]*\w)", r"`grpo-platform models show \1`"),
     (r"GET /models\b", "`grpo-platform models list`"),
     (r"GET /docs\b", "`grpo-platform --help`"),
+    (r"`python run_api\.py`, or give its address\b", "`grpo-platform serve`, or name it by --url"),
 )
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from grpo_platform.errors import UnknownModelError
 from tests.service.api_support import client_of, services_in
 from tests.service.registry_support import Bench, random_policy, wait_until
 
@@ -154,6 +155,25 @@ def test_a_model_that_loads_slowly_holds_no_other_models_batches_back(tmp_path, 
             answers.set()
             assert waiting.result(60).status_code == 404
         assert answered.status_code == 200
+
+
+def test_decisions_that_take_long_leave_threads_to_others(tmp_path, monkeypatch):
+    with services_in(tmp_path) as services, client_of(services) as client:
+        begun, over = threading.Semaphore(0), threading.Event()
+
+        def long(name, *_):
+            begun.release()
+            assert over.wait(60)
+            raise UnknownModelError(name)
+
+        monkeypatch.setattr(services.registry, "rollback", long)
+        with ThreadPoolExecutor(60) as others:
+            asked = [others.submit(client.post, "/models/any/rollback") for _ in range(60)]
+            assert begun.acquire(timeout=60)
+            assert client.get("/models").status_code == 200
+            assert not any(call.done() for call in asked)
+            over.set()
+            assert {call.result(60).status_code for call in asked} == {404}
 
 
 def test_ready_is_true_while_the_store_is_there_and_the_runner_lives(tmp_path):

@@ -33,6 +33,7 @@ _ROUTERS = (
     training.router, sweeps.router, models.router, system.router, catalog.router,
     open_inference.router,
 )  # fmt: skip
+_DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
 _CORS_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key",
     "X-Request-ID",
@@ -60,6 +61,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.state.services = services
     app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
     app.state.one_batch = CapacityLimiter(1)
+    app.state.decisions = CapacityLimiter(_DECISIONS_AT_ONCE)
     # the hot path first, as routes of the application's own: an included router matches twice
     app.router.routes.extend(inference.router.routes)
     for router in _ROUTERS:

@@ -1,6 +1,7 @@
 """Model calls."""
 
-from fastapi import APIRouter
+from anyio import to_thread
+from fastapi import APIRouter, Request
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import Limit, ModelPath, PageToken, ServicesDep
@@ -73,18 +74,26 @@ def delete_model(name: ModelPath, services: ServicesDep) -> DeletedModel:
     operation_id="promote_model",
     responses=documented(400, 404, 409, 413),
 )
-def promote_model(name: ModelPath, body: PromoteRequest, services: ServicesDep) -> Decision:
+async def promote_model(
+    name: ModelPath, body: PromoteRequest, services: ServicesDep, request: Request
+) -> Decision:
     """Compare a version with the champion, and promote it if it is better."""
-    decision = services.registry.promote(name, body.version, body.force, _ACTOR)
+    decision = await to_thread.run_sync(
+        services.registry.promote, name, body.version, body.force, _ACTOR,
+        limiter=request.app.state.decisions,
+    )  # fmt: skip
     return Decision.model_validate(decision)
 
 
 @router.post(
     "/models/{name}/rollback", operation_id="rollback_model", responses=documented(404, 409)
 )
-def rollback_model(name: ModelPath, services: ServicesDep) -> Decision:
+async def rollback_model(name: ModelPath, services: ServicesDep, request: Request) -> Decision:
     """Give the name back to the champion before the present one."""
-    return Decision.model_validate(services.registry.rollback(name, _ACTOR))
+    decision = await to_thread.run_sync(
+        services.registry.rollback, name, _ACTOR, limiter=request.app.state.decisions
+    )
+    return Decision.model_validate(decision)
 
 
 def _version(info: VersionInfo) -> ModelVersion:

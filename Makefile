@@ -10,7 +10,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-stores test-ray check format chaos audit lock clean \
-  bench-learning bench-speed bench-jobs bench-sweep bench-tracking bench-lists bench-serving fuzz soak
+  bench-learning bench-speed bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
+  fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -29,8 +30,8 @@ test: $(VENV)/.installed-dev ## all tests but most of `make test-stores` and `ma
 test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py
 
-test-ray: $(VENV)/.installed-dev ## a local Ray cluster that loses nodes, its head and a driver (minutes)
-	$(BIN)/python -m pytest tests/service/test_jobs_ray.py
+test-ray: $(VENV)/.installed-dev ## jobs on a local Ray cluster, which loses nodes, head and driver (minutes)
+	$(BIN)/python -m pytest -m ray tests/service
 
 check: $(VENV)/.installed-dev ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -61,6 +62,9 @@ bench-tracking: $(VENV)/.installed-dev ## what tracking costs a training
 
 bench-lists: $(VENV)/.installed-dev ## lists of a large store beside a small one
 	$(BIN)/python -m benchmarks.list_latency
+
+bench-ray: $(VENV)/.installed-dev ## 32 jobs on 1, 2 and 4 nodes of a local Ray cluster (minutes)
+	$(BIN)/python -m benchmarks.ray_scaling
 
 bench-serving: $(VENV)/.installed-dev ## inference beside bare FastAPI and MLflow's scoring server; needs wrk
 	@command -v wrk >/dev/null || { echo "wrk is needed: apt-get install wrk"; exit 1; }

@@ -79,7 +79,7 @@ def build_services(settings: Settings) -> "Services":
 
     Raises:
         StoreError: the MLflow store cannot be used.
-        PlatformError: the Ray cluster that was asked for cannot be used.
+        PlatformError: Ray was asked for, and is not installed, or its cluster cannot be used.
     """
     from grpo_platform.api.services import Services
     from grpo_platform.jobs.runner import Runner
@@ -91,6 +91,10 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.tracking.sweeps import SweepStore
     from grpo_platform.ui import MlflowUI
 
+    if settings.job_backend == "ray":
+        from grpo_platform.jobs.ray_backend import require_ray
+
+        require_ray()  # before a store is made
     store = prepare_store(settings)
     jobs = JobStore(store.tracking_uri, store.experiment_id)
     registry = Registry(store.tracking_uri)

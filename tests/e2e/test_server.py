@@ -263,12 +263,14 @@ def test_a_downloaded_model_is_an_mlflow_model(running, client, trained, tmp_pat
 
 def test_the_command_line_trains_and_says_what_is_wrong(running):
     done = command(
-        running, "train", "from_cli", "--timesteps", "64", "-s", "n_eval_episodes=1", "--json"
-    )
+        running, "train", "from_cli", "--timesteps", "64", "--num-cpus", "0.5", "-s",
+        "n_eval_episodes=1", "--json",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "completed"
     for arguments, said in (
         (("train", "--env", "Nope-v0"), "CartPole-v1"),
+        (("train", "--num-gpus", "64"), "jobs run on this machine"),
         (("jobs", "show", "x"), "No training job"),
         (("models", "show", "nothing"), "`grpo-platform models list` lists them"),
         (("train", "-s", "n_steps"), "name=value"),

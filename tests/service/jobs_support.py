@@ -1,6 +1,8 @@
 """A real runner with real workers on a real sqlite store, for tests."""
 
 import contextlib
+import functools
+import json
 import os
 import signal
 import time
@@ -10,6 +12,9 @@ import gymnasium
 import psutil
 from mlflow.tracking import MlflowClient
 
+from grpo import GRPOConfig
+from grpo.policy import Policy
+from grpo.trainer import Trainer
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.runner import Runner
@@ -18,24 +23,20 @@ from grpo_platform.registry.models import Registry
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.tracking.records import JobRecord
+from grpo_platform.tracking.reporter import TrackingReporter
 from tests.service import faulty_environments
 from tests.service.tracking_support import jobs_of, prepare, request, working_in
 
 
-class Platform:
-    """A store, a runner and what looks at them."""
+class Onlooker:
+    """A store and what looks at it, whoever runs the jobs."""
 
-    def __init__(self, folder: Path, backend=LocalBackend, uri=None, **settings) -> None:
+    def __init__(self, folder: Path, uri=None, **settings) -> None:
         self.folder = folder
         self.place = prepare(folder, uri, **settings)
         self.jobs = jobs_of(self.place)
         self.registry = Registry(self.place.tracking_uri)
         self.client = MlflowClient(tracking_uri=self.place.tracking_uri)
-        self.backend = backend(self.place)
-        self.runner = Runner(self.jobs, self.backend, Settings(**settings))
-
-    def submit(self, **fields) -> JobRecord:
-        return self.runner.submit(request(**fields))
 
     def status(self, job_id: str) -> JobStatus:
         return self.jobs.get(job_id).status
@@ -76,22 +77,30 @@ class Platform:
 
     def histories(self, job_id: str) -> dict[str, list[tuple[int, float]]]:
         """All points of all metrics but the clock's, as stored."""
-        keys = self.client.get_run(job_id).data.metrics.keys() - CLOCK_METRICS
         return {
             key: [(m.step, m.value) for m in self.client.get_metric_history(job_id, key)]
-            for key in keys
-            if not key.startswith(SYSTEM_METRICS_PREFIX)
+            for key in self.client.get_run(job_id).data.metrics
+            if is_reproducible(key)
         }
 
     def weights(self, record: JobRecord) -> bytes:
-        policy = self.registry.load_policy(f"{record.model_name}/{record.model_version}")
-        return policy.flat.tobytes() + b"".join(
-            value.numpy().tobytes() for value in policy.buffers()
-        )
+        return weights_of(self.registry.load_policy(f"{record.model_name}/{record.model_version}"))
 
     def versions_of(self, job_id: str) -> list[int]:
         found = self.client.search_model_versions(f"run_id = '{job_id}'")
         return [int(version.version) for version in found]
+
+
+class Platform(Onlooker):
+    """The same with a runner."""
+
+    def __init__(self, folder: Path, backend=LocalBackend, uri=None, **settings) -> None:
+        super().__init__(folder, uri, **settings)
+        self.backend = backend(self.place)
+        self.runner = Runner(self.jobs, self.backend, Settings(**settings))
+
+    def submit(self, **fields) -> JobRecord:
+        return self.runner.submit(request(**fields))
 
 
 @contextlib.contextmanager
@@ -119,6 +128,14 @@ def long_job(**fields) -> dict[str, object]:
     return {"total_timesteps": 50_000_000, "checkpoint_seconds": 0.5} | fields
 
 
+def faulty(fault: str, **kwargs) -> dict[str, object]:
+    """Fields of a job whose environment goes wrong."""
+    return {
+        "env_name": faulty_environments.FAULTY, "env_kwargs": {"fault": fault, **kwargs},
+        "total_timesteps": 5000, "start_states": "reset",
+    }  # fmt: skip
+
+
 def assert_same_training(one: Platform, a: JobRecord, b: JobRecord) -> None:
     """Both jobs came to the same weights by the same points."""
     histories_a, histories_b = one.histories(a.job_id), one.histories(b.job_id)
@@ -130,4 +147,39 @@ def assert_same_training(one: Platform, a: JobRecord, b: JobRecord) -> None:
     assert one.weights(a) == one.weights(b)
 
 
-__all__ = ["JobRequest", "Platform", "assert_same_training", "kill", "long_job", "platform"]
+def assert_as_undisturbed(one: Onlooker, record: JobRecord) -> None:
+    """The job came to what its request comes to in a process that nobody disturbs."""
+    config = json.dumps(record.request.config.to_dict(), sort_keys=True)
+    histories, weights = _undisturbed(config, record.request.max_metric_points)
+    found = one.histories(record.job_id)
+    assert found.keys() == histories.keys()
+    for key, points in histories.items():
+        assert found[key] == points, key
+    assert one.weights(record) == weights
+    assert len(one.versions_of(record.job_id)) == 1
+
+
+@functools.cache
+def _undisturbed(config: str, max_points: int) -> tuple[dict[str, list[tuple[int, float]]], bytes]:
+    reporter = TrackingReporter(json.loads(config)["total_timesteps"], max_points)
+    result = Trainer(GRPOConfig(**json.loads(config)), reporter=reporter).train()
+    histories: dict[str, list[tuple[int, float]]] = {}
+    for point in [*reporter.drain(), *reporter.finish()]:
+        if is_reproducible(point.key):
+            histories.setdefault(point.key, []).append((point.step, point.value))
+    return histories, weights_of(result.policy)
+
+
+def weights_of(policy: Policy) -> bytes:
+    return policy.flat.tobytes() + b"".join(value.numpy().tobytes() for value in policy.buffers())
+
+
+def is_reproducible(key: str) -> bool:
+    return key not in CLOCK_METRICS and not key.startswith(SYSTEM_METRICS_PREFIX)
+
+
+__all__ = [
+    "JobRequest", "Onlooker", "Platform", "assert_as_undisturbed", "assert_same_training", "faulty",
+    "kill",
+    "long_job", "platform",
+]  # fmt: skip

@@ -4,11 +4,11 @@ import time
 import psutil
 import pytest
 
-from grpo_platform.errors import ConflictError, QueueFullError, UnknownJobError
+from grpo_platform.errors import ConflictError, UnknownJobError
 from grpo_platform.jobs.logs import read_log
 from grpo_platform.jobs.states import JobStatus
 from tests.service.faulty_environments import FAULTY
-from tests.service.jobs_support import assert_same_training, kill, long_job, platform
+from tests.service.jobs_support import faulty, kill, long_job, platform
 from tests.service.tracking_support import request
 
 pytestmark = pytest.mark.xdist_group("jobs")
@@ -28,110 +28,6 @@ def _nothing_left_running(live):
         live.wait(record.job_id)
 
 
-def test_a_completed_job_has_a_version_an_evaluation_and_no_checkpoint(live):
-    job = live.submit(total_timesteps=1500, model_name="life")
-    done = live.wait(job.job_id, JobStatus.COMPLETED)
-    assert done.current_timesteps == 1500
-    assert done.progress == 1.0
-    assert done.end_time is not None
-    assert live.versions_of(job.job_id) == [int(done.model_version)]
-    assert done.promoted is True
-    assert done.metrics["eval/mean_reward"] > 8
-    assert [step for step, _ in live.histories(job.job_id)["rollout/reward"]][-1] <= 1500
-    assert live.client.get_run(job.job_id).data.tags["resume_exact"] == "true"
-    log = read_log(live.jobs, job.job_id).decode()
-    assert "Registered life version" in log
-    deadline = time.monotonic() + 10
-    while live.jobs.list_artifacts(job.job_id, "checkpoints"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):
-    jobs = [live.submit(**long_job()) for _ in range(2)]
-    for job in jobs:
-        live.training(job.job_id)
-    waiting = [live.submit(total_timesteps=300) for _ in range(3)]
-    with pytest.raises(QueueFullError):
-        live.submit(total_timesteps=300)
-    time.sleep(1)
-    assert {live.status(job.job_id) for job in waiting} == {JobStatus.QUEUED}
-    live.runner.stop(jobs[0].job_id)
-    ends = [live.wait(job.job_id, JobStatus.COMPLETED).end_time for job in waiting]
-    assert ends == sorted(ends)
-
-
-def test_a_running_job_stops_within_two_seconds_and_keeps_a_checkpoint(live):
-    job = live.submit(**long_job(model_name="stopped"))
-    live.training(job.job_id)
-    worker = live.worker(job.job_id)
-    began = time.monotonic()
-    live.runner.stop(job.job_id)
-    stopped = live.wait(job.job_id, JobStatus.STOPPED)
-    psutil.wait_procs([worker], timeout=3)
-    assert not worker.is_running()
-    assert time.monotonic() - began < 2.0
-    assert stopped.checkpoint in live.jobs.list_artifacts(job.job_id, "checkpoints")
-    assert live.versions_of(job.job_id) == []
-    with pytest.raises(ConflictError):
-        live.runner.stop(job.job_id)
-
-
-def test_a_waiting_job_stops_at_once(live):
-    busy = [live.submit(**long_job()) for _ in range(2)]
-    for job in busy:
-        live.training(job.job_id)
-    waiting = live.submit(total_timesteps=300)
-    live.runner.stop(waiting.job_id)
-    assert live.status(waiting.job_id) is JobStatus.STOPPED
-    for job in busy:
-        live.runner.stop(job.job_id)
-    time.sleep(3)
-    assert live.status(waiting.job_id) is JobStatus.STOPPED
-
-
-def test_a_job_stopped_right_after_it_was_submitted_stops(live):
-    job = live.submit(**long_job())
-    live.runner.stop(job.job_id)
-    live.wait(job.job_id, JobStatus.STOPPED, seconds=10)
-    time.sleep(1)
-    assert live.status(job.job_id) is JobStatus.STOPPED
-
-
-def test_stop_and_resume_change_nothing_in_what_is_learned(live):
-    fields = {"total_timesteps": 60_000, "seed": 5, "checkpoint_seconds": 100.0}
-    job = live.submit(**fields, model_name="resumed")
-    live.training(job.job_id, 1000)
-    live.runner.stop(job.job_id)
-    stopped = live.wait(job.job_id, JobStatus.STOPPED)
-    assert 0 < stopped.current_timesteps < 60_000
-    live.runner.resume(job.job_id)
-    resumed = live.wait(job.job_id, JobStatus.COMPLETED)
-    assert resumed.attempt == 2
-    assert resumed.error_message is None
-    twin = live.submit(**fields, model_name="twin")
-    assert_same_training(live, resumed, live.wait(twin.job_id, JobStatus.COMPLETED))
-    with pytest.raises(ConflictError):
-        live.runner.resume(job.job_id)
-
-
-@pytest.mark.parametrize("victim", ["worker", "trainer"])
-def test_a_killed_process_changes_nothing_in_what_is_learned(live, victim):
-    fields = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4, "eval_freq": 25_000}
-    job = live.submit(**fields, model_name=f"killed-{victim}")
-    for attempt in (1, 2):
-        live.until(job.job_id, lambda r, n=attempt: r.attempt == n and r.checkpoint)
-        live.training(job.job_id, live.jobs.get(job.job_id).current_timesteps + 1500)
-        kill(getattr(live, victim)(job.job_id))
-        live.until(job.job_id, lambda r, n=attempt: r.attempt == n + 1, seconds=10)
-    done = live.wait(job.job_id, JobStatus.COMPLETED)
-    assert done.crashes == 2
-    assert len(live.versions_of(job.job_id)) == 1
-    assert live.log(job.job_id).count("Attempt ") == 3
-    twin = live.submit(**fields, model_name=f"twin-{victim}")
-    assert_same_training(live, done, live.wait(twin.job_id, JobStatus.COMPLETED))
-
-
 def test_a_trainer_dies_with_its_worker(live):
     job = live.submit(**long_job())
     live.training(job.job_id)
@@ -139,20 +35,6 @@ def test_a_trainer_dies_with_its_worker(live):
     kill(live.worker(job.job_id))
     _, alive = psutil.wait_procs([trainer], timeout=3)
     assert not alive
-
-
-def test_a_job_whose_worker_is_lost_too_often_fails_and_says_so(live):
-    job = live.submit(**long_job(max_attempts=2))
-    for attempt in (1, 2):
-        live.until(job.job_id, lambda r, n=attempt: r.attempt == n and r.current_timesteps > 0)
-        live.training(job.job_id)
-        kill(live.worker(job.job_id))
-        time.sleep(0.5)
-    failed = live.wait(job.job_id, JobStatus.FAILED)
-    assert "lost its worker 2 times" in failed.error_message
-    assert "signal 9" in failed.error_message
-    live.runner.resume(job.job_id)
-    live.training(job.job_id)
 
 
 def test_workers_survive_the_death_of_the_forkserver(live):
@@ -180,15 +62,6 @@ def test_a_frozen_worker_is_replaced_and_cannot_write_when_it_wakes(live):
     live.until(job.job_id, lambda r: r.attempt == 2, seconds=30)
     assert not worker.is_running()
     live.training(job.job_id)
-
-
-def test_a_worker_that_gets_sigterm_gives_the_job_back(live):
-    job = live.submit(**long_job())
-    live.training(job.job_id)
-    live.worker(job.job_id).send_signal(signal.SIGTERM)
-    live.until(job.job_id, lambda r: r.attempt == 2, seconds=10)
-    record = live.training(job.job_id)
-    assert record.crashes == 0
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
@@ -232,22 +105,6 @@ def test_equal_idempotency_keys_are_one_job(live):
     assert second.job_id == first.job_id
     live.wait(first.job_id, JobStatus.COMPLETED)
     assert live.runner.submit(request(), idempotency_key="once").job_id == first.job_id
-
-
-def faulty(fault, **kwargs):
-    return {
-        "env_name": FAULTY, "env_kwargs": {"fault": fault, **kwargs}, "total_timesteps": 5000,
-        "start_states": "reset",
-    }  # fmt: skip
-
-
-def test_an_environment_that_raises_fails_the_job_with_its_words(live):
-    job = live.submit(**faulty("raise"))
-    failed = live.wait(job.job_id, JobStatus.FAILED)
-    assert "the floor gave way" in failed.error_message
-    assert failed.attempt == 1
-    assert failed.crashes == 0
-    assert 'raise RuntimeError("the floor gave way")' in live.log(job.job_id)
 
 
 def test_running_out_of_memory_says_what_to_make_smaller(live):

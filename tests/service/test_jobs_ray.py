@@ -1,5 +1,12 @@
 """What only a cluster can lose: a node, its head, the driver. All bits are those of a twin."""
 
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import psutil
 import pytest
 
@@ -7,7 +14,8 @@ from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.ray_backend import RayBackend
 from grpo_platform.jobs.ray_driver import wait_of
 from grpo_platform.jobs.states import JobStatus
-from tests.service.jobs_support import assert_same_training, kill, long_job, platform
+from tests.e2e.processes import ROOT, environment
+from tests.service.jobs_support import assert_as_undisturbed, kill, long_job, platform
 from tests.service.ray_support import ray_cluster
 from tests.service.tracking_support import prepare, working_in
 
@@ -29,60 +37,23 @@ def live(cluster, tmp_path_factory):
         yield started
 
 
-@pytest.fixture(scope="module")
-def twin(live):
-    job = live.submit(**FIELDS, model_name="ray-twin")
-    return live.wait(job.job_id, JobStatus.COMPLETED, seconds=200)
-
-
 def training_with_checkpoint(live, name):
     job = live.submit(**FIELDS, model_name=name)
     live.until(job.job_id, lambda r: r.checkpoint, seconds=120)
     return job
 
 
-def assert_went_on(live, job, twin):
+def until(holds, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_went_on(live, job):
     done = live.wait(job.job_id, JobStatus.COMPLETED, seconds=200)
     assert done.attempt > 1
-    assert len(live.versions_of(job.job_id)) == 1
-    assert_same_training(live, done, twin)
-
-
-def test_a_job_waits_in_ray_until_a_node_has_room(live):
-    busy = [live.submit(**long_job()) for _ in range(2)]
-    for job in busy:
-        live.training(job.job_id)
-    waiting = live.submit(total_timesteps=500, model_name="ray-waiting")
-    assert waiting.job_id in live.backend.running() or live.runner.waiting
-    assert live.status(waiting.job_id) is JobStatus.QUEUED
-    for job in busy:
-        live.runner.stop(job.job_id)
-    live.wait(waiting.job_id, JobStatus.COMPLETED)
-
-
-@pytest.mark.ray
-def test_a_node_that_loses_power_changes_nothing_in_what_is_learned(live, cluster, twin):
-    job = training_with_checkpoint(live, "ray-node")
-    cluster.cut_off(cluster.node_of(live.worker(job.job_id)))
-    assert_went_on(live, job, twin)
-
-
-@pytest.mark.ray
-def test_a_killed_driver_changes_nothing_in_what_is_learned(live, twin):
-    job = training_with_checkpoint(live, "ray-driver")
-    (driver,) = [
-        child for child in psutil.Process().children()
-        if "grpo_platform.jobs.ray_driver" in child.cmdline()
-    ]  # fmt: skip
-    kill(driver)
-    assert_went_on(live, job, twin)
-
-
-@pytest.mark.ray
-def test_a_new_head_changes_nothing_in_what_is_learned(live, cluster, twin):
-    job = training_with_checkpoint(live, "ray-head")
-    cluster.replace(nodes=1)
-    assert_went_on(live, job, twin)
+    assert_as_undisturbed(live, done)
 
 
 def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is_one(live, cluster):
@@ -99,6 +70,7 @@ def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is
     for one in more:
         live.runner.stop(one.job_id)
         assert live.status(one.job_id) is JobStatus.STOPPED
+    until(lambda: not live.backend.running() & {one.job_id for one in more})
     node = cluster.add(num_cpus=2, num_gpus=1)
     assert live.training(job.job_id).status_message is None
     worker = live.worker(job.job_id)
@@ -109,6 +81,47 @@ def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is
     live.runner.stop(job.job_id)
     live.wait(job.job_id, JobStatus.STOPPED)
     cluster.remove(node)
+
+
+def test_a_job_that_waits_takes_over_an_actor_which_is_given_back_when_none_does(live):
+    busy = [live.submit(**long_job()) for _ in range(2)]
+    for job in busy:
+        live.training(job.job_id)
+    waiting = live.submit(**long_job())
+    until(lambda: waiting.job_id in live.backend.running())
+    assert live.status(waiting.job_id) is JobStatus.QUEUED
+    forkserver = live.worker(busy[0].job_id).parent()
+    live.runner.stop(busy[0].job_id)
+    live.training(waiting.job_id)
+    assert live.worker(waiting.job_id).parent() == forkserver
+    for job in (busy[1], waiting):
+        live.runner.stop(job.job_id)
+    until(lambda: not forkserver.is_running() and not live.backend.running())
+
+
+@pytest.mark.ray
+def test_a_node_that_loses_power_changes_nothing_in_what_is_learned(live, cluster):
+    job = training_with_checkpoint(live, "ray-node")
+    cluster.cut_off(cluster.node_of(live.worker(job.job_id)))
+    assert_went_on(live, job)
+
+
+@pytest.mark.ray
+def test_a_killed_driver_changes_nothing_in_what_is_learned(live):
+    job = training_with_checkpoint(live, "ray-driver")
+    (driver,) = [
+        child for child in psutil.Process().children()
+        if "grpo_platform.jobs.ray_driver" in child.cmdline()
+    ]  # fmt: skip
+    kill(driver)
+    assert_went_on(live, job)
+
+
+@pytest.mark.ray
+def test_a_new_head_changes_nothing_in_what_is_learned(live, cluster):
+    job = training_with_checkpoint(live, "ray-head")
+    cluster.replace(nodes=1)
+    assert_went_on(live, job)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +145,35 @@ def test_what_a_job_waits_for_in_words(asked, nodes, said, hopeless):
     message, never = wait_of(dict(zip(("num_cpus", "num_gpus"), asked, strict=True)), nodes)
     assert never is hopeless
     assert said in message
+
+
+def test_without_ray_the_start_says_what_to_install_and_makes_nothing(tmp_path):
+    # the installed packages but Ray, for an interpreter that knows no others
+    installed, without = tmp_path / "installed", tmp_path / "folder"
+    installed.mkdir()
+    without.mkdir()
+    for folder in [Path(entry) for entry in sys.path if entry.endswith("site-packages")]:
+        for found in folder.iterdir():
+            link = installed / found.name
+            ours = found.suffix != ".pth" and not re.match(r"ray(\W|$)", found.name)
+            if ours and not link.exists():
+                link.symlink_to(found)
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "run_api.py")],
+        cwd=without,
+        env=environment(
+            GRPO_JOB_BACKEND="ray",
+            GRPO_PORT="0",
+            PYTHONPATH=os.pathsep.join(map(str, (ROOT / "platform", ROOT, installed))),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    assert "GRPO_JOB_BACKEND=ray needs Ray, which is not installed: pip install" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(without.iterdir()) == []
 
 
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):

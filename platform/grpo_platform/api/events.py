@@ -95,7 +95,8 @@ async def job_events(
 
 
 def _state(job: JobRecord) -> tuple[object, ...]:
-    return (job.status, job.current_timesteps, job.attempt, job.metrics.get(Metric.TIMESTEPS))
+    timesteps = job.metrics.get(Metric.TIMESTEPS)
+    return (job.status, job.status_message, job.current_timesteps, job.attempt, timesteps)
 
 
 def _look(services: Services, job_id: str, after: int, told: tuple[object, ...] | None) -> _Look:

@@ -29,13 +29,26 @@ from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resources import resources_of
 from grpo_platform.tracking.store import Store
 
-__all__ = ["RayBackend"]
+__all__ = ["RayBackend", "require_ray"]
 
 _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 60.0
 _RESTART_PAUSE_SECONDS: Final = 2.0
 _ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+def require_ray() -> None:
+    """Refuse to go on without Ray, which is an extra.
+
+    Raises:
+        PlatformError: it is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise PlatformError(
+            "GRPO_JOB_BACKEND=ray needs Ray, which is not installed: pip install -e '.[ray]' in "
+            "the project's folder, or leave the variable unset to run jobs on this machine."
+        )
 
 
 @dataclass(slots=True)
@@ -50,17 +63,9 @@ class RayBackend:
 
     Args:
         store: handed to every worker; every node must reach it.
-
-    Raises:
-        PlatformError: Ray is not installed.
     """
 
     def __init__(self, store: Store) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise PlatformError(
-                "GRPO_JOB_BACKEND=ray needs Ray: pip install 'grpo-platform[ray]', or leave the "
-                "variable unset to run jobs on this machine."
-            )
         self._store = dataclasses.asdict(store)
         self._lock = threading.RLock()
         self._jobs: dict[str, _Job] = {}

@@ -30,7 +30,10 @@ from grpo_platform.jobs.resources import in_words
 __all__ = ["main", "wait_of"]
 
 _nodes: Final[Callable[[], list[dict[str, Any]]]] = ray.nodes
-_CALLS_AT_ONCE: Final = 4  # run, worker, stop and kill
+_CALLS_AT_ONCE: Final = 4  # start or finish, stop, kill
+_KEEP_SECONDS: Final = 5.0
+"""How long an actor without a job keeps its resources: one that is there saves the next job the
+seconds of a new one's imports."""
 _CHECK_SECONDS: Final = 2.0
 _SIZES_NAMED: Final = 5
 _MUTE_SECONDS: Final = 15.0
@@ -40,20 +43,33 @@ takes seconds to start."""
 
 @dataclass(slots=True)
 class _Place:
-    """A job and the actor that holds its resources."""
+    """A job, and the actor that has its resources or waits for them."""
 
     task: dict[str, Any]
-    actor: Any
     resources: dict[str, float]
     since: float
+    actor: Any = None
     placed: bool = False
-    started: bool = False
     told: str = ""
 
     @property
     def name(self) -> dict[str, Any]:
         """What every message about it carries."""
         return {"job_id": self.task["job_id"], "attempt": self.task["attempt"]}
+
+    def lost(self, error: BaseException) -> dict[str, Any]:
+        """The `Exit` of a job whose actor is gone."""
+        words = " ".join(str(error).split())[-500:]
+        return self.name | {"reason": f"was lost by Ray ({type(error).__name__}: {words})"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Idle:
+    """An actor that has no job."""
+
+    actor: Any
+    resources: dict[str, float]
+    since: float
 
 
 def main(control_fd: int) -> None:
@@ -89,6 +105,7 @@ class _Driver:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._places: dict[str, _Place] = {}
+        self._idle: list[_Idle] = []
         self._next_look = 0.0
         self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
@@ -107,6 +124,7 @@ class _Driver:
                 if not message:
                     return  # the server is gone: Ray ends the actors, and their workers leave
                 self._obey(json.loads(message))
+            self._give_back(_KEEP_SECONDS)
             self._tell_what_waits()
 
     def _obey(self, order: dict[str, Any]) -> None:
@@ -116,22 +134,83 @@ class _Driver:
         place = self._places.get(order["job_id"])
         if place is None:
             return
-        if not place.started:
-            ray.kill(place.actor)  # it waits for resources; its end follows
+        if not place.placed:
+            ray.kill(place.actor)  # its end follows
         elif order["event"] == "stop":
             place.actor.stop.remote(order["job_id"])
         else:
             place.actor.kill.remote(order["job_id"])
 
+    # --- actors --------------------------------------------------------------------------
+
     def _submit(
         self, task: dict[str, Any], store: dict[str, Any], resources: dict[str, float]
     ) -> None:
+        place = self._places[task["job_id"]] = _Place(task, resources, time.monotonic())
+        for idle in self._idle:
+            if idle.resources == resources:
+                self._idle.remove(idle)
+                place.actor = idle.actor
+                self._run(place)
+                return
+        self._give_back(0.0)  # what they keep may be what this one waits for
         slot = ray.remote(Slot).options(max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **resources)
         actor: Any = slot.remote(store, self._environment, machine())
-        place = self._places[task["job_id"]] = _Place(task, actor, resources, time.monotonic())
-        self._when_done(actor.__ray_ready__.remote(), lambda future: self._placed(place, future))
-        self._when_done(actor.run.remote(task), lambda future: self._ended(place, future))
-        self._when_done(actor.worker.remote(), lambda future: self._started(place, future))
+        place.actor = actor
+        self._when_done(actor.__ray_ready__.remote(), lambda done: self._ready(place, actor, done))
+
+    def _ready(self, place: _Place, actor: Any, future: Any) -> None:  # noqa: ANN401
+        if place.actor is not actor:
+            return  # the job has another's place by now
+        error = future.exception()
+        if error is None:
+            self._run(place)
+        else:
+            self._end(place, place.lost(error))
+
+    def _run(self, place: _Place) -> None:
+        place.placed = True
+        _send(self._control, {"event": "placed"} | place.name)
+        start = place.actor.start.remote(place.task)
+        self._when_done(start, lambda future: self._started(place, future))
+
+    def _started(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+        error = future.exception()
+        if error is not None:
+            self._end(place, place.lost(error))
+            return
+        if future.result() is not None:
+            _send(self._control, {"event": "started", "worker": future.result()} | place.name)
+        self._when_done(place.actor.finish.remote(), lambda done: self._finished(place, done))
+
+    def _finished(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+        error = future.exception()
+        if error is not None:
+            self._end(place, place.lost(error))
+            return
+        self._end(place, future.result())
+        waiting = [other for other in self._places.values() if not other.placed]
+        successor = next((p for p in waiting if p.resources == place.resources), None)
+        if successor is not None:  # an actor that is there is seconds sooner than a new one
+            ray.kill(successor.actor)
+            successor.actor = place.actor
+            self._run(successor)
+        else:
+            self._idle.append(_Idle(place.actor, place.resources, time.monotonic()))
+            if waiting:
+                self._give_back(0.0)
+
+    def _end(self, place: _Place, ended: dict[str, Any]) -> None:
+        if self._places.get(place.task["job_id"]) is place:
+            del self._places[place.task["job_id"]]
+        _send(self._control, {"event": "ended"} | ended)
+
+    def _give_back(self, seconds: float) -> None:
+        """End the actors that had no job for so long."""
+        since = time.monotonic() - seconds
+        for idle in [idle for idle in self._idle if idle.since <= since]:
+            self._idle.remove(idle)
+            ray.kill(idle.actor)
 
     def _when_done(self, reference: Any, then: Callable[[Any], None]) -> None:  # noqa: ANN401
         def tell(future: Any) -> None:  # noqa: ANN401
@@ -140,30 +219,7 @@ class _Driver:
 
         reference.future().add_done_callback(tell)
 
-    def _placed(self, place: _Place, future: Any) -> None:  # noqa: ANN401
-        if future.exception() is None:
-            place.placed = True
-            _send(self._control, {"event": "placed"} | place.name)
-
-    def _started(self, place: _Place, future: Any) -> None:  # noqa: ANN401
-        if future.exception() is not None or future.result() is None:
-            return  # its end says why
-        place.started = True
-        _send(self._control, {"event": "started", "worker": future.result()} | place.name)
-
-    def _ended(self, place: _Place, future: Any) -> None:  # noqa: ANN401
-        job_id = place.task["job_id"]
-        if self._places.get(job_id) is place:
-            del self._places[job_id]
-        error = future.exception()
-        if error is None:
-            ended = future.result()
-            ray.kill(place.actor)
-        else:
-            words = " ".join(str(error).split())[-500:]
-            reason = f"was lost by Ray ({type(error).__name__}: {words})"
-            ended = place.name | {"reason": reason}
-        _send(self._control, {"event": "ended"} | ended)
+    # --- what waits ----------------------------------------------------------------------
 
     def _tell_what_waits(self) -> None:
         """Say of each job that no node has taken what it waits for, when that has changed."""

@@ -1,12 +1,11 @@
-"""A job's place on a node of a Ray cluster: an actor that runs the worker as a local job does."""
+"""A place for jobs on a node of a Ray cluster: an actor that runs workers as a local job is run."""
 
 import dataclasses
 import os
-import threading
 from typing import Any
 
 from grpo_platform.errors import PlatformError
-from grpo_platform.jobs.backend import WorkerTask
+from grpo_platform.jobs.backend import Exit, WorkerTask
 from grpo_platform.jobs.identity import machine
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.tracking.store import Store
@@ -15,7 +14,7 @@ __all__ = ["Slot"]
 
 
 class Slot:
-    """Runs one job in a process of its own on the node that Ray has chosen.
+    """Runs one job after the other in processes of their own, on the node that Ray has chosen.
 
     When this process ends, however it ends, the worker sees it and gives the job back.
 
@@ -39,25 +38,27 @@ class Slot:
                 "MLflow server or to PostgreSQL."
             )
         self._backend = LocalBackend(opened)
-        self._known = threading.Event()
-        self._worker: str | None = None
+        self._exits: list[Exit] = []
         self._backend.start()
 
-    def run(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Run `WorkerTask`, as a dict, to its end; returns its `Exit` as a dict."""
-        self._backend.submit(WorkerTask(**task))
-        while not (exits := self._backend.poll(1.0)):
-            self._worker = self._backend.worker_of(task["job_id"])
-            if self._worker is not None:
-                self._known.set()
-        self._worker = exits[0].worker
-        self._known.set()
-        return dataclasses.asdict(exits[0])
+    def start(self, task: dict[str, Any]) -> str | None:
+        """Start `WorkerTask`, as a dict; returns the worker's name, None if it ended before.
 
-    def worker(self) -> str | None:
-        """Name of the worker, as soon as there is one; None when it ended before it was known."""
-        self._known.wait()
-        return self._worker
+        The job before must have ended, as `finish` tells.
+        """
+        self._backend.submit(WorkerTask(**task))
+        while not self._exits:
+            worker = self._backend.worker_of(task["job_id"])
+            if worker is not None:
+                return worker
+            self._exits = self._backend.poll(1.0)
+        return None
+
+    def finish(self) -> dict[str, Any]:
+        """Wait until the job that was started has ended; returns its `Exit` as a dict."""
+        while not self._exits:
+            self._exits = self._backend.poll(1.0)
+        return dataclasses.asdict(self._exits.pop())
 
     def stop(self, job_id: str) -> None:
         """Make the worker look at its run now."""

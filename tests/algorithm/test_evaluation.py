@@ -163,6 +163,14 @@ def test_the_interval_is_scipys_percentile_bootstrap():
     assert low < iqm(returns) < high
 
 
+def test_tasks_are_resampled_apart_from_each_other():
+    # drawn together, each run's two scores would cancel and leave no spread at all
+    runs = np.random.default_rng(0).standard_normal(20)
+    low, high = stratified_bootstrap_interval(np.column_stack([runs, -runs]))
+    assert low < -0.1
+    assert high > 0.1
+
+
 def test_the_bootstrap_is_stratified():
     """Two tasks without spread of their own: drawing within each leaves nothing to chance."""
     scores = np.repeat([[0.0, 1.0]], 10, axis=0)

@@ -41,7 +41,7 @@ def k3(log_prob: torch.Tensor, log_prob_reference: torch.Tensor) -> torch.Tensor
     Both of shape (B,).
     """
     log_r = log_prob_reference - log_prob
-    return (torch.exp(log_r) - log_r - 1.0).mean()
+    return (torch.expm1(log_r) - log_r).mean()  # exp(x) − 1 would round below x near 0
 
 
 def value_loss(scaled: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -128,7 +128,7 @@ def append_row(values: Iterable[object]) -> None:
     """Add one row, the header first in a new file."""
     new = not RESULTS.exists()
     with RESULTS.open("a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(COLUMNS)
         writer.writerow(values)

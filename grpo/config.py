@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 ADVANTAGES = ("blend", "dr", "global", "loo_time", "outcome", "z_time")
-LEARNING_RATE_SCHEDULES = ("constant", "linear")
+LEARNING_RATE_SCHEDULES = ("constant", "cooldown", "linear")
 START_STATES = ("branch", "branch_worst", "reset")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -85,8 +85,9 @@ class GRPOConfig:
     learning_rate: float = 3e-4
     """Adam's step size, of the policy and of the value head."""
 
-    learning_rate_schedule: str = "constant"
-    """`linear` lowers the step size to 0 as the budget is used up, as RL Zoo's `lin_` does."""
+    learning_rate_schedule: str = "cooldown"
+    """`linear` lowers the step size to 0 as the budget is used up, as RL Zoo's `lin_` does;
+    `cooldown` only over the last three tenths of it (Hägele et al., arXiv 2405.18392)."""
 
     n_steps: int = 32
     """Longest segment, in steps, that a member runs in one iteration."""
@@ -127,10 +128,10 @@ class GRPOConfig:
     max_grad_norm: float = 0.5
     """Largest norm of the policy's gradient; longer ones are scaled down."""
 
-    advantage: str = "z_time"
+    advantage: str = "loo_time"
     """Named group-relative advantage, one of `ADVANTAGES`."""
 
-    start_states: str = "branch_worst"
+    start_states: str = "branch"
     """Where groups start: `branch` goes on from where a random survivor came to, `branch_worst`
     from where the one with the lowest return did, `reset` starts at a seeded reset."""
 

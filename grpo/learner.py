@@ -20,6 +20,9 @@ from grpo.updates import Batch, Updater
 
 __all__ = ["Comparison", "Learner"]
 
+_COOLDOWN = 0.3
+"""Share of the budget, at its end, over which `cooldown` lowers the step size."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
@@ -121,9 +124,9 @@ class Learner:
     def _learning_rate(self, timesteps: int) -> float:
         """Step size of an iteration that began at this timestep."""
         config = self._config
-        if config.learning_rate_schedule == "constant":
-            return config.learning_rate
-        return config.learning_rate * (1.0 - timesteps / config.total_timesteps)
+        left = 1.0 - timesteps / config.total_timesteps
+        share = {"constant": 1.0, "cooldown": min(1.0, left / _COOLDOWN), "linear": left}
+        return config.learning_rate * share[config.learning_rate_schedule]
 
     def _batch(self, rollout: Rollout, comparison: Comparison) -> Batch:
         policy, alive = self._policy, rollout.alive

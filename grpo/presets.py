@@ -15,7 +15,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "Acrobot-v1": {
             "learning_rate": 1e-3, "learning_rate_schedule": "linear", "n_steps": 32,
             "n_epochs": 4, "gamma": 0.995, "group_size": 8, "advantage": "blend",
-            "bootstrap": True, "branch_probability": 0.5,
+            "bootstrap": True, "start_states": "branch_worst", "branch_probability": 0.5,
         },
         "MountainCar-v0": {
             "learning_rate": 2e-3, "learning_rate_schedule": "linear", "n_steps": 100,
@@ -23,19 +23,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "ent_coef": 0.01, "bootstrap": True, "start_states": "reset",
         },
         "MountainCarContinuous-v0": {
-            "n_steps": 100, "batch_size": 512, "n_epochs": 4, "num_groups": 2, "group_size": 8,
-            "clip_range": 0.2, "advantage": "global", "ent_coef": 0.003, "bootstrap": True,
-            "start_states": "reset",
+            "learning_rate_schedule": "constant", "n_steps": 100, "batch_size": 512,
+            "n_epochs": 4, "num_groups": 2, "group_size": 8, "clip_range": 0.2,
+            "advantage": "global", "ent_coef": 0.003, "bootstrap": True, "start_states": "reset",
         },
         "Pendulum-v1": {
             "learning_rate": 2e-3, "learning_rate_schedule": "linear", "n_steps": 200,
             "batch_size": 128, "n_epochs": 16, "gamma": 0.95, "num_groups": 4, "group_size": 8,
             "advantage": "blend", "bootstrap": True, "start_states": "reset",
         },
+        # a pole falls within a few steps: short segments, judged by the value of where they end
+        "InvertedDoublePendulum-v5": {
+            "learning_rate": 1e-3, "learning_rate_schedule": "linear", "n_steps": 8,
+            "n_epochs": 4, "gamma": 0.98, "num_groups": 4, "group_size": 4, "clip_range": 0.2,
+            "advantage": "dr", "bootstrap": True, "branch_probability": 0.95,
+        },
         "LunarLander-v3": {
-            "learning_rate": 6e-4, "n_steps": 256, "batch_size": 512, "n_epochs": 4,
-            "gamma": 0.999, "group_size": 16, "advantage": "loo_time", "ent_coef": 0.01,
-            "start_states": "reset",
+            "learning_rate": 6e-4, "learning_rate_schedule": "constant", "n_steps": 256,
+            "batch_size": 512, "n_epochs": 4, "gamma": 0.999, "group_size": 16,
+            "advantage": "loo_time", "ent_coef": 0.01, "start_states": "reset",
         },
     }
 )  # fmt: skip
@@ -46,8 +52,9 @@ REWARD_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType
         # one a step says nothing until a pole falls: whole episodes, many of them
         "CartPole-v1": {
             "environment": {
-                "num_groups": 4, "group_size": 12, "n_steps": 500, "n_epochs": 4, "gamma": 0.98,
-                "advantage": "dr", "bootstrap": True, "ent_coef": 0.01, "start_states": "branch",
+                "learning_rate_schedule": "constant", "num_groups": 4, "group_size": 12,
+                "n_steps": 500, "n_epochs": 4, "gamma": 0.98, "advantage": "dr",
+                "bootstrap": True, "ent_coef": 0.01,
             },
         },
     }

@@ -72,7 +72,7 @@ def test_bits_do_not_depend_on_checkpoints_or_reports():
 
 # Means over parameters after a short run; they change when the algorithm does, on purpose only.
 GOLDEN = {
-    "timesteps": 700, "iterations": 17, "n_updates": 50, "entropy": 0.693056, "norm": 11.671062,
+    "timesteps": 700, "iterations": 17, "n_updates": 52, "entropy": 0.692822, "norm": 11.669375,
 }  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def test_weights_that_are_not_finite_end_the_training():
 # --- paths and variants --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear"])
+@pytest.mark.parametrize("schedule", ["constant", "cooldown", "linear"])
 def test_the_learning_rate_follows_its_schedule(schedule):
     rates = []
 
@@ -290,9 +290,14 @@ def test_the_learning_rate_follows_its_schedule(schedule):
     config = short_config(learning_rate_schedule=schedule)
     Trainer(config, reporter=recorder, updater=Noting).train()
     left = [1.0 - stats.timesteps[0] / config.total_timesteps for stats in recorder.rollouts]
-    shares = left if schedule == "linear" else [1.0] * len(left)
-    assert rates == [config.learning_rate * share for share in shares]
+    shares = {
+        "constant": [1.0] * len(left),
+        "cooldown": [1.0 if share > 0.3 else share / 0.3 for share in left],
+        "linear": left,
+    }
+    assert rates == [config.learning_rate * share for share in shares[schedule]]
     assert len(rates) > 3
+    assert min(left) < 0.3
 
 
 def test_the_autograd_path_trains_the_same_policy():

@@ -51,8 +51,9 @@ class TrainRequest(RequestBody):
     learning_rate: Annotated[float, bounded("learning_rate")] = 3e-4
     """Adam's step size."""
 
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    """`linear` lowers the step size to 0 as the budget is used up."""
+    learning_rate_schedule: Literal["constant", "cooldown", "linear"] = "cooldown"
+    """`linear` lowers the step size to 0 as the budget is used up; `cooldown` does so over its
+    last three tenths."""
 
     n_steps: Annotated[int, bounded("n_steps"), WHOLE] = 32
     """Longest segment, in steps, that a member runs in one iteration."""
@@ -93,10 +94,10 @@ class TrainRequest(RequestBody):
     max_grad_norm: Annotated[float, bounded("max_grad_norm")] = 0.5
     """Largest norm of the policy's gradient."""
 
-    advantage: Annotated[str, Field(min_length=1, max_length=200)] = "z_time"
+    advantage: Annotated[str, Field(min_length=1, max_length=200)] = "loo_time"
     """How members of a group are compared."""
 
-    start_states: Literal["branch", "branch_worst", "reset"] = "branch_worst"
+    start_states: Literal["branch", "branch_worst", "reset"] = "branch"
     """`branch_worst` goes on from where the survivor with the lowest return came to, `branch`
     from where a random one did, `reset` starts each group at a seeded reset."""
 

@@ -207,6 +207,30 @@ def test_page_tokens_that_were_never_given_out(bench, token):
         bench.registry.list(10, token)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"version": 1, "mean": []}', "1e9999"])
+def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
+    name = bench.name()
+    bench.register(name, rule="always")
+    bench.register(name, rule="never")
+    for tag in (Tag.CHAMPION_CARD, Tag.APPLIED):
+        bench.client.set_registered_model_tag(name, tag, text)
+    assert name in names_of(bench.registry)
+    assert bench.registry.promote(name, 2, True, "me").champion_after == 2
+    assert bench.registry.rollback(name, "me").champion_after == 1
+    bench.client.set_registered_model_tag(name, Tag.ENV_KWARGS, text or "x")
+    assert name in names_of(bench.registry)
+    if text.startswith('{"'):
+        return  # an object: what it says is believed
+    for call in (
+        lambda: bench.registry.get(name),
+        lambda: bench.registry.check_name(name, "CartPole-v1", {}),
+    ):
+        with pytest.raises(UnsafeModelError, match=r"grpo.env_kwargs .* was changed"):
+            call()
+    bench.client.set_registered_model_tag(name, Tag.ENV_KWARGS, "{}")
+    assert bench.registry.get(name).champion == 1
+
+
 def test_what_is_not_ours_is_never_seen_nor_touched(bench):
     foreign = bench.name()
     bench.client.create_registered_model(foreign)

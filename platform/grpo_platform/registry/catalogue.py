@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -37,6 +37,7 @@ __all__ = [
     "error_code",
     "is_missing",
     "is_ours",
+    "json_object",
     "latest_of",
     "version_info",
     "version_ref",
@@ -255,9 +256,27 @@ def champion_of(model: RegisteredModel) -> int | None:
 
 
 def environment_tagged(model: RegisteredModel) -> ModelEnvironment:
-    """The environment that a name of ours belongs to."""
-    kwargs = json.loads(model.tags.get(Tag.ENV_KWARGS) or "{}")
+    """The environment that a name of ours belongs to.
+
+    Raises:
+        UnsafeModelError: somebody changed the tags that say so.
+    """
+    kwargs = json_object(model.tags.get(Tag.ENV_KWARGS) or "{}")
+    if kwargs is None:
+        raise UnsafeModelError(
+            f"The tag {Tag.ENV_KWARGS} of model {model.name!r} was changed and is no JSON object; "
+            "set it right in MLflow, {} where the environment takes no arguments."
+        )
     return ModelEnvironment(model.tags.get(Tag.ENV_NAME, ""), kwargs)
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """What a tag holds; None if somebody made something else of it."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def latest_of(model: RegisteredModel) -> ModelVersion | None:

@@ -18,6 +18,7 @@ from grpo_platform.registry.catalogue import (
     champion_of,
     environment_tagged,
     is_ours,
+    json_object,
     latest_of,
     version_info,
 )
@@ -266,7 +267,7 @@ class Registry:
         latest = latest_of(model)
         if latest and champion in (None, int(latest.version)):
             return _number(latest.tags.get(Tag.EVAL_MEAN))
-        copy = json.loads(model.tags.get(Tag.CHAMPION_CARD) or "{}")
+        copy = json_object(model.tags.get(Tag.CHAMPION_CARD) or "{}") or {}
         if copy.get("version") == champion:
             return _number(copy.get("mean"))
         if champion is None:
@@ -279,7 +280,7 @@ class Registry:
 def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         return None
 
 

@@ -4,6 +4,7 @@ A decision is first won in the name's log (compare-and-set) and then shown by th
 dies in between leaves a log that is one ahead of the alias; the next decider finishes that first.
 """
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -211,7 +212,7 @@ class Promoter:
             model = self._catalogue.model(name)
             log = self._log(model)
             decisions = log.read()
-            applied = int(model.tags.get(Tag.APPLIED, "0"))
+            applied = _applied(model)
             ahead = bool(decisions) and decisions[-1].number > applied
             if not ahead and not (wrote and _contradicts(model, decisions)):
                 return _State(model, champion_of(model), log, decisions)
@@ -274,6 +275,12 @@ class Promoter:
 
 _Games = dict[int, Evidence]
 """What was played for the decision at hand, by the champion's version."""
+
+
+def _applied(model: RegisteredModel) -> int:
+    """Number of the last decision that the alias shows; 0, all are applied again, if unreadable."""
+    text = model.tags.get(Tag.APPLIED, "")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
 
 
 def _contradicts(model: RegisteredModel, decisions: tuple[Decision, ...]) -> bool:

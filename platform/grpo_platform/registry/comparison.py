@@ -8,7 +8,8 @@ from mlflow.entities.model_registry import ModelVersion
 from grpo.evaluation import Evaluation, evaluate, paired_difference
 from grpo_platform.errors import ConflictError
 from grpo_platform.registry.card import ModelCard, canonical_json
-from grpo_platform.registry.catalogue import Catalogue, version_ref
+from grpo_platform.registry.catalogue import Catalogue
+from grpo_platform.registry.entities import version_ref
 from grpo_platform.registry.names import Tag
 from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.records import Comparison, ModelEnvironment

@@ -13,8 +13,9 @@ from mlflow.utils.search_utils import SearchUtils
 from grpo.policy import Policy
 from grpo_platform.errors import InvalidPageTokenError, UnknownModelError
 from grpo_platform.registry.card import ModelCard
-from grpo_platform.registry.catalogue import (
-    Catalogue,
+from grpo_platform.registry.catalogue import Catalogue
+from grpo_platform.registry.deletion import delete_model
+from grpo_platform.registry.entities import (
     champion_of,
     environment_tagged,
     is_ours,
@@ -22,7 +23,6 @@ from grpo_platform.registry.catalogue import (
     latest_of,
     version_info,
 )
-from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.names import MODEL_KIND, Tag
 from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.promotion import Promoter

@@ -15,16 +15,10 @@ from mlflow.entities.model_registry import RegisteredModel
 from grpo.errors import GRPOError
 from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import (
-    Catalogue,
-    champion_of,
-    environment_tagged,
-    error_code,
-    is_missing,
-    version_ref,
-)
+from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
 from grpo_platform.registry.comparison import Evidence, check_environment, judge, play
 from grpo_platform.registry.decisions import DecisionLog, champions
+from grpo_platform.registry.entities import champion_of, environment_tagged, version_ref
 from grpo_platform.registry.names import CHAMPION, Tag
 from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.records import Comparison, Decision

@@ -9,9 +9,10 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from grpo.policy import Policy
 from grpo_platform.errors import StoreError
 from grpo_platform.registry.card import ModelCard, canonical_json
-from grpo_platform.registry.catalogue import Catalogue, error_code, is_ours, version_ref
+from grpo_platform.registry.catalogue import Catalogue, error_code
 from grpo_platform.registry.decisions import DecisionLog
 from grpo_platform.registry.deletion import delete_logged_model, delete_model
+from grpo_platform.registry.entities import is_ours, version_ref
 from grpo_platform.registry.names import MODEL_KIND, POLICY_DIR, WEIGHTS_FILE, Tag
 from grpo_platform.registry.packaging import save_policy
 from grpo_platform.registry.records import ModelVersionRef

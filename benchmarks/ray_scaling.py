@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=32)
     parser.add_argument("--timesteps", type=int, default=10_000, help="of each job")
     chosen = parser.parse_args()
-    print(machine())
+    print(machine(), flush=True)
     os.environ["MLFLOW_TRACKING_URI"] = ""
     cores = psutil.cpu_count() or 1
     rows = []
@@ -103,7 +103,7 @@ def main() -> int:
             }
         )
         print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
-    write_rows("ray_scaling", rows)
+        write_rows("ray_scaling", rows)
     return int(any(row["completed"] != row["jobs"] for row in rows))
 
 

@@ -232,10 +232,10 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
     with server_on(store, tmp_path / "gone", "gone") as victim:
         with GRPOClient(victim.url) as client:
             job_id = client.start_training(
-                total_timesteps=60_000, model_name="moved", seed=1, checkpoint_seconds=0.5,
+                total_timesteps=100_000, model_name="moved", seed=1, checkpoint_seconds=0.5,
                 n_eval_episodes=1,
             )["job_id"]  # fmt: skip
-            until(lambda: client.job(job_id)["current_timesteps"] > 5_000)
+            until(lambda: any("Checkpoint at" in line for line in client.logs(job_id)))
         children = psutil.Process(victim.process.pid).children(recursive=True)
         victim.process.kill()
         for process in children:
@@ -246,7 +246,7 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
         clients[0].stop(other)
     job = clients[0].wait(job_id, timeout_seconds=300)
     assert job["status"] == "completed", job["error_message"]
-    assert (job["attempt"], job["current_timesteps"]) == (2, 60_000)
+    assert (job["attempt"], job["current_timesteps"]) == (2, 100_000)
     log = "\n".join(clients[1].logs(job_id, tail=1000))
     assert "It goes on from checkpoint" in log
     assert len(clients[1].model("moved")["versions"]) == 1

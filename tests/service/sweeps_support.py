@@ -43,8 +43,8 @@ class Sweeps:
 
         return self.until(sweep_id, reached)
 
-    def ended(self, sweep_id: str) -> SweepRecord:
-        return self.until(sweep_id, lambda sweep: sweep.status in TERMINAL)
+    def ended(self, sweep_id: str, seconds: float = 240.0) -> SweepRecord:
+        return self.until(sweep_id, lambda sweep: sweep.status in TERMINAL, seconds)
 
 
 @contextlib.contextmanager

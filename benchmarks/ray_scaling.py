@@ -89,7 +89,8 @@ def main() -> int:
     for nodes in (*NODES, 0):
         run, size = (on_ray, nodes) if nodes else (on_this_machine, cores)
         seconds, completed = run(size, chosen.jobs, chosen.timesteps)
-        name = f"{nodes} nodes of one CPU" if nodes else f"local, {cores} at once"
+        plural = "" if nodes == 1 else "s"
+        name = f"{nodes} node{plural} of one CPU" if nodes else f"local, {cores} at once"
         rows.append(
             {
                 "claim": f"{chosen.jobs} jobs, {name}",

@@ -101,8 +101,8 @@ def test_clip_fraction_by_hand():
 
 
 def test_divergence_by_hand():
-    expected = np.mean([0.5 - 1 - np.log(0.5), 2.0 - 1 - np.log(2.0)])
-    assert diagnostics.k3_old_new(np.log([0.5, 2.0])) == pytest.approx(expected)
+    expected = np.mean([0.5 - 1 - np.log(0.5), 3.0 - 1 - np.log(3.0)])
+    assert diagnostics.k3_old_new(np.log([0.5, 3.0])) == pytest.approx(expected)
     assert diagnostics.k3_old_new(np.zeros(3)) == 0.0
 
 

@@ -1,5 +1,6 @@
 """Names and versions on a real MLflow store: registered once, listed, resolved, deleted."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -229,6 +230,27 @@ def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
             call()
     bench.client.set_registered_model_tag(name, Tag.ENV_KWARGS, "{}")
     assert bench.registry.get(name).champion == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seed": "seven"}, r"\(seed\): Input should be a valid integer"),
+        ({"evaluation": {"mean": 1.0}}, r"\(evaluation\.episodes\): Field required"),
+        ({"config": []}, r"\(config\)"),
+        ({"observation_shape": [4, "x"]}, r"\(observation_shape\.1\)"),
+        (None, r"\(all of it\): Invalid JSON"),
+    ],
+)
+def test_a_card_that_somebody_edited_is_refused_by_name(bench, changed, told):
+    name = bench.name()
+    bench.register(name, rule="always")
+    card = json.loads(bench.client.get_model_version(name, "1").tags[Tag.CARD])
+    text = "{" if changed is None else json.dumps(card | changed)
+    bench.client.set_model_version_tag(name, "1", Tag.CARD, text)
+    with pytest.raises(UnsafeModelError, match=told):
+        bench.registry.get(name)
+    assert name in names_of(bench.registry)
 
 
 def test_what_is_not_ours_is_never_seen_nor_touched(bench):

@@ -7,7 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from grpo import GRPOConfig
 from grpo.envs import EnvironmentSpec
@@ -160,16 +162,13 @@ class ModelCard:
             UnsafeModelError: the text is no card of ours.
         """
         try:
-            values = json.loads(text)
-            evaluation = values.pop("evaluation")
-            shape = tuple(int(n) for n in values.pop("observation_shape"))
-            return cls(
-                **values,
-                observation_shape=shape,
-                evaluation=EvaluationCard(**evaluation) if evaluation else None,
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UnsafeModelError(f"A model version's card cannot be read: {error}") from error
+            return _CARD.validate_json(text)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"]) or "all of it"
+            raise UnsafeModelError(
+                f"A model version's card cannot be read ({where}): {fault['msg']}."
+            ) from error
 
     def to_tags(self) -> dict[str, str]:
         """Tags of the version: the whole card, and what one searches for."""
@@ -200,3 +199,6 @@ class ModelCard:
                 f"IQM {e.iqm:.1f} (95 % interval {e.ci_low:.1f} to {e.ci_high:.1f}).",
             )
         return "\n".join(lines)
+
+
+_CARD: Final = TypeAdapter(ModelCard)

@@ -291,7 +291,7 @@ def test_negative_numbers_need_no_dashes(running, trained):
     ("arguments", "said"),
     [
         (("--url", "nowhere", "jobs", "list"), "http://localhost:8000"),
-        (("--url", f"http://127.0.0.1:{free_port()}", "models", "list"), "run_api.py"),
+        (("--url", f"http://127.0.0.1:{free_port()}", "models", "list"), "grpo-platform serve"),
         (("predict", "my_cartpole_model", "nan", "0", "0", "0"), "NaN or infinity"),
         (("models", "promote", "my_cartpole_model", "99"), "my_cartpole_model/99"),
         (("models", "rollback", "my_cartpole_model"), "no earlier champion"),

@@ -4,6 +4,8 @@ import hashlib
 import json
 import shlex
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -158,6 +160,30 @@ def test_the_environment_is_the_runs_dataset(jobs):
     assert digest.startswith(entry.dataset.digest)
     other = environment_of(request(env_name="Pendulum-v1"))
     assert other[1] != digest
+
+
+def test_jobs_that_begin_at_once_in_a_new_environment_all_name_it(tmp_path):
+    """MLflow looks whether the dataset is there, then inserts it, and refuses the later one."""
+    jobs = jobs_of(prepare(tmp_path))
+    for round_ in range(10):
+        wanted = request(env_kwargs={"max_episode_steps": 100 + round_})
+        created = [jobs.create(wanted).job_id for _ in range(6)]
+        together = threading.Barrier(len(created))
+
+        def begin(job_id, wanted=wanted, together=together):
+            together.wait()
+            jobs.log_environment(job_id, wanted)
+
+        with ThreadPoolExecutor(len(created)) as threads:
+            list(threads.map(begin, created))
+        client = MlflowClient(jobs.tracking_uri)
+        digests = [
+            entry.dataset.digest
+            for job_id in created
+            for entry in client.get_run(job_id).inputs.dataset_inputs
+        ]
+        assert len(digests) == len(created)
+        assert len(set(digests)) == 1
 
 
 def test_provenance_is_in_the_tags_of_a_new_job(jobs):

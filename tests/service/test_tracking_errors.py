@@ -172,9 +172,11 @@ def test_a_database_that_is_lost_in_use_gives_no_traceback(tmp_path):
         "(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key, tags.run_uuid",
         '(psycopg.errors.UniqueViolation) duplicate key value violates constraint "tag_pk"',
         "(sqlite3.IntegrityError) UNIQUE constraint failed: model_version_tags.key",
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id, datasets.name",
+        '(psycopg2.errors.UniqueViolation) duplicate key value violates constraint "dataset_pk"',
     ],
 )
-def test_two_writers_of_one_new_tag_both_succeed(text):
+def test_two_writers_of_one_new_tag_or_dataset_both_succeed(text):
     calls = []
 
     def call():

@@ -62,8 +62,9 @@ _DENIED: Final = (
     "of a store must be one user. "
 )
 
-_TAG_RACE: Final = re.compile(r"\((\S*\.)?(IntegrityError|UniqueViolation)\).*tags?[._]")
-"""Two writers gave one run the same new tag: MLflow looks, then inserts; the later call updates."""
+_RACE: Final = re.compile(r"\((\S*\.)?(IntegrityError|UniqueViolation)\).*(tags?|datasets?)[._]")
+"""Two writers gave one run the same new tag, or two runs the same new dataset: MLflow looks, then
+inserts; the later call finds it there."""
 
 RETRY_SECONDS: Final = 2.0
 """How long a call that fails at once is tried again; one that blocks longer is not repeated."""
@@ -85,7 +86,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _kind(error: Exception) -> type[PlatformError]:
     if any(isinstance(cause, UNAVAILABLE_CAUSES) for cause in _causes(error)):
         return StoreUnavailableError
-    if _TAG_RACE.search(str(error)):
+    if _RACE.search(str(error)):
         return StoreUnavailableError
     if isinstance(error, MlflowException):
         return CODES.get(error.error_code, StoreError)

@@ -102,6 +102,12 @@ class Platform(Onlooker):
     def submit(self, **fields) -> JobRecord:
         return self.runner.submit(request(**fields))
 
+    def stop_all(self) -> None:
+        """Stop whatever a test has left, and wait until it has ended."""
+        for record in [*self.jobs.queued(100), *self.jobs.running()]:
+            self.runner.stop(record.job_id)
+            self.wait(record.job_id)
+
 
 @contextlib.contextmanager
 def platform(folder: Path, backend=LocalBackend, uri=None, **settings):

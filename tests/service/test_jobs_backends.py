@@ -58,9 +58,7 @@ def live(backend, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _nothing_left_running(live):
     yield
-    for record in [*live.jobs.queued(100), *live.jobs.running()]:
-        live.runner.stop(record.job_id)
-        live.wait(record.job_id)
+    live.stop_all()
 
 
 def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(live):

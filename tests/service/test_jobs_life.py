@@ -23,9 +23,7 @@ def live(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _nothing_left_running(live):
     yield
-    for record in [*live.jobs.queued(100), *live.jobs.running()]:
-        live.runner.stop(record.job_id)
-        live.wait(record.job_id)
+    live.stop_all()
 
 
 def test_a_trainer_dies_with_its_worker(live):

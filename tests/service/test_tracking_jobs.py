@@ -26,25 +26,7 @@ from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Metric, Tag
 from grpo_platform.tracking.records import RUN_STATUS
 from grpo_platform.tracking.reporter import Point
-from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request
-
-
-@pytest.fixture(scope="module")
-def sqlite_store(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("sqlite"))
-
-
-@pytest.fixture(scope="module")
-def http_store(tmp_path_factory):
-    server = TrackingServer(tmp_path_factory.mktemp("http"))
-    server.start()
-    yield prepare(server.folder, server.uri)
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "http"])
-def store(request):
-    return request.getfixturevalue(f"{request.param}_store")
+from tests.service.tracking_support import jobs_of, prepare, request
 
 
 @pytest.fixture

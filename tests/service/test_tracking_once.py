@@ -12,28 +12,10 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.errors import PlatformError, StoreUnavailableError
 from grpo_platform.tracking import once
 from grpo_platform.tracking.names import JOB_READY, Tag, idempotency_tag
-from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request
+from tests.service.tracking_support import jobs_of, request
 
 SERVERS = 5
 ROUNDS = 8
-
-
-@pytest.fixture(scope="module")
-def sqlite_store(tmp_path_factory):
-    return prepare(tmp_path_factory.mktemp("sqlite"))
-
-
-@pytest.fixture(scope="module")
-def http_store(tmp_path_factory):
-    server = TrackingServer(tmp_path_factory.mktemp("http"))
-    server.start()
-    yield prepare(server.folder, server.uri)
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "http"])
-def store(request):
-    return request.getfixturevalue(f"{request.param}_store")
 
 
 @pytest.fixture

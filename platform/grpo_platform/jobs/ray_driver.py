@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -159,7 +160,7 @@ class _Driver:
         place.actor = actor
         self._when_done(actor.__ray_ready__.remote(), lambda done: self._ready(place, actor, done))
 
-    def _ready(self, place: _Place, actor: Any, future: Any) -> None:  # noqa: ANN401
+    def _ready(self, place: _Place, actor: object, future: Future[Any]) -> None:
         if place.actor is not actor:
             return  # the job has another's place by now
         error = future.exception()
@@ -174,7 +175,7 @@ class _Driver:
         start = place.actor.start.remote(place.task)
         self._when_done(start, lambda future: self._started(place, future))
 
-    def _started(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+    def _started(self, place: _Place, future: Future[Any]) -> None:
         error = future.exception()
         if error is not None:
             self._end(place, place.lost(error))
@@ -183,7 +184,7 @@ class _Driver:
             _send(self._control, {"event": "started", "worker": future.result()} | place.name)
         self._when_done(place.actor.finish.remote(), lambda done: self._finished(place, done))
 
-    def _finished(self, place: _Place, future: Any) -> None:  # noqa: ANN401
+    def _finished(self, place: _Place, future: Future[Any]) -> None:
         error = future.exception()
         if error is not None:
             self._end(place, place.lost(error))
@@ -212,8 +213,10 @@ class _Driver:
             self._idle.remove(idle)
             ray.kill(idle.actor)
 
-    def _when_done(self, reference: Any, then: Callable[[Any], None]) -> None:  # noqa: ANN401
-        def tell(future: Any) -> None:  # noqa: ANN401
+    def _when_done(
+        self, reference: "ray.ObjectRef[Any]", then: Callable[[Future[Any]], None]
+    ) -> None:
+        def tell(future: Future[Any]) -> None:
             self._news.put(lambda: then(future))
             os.write(self._wake_write, b"w")
 

@@ -1,0 +1,95 @@
+"""A store that commit 3e58ed8 made is opened, served, and its stopped job goes on, bit for bit."""
+
+import gzip
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
+import pytest
+import torch
+
+from grpo_platform.client import GRPOClient
+from tests.e2e.processes import Server, server
+
+pytestmark = pytest.mark.slow
+
+DATA = Path(__file__).parents[1] / "data" / "platform-3e58ed8"
+FACTS = json.loads((DATA / "facts.json").read_text())
+OBSERVATIONS = {"balance": [0.1, 0.0, 0.05, 0.0], "swing": [1.0, 0.0, 0.5]}
+
+
+def restore(folder: Path) -> None:
+    """The store of 3e58ed8, at home in a folder."""
+    dump = gzip.decompress((DATA / "mlflow.sql.gz").read_bytes()).decode()
+    connection = sqlite3.connect(folder / "mlflow.db")
+    connection.executescript(dump.replace("{folder}", str(folder)))
+    connection.close()
+    shutil.copytree(DATA / "artifacts", folder / "mlruns" / "grpo")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("earlier")
+    restore(folder)
+    with server(folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(running: Server) -> Iterator[GRPOClient]:
+    with GRPOClient(running.url) as found:
+        yield found
+
+
+def test_jobs_and_models_are_listed_as_they_were(client):
+    statuses = {job["model_name"]: job["status"] for job in client.iter_jobs()}
+    assert statuses["balance"] == statuses["swing"] == "completed"
+    assert client.job(FACTS["balance"])["model_version"] == 1
+    champions = {model["name"]: model["champion"] for model in client.iter_models()}
+    assert champions["balance"] == champions["swing"] == 1
+    card = client.model("balance")["versions"][0]
+    assert (card["job_id"], card["seed"]) == (FACTS["balance"], 1)
+    assert len(client.history(FACTS["balance"], "rollout/reward")) == 667
+
+
+@pytest.mark.parametrize("name", ["balance", "swing"])
+def test_models_answer_as_they_did(client, name):
+    reply = client.predict(name, OBSERVATIONS[name])
+    was = FACTS[f"{name}_reply"]
+    assert reply["action"] == pytest.approx(was["action"], rel=1e-6)
+    assert reply["value"] == pytest.approx(was["value"], rel=1e-6)
+    if was["action_probs"]:
+        assert reply["action_probs"] == pytest.approx(was["action_probs"], rel=1e-6)
+
+
+def test_models_load_by_both_flavors(running):
+    (folder,) = [
+        path.parent
+        for path in (running.folder / "mlruns" / "grpo" / "models").glob("*/artifacts/MLmodel")
+        if _input_shape(path.parent) == (4,)
+    ]
+    observations = np.array([OBSERVATIONS["balance"]] * 2, np.float32)
+    table = mlflow.pyfunc.load_model(str(folder)).predict(observations)
+    assert table["action"].tolist() == [FACTS["balance_reply"]["action"]] * 2
+    outputs = mlflow.pytorch.load_model(str(folder))(torch.from_numpy(observations))
+    assert int(outputs["action"][0]) == FACTS["balance_reply"]["action"]
+
+
+def _input_shape(folder: Path) -> tuple[int, ...]:
+    return tuple(json.loads((folder / "policy" / "spec.json").read_text())["observation_shape"])
+
+
+def test_the_stopped_job_goes_on_as_if_it_had_never_been_stopped(client):
+    job_id = FACTS["paused"]
+    before = client.job(job_id)
+    assert before["status"] == "stopped"
+    assert before["current_timesteps"] == FACTS["stopped_at"]
+    client.resume(job_id)
+    after = client.wait(job_id)
+    assert after["status"] == "completed", after["error_message"]
+    assert {key: after["metrics"][key] for key in FACTS["twin"]} == FACTS["twin"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from grpo import network
 from grpo.config import GRPOConfig
 from grpo.envs import MemberEnvs, Snapshot, StepResult
+from grpo.moments import standardize
 from grpo.network import Workspace
 from grpo.policy import Policy
 from grpo.reporting import EpisodeStats
@@ -335,8 +336,7 @@ class _Actor:
         """An action of the policy for each observation, shape (n, *shape)."""
         work = self._work(len(observations))
         columns = observations.reshape(len(observations), -1).T
-        inputs = work.inputs[:-1]
-        np.multiply(columns - self._mean, self._scale, out=inputs, casting="same_kind")
+        standardize(columns, self._mean, self._scale, work.inputs[:-1])
         outputs = network.forward(self._parameters, work.inputs, work)
         return self.policy.head.sample(outputs, self._parameters.log_std, self._rng)
 

@@ -1,13 +1,50 @@
-"""Running means and variances: of observations over all time, of returns over recent time."""
+"""Running means and variances: of observations over all time, of returns over recent time.
+
+And what the first are for: `standardize` is the one rule by which an observation becomes the
+input of a network, in training, evaluation and serving. The exported torch graph and the loader
+that travels with models write it anew; tests hold all of them equal.
+"""
 
 import math
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["forgetting_moments", "merge_moments"]
+__all__ = [
+    "LARGEST_STANDARDIZED",
+    "VARIANCE_FLOOR",
+    "forgetting_moments",
+    "merge_moments",
+    "standardize",
+]
 
 Float64Array = npt.NDArray[np.float64]
+
+VARIANCE_FLOOR = 1e-8
+"""Added to a variance before its root is taken."""
+
+LARGEST_STANDARDIZED = 1e6
+"""Bound of a standardised observation: a finite one, however absurd, gets a finite answer."""
+
+
+def standardize(
+    values: npt.NDArray[np.floating],
+    mean: npt.NDArray[np.floating],
+    scale: npt.NDArray[np.floating],
+    out: npt.NDArray[np.floating],
+) -> None:
+    """Write clip((values − mean) · scale, ±`LARGEST_STANDARDIZED`) to `out`.
+
+    Args:
+        values: shape (D, N), one observation a column.
+        mean: shape (D, 1).
+        scale: shape (D, 1): 1 / sqrt(variance + `VARIANCE_FLOOR`).
+        out: shape (D, N), of the networks' type.
+    """
+    with np.errstate(over="ignore"):  # what overflows is clipped
+        np.multiply(values - mean, scale, out=out, casting="same_kind")
+    np.minimum(out, LARGEST_STANDARDIZED, out=out)
+    np.maximum(out, -LARGEST_STANDARDIZED, out=out)
 
 
 def merge_moments(

@@ -17,13 +17,18 @@ from torch import nn
 
 from grpo import network
 from grpo.heads import CategoricalHead, make_head
-from grpo.moments import forgetting_moments, merge_moments
+from grpo.moments import (
+    LARGEST_STANDARDIZED,
+    VARIANCE_FLOOR,
+    forgetting_moments,
+    merge_moments,
+    standardize,
+)
 from grpo.network import FloatArray, Layout, Parameters, Workspace
 from grpo.spaces import ActionSpec, BoxActions, DiscreteActions, action_spec_from_dict
 
 __all__ = ["Policy", "PolicySpec", "Prediction"]
 
-_VARIANCE_FLOOR = 1e-8
 _POLICY_LAST_GAIN = 0.01
 _RETURN_FORGETTING = 0.1  # least share of an iteration in the running scale of returns
 _LEAST_RETURN_STD = 1e-6
@@ -105,7 +110,7 @@ class Policy(nn.Module):
     `observation_mean`, `observation_var`, `observation_count`, `value_mean`, `value_std`,
     `value_count`, in float64. With x the flattened observation:
 
-        z = (x − observation_mean) / sqrt(observation_var + 1e-8)
+        z = clip((x − observation_mean) / sqrt(observation_var + 1e-8), −1e6, 1e6)
         outputs = policy_net(z), value = value_mean + value_std · value_net(z)
 
     with tanh between the layers. A Box action is `centre + half_range · a` clipped to the
@@ -175,8 +180,10 @@ class Policy(nn.Module):
             Shape (N, outputs), and shape (N,).
         """
         flat = observations.flatten(1).to(torch.float64)
-        std = torch.sqrt(self.observation_var + _VARIANCE_FLOOR)
-        normalized = (flat - self.observation_mean) / std
+        std = torch.sqrt(self.observation_var + VARIANCE_FLOOR)
+        normalized = ((flat - self.observation_mean) / std).clamp(
+            -LARGEST_STANDARDIZED, LARGEST_STANDARDIZED
+        )
         outputs, scaled = self.evaluate_normalized(normalized.to(self.dtype))
         return outputs, (self.value_mean + self.value_std * scaled).to(self.dtype)
 
@@ -188,7 +195,7 @@ class Policy(nn.Module):
 
     def normalizer(self) -> tuple[FloatArray, FloatArray]:
         """Mean and reciprocal deviation of observations, each of shape (size, 1), float64."""
-        scale = 1.0 / np.sqrt(self.observation_var.numpy() + _VARIANCE_FLOOR)
+        scale = 1.0 / np.sqrt(self.observation_var.numpy() + VARIANCE_FLOOR)
         return self.observation_mean.numpy()[:, None].copy(), scale[:, None]
 
     def normalize(self, observations: npt.NDArray[Any]) -> FloatArray:
@@ -196,7 +203,7 @@ class Policy(nn.Module):
         mean, scale = self.normalizer()
         inputs = np.ones((len(mean) + 1, len(observations)), self.flat.dtype)
         columns = observations.reshape(len(observations), -1).T
-        np.multiply(columns - mean, scale, out=inputs[:-1], casting="same_kind")
+        standardize(columns, mean, scale, inputs[:-1])
         return inputs
 
     def observe(self, observations: npt.NDArray[Any]) -> None:

@@ -177,6 +177,23 @@ def test_without_normalisation_observations_pass():
     np.testing.assert_allclose(policy.normalize(observations())[:-1].T, observations(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ACTIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_huge_observations_are_clipped_once_normalised(kind, dtype):
+    policy = trained_like(kind, dtype)
+    huge = np.array([1e20, -1e20, 1e307, -1e307])
+    bound = policy.observation_mean.numpy() + 1e6 * np.sign(huge) * np.sqrt(
+        policy.observation_var.numpy() + 1e-8
+    )
+    far, at_the_bound = policy.predict(huge[None]), policy.predict(bound[None])
+    np.testing.assert_allclose(policy.normalize(huge[None])[:-1, 0], 1e6 * np.sign(huge))
+    np.testing.assert_allclose(far.values, at_the_bound.values, rtol=1e-5)
+    np.testing.assert_allclose(far.actions, at_the_bound.actions, rtol=1e-5)
+    outputs, value = policy(torch.from_numpy(huge[None]))
+    assert torch.isfinite(outputs).all()
+    np.testing.assert_allclose(value.detach().numpy(), far.values, rtol=1e-5)
+
+
 def test_rescaling_keeps_every_value_and_standardises_the_targets():
     policy = trained_like("discrete")
     inputs = policy.normalize(observations())

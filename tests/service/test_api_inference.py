@@ -1,13 +1,20 @@
 """Inference over HTTP on a real model: fuzzed observations, metrics, and probes that are true."""
 
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from grpo.policy import PolicySpec
+from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.errors import UnknownModelError
 from tests.service.api_support import client_of, services_in
 from tests.service.registry_support import Bench, random_policy, wait_until
@@ -19,6 +26,19 @@ EXTREMES = ("NaN", "Infinity", "-Infinity", "1e308", "-1e308", "1e309", "5e-324"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
+
+
+ONE_ANSWER = {
+    "discrete": PolicySpec(observation_shape=(4,), action=DiscreteActions(3)),
+    "box": PolicySpec(observation_shape=(3,), action=BoxActions((1,), (-2.0,), (2.0,))),
+    "unbounded": PolicySpec(observation_shape=(2,), action=BoxActions((1,), (-math.inf,), (1.0,))),
+    "wide": PolicySpec(observation_shape=(4,), action=DiscreteActions(3), net_arch=(160,)),
+}
+
+
+@pytest.fixture(scope="module")
+def bench(folder):
+    return Bench(folder)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +109,52 @@ def test_extreme_numbers_are_answered_or_refused(client, number):
     finite = number in ("1e308", "-1e308", "5e-324", "-0.0")
     assert reply.status_code == (200 if finite else 422), reply.text
     check(reply)
+
+
+def every_way_out(client, name, policy, folder, x):
+    """Action and value for observations, shape (N, size) float32, by each way that there is."""
+    predicted = policy.predict(x)
+    yield "predict", predicted.actions, predicted.values
+    yield "act", policy.act(x), predicted.values
+    pyfunc = mlflow.pyfunc.load_model(str(folder)).predict(x)
+    yield "pyfunc", pyfunc["action"], pyfunc["value"]
+    with torch.no_grad():
+        exported = mlflow.pytorch.load_model(str(folder))(torch.from_numpy(x))
+    yield "pytorch", exported["action"].numpy(), exported["value"].numpy()
+
+    rows = x.astype(np.float64).tolist()
+    bodies = [{"model_name": name, "observation": row} for row in rows]
+    singles = [client.post("/inference", json=body).json() for body in bodies]
+    yield "/inference", [s["action"] for s in singles], [s["value"] for s in singles]
+    batch = client.post("/inference/batch", json={"model_name": name, "observations": rows}).json()
+    yield "/inference/batch", batch["actions"], batch["values"]
+    for datatype in ("FP32", "FP64"):
+        tensor = {"name": "observation", "shape": x.shape, "datatype": datatype, "data": rows}
+        reply = client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]}).json()
+        outputs = {output["name"]: output["data"] for output in reply["outputs"]}
+        yield f"/v2 {datatype}", outputs["action"], outputs["value"]
+
+
+@pytest.mark.parametrize("kind", ONE_ANSWER)
+def test_one_policy_gives_one_answer_whatever_the_observation(client, bench, kind):
+    """Huge numbers too: they are clipped once they are normalised, by the same rule everywhere."""
+    policy = random_policy(ONE_ANSWER[kind], seed=2)
+    with torch.no_grad():  # a component that never changed is divided by 1e-4, far from zero
+        policy.observation_mean[0], policy.observation_var[0] = 500.0, 0.0
+    ref, _ = bench.register(kind, policy, rule="always")
+    sizes = [0.0, 1.0, 1e2, 1e5, 1e8, 1e20, 3.4e38]
+    shape = (4 * len(sizes), policy.spec.observation_size)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], shape)
+    x = (np.repeat(sizes, 4)[:, None] * signs).astype(np.float32)
+    x[:, 0] += 500.0
+
+    (_, actions, values), *others = every_way_out(client, kind, policy, bench.folder(ref), x)
+    assert np.isfinite(values).all()
+    for way, action, value in others:
+        np.testing.assert_allclose(
+            np.reshape(action, np.shape(actions)), actions, rtol=1e-4, atol=1e-4, err_msg=way
+        )
+        np.testing.assert_allclose(value, values, rtol=1e-3, atol=1e-3, err_msg=way)
 
 
 @pytest.mark.parametrize("path", ["/inference", "/inference/batch"])

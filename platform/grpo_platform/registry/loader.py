@@ -24,7 +24,6 @@ FORMAT = 1
 
 _VARIANCE_FLOOR = 1e-8
 _LARGEST = 1e6  # of a normalised observation: finite input, however absurd, gives finite output
-_HUGE = 1e100  # of an observation: beyond it, the folded weights could overflow
 _FUSED_WIDTH = 128  # up to this, one product with a block-diagonal matrix beats two products
 _PRODUCT = 2**19  # multiplications of a matrix product that no library spreads over threads
 _LEAST_CHUNK = 16
@@ -74,7 +73,11 @@ class GRPOPredictor:
         self._size = math.prod(self.observation_shape)
         self._start = int(spec["action"].get("start", 0))
         self._mean = weights["observation_mean"].astype(np.float64)
-        self._scale = 1.0 / np.sqrt(weights["observation_var"].astype(np.float64) + _VARIANCE_FLOOR)
+        std = np.sqrt(weights["observation_var"].astype(np.float64) + _VARIANCE_FLOOR)
+        self._scale = 1.0 / std
+        # the same bounds before normalisation, for where it is folded into the weights
+        self._lowest, self._highest = self._mean - _LARGEST * std, self._mean + _LARGEST * std
+        self._unclipped = float(self._lowest.max()), float(self._highest.min())
         self._value_mean = float(weights["value_mean"])
         self._value_std = float(weights["value_std"])
         depth = len(spec["net_arch"])
@@ -188,10 +191,13 @@ class GRPOPredictor:
 
     def _forward_one(self, observation: list[float]) -> list[float] | None:
         """Head outputs and value; None where only the slower way gives them."""
-        if self._fused is None or max(observation) > _HUGE or min(observation) < -_HUGE:
+        if self._fused is None:
             return None
         *layers, (weights, bias) = self._fused
         h = np.array(observation, np.float64)
+        lowest, highest = self._unclipped
+        if min(observation) < lowest or max(observation) > highest:
+            h.clip(self._lowest, self._highest, h)
         for w, b in layers:
             h = h.dot(w)
             h += b

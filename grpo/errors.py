@@ -12,7 +12,9 @@ GRPOError
 └── CheckpointError                a checkpoint or policy file that cannot be read
 """
 
+import difflib
 from collections.abc import Iterable
+from typing import Final
 
 __all__ = [
     "CheckpointError",
@@ -25,7 +27,37 @@ __all__ = [
     "TrainingDivergedError",
     "UnknownNameError",
     "UnsupportedEnvironmentError",
+    "did_you_mean",
+    "nearest",
 ]
+
+_MAX_LISTED: Final = 60
+_MAX_COMPARED: Final = 100  # characters: the comparison's time grows with their square
+_LIKENESS: Final = 0.6
+
+
+def nearest(name: object, allowed: Iterable[str]) -> str | None:
+    """The allowed name that a misspelled one most likely means; None where none is like it.
+
+    Case does not count. Among equally near names the last one wins, which is the newest version
+    of an environment (`LunarLander-v3` for `LunarLander-v2`).
+    """
+    by_folded = {known.casefold(): known for known in sorted(allowed)}
+    text = str(name)[:_MAX_COMPARED].casefold()
+    found = difflib.get_close_matches(text, by_folded, 5, _LIKENESS)
+    if not found:
+        return None
+    likeness = {folded: difflib.SequenceMatcher(None, folded, text).ratio() for folded in found}
+    return by_folded[max(found, key=lambda folded: (likeness[folded], folded))]
+
+
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+    """`Did you mean 'learning_rate'? ` for a misspelled name, or nothing where none is like it.
+
+    It ends in a space, to stand before another sentence.
+    """
+    found = nearest(name, allowed)
+    return "" if found is None else f"Did you mean {found!r}? "
 
 
 class GRPOError(Exception):
@@ -49,16 +81,28 @@ class OutOfRangeError(ConfigError):
 
 
 class UnknownNameError(ConfigError):
-    """A name that its registry does not know.
+    """A name that its registry does not know; the message has the nearest one that it does.
+
+    Args:
+        field: the configuration field that holds the name.
+        value: the name.
+        allowed: the names that would have been accepted.
+        advice: a further sentence.
 
     Attributes:
         allowed: the names that would have been accepted, sorted.
     """
 
-    def __init__(self, field: str, value: object, allowed: Iterable[str]) -> None:
+    def __init__(
+        self, field: str, value: object, allowed: Iterable[str], *, advice: str = ""
+    ) -> None:
         self.allowed = tuple(sorted(allowed))
+        listed = ", ".join(self.allowed[:_MAX_LISTED])
+        more = len(self.allowed) - _MAX_LISTED
         super().__init__(
-            f"Unknown {field} {str(value)[:100]!r}. Use one of: {', '.join(self.allowed)}.",
+            f"Unknown {field} {str(value)[:100]!r}. {did_you_mean(value, self.allowed)}"
+            f"Use one of: {listed}{f', and {more} more' if more > 0 else ''}."
+            f"{advice and f' {advice}'}",
             field=field,
         )
 

@@ -1,14 +1,23 @@
 """The error table is complete, and every reply is a problem that says what to do."""
 
 import inspect
+import json
 
 import pytest
 from fastapi import FastAPI, HTTPException
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from grpo import errors as algorithm
 from grpo_platform import errors as platform
-from grpo_platform.api.errors import ERROR_TABLE, add_error_handlers, problem_of
+from grpo_platform.api.errors import (
+    ERROR_TABLE,
+    add_error_handlers,
+    problem_of,
+    validation_problem,
+)
+from grpo_platform.api.schemas.sweeps import SweepBody
+from grpo_platform.api.schemas.training import TrainRequest
 
 BASES = {
     algorithm.GRPOError, platform.PlatformError, RuntimeError, Exception,
@@ -113,3 +122,28 @@ def test_what_broke_inside_is_not_told(client):
 def test_headers_of_http_errors_stay(client):
     assert client.get("/teapot").headers["X-Spout"] == "yes"
     assert "GET" in client.post("/broken").headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"lerning_rate": 1}, "lerning_rate: There is no such field. Did you mean 'learning_rate'? "
+                              "GET /docs"),
+        ({"zzz": 1}, "zzz: There is no such field; leave it out. GET /docs"),
+        ({"config": {"batchsize": 1}}, "config: There is no such field; leave it out. GET /docs"),
+    ],
+)  # fmt: skip
+def test_a_field_that_does_not_exist_is_answered_with_the_nearest(body, said):
+    with pytest.raises(ValidationError) as caught:
+        TrainRequest.model_validate(body)
+    found = caught.value.errors(include_url=False)
+    assert said in json.loads(validation_problem(found, TrainRequest).body)["detail"]
+
+
+def test_so_is_one_within_another():
+    body = {"search_space": {"gamma": {}}, "config": {"batchsize": 1}}
+    with pytest.raises(ValidationError) as caught:
+        SweepBody.model_validate(body)
+    found = caught.value.errors(include_url=False)
+    detail = json.loads(validation_problem(found, SweepBody).body)["detail"]
+    assert "config.batchsize: There is no such field. Did you mean 'batch_size'?" in detail

@@ -33,7 +33,8 @@ async def parse_body(request: Request, model: type[_Model]) -> _Model:
     try:
         return model.__pydantic_validator__.validate_json(body)  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise InvalidBodyError(error.errors(include_url=False, include_input=False)) from error
+        found = error.errors(include_url=False, include_input=False)
+        raise InvalidBodyError(found, model) from error
 
 
 class JsonRoute(APIRoute):

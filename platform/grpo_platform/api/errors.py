@@ -1,17 +1,19 @@
 """Which HTTP status each of our errors has: one table, and the handlers that apply it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from grpo import errors as algorithm
+from grpo.errors import did_you_mean
 from grpo_platform import errors as platform
 from grpo_platform.api.problems import FieldProblem, problem_response
 
@@ -19,6 +21,7 @@ __all__ = [
     "ERROR_TABLE",
     "InvalidBodyError",
     "add_error_handlers",
+    "explain_finding",
     "problem_of",
     "validation_problem",
 ]
@@ -79,11 +82,15 @@ class InvalidBodyError(HTTPException):
 
     Attributes:
         errors: pydantic's findings.
+        model: whose schema it is; None where the body was not looked at.
     """
 
-    def __init__(self, errors: Sequence[ErrorDetails]) -> None:
+    def __init__(
+        self, errors: Sequence[ErrorDetails], model: type[BaseModel] | None = None
+    ) -> None:
         super().__init__(422)
         self.errors = errors
+        self.model = model
 
 
 def problem_of(error: Exception) -> Response:
@@ -113,12 +120,20 @@ def problem_of(error: Exception) -> Response:
     )
 
 
-def validation_problem(findings: Sequence[ErrorDetails]) -> Response:
-    """The reply to a body or parameter that does not match its schema."""
-    fields = [_field_problem(finding) for finding in findings[:_MAX_FIELDS]]
+def validation_problem(
+    findings: Sequence[ErrorDetails], model: type[BaseModel] | None = None
+) -> Response:
+    """The reply to a body or parameter that does not match its schema.
+
+    Args:
+        findings: pydantic's.
+        model: of the body, whose fields are suggested for those that do not exist.
+    """
+    fields = [_field_problem(finding, model) for finding in findings[:_MAX_FIELDS]]
     said = "; ".join(f"{f.field}: {f.detail}" if f.field else f.detail for f in fields[:3])
     more = len(findings) - min(len(fields), 3)
-    detail = f"{said}{f'; and {more} more' if more > 0 else ''}. GET /docs shows what is expected."
+    said += f"; and {more} more" if more > 0 else ""
+    detail = f"{said}{'' if said.endswith('?') else '.'} GET /docs shows what is expected."
     return problem_response(
         422, detail[:_MAX_TEXT], kind="bad-request-value", title="Invalid value", errors=fields
     )
@@ -149,7 +164,7 @@ def _on_invalid_parameter(_request: Request, error: Exception) -> Response:
 def _on_http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, InvalidBodyError):
-        return validation_problem(error.errors)
+        return validation_problem(error.errors, error.model)
     detail = _ADVICE.get(error.status_code, str(error.detail))
     return problem_response(error.status_code, detail, headers=error.headers)
 
@@ -169,21 +184,37 @@ def _on_unexpected(request: Request, error: Exception) -> Response:
     )
 
 
-def _field_problem(finding: ErrorDetails) -> FieldProblem:
+def explain_finding(finding: ErrorDetails, model: type[BaseModel] | None = None) -> str:
+    """What pydantic found, in words that say what to do; its last sentence has no full stop.
+
+    Args:
+        finding: one of pydantic's.
+        model: that was validated, whose fields are suggested for those that do not exist.
+    """
+    kind, message = finding["type"], str(finding["msg"])
+    if kind == "extra_forbidden":
+        near = did_you_mean(finding["loc"][-1], _fields_beside(finding["loc"], model)).strip()
+        return f"There is no such field{f'. {near}' if near else '; leave it out'}"
+    if kind == "missing":
+        return "This field is required"
+    if kind == "json_invalid":
+        return f"The body is not valid JSON ({message.removeprefix('Invalid JSON: ')})"
+    return message.removeprefix("Value error, ")[:500].rstrip(".")
+
+
+def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel] | None) -> Iterable[str]:
+    """Fields of the model, or of the model within it, that this location's last part is in."""
+    for part in location[:-1]:
+        field = None if model is None else model.model_fields.get(str(part))
+        inner = None if field is None else field.annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return () if model is None else model.model_fields
+
+
+def _field_problem(finding: ErrorDetails, model: type[BaseModel] | None) -> FieldProblem:
     where = [str(part) for part in finding["loc"]]
     if where and where[0] in ("body", "query", "path", "header"):
         where = where[1:]
     # a position in a malformed text is no field
     field = "" if finding["type"] == "json_invalid" else ".".join(where)[:200]
-    return FieldProblem(field=field, detail=_sentence(finding))
-
-
-def _sentence(finding: ErrorDetails) -> str:
-    kind, message = finding["type"], str(finding["msg"])
-    if kind == "extra_forbidden":
-        return "There is no such field; leave it out"
-    if kind == "missing":
-        return "This field is required"
-    if kind == "json_invalid":
-        return f"The body is not valid JSON ({message.removeprefix('Invalid JSON: ')})"
-    return message.removeprefix("Value error, ")[:500]
+    return FieldProblem(field=field, detail=explain_finding(finding, model))

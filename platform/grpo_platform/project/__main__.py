@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NoReturn
 
-from pydantic import ValidationError
-
 import grpo
 from grpo_platform.errors import InvalidRequestError, PlatformError
 from grpo_platform.project.evaluate import evaluate
@@ -21,8 +19,8 @@ __all__ = ["ENTRY_POINTS", "EntryPoint", "main"]
 EntryPoint = Callable[[str, Mapping[str, str]], int]
 """Takes the id of the run that MLflow made, and the parameters as text; returns the exit code.
 
-It may raise pydantic's ValidationError, errors of `grpo` and `PlatformError`, before it has
-started anything: `main` says them in sentences, and MLflow marks the run FAILED.
+It may raise errors of `grpo` and `PlatformError` before it has started anything: `main` says them
+in sentences, and MLflow marks the run FAILED.
 """
 
 ENTRY_POINTS: Final[Mapping[str, EntryPoint]] = {
@@ -50,8 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _refuse("run", f"Call it as `mlflow run .`; there are: {', '.join(ENTRY_POINTS)}.")
     try:
         return entry_point(_run_id(), parse_parameters(words))
-    except ValidationError as error:
-        _refuse(name, *(f"{_where(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False)))
     except (grpo.GRPOError, PlatformError) as error:
         _refuse(name, str(error))
 
@@ -61,10 +57,6 @@ def _run_id() -> str:
     if not run_id:
         raise InvalidRequestError("MLFLOW_RUN_ID is not set: call it as `mlflow run .`")
     return run_id
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "parameters"
 
 
 def _refuse(verb: str, *reasons: str) -> NoReturn:

@@ -37,7 +37,7 @@ def evaluate(run_id: str, given: Mapping[str, str]) -> int:
     """Play a version and log `eval/…` to the run, which is no job: no list of jobs has it.
 
     Raises:
-        pydantic.ValidationError: the parameters are malformed.
+        InvalidRequestError: the parameters are malformed.
         grpo.GRPOError: the environment cannot be evaluated here.
         PlatformError: no such version, or the store is away.
     """

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
+from grpo_platform.api.errors import explain_finding
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.tracking.params import parse_param
 
@@ -33,12 +34,20 @@ def validated(body: type[_Body], given: Mapping[str, str]) -> _Body:
     """The parameters as if they were the JSON body of a request.
 
     Raises:
-        pydantic.ValidationError: they do not fit it.
+        InvalidRequestError: they do not fit it; a line for each that does not.
     """
     properties = body.model_json_schema()["properties"]
-    return body.model_validate(
-        {name: _typed(properties.get(name, {}), text) for name, text in given.items()}
-    )
+    typed = {name: _typed(properties.get(name, {}), text) for name, text in given.items()}
+    try:
+        return body.model_validate(typed)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        lines = [f"{_where(one['loc'])}: {explain_finding(one, body)}" for one in found]
+        raise InvalidRequestError("\n".join(lines)) from error
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "parameters"
 
 
 def _typed(schema: Mapping[str, object], text: str) -> object:

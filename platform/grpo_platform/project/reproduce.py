@@ -35,7 +35,7 @@ def reproduce(run_id: str, given: Mapping[str, str]) -> int:
         Exit code: 1 for the verdict `different`, else 0.
 
     Raises:
-        pydantic.ValidationError: the parameters are malformed.
+        InvalidRequestError: the parameters are malformed.
         PlatformError: the job cannot be reproduced, or the store is away.
     """
     body = validated(ReproduceParameters, given)

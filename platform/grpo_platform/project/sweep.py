@@ -42,7 +42,7 @@ def sweep(run_id: str, given: Mapping[str, str]) -> int:
         Exit code: 0 when the sweep completed, 1 when it failed or was stopped.
 
     Raises:
-        pydantic.ValidationError: the parameters are malformed.
+        InvalidRequestError: the parameters are malformed.
         grpo.ConfigError: the space is impossible, or cannot be trained.
         PlatformError: they do not fit what is in the store, or it is away.
     """

@@ -25,7 +25,7 @@ def train(run_id: str, given: Mapping[str, str]) -> int:
         Exit code: 0 when the job completed, 1 when it failed or was stopped.
 
     Raises:
-        pydantic.ValidationError: the parameters are malformed.
+        InvalidRequestError: the parameters are malformed.
         grpo.ConfigError: they cannot be trained.
         PlatformError: they do not fit what is in the store, or it is away.
     """

@@ -48,6 +48,7 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     # imported here, since torch and MLflow take seconds and the checks above must not wait
     from grpo_platform.api.app import create_app
+    from grpo_platform.api.connections import LATER_SECONDS, Connection
     from grpo_platform.errors import PlatformError
 
     try:
@@ -59,6 +60,9 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=Connection,
+        headers=[("Keep-Alive", f"timeout={settings.keep_alive_seconds}")],
+        timeout_keep_alive=settings.keep_alive_seconds + LATER_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config, _welcome(settings, listener, services), services.closing)

@@ -1,0 +1,56 @@
+"""The server as HTTP clients meet it: connections that idle, methods, watchers, examples."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from grpo_platform.api.connections import LATER_SECONDS
+from tests.e2e.processes import Server, server
+
+pytestmark = pytest.mark.slow
+
+KEEP_ALIVE_SECONDS = 1
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = {"GRPO_KEEP_ALIVE_SECONDS": str(KEEP_ALIVE_SECONDS)}
+    with server(tmp_path_factory.mktemp("http"), **settings) as found:
+        yield found
+
+
+def connected(running: Server) -> socket.socket:
+    host, _, port = running.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+# --- idle connections --------------------------------------------------------------------------
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_a_session_that_polls_as_often_as_idle_connections_end_meets_no_reset(running):
+    with requests.Session() as session:
+        for _ in range(4):
+            reply = session.get(f"{running.url}/health/live", timeout=30)
+            assert reply.headers["Keep-Alive"] == f"timeout={KEEP_ALIVE_SECONDS}"
+            time.sleep(KEEP_ALIVE_SECONDS)
+
+
+def test_an_idle_connection_ends_after_it_was_told_to_and_a_request_that_crosses_meets_no_reset(
+    running,
+):
+    with connected(running) as client:
+        client.sendall(LIVE)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        answered = time.monotonic()
+        assert client.recv(65536) == b""  # the server's half-close
+        idle = time.monotonic() - answered
+        assert KEEP_ALIVE_SECONDS + LATER_SECONDS - 0.1 < idle < 20
+        for _ in range(3):  # sent before the client noticed
+            client.sendall(LIVE)
+            time.sleep(0.1)
+            assert client.recv(65536) == b""

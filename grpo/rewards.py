@@ -119,10 +119,6 @@ def _environment(
     return rewards
 
 
-def _is_cartpole(spec: EnvironmentSpec) -> bool:
-    return spec.family == "cartpole"
-
-
 _BUILT_IN: Mapping[str, RewardDefinition] = {
     "environment": RewardDefinition(
         function=_environment, description="The environment's own reward."
@@ -130,13 +126,13 @@ _BUILT_IN: Mapping[str, RewardDefinition] = {
     "optimized_cartpole": RewardDefinition(
         function=optimized_cartpole,
         description="Upright pole, cart near the middle; dense, 0.1 to 6 a step.",
-        fits=_is_cartpole,
+        fits=lambda spec: spec.observes_cartpole,
         fits_description="CartPole",
     ),
     "simple_cartpole": RewardDefinition(
         function=simple_cartpole,
         description="Upright pole; dense, 0.1 to 1 a step.",
-        fits=_is_cartpole,
+        fits=lambda spec: spec.observes_cartpole,
         fits_description="CartPole",
     ),
 }
@@ -173,9 +169,10 @@ def get_reward(name: str, env_spec: EnvironmentSpec) -> RewardFunction:
         raise UnknownNameError("reward_function_type", name, registry)
     if not found.fits(env_spec):
         fitting = ", ".join(key for key, other in sorted(registry.items()) if other.fits(env_spec))
+        why = f" ({', '.join(env_spec.deviations)})" if env_spec.deviations else ""
         raise IncompatibleError(
             f"The reward {name!r} is made for {found.fits_description}, not for "
-            f"{env_spec.env_name}. Rewards that fit it: {fitting}.",
+            f"{env_spec.env_name}{why}. Rewards that fit it: {fitting}.",
             field="reward_function_type",
         )
     return _checked(name, found.function)

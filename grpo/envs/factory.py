@@ -1,5 +1,6 @@
 """Which implementation steps an environment's members."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from grpo.envs.proof import find_brancher, resets_afresh, steps_exactly
 from grpo.envs.spec import EnvironmentSpec, check_environment
 
 __all__ = ["make_member_envs", "steps_together"]
+
+_log = logging.getLogger(__name__)
 
 _CLASSIC: Mapping[str, type[ClassicMembers]] = {
     members.family: members
@@ -63,5 +66,8 @@ def steps_together(spec: EnvironmentSpec) -> bool:
 def _classic_control(spec: EnvironmentSpec) -> type[ClassicMembers] | None:
     classic = _CLASSIC.get(spec.family)
     if classic is None or set(spec.env_kwargs) - classic.kwargs - {"max_episode_steps"}:
+        return None
+    if spec.deviations:
+        _log.info("%s is stepped one by one: %s.", spec.env_name, ", ".join(spec.deviations))
         return None
     return classic if steps_exactly(spec, classic) else None

@@ -85,8 +85,10 @@ def resets_afresh(spec: EnvironmentSpec) -> bool:
 
     Box2D's walkers do: their world keeps traces of earlier episodes, which show after a while.
     """
-    if spec.family != "other":
-        return spec.family == "box2d"
+    if spec.family == "box2d":
+        return True
+    if spec.family != "other" and not spec.deviations:
+        return False
     if _resets_repeat(spec, afresh=False):
         return False
     if not _resets_repeat(spec, afresh=True):

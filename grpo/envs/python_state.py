@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
+from grpo.envs.families import layers_of
 from grpo.errors import IncompatibleError
 
 __all__ = ["capture", "reinstate"]
@@ -53,7 +54,7 @@ def capture(env: gym.Env[Any, Any], ignore: frozenset[str] = frozenset()) -> dic
     arrays: Arrays = []
     layers = [
         {name: _encode(name, value, arrays) for name, value in _attributes(layer, ignore)}
-        for layer in _layers(env)
+        for layer in layers_of(env)
     ]
     return {
         "attributes": json.dumps(layers),
@@ -71,7 +72,7 @@ def reinstate(
         state: what `capture` returned.
         ignore: as in `capture`.
     """
-    for layer, saved in zip(_layers(env), json.loads(state["attributes"]), strict=True):
+    for layer, saved in zip(layers_of(env), json.loads(state["attributes"]), strict=True):
         attributes = vars(layer)
         for name, value in list(_attributes(layer, ignore)):
             if name not in saved:
@@ -80,13 +81,6 @@ def reinstate(
                 # Set, not replaced: the environment may have handed it on.
                 value.bit_generator.state = _decode(saved.pop(name)["generator"], state)
         attributes.update({name: _decode(code, state) for name, code in saved.items()})
-
-
-def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
-    yield env
-    while isinstance(env, gym.Wrapper):
-        env = env.env
-        yield env
 
 
 def _attributes(layer: gym.Env[Any, Any], ignore: frozenset[str]) -> Iterator[tuple[str, Any]]:

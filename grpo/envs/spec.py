@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from grpo.envs.catalogue import load_plug_ins, registered_names
 from grpo.envs.engines import import_environment
-from grpo.envs.families import family_of
+from grpo.envs.families import deviations_of, family_of, time_limit_of
 from grpo.errors import (
     EnvironmentFaultError,
     IncompatibleError,
@@ -50,6 +50,10 @@ class EnvironmentSpec:
     family: str
     """How it is stepped and branched, one of `grpo.envs.families.FAMILIES`."""
 
+    deviations: tuple[str, ...] = ()
+    """What sets it apart from its family as Gymnasium makes it, in words: wrappers, changed
+    attributes. Only where there is nothing may anything but the environment itself step it."""
+
     observation_shape: tuple[int, ...]
     """Shape of one observation."""
 
@@ -68,8 +72,13 @@ class EnvironmentSpec:
     reward_threshold: float | None
     """Return at which Gymnasium calls the task solved; None where it does not say."""
 
+    @property
+    def observes_cartpole(self) -> bool:
+        """Whether observations are CartPole's own: x, its speed, the angle θ, its speed."""
+        return self.family == "cartpole"
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; null where a bound is infinite."""
+        """JSON values; null where a bound is infinite. Hashed: a new field is a new environment."""
         return {
             "env_name": self.env_name,
             "env_kwargs": dict(self.env_kwargs),
@@ -188,16 +197,16 @@ def _describe(
     registered: EnvSpec, kwargs: Mapping[str, Any], env: gym.Env[Any, Any]
 ) -> EnvironmentSpec:
     observation = _check_observation_space(registered.id, env.observation_space)
-    limit = None if env.spec is None else env.spec.max_episode_steps
     return EnvironmentSpec(
         env_name=registered.id,
         env_kwargs=kwargs,
         family=family_of(env),
+        deviations=deviations_of(env, kwargs),
         observation_shape=tuple(observation.shape),
         observation_low=_as_float(observation.low),
         observation_high=_as_float(observation.high),
         action=_check_action_space(registered.id, env.action_space),
-        max_episode_steps=limit,
+        max_episode_steps=time_limit_of(env),
         reward_threshold=registered.reward_threshold,
     )
 

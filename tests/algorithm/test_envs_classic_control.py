@@ -5,6 +5,10 @@ import copy
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.acrobot import AcrobotEnv
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.envs.classic_control.mountain_car import MountainCarEnv
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +16,7 @@ from grpo.envs import check_environment, make_member_envs, steps_together
 from grpo.envs.cartpole import CartPoleMembers
 from grpo.envs.proof import steps_exactly
 from grpo.spaces import DiscreteActions
+from tests.algorithm.toy_environments import Bonus, Masked, Pushes, Truncate, registered
 
 ENVIRONMENTS = [
     ("CartPole-v1", {}),
@@ -166,6 +171,72 @@ def test_keyword_arguments_that_the_fast_path_does_not_know_leave_it(monkeypatch
     assert steps_together(check_environment("CartPole-v1", {"max_episode_steps": 9}))
     monkeypatch.setattr(CartPoleMembers, "kwargs", frozenset())
     assert not steps_together(check_environment("CartPole-v1", {"sutton_barto_reward": True}))
+
+
+def longer():
+    env = CartPoleEnv()
+    env.x_threshold = 0.3
+    return env
+
+
+class Eager(MountainCarEnv):
+    """Overrides a method."""
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float(observation[0]), terminated, truncated, info
+
+
+CHANGED = {
+    "truncated": lambda: Truncate(CartPoleEnv()),
+    "limited inside": lambda: gym.wrappers.TimeLimit(Truncate(CartPoleEnv(), 9), 30),
+    "rewarded": lambda: Bonus(MountainCarEnv()),
+    "transformed": lambda: gym.wrappers.TransformReward(PendulumEnv(), lambda reward: reward / 8),
+    "named actions": lambda: Pushes(PendulumEnv()),
+    "sticky": lambda: gym.wrappers.StickyAction(AcrobotEnv(), 0.25),
+    "masked": lambda: Masked(CartPoleEnv()),
+    "stacked": lambda: gym.wrappers.FrameStackObservation(CartPoleEnv(), 3),
+    "another threshold": longer,
+    "a subclass": Eager,
+}
+
+
+@pytest.mark.parametrize("make", CHANGED.values(), ids=CHANGED)
+def test_what_is_not_gymnasiums_own_is_stepped_as_it_was_made(make):
+    """Wrappers, changed attributes and subclasses: none of it may be lost on the way."""
+    with registered(make, max_episode_steps=150) as env_name:
+        envs = make_member_envs(env_name, {}, 2, branching=False)
+        assert not steps_together(envs.spec)
+        references = [gym.make(gym.spec(env_name), disable_env_checker=True) for _ in range(2)]
+        everyone, rng = np.array([0, 1]), np.random.default_rng(0)
+        for seed in range(2):
+            observations = envs.reset(everyone, [seed, seed + 7])
+            first = [env.reset(seed=seed + 7 * i)[0] for i, env in enumerate(references)]
+            assert np.array_equal(observations, first)
+            alive = everyone
+            while alive.size:
+                actions = push_uphill(envs.spec, observations, rng, alive.size)
+                result = assert_same_step(envs, references, alive, actions)
+                going = ~(result.terminated | result.truncated)
+                alive, observations = alive[going], result.observations[going]
+        envs.close()
+
+
+def test_keyword_arguments_of_the_registration_count():
+    """A goal velocity that no caller gave: forty random steps never come near the goal."""
+    kwargs = {"goal_velocity": 0.06}
+    with registered(MountainCarEnv, max_episode_steps=150, kwargs=kwargs) as env_name:
+        assert not steps_together(check_environment(env_name))
+        assert steps_together(check_environment("MountainCar-v0", kwargs))
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_time_limits_of_every_layer_count(limit):
+    make = lambda: gym.make(gym.spec("Pendulum-v1"), disable_env_checker=True)  # noqa: E731
+    with registered(make, max_episode_steps=limit) as env_name:
+        envs = make_member_envs(env_name, {}, 1)
+        assert steps_together(envs.spec)
+        assert envs.spec.max_episode_steps == (limit or 200)
 
 
 def test_a_fast_path_that_differs_from_the_installed_gymnasium_is_not_used(monkeypatch, caplog):

@@ -2,14 +2,16 @@
 
 from importlib.metadata import EntryPoint
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 import grpo.rewards as module
 from grpo.envs import check_environment
 from grpo.errors import IncompatibleError, RewardError, UnknownNameError
 from grpo.rewards import RewardDefinition, describe_rewards, get_reward, reward_names
-from tests.algorithm.toy_environments import registered
+from tests.algorithm.toy_environments import Masked, Truncate, registered
 
 CARTPOLE = check_environment("CartPole-v1")
 ACROBOT = check_environment("Acrobot-v1")
@@ -86,6 +88,28 @@ def test_cartpole_rewards_fit_only_cartpole(name):
     entry_point = "gymnasium.envs.classic_control.cartpole:CartPoleEnv"
     with registered(entry_point, "OurCartPole-v3", max_episode_steps=77) as env_name:
         assert get_reward(name, check_environment(env_name))
+
+
+@pytest.mark.parametrize(
+    ("make", "fits"),
+    [
+        (lambda: gym.wrappers.FrameStackObservation(CartPoleEnv(), 3), False),
+        (lambda: Masked(CartPoleEnv()), False),
+        (lambda: gym.wrappers.TransformObservation(CartPoleEnv(), np.flip, None), False),
+        (lambda: Truncate(CartPoleEnv()), False),  # might change them as well, who knows
+        (lambda: gym.wrappers.RecordEpisodeStatistics(CartPoleEnv()), True),
+        (lambda: gym.wrappers.TransformReward(CartPoleEnv(), np.sign), True),
+        (lambda: gym.wrappers.StickyAction(CartPoleEnv(), 0.25), False),
+    ],
+)
+def test_cartpole_rewards_read_nothing_but_cartpoles_own_observations(make, fits):
+    with registered(make, max_episode_steps=77) as env_name:
+        spec = check_environment(env_name)
+        if fits:
+            assert get_reward("optimized_cartpole", spec)
+        else:
+            with pytest.raises(IncompatibleError, match=r"not for Toy-v0 \(it is wrapped in "):
+                get_reward("simple_cartpole", spec)
 
 
 @pytest.mark.parametrize(

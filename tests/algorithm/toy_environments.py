@@ -118,6 +118,54 @@ class Shaped(gym.Env):
         return self.observation, self.reward, False, False, {}
 
 
+class Truncate(gym.Wrapper):
+    """Cuts episodes, as a wrapper of somebody's own may."""
+
+    def __init__(self, env, limit=60):
+        super().__init__(env)
+        self.limit = limit
+
+    def reset(self, **kwargs):
+        self.taken = 0
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.taken += 1
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated or self.taken >= self.limit, info
+
+
+class Bonus(gym.Wrapper):
+    """Adds 100 at the goal."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward + 100.0 * terminated, terminated, truncated, info
+
+
+class Pushes(gym.ActionWrapper):
+    """Three torques for Pendulum's range of them."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = spaces.Discrete(3)
+
+    def action(self, action):
+        return np.array([2.0 * (action - 1)], np.float32)
+
+
+class Masked(gym.ObservationWrapper):
+    """Only where things are, in another order: angle, position."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        space = env.observation_space
+        self.observation_space = spaces.Box(space.low[[2, 0]], space.high[[2, 0]])
+
+    def observation(self, observation):
+        return observation[[2, 0]]
+
+
 @contextmanager
 def registered(entry_point: Any, name: str = "Toy-v0", **settings: Any) -> Iterator[str]:
     """Register an environment under a name for the time of a test."""

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs import EnvironmentSpec
 from grpo.rewards import RewardDefinition
 
 __all__ = ["GENTLE_CART", "effort", "gentle_cart"]
@@ -40,13 +39,9 @@ def effort(
     return rewards - 0.01 * moved
 
 
-def _is_cartpole(spec: EnvironmentSpec) -> bool:
-    return spec.family == "cartpole"
-
-
 GENTLE_CART = RewardDefinition(
     function=gentle_cart,
     description="Upright pole over a slow cart; dense, 0 to 1.5 a step.",
-    fits=_is_cartpole,
+    fits=lambda spec: spec.observes_cartpole,
     fits_description="CartPole",
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from pydantic import ValidationError
 
-from grpo_platform.settings import Settings
+from grpo_platform.settings import TOKEN_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from grpo_platform.api.services import Services
@@ -37,6 +37,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         _give_up(_explain(error))
+    os.environ.pop(TOKEN_VARIABLE, None)  # plug-ins run in this process too
     serve(settings)
 
 
@@ -112,7 +113,7 @@ def build_services(settings: Settings) -> "Services":
         sweep_runner=SweepRunner(sweeps, jobs, runner, registry, settings.max_timesteps),
         registry=registry,
         serving=ServingService(registry, settings.model_cache_size),
-        ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port),
+        ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
     )
 
 
@@ -157,6 +158,8 @@ def _welcome(
 
     def text() -> str:
         ui = services.ui.url or "off (GRPO_MLFLOW_UI_PORT=0)"
+        if services.ui.asks_for_token:
+            ui += " (sign in with any user name; the password is GRPO_API_TOKEN)"
         return (
             f"GRPO Platform {version('grpo-platform')}\n"
             f"  API        {url}\n"

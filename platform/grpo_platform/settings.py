@@ -8,9 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-__all__ = ["Settings"]
+__all__ = ["TOKEN_VARIABLE", "Settings", "child_environment"]
 
 _MIN_TOKEN_BYTES = 32
+
+TOKEN_VARIABLE = "GRPO_API_TOKEN"
+"""Holds `Settings.api_token`."""
 
 
 class Settings(BaseSettings):
@@ -99,3 +102,8 @@ class Settings(BaseSettings):
         """MLflow store: `MLFLOW_TRACKING_URI`, or mlflow.db in the working directory."""
         configured = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
         return configured or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment without the token: no child needs it, and plug-ins run in some."""
+    return {k: v for k, v in os.environ.items() if k.upper() != TOKEN_VARIABLE}

@@ -16,12 +16,12 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Final
 
+from grpo_platform.access import TOKEN_DIGEST, token_digest
 from grpo_platform.addresses import without_credentials
 
-__all__ = ["MlflowUI", "free_port"]
+__all__ = ["CHILD_ENVIRONMENT", "MlflowUI", "free_port"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +33,13 @@ _HEALTHY_SECONDS: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1
 _NICE: Final = 5
 
-# what the UI's own server must not offer, and what it must not know
-_CHILD_ENVIRONMENT: Final = {
+CHILD_ENVIRONMENT: Final = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
-_WITHHELD: Final = ("GRPO_API_TOKEN", "MLFLOW_TRACKING_URI")
+"""What MLflow's own server must not offer."""
 
 
 class MlflowUI:
@@ -49,10 +48,12 @@ class MlflowUI:
     Args:
         tracking_uri: the store that it shows, absolute.
         port: where to listen, moved up when busy; 0 turns the UI off.
+        token: that the UI asks for; None asks for none.
     """
 
-    def __init__(self, tracking_uri: str, port: int) -> None:
+    def __init__(self, tracking_uri: str, port: int, token: str | None = None) -> None:
         self._tracking_uri = tracking_uri
+        self._digest = None if token is None else token_digest(token).hex()
         self._remote = tracking_uri.startswith(("http://", "https://"))
         self._first_port = port
         self._port: int | None = None
@@ -66,6 +67,11 @@ class MlflowUI:
         if self._remote:
             return without_credentials(self._tracking_uri)
         return None if self._port is None else f"http://{_HOST}:{self._port}"
+
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether this is our child, and the token its password."""
+        return self._port is not None and self._digest is not None
 
     @property
     def process_id(self) -> int | None:
@@ -104,20 +110,31 @@ class MlflowUI:
                 self._closing.wait(1.0)
                 continue
             started = time.monotonic()
-            with tempfile.NamedTemporaryFile(prefix="grpo-mlflow-ui-", suffix=".log") as output:
-                code = self._run_child(output.fileno())
-                if self._closing.is_set():
-                    return
-                last = Path(output.name).read_text("utf-8", "replace").strip().splitlines()[-1:]
+            try:
+                ended = self._run_once()
+            except OSError as error:  # no port, or no room for its output or for a process
+                ended = str(error)
+            if self._closing.is_set():
+                return
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 pause = 1.0
-            _log.warning(
-                "The MLflow UI ended with code %s (%s); it starts again in %.0f s.",
-                code, *(last or ["no output"]), pause,
-            )  # fmt: skip
+            _log.warning("The MLflow UI ended (%s); it starts again in %.0f s.", ended, pause)
             self._closing.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            self._port = free_port(self._port or self._first_port)
+
+    def _run_once(self) -> str:
+        """Run the child to its end; returns how it ended, and the last line that it wrote.
+
+        Raises:
+            OSError: it cannot be started now.
+        """
+        self._port = free_port(self._port or self._first_port)
+        # without a name: nothing is left behind, however this process ends
+        with tempfile.TemporaryFile() as output:
+            code = self._run_child(output.fileno())
+            output.seek(0)
+            last = output.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        return f"code {code}, {last[0] if last else 'no output'}"
 
     def _has_store(self) -> bool:
         """Whether the database is there: MLflow's server would make another, empty one."""
@@ -132,13 +149,18 @@ class MlflowUI:
         return True
 
     def _run_child(self, output: int) -> int:
-        environment = {k: v for k, v in os.environ.items() if k not in _WITHHELD}
+        from grpo_platform.settings import child_environment
+
+        environment = child_environment() | CHILD_ENVIRONMENT
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        # in the environment, since everyone on the machine can read a command line
+        environment["MLFLOW_BACKEND_STORE_URI"] = self._tracking_uri
+        if self._digest is not None:
+            environment[TOKEN_DIGEST] = self._digest
         self._child = child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(os.getpid()), *self._command()],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            # in the environment, since everyone on the machine can read a command line
-            env=environment | _CHILD_ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": self._tracking_uri},
-            start_new_session=True,
+            env=environment, start_new_session=True,
         )  # fmt: skip
         while child.poll() is None:
             if self._closing.wait(0.5):

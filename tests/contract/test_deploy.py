@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from grpo_platform.settings import Settings
+from grpo_platform.ui import CHILD_ENVIRONMENT
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -26,6 +27,15 @@ def test_the_settings_make_a_server_that_starts(monkeypatch):
     for key, value in COMPOSE["services"]["api"]["environment"].items():
         monkeypatch.setenv(key, re.sub(r"\$\{.*?\}", "x" * 32, value))
     assert not Settings().is_loopback
+
+
+def test_the_ui_is_ours_and_has_the_token_of_the_api():
+    ui, api = COMPOSE["services"]["ui"], COMPOSE["services"]["api"]
+    command = ui["command"]
+    assert command[command.index("--app-name") + 1] == "grpo"
+    assert ui["environment"]["GRPO_API_TOKEN"] == api["environment"]["GRPO_API_TOKEN"]
+    for name, value in CHILD_ENVIRONMENT.items():
+        assert ui["environment"][name] == value
 
 
 def test_secrets_come_from_outside_and_are_asked_for():

@@ -4,12 +4,14 @@ import http.client
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
+from mlflow import MlflowClient
 
 from tests.e2e.processes import Server, environment, server, wait_until_answers
 
@@ -38,7 +40,7 @@ MUST_BE_CLOSED = re.compile(
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("closed")
     with server(folder, ui=True, GRPO_API_TOKEN=TOKEN, GRPO_LOG_LEVEL="debug") as found:
-        wait_until_answers(ui_of(found), found)
+        wait_until_answers(f"{ui_of(found)}/health", found)
         yield found
 
 
@@ -50,7 +52,7 @@ def status_of(url: str, method: str, path: str) -> tuple[int, bytes]:
     """Sent as it is: other clients would tidy the path up."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     try:
-        connection.request(method, path, headers={"Host": "localhost"})
+        connection.request(method, path, headers=KEY | {"Host": "localhost"})
         reply = connection.getresponse()
         return reply.status, reply.read()
     finally:
@@ -117,7 +119,23 @@ def command_line(running: Server, **variables: str) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
-def test_the_child_listens_on_loopback_and_does_not_know_the_token(running):
+def test_the_mlflow_ui_is_behind_the_token(running, monkeypatch):
+    url = ui_of(running)
+    create = f"{url}/api/2.0/mlflow/runs/create"
+    for key in (None, ("me", "wrong" * 9)):
+        for path in ("", "/ajax-api/2.0/mlflow/experiments/search", "/get-artifact"):
+            assert requests.get(url + path, auth=key, timeout=60).status_code == 401, path
+        assert requests.post(create, json={"experiment_id": "1"}, auth=key).status_code == 401
+    assert "<title>MLflow</title>" in requests.get(url, auth=("me", TOKEN), timeout=60).text
+    page = {"Origin": "http://localhost:9999"} | KEY
+    assert requests.post(create, json={"experiment_id": "1"}, headers=page).status_code == 403
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anybody")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", TOKEN)
+    names = {found.name for found in MlflowClient(tracking_uri=url).search_experiments()}
+    assert "grpo" in names
+
+
+def test_the_child_listens_on_loopback(running):
     children = psutil.Process(running.process.pid).children(recursive=True)
     port = int(ui_of(running).rpartition(":")[2])
     listening = {
@@ -127,11 +145,26 @@ def test_the_child_listens_on_loopback_and_does_not_know_the_token(running):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     }
     assert listening == {"127.0.0.1"}
-    serving_ui = [child for child in children if "mlflow" in " ".join(child.cmdline())]
-    assert serving_ui
-    for child in serving_ui:
-        assert TOKEN not in child.environ().values()
-        assert TOKEN not in " ".join(child.cmdline())
+
+
+def test_no_child_knows_the_token(running):
+    """The MLflow UI's processes, and those that run plug-ins: forkserver, worker, trainer."""
+    body = {"total_timesteps": 10**8, "model_name": "long"}
+    job = requests.post(f"{running.url}/train", json=body, headers=KEY, timeout=60).json()
+    try:
+        deadline = time.monotonic() + 60
+        seen: list[psutil.Process] = []
+        while len(seen) < 5 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            seen = psutil.Process(running.process.pid).children(recursive=True)
+        commands = " ".join(" ".join(child.cmdline()) for child in seen)
+        assert "mlflow" in commands
+        assert "forkserver" in commands
+        for child in seen:
+            assert TOKEN not in child.environ().values()
+            assert TOKEN not in " ".join(child.cmdline())
+    finally:
+        requests.post(f"{running.url}/training/{job['job_id']}/stop", headers=KEY, timeout=60)
 
 
 def test_the_token_and_what_was_sent_are_never_in_the_log(running):

@@ -77,6 +77,26 @@ def test_own_pages_and_listed_origins_are_let_in():
     assert listed.get("/where", headers={"Origin": "http://app.test"}).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["Host", "Origin", "Authorization", "X-API-Key"])
+def test_a_header_that_decides_comes_once(name):
+    reply = client(LOCAL).get("/where", headers=[(name, "localhost"), (name, "localhost")])
+    assert reply.status_code == 400
+    assert name in reply.json()["detail"]
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.1", 400), ("1.0", 200)])
+def test_http_1_1_names_its_host(version, status):
+    guarded = client()
+
+    async def without_host(scope, receive, send):
+        named = [header for header in scope["headers"] if header[0] != b"host"]
+        await guarded.app(scope | {"headers": named, "http_version": version}, receive, send)
+
+    reply = TestClient(without_host).get("/where")
+    assert reply.status_code == status
+    assert status == 200 or "Host" in reply.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "headers",
     [

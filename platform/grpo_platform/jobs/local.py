@@ -23,6 +23,7 @@ from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.identity import ending
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resources import check_this_machine
+from grpo_platform.settings import child_environment
 from grpo_platform.tracking.store import Store
 
 __all__ = ["LocalBackend"]
@@ -180,7 +181,7 @@ class LocalBackend:
                 [sys.executable, "-m", "grpo_platform.jobs.forkserver", *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._lifeline_read),
-                env=os.environ | _FORK_SERVER_ENVIRONMENT,
+                env=child_environment() | _FORK_SERVER_ENVIRONMENT,
                 start_new_session=True,
             )
         self._control = ours

@@ -27,6 +27,7 @@ from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resources import resources_of
+from grpo_platform.settings import child_environment
 from grpo_platform.tracking.store import Store
 
 __all__ = ["RayBackend", "require_ray"]
@@ -175,7 +176,7 @@ class RayBackend:
                 [sys.executable, "-m", "grpo_platform.jobs.ray_driver", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env=_ENVIRONMENT | os.environ,
+                env=_ENVIRONMENT | child_environment(),
                 start_new_session=True,
             )
         self._control = ours

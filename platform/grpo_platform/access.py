@@ -1,0 +1,176 @@
+"""Who may call: the rules for Host, Origin and token, the same for the API and the MLflow UI."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+__all__ = ["TOKEN_DIGEST", "Access", "Head", "Refusal", "read_head", "token_digest"]
+
+TOKEN_DIGEST: Final = "GRPO_API_TOKEN_SHA256"
+"""Variable that holds the SHA-256 of the token, hexadecimal, for a process that must recognise the
+token and not have it."""
+
+
+class Head(NamedTuple):
+    """What is read of a request's head."""
+
+    host: bytes | None = None
+    origin: bytes | None = None
+    authorization: bytes | None = None
+    api_key: bytes | None = None
+    length: bytes | None = None
+    request_id: bytes | None = None
+    doubled: str | None = None
+    """One that decides who is let in and came twice: two programs on the way may each believe
+    another of the two."""
+
+
+class Refusal(NamedTuple):
+    """Why a request is not let in."""
+
+    status: int
+    kind: str
+    """One of a few words for programs, hyphenated."""
+
+    detail: str
+    """A sentence that says what to do."""
+
+
+class Access:
+    """Tells who is let in.
+
+    Args:
+        hosts: names that this server is called by, beside loopback's.
+        origins: origins whose pages may call it, beside its own; `*` lets all.
+        addresses: whether any IP address is a name of it, or only loopback's.
+        token_sha256: of the token that a call must carry; None asks for none.
+        basic: whether the token may be the password of Basic authentication, which browsers ask
+            their user for and send to this very origin, port included, as they do no cookie.
+        hosts_setting: where `hosts` come from, for messages.
+        origins_setting: where `origins` come from, for messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        addresses: bool,
+        token_sha256: bytes | None,
+        basic: bool = False,
+        hosts_setting: str = "GRPO_ALLOWED_HOSTS",
+        origins_setting: str = "GRPO_CORS_ORIGINS",
+    ) -> None:
+        self._hosts = frozenset(host.lower() for host in (*hosts, "localhost"))
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
+        self._addresses = addresses
+        self._token = token_sha256
+        self._basic = basic
+        self._settings = (hosts_setting, origins_setting)
+        self._is_own_host = lru_cache(maxsize=256)(self._find_own_host)
+
+    def refusal(self, head: Head, http_version: str, *, needs_token: bool) -> Refusal | None:
+        """Why this request is not let in; None if it is."""
+        if head.doubled is not None:
+            return Refusal(400, "doubled-header", f"Send the header {head.doubled} only once.")
+        if head.host is None:
+            if http_version != "1.0":
+                return Refusal(400, "no-host", "Send a Host header: HTTP/1.1 asks for one.")
+        elif not self._is_own_host(head.host):
+            return Refusal(
+                403,
+                "foreign-host",
+                "This Host header is not one of this server's names; add it to "
+                f"{self._settings[0]} if it should be.",
+            )
+        if head.origin is not None and not self._is_own_origin(head.origin, head.host):
+            return Refusal(
+                403,
+                "foreign-origin",
+                "Pages of this origin may not call this server; add it to "
+                f"{self._settings[1]} if they should.",
+            )
+        if needs_token and self._token is not None and not self._has_token(head):
+            or_basic = ", or as the password of any user name" if self._basic else ""
+            return Refusal(
+                401,
+                "unauthorized",
+                "Send this server's GRPO_API_TOKEN as `Authorization: Bearer …` or "
+                f"`X-API-Key: …`{or_basic}.",
+            )
+        return None
+
+    def _has_token(self, head: Head) -> bool:
+        token = self._credentials(head.authorization) or head.api_key
+        return token is not None and hmac.compare_digest(token_digest(token), self._token or b"")
+
+    def _credentials(self, authorization: bytes | None) -> bytes | None:
+        scheme, _, value = (authorization or b"").partition(b" ")
+        if scheme.lower() == b"bearer":
+            return value.strip()
+        if self._basic and scheme.lower() == b"basic":
+            try:
+                return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+            except binascii.Error:
+                return None
+        return None
+
+    def _find_own_host(self, host: bytes) -> bool:
+        name = _host_name(host.decode("latin-1"))
+        if name in self._hosts:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        # a page that rebinds a name to our address sends that name, never an address
+        return address.is_loopback or self._addresses
+
+    def _is_own_origin(self, sent: bytes, host: bytes | None) -> bool:
+        origin = sent.decode("latin-1").lower()
+        if origin in self._origins or "*" in self._origins:
+            return True
+        try:
+            return urlsplit(origin).netloc == (host or b"").decode("latin-1").lower() != ""
+        except ValueError:
+            return False
+
+
+def read_head(scope: Any) -> Head:  # noqa: ANN401 - an ASGI scope
+    """The part of a request's head that decides about it."""
+    host = origin = authorization = api_key = length = request_id = doubled = None
+    for name, value in scope["headers"]:
+        if name == b"host":
+            doubled = doubled if host is None else "Host"
+            host = value
+        elif name == b"origin":
+            doubled = doubled if origin is None else "Origin"
+            origin = value
+        elif name == b"authorization":
+            doubled = doubled if authorization is None else "Authorization"
+            authorization = value
+        elif name == b"x-api-key":
+            doubled = doubled if api_key is None else "X-API-Key"
+            api_key = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"x-request-id":
+            request_id = value
+    return Head(host, origin, authorization, api_key, length, request_id, doubled)
+
+
+def token_digest(token: str | bytes) -> bytes:
+    """SHA-256 of a token, which is all that need be known to recognise it."""
+    return hashlib.sha256(token.encode() if isinstance(token, str) else token).digest()
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].rstrip(".").lower()

@@ -1,7 +1,10 @@
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -14,6 +17,7 @@ from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.jobs.waiting import WaitingJobs
 from grpo_platform.tracking.records import JobRecord
+from tests.service.registry_support import wait_until
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -150,14 +154,61 @@ def test_the_end_of_a_process_is_told_in_words():
     assert identity.ending(7 << 8) == "ended with exit code 7"
 
 
-def test_scratch_folders_of_dead_processes_are_removed(tmp_path, monkeypatch):
+HOLD = """
+import os, sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from grpo_platform.jobs.scratch import make_scratch
+print(make_scratch(), flush=True)
+if os.fork():
+    os._exit(0)  # as a worker that is killed while its trainer lives
+os.close(1)
+sys.stdin.read()
+"""
+LOOK = """
+import sys, tempfile
+tempfile.tempdir = sys.argv[1]
+from grpo_platform.jobs.scratch import remove_abandoned
+remove_abandoned()
+"""
+UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+
+
+def can_unshare():
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run([*UNSHARE, "true"], capture_output=True).returncode == 0
+    )
+
+
+def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    living = scratch.make_scratch()
-    dead = living.with_name("999999999-x")
-    dead.mkdir()
+    own = scratch.make_scratch()
+    earlier = own.with_name("1-unleased")  # of a release without leases: perhaps a living job's
+    earlier.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True
+    )
+    theirs = Path(holder.stdout.readline().strip())
+    holder.wait(60)
     scratch.remove_abandoned()
-    assert living.exists()
-    assert not dead.exists()
+    assert own.exists()
+    assert theirs.exists()
+    assert earlier.exists()
+    holder.communicate()  # the last that holds it ends
+    os.utime(earlier, (0, 0))
+    wait_until(lambda: scratch.remove_abandoned() or not theirs.exists())
+    assert own.exists()
+    assert not earlier.exists()
+
+
+@pytest.mark.skipif(not can_unshare(), reason="needs unshare(1) and user namespaces")
+def test_a_server_that_counts_processes_anew_removes_nothing_that_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = scratch.make_scratch()
+    command = [*UNSHARE, sys.executable, "-c", LOOK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert own.exists()
 
 
 def test_a_scratch_folder_of_someone_else_is_not_used(tmp_path, monkeypatch):

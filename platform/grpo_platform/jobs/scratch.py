@@ -1,12 +1,19 @@
-"""Local folders of running jobs, and the removal of those that a killed process left."""
+"""Local folders of running jobs, and the removal of those that a killed process left.
 
+A folder belongs to whoever holds the lock (flock(2)) of the file `lease` in it. The kernel lets go
+of a lock when its last holder ends, however that ends; and the lock means the same to servers that
+share nothing but the folder, as containers do that each count processes from 1.
+"""
+
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,14 +27,19 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 PATIENCE_SECONDS: Final = 60.0
 """How long a full disk is given to become free again."""
 
+_LEASE: Final = "lease"
+_UNLEASED_SECONDS: Final = 86_400.0
+
 
 def make_scratch() -> Path:
-    """A new folder for this process; only this user can read it.
+    """A new folder, this process's and its children's until the last of them ends.
+
+    Only this user can read it.
 
     Raises:
         OSError: there is no right to make one, or no room for a long time.
     """
-    return patiently(lambda: Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=_base())))
+    return patiently(_make_leased)
 
 
 def patiently(write: Callable[[], _T]) -> _T:
@@ -47,13 +59,51 @@ def patiently(write: Callable[[], _T]) -> _T:
 
 
 def remove_abandoned() -> None:
-    """Remove the folders whose process does not exist any more."""
-    if not Path("/proc/self").exists():  # no way to tell on this system
-        return
-    for folder in _base().iterdir():
-        pid, separator, _ = folder.name.partition("-")
-        if separator and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+    """Remove the folders whose processes have all ended, wherever they ran."""
+    base = _base()
+    with _alone(base):
+        for folder in base.iterdir():
+            if folder.is_dir() and _is_abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_leased() -> Path:
+    base = _base()
+    with _alone(base):  # a folder without its lease would look abandoned
+        folder = Path(tempfile.mkdtemp(prefix="job-", dir=base))
+        try:
+            # never closed: the lease ends with this process, and the children that have it too
+            handle = os.open(folder / _LEASE, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
             shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return folder
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        handle = os.open(folder / _LEASE, os.O_RDWR)
+    except FileNotFoundError:
+        # of a release that had no leases, whose jobs may still run
+        return time.time() - folder.stat().st_mtime > _UNLEASED_SECONDS
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    handle = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _base() -> Path:

@@ -17,6 +17,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from grpo_platform.settings import TOKEN_VARIABLE, Settings
+from grpo_platform.wording import escape_unprintable
 
 if TYPE_CHECKING:
     from grpo_platform.api.services import Services
@@ -33,6 +34,7 @@ own 5 ms come again with every read and write of a socket, and were the slowest 
 
 def main() -> None:
     """Serve until Ctrl-C or SIGTERM. Ends with a sentence, never a traceback, on bad settings."""
+    escape_unprintable()
     try:
         settings = Settings()
     except ValidationError as error:

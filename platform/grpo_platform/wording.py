@@ -1,9 +1,11 @@
-"""Sentences of the API as the command line says them: calls become commands."""
+"""How people are told: calls of the API become commands, and every terminal can print it."""
 
+import io
 import re
+import sys
 from typing import Final
 
-__all__ = ["as_commands"]
+__all__ = ["as_commands", "escape_unprintable"]
 
 _COMMANDS: Final = (
     (r"GET /training/jobs\b", "`grpo-platform jobs list`"),
@@ -12,7 +14,7 @@ _COMMANDS: Final = (
     (r"POST /sweeps/(\w+)/resume\b", r"`grpo-platform sweep resume \1`"),
     (r"GET /models/([\w.-]*\w)", r"`grpo-platform models show \1`"),
     (r"GET /models\b", "`grpo-platform models list`"),
-    (r"GET /docs\b", "`grpo-platform --help`"),
+    (r"GET /docs\b", "`grpo-platform train --help`"),
     (r"`python run_api\.py`, or give its address\b", "`grpo-platform serve`, or name it by --url"),
 )
 
@@ -22,3 +24,13 @@ def as_commands(sentence: str) -> str:
     for call, command in _COMMANDS:
         sentence = re.sub(call, command, sentence)
     return sentence
+
+
+def escape_unprintable() -> None:
+    """Make this process write what its terminal has no letters for as an escape, not fail on it.
+
+    Names, logs and messages hold any letter, while a terminal may know ASCII alone.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

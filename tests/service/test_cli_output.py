@@ -9,6 +9,7 @@ import typer
 
 from grpo_platform import cli
 from grpo_platform.cli import output, sweeps
+from tests.e2e.processes import environment
 
 ODD = "[red]kaput[/] :cat: [/x] a\\[b]"
 
@@ -92,3 +93,93 @@ def test_every_command_that_answers_can_do_so_in_json():
               if not any("--json" in parameter.opts for parameter in command.params)}  # fmt: skip
     assert silent == {("serve",), ("jobs", "logs"), ("store", "upgrade")}
     assert len(found) > 20
+
+
+HELPS = """
+import sys
+import typer
+from grpo_platform import cli
+
+def commands(group, before=()):
+    yield before
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from commands(command, (*before, name)) if inner else [(*before, name)]
+
+for words in commands(typer.main.get_command(cli.app)):
+    sys.argv = ["grpo-platform", *words, "--help"]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, words
+"""
+
+OUTPUTS = """
+import typer
+from grpo_platform import cli
+from grpo_platform.cli import output, sweeps
+from tests.e2e.processes import environment
+from grpo_platform.wording import escape_unprintable
+
+escape_unprintable()
+odd = "カート… \\udcff"
+output.table((odd,), [(odd,)], title=odd)
+output.show_json({odd: odd})
+output.answer({"message": odd}, as_json=False)
+cli._report({"job_id": "j", "status": "failed", "error_message": odd})
+with output.progress_bar(quiet=False) as bar:
+    bar.add_task(odd, total=1.0, shown=odd)
+try:
+    output.fail(odd)
+except typer.Exit as end:
+    raise SystemExit(end.exit_code)
+"""
+
+TERMINALS = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    {"LC_ALL": "POSIX"},
+]
+
+
+@pytest.mark.parametrize("terminal", TERMINALS, ids=lambda found: next(iter(found)))
+def test_every_help_and_output_fits_any_terminal(tmp_path, terminal):
+    program = tmp_path / "program.py"
+    for code, source in enumerate((HELPS, OUTPUTS)):
+        program.write_text(source, "utf-8")
+        done = subprocess.run(
+            [sys.executable, str(program)], capture_output=True, env=environment(**terminal)
+        )
+        said = done.stdout.decode() + done.stderr.decode()
+        assert done.returncode == code, said
+        assert "Traceback" not in said
+        assert "UnicodeEncodeError" not in said
+    assert "\\udcff" in said
+
+
+LOGS = """
+import logging, sys
+from pathlib import Path
+from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.wording import escape_unprintable
+
+escape_unprintable()
+WorkerLog(Path(sys.argv[1]), capture=sys.argv[2] == "captured")
+print("カート…")
+logging.getLogger("grpo_platform").warning("ログ…")
+"""
+
+
+@pytest.mark.parametrize("how", ["captured", "foreground"])
+@pytest.mark.parametrize("terminal", TERMINALS[:2], ids=lambda found: next(iter(found)))
+def test_a_job_prints_any_letter_whatever_the_locale(tmp_path, how, terminal):
+    program = tmp_path / "program.py"
+    program.write_text(LOGS, "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), how], capture_output=True, check=True,
+        env=environment(**terminal),
+    )  # fmt: skip
+    log = (tmp_path / "worker.log").read_text("utf-8")
+    assert "ログ…" in log
+    assert ("カート…" in log) is (how == "captured")
+    assert b"Logging error" not in done.stderr

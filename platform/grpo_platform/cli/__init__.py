@@ -10,7 +10,7 @@ from grpo_platform.cli import jobs, models, store, sweeps
 from grpo_platform.cli.connection import Token, Url, connect
 from grpo_platform.cli.output import (
     JsonFlag,
-    assignment,
+    assigned,
     console,
     errors_as_sentences,
     progress_bar,
@@ -18,7 +18,8 @@ from grpo_platform.cli.output import (
     table,
 )
 from grpo_platform.cli.reproduce import reproduce
-from grpo_platform.client import GRPOClient, Job
+from grpo_platform.client import GRPOClient, Job, TrainFields
+from grpo_platform.wording import escape_unprintable
 
 __all__ = ["app", "main"]
 
@@ -41,6 +42,7 @@ ModelReference = Annotated[
 
 def main() -> None:
     """Run the command line."""
+    escape_unprintable()
     app()
 
 
@@ -58,7 +60,7 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="GRPO_MLFLOW_UI_PORT.")
     ] = None,
 ) -> None:
-    """Start the API and the MLflow UI, until Ctrl-C. Other settings come from GRPO_… variables."""
+    """Start the API and the MLflow UI, until Ctrl-C. Other settings come from GRPO_* variables."""
     from grpo_platform import server
 
     for name, value in (("HOST", host), ("PORT", port), ("MLFLOW_UI_PORT", ui_port)):
@@ -67,11 +69,13 @@ def serve(
     server.main()
 
 
-@app.command()
+@app.command(epilog=f"Fields for --set: {', '.join(sorted(TrainFields.__annotations__))}.")
 def train(
     context: typer.Context,
     model_name: Annotated[str | None, typer.Argument(help="Receives the version.")] = None,
-    env: Annotated[str, typer.Option(help="Gymnasium id.")] = "CartPole-v1",
+    env: Annotated[
+        str | None, typer.Option(help="Gymnasium id.", show_default="CartPole-v1")
+    ] = None,
     timesteps: Annotated[int | None, typer.Option(min=1, help="Budget.")] = None,
     reward: Annotated[str | None, typer.Option(help="Reward that is trained on.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
@@ -89,8 +93,7 @@ def train(
         "model_name": model_name, "env_name": env, "total_timesteps": timesteps,
         "reward_function_type": reward, "seed": seed, "num_cpus": num_cpus, "num_gpus": num_gpus,
     }  # fmt: skip
-    fields: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    fields |= dict(assignment(text) for text in setting or ())
+    fields = assigned(setting, named)
     with errors_as_sentences():
         client = connect(context)
         accepted = client.start_training(**fields)

@@ -7,8 +7,7 @@ import typer
 
 from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import JsonFlag, answer, errors_as_sentences, show_json, table, when
-from grpo_platform.client import Job
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.client import Job, StatusWord
 
 __all__ = ["app"]
 
@@ -22,7 +21,7 @@ JobId = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)
 @app.command("list")
 def list_jobs(
     context: typer.Context,
-    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[StatusWord | None, typer.Option(help="Only these.")] = None,
     env: Annotated[str | None, typer.Option(help="Only of this environment.")] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most jobs shown.")] = 20,

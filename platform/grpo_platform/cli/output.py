@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Annotated, Any, Final, NoReturn, cast
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,15 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from grpo_platform.client import ApiError
+from grpo_platform.client import ApiError, NotFiniteError, UnknownFieldError
 from grpo_platform.errors import PlatformError
-from grpo_platform.transport import NotFiniteError
 from grpo_platform.wording import as_commands
 
 __all__ = [
     "JsonFlag",
     "answer",
-    "assignment",
+    "assigned",
     "console",
     "errors_as_sentences",
     "fail",
@@ -99,15 +98,25 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def assignment(text: str) -> tuple[str, object]:
-    """A `name=value` option; the value is JSON, else text."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        fail(f"--set takes name=value, not {text!r}.")
-    try:
-        return name, cast(object, json.loads(value))
-    except json.JSONDecodeError:
-        return name, value
+def assigned(texts: Sequence[str] | None, given: Mapping[str, object]) -> dict[str, Any]:
+    """Fields of POST /train by `name=value` options; a value is JSON, else text.
+
+    Args:
+        texts: the options.
+        given: fields that have an option of their own; None is one that was left out.
+    """
+    fields = {name: value for name, value in given.items() if value is not None}
+    for text in texts or ():
+        name, separator, value = text.partition("=")
+        if not separator:
+            fail(f"--set takes name=value, not {text!r}.")
+        if name in fields:
+            fail(f"{name} is given twice; give it once.")
+        try:
+            fields[name] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[name] = value
+    return fields
 
 
 @contextmanager
@@ -118,7 +127,7 @@ def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
         *further: errors whose message is such a sentence, beside the client's and the platform's.
     """
     shown: tuple[type[Exception], ...] = (
-        ConnectionError, TimeoutError, NotFiniteError, PlatformError, *further,
+        ConnectionError, TimeoutError, NotFiniteError, UnknownFieldError, PlatformError, *further,
     )  # fmt: skip
     try:
         yield

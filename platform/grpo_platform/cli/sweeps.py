@@ -9,7 +9,7 @@ from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
-    assignment,
+    assigned,
     console,
     errors_as_sentences,
     progress_bar,
@@ -49,7 +49,7 @@ def start(
     """Search hyperparameters and show the progress. Exit code 1 unless it was completed."""
     fields: dict[str, Any] = {
         "max_concurrent_trials": concurrent, "sampler": sampler, "pruner": pruner,
-        "config": dict(assignment(text) for text in setting or ()),
+        "config": assigned(setting, {}),
     }  # fmt: skip
     fields |= {} if model is None else {"model_name": model}
     fields |= {} if seed is None else {"seed": seed}

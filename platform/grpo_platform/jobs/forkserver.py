@@ -21,6 +21,8 @@ import sys
 import traceback
 from typing import Any, NamedTuple, NoReturn
 
+from grpo_platform.wording import escape_unprintable
+
 __all__ = ["MAX_MESSAGE", "main"]
 
 MAX_MESSAGE = 1 << 17
@@ -36,6 +38,7 @@ class _Child(NamedTuple):
 def main(control_fd: int, lifeline_fd: int) -> None:
     """Import, warm up, and fork until the server is gone and the last child has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    escape_unprintable()  # plug-ins that are preloaded print what they like
     control = socket.socket(fileno=control_fd)
     preload()
     _serve(control, lifeline_fd)

@@ -27,7 +27,7 @@ def machine() -> str:
     """
     parts = [socket.gethostname()]
     if _BOOT_ID.exists():
-        parts += [_BOOT_ID.read_text().strip(), os.readlink(_PID_NAMESPACE)]
+        parts += [_BOOT_ID.read_text("ascii").strip(), os.readlink(_PID_NAMESPACE)]
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
     return f"{parts[0].replace(':', '-')[:64]}-{fingerprint}"
 
@@ -54,7 +54,7 @@ def liveness(worker: str) -> Liveness:
 def _stat(pid: int) -> tuple[str, int] | None:
     """State letter and start time of a process (proc(5), fields 3 and 22); None without one."""
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
+        text = (_PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()

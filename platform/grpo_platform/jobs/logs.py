@@ -38,11 +38,16 @@ class WorkerLog:
             for standard, stream in ((1, sys.stdout), (2, sys.stderr)):
                 stream.flush()
                 os.dup2(descriptor, standard)
-                stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+                stream.reconfigure(  # type: ignore[union-attr]
+                    encoding="utf-8", errors="backslashreplace", line_buffering=True
+                )
             os.close(descriptor)
             handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
         else:
-            handlers = [logging.FileHandler(self._path), logging.StreamHandler(sys.stdout)]
+            handlers = [
+                logging.FileHandler(self._path, encoding="utf-8"),
+                logging.StreamHandler(sys.stdout),
+            ]
         formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
         formatter.converter = time.gmtime
         for handler in handlers:

@@ -12,7 +12,7 @@ from grpo_platform.project.parameters import parse_parameters
 from grpo_platform.project.reproduce import reproduce
 from grpo_platform.project.sweep import sweep
 from grpo_platform.project.train import train
-from grpo_platform.wording import as_commands
+from grpo_platform.wording import as_commands, escape_unprintable
 
 __all__ = ["ENTRY_POINTS", "EntryPoint", "main"]
 
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code of the entry point. Parameters that do not fit end the process with 2 before
         any of it.
     """
+    escape_unprintable()
     name, *words = (sys.argv[1:] if arguments is None else arguments) or [""]
     entry_point = ENTRY_POINTS.get(name)
     if entry_point is None:

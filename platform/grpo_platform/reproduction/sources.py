@@ -78,8 +78,9 @@ def _git(*arguments: str) -> str | None:
     """What git says; None when it fails or there is no git."""
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=_here(), capture_output=True, text=True, timeout=_SECONDS
-        )
+            ["git", *arguments], cwd=_here(), capture_output=True, encoding="utf-8",
+            errors="surrogateescape", timeout=_SECONDS,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -18,7 +18,7 @@ def read_space(path: Path) -> dict[str, Any]:
         InvalidRequestError: it cannot be read, or holds none.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(
             f"{path} cannot be read: {error}", field="search_space"

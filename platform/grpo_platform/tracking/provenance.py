@@ -137,8 +137,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """What git says; None when it fails or there is no git."""
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=_GIT_SECONDS
-        )
+            ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8",
+            errors="replace", timeout=_GIT_SECONDS,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

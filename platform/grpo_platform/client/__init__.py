@@ -5,27 +5,67 @@ job = client.train_model("my_model", timesteps=10_000)
 client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, cast
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import quote
 
-from grpo_platform.client_sweeps import SweepCalls
-from grpo_platform.transport import ApiError, ServerNotFoundError, Transport
-from grpo_platform.waiting import until_ended
+from grpo_platform.client.fields import (
+    SweepFields,
+    TrainFields,
+    TrainSettings,
+    UnknownFieldError,
+    check_fields,
+)
+from grpo_platform.client.transport import (
+    ApiError,
+    ConnectionBrokenError,
+    NotFiniteError,
+    ServerNotFoundError,
+    ServerTimeoutError,
+    Transport,
+)
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["ApiError", "GRPOClient", "Job", "Prediction", "ServerNotFoundError"]
+__all__ = [
+    "ApiError",
+    "ConnectionBrokenError",
+    "GRPOClient",
+    "Job",
+    "NotFiniteError",
+    "Prediction",
+    "ServerNotFoundError",
+    "ServerTimeoutError",
+    "StatusWord",
+    "TrainFields",
+    "UnknownFieldError",
+]
 
 DEFAULT_URL: Final = "http://localhost:8000"
+_DEFAULT_TIMESTEPS: Final = 5000
+_POLL_SECONDS: Final = 0.5
+_ENDED: Final = ("completed", "failed", "stopped")
+
+_Status = TypeVar("_Status", bound=Mapping[str, Any])
+StatusWord = Literal["queued", "running", "completed", "failed", "stopped"]
+
+
+class JobFilters(TypedDict, total=False):
+    """Which jobs a list has."""
+
+    status: StatusWord | None
+    env_name: str | None
+    model_name: str | None
 
 
 class Job(TypedDict):
     """A job's status, as the API gives it."""
 
     job_id: str
-    status: Literal["queued", "running", "completed", "failed", "stopped"]
+    status: StatusWord
     progress: float
     current_timesteps: int
     total_timesteps: int
@@ -51,16 +91,26 @@ class Prediction(TypedDict):
     model_version: int
 
 
-class GRPOClient(SweepCalls):
+class GRPOClient:
     """Calls a server.
+
+    A call that may be made twice is sent again by itself, once, when its connection breaks; these
+    are all that only read, predictions, and the start of a training.
 
     Args:
         base_url: where it is.
         token: its `GRPO_API_TOKEN`, if it has one.
+        timeout_seconds: longest wait for an answer to one call.
     """
 
-    def __init__(self, base_url: str = DEFAULT_URL, *, token: str | None = None) -> None:
-        self._transport = Transport(base_url, token)
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 60.0,
+    ) -> None:
+        self._transport = Transport(base_url, token, timeout_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -75,38 +125,42 @@ class GRPOClient(SweepCalls):
     # --- training ------------------------------------------------------------------------
 
     def start_training(
-        self, *, idempotency_key: str | None = None, **fields: object
+        self, *, idempotency_key: str | None = None, **fields: Unpack[TrainFields]
     ) -> dict[str, Any]:
         """Queue a job.
 
         Args:
-            idempotency_key: a second call with the same key gives the same job.
+            idempotency_key: a second call with the same key gives the same job; drawn when left
+                out.
             **fields: of POST /train; what is left out has the environment's defaults.
 
         Returns:
             `job_id`, `message`, and `config` with all values in force.
 
         Raises:
+            UnknownFieldError: POST /train has no such field.
             ApiError: it cannot be trained.
         """
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
-        return self._transport.call("POST", "/train", json=fields, headers=headers)
+        check_fields(fields, TrainFields)
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return self._transport.call("POST", "/train", json=fields, headers=headers, repeatable=True)
 
     def train_model(
         self,
         model_name: str,
         env_name: str = "CartPole-v1",
-        timesteps: int = 5000,
+        timesteps: int | None = None,
         *,
         on_progress: Callable[[Job], None] | None = None,
-        **fields: object,
+        **fields: Unpack[TrainSettings],
     ) -> Job:
         """Train to the end.
 
         Args:
             model_name: receives the version.
             env_name: Gymnasium id of the environment.
-            timesteps: budget in environment steps.
+            timesteps: budget in environment steps, 5,000 when left out; or say
+                `total_timesteps`, as the API does.
             on_progress: called with the status, twice a second.
             **fields: further fields of POST /train.
 
@@ -114,15 +168,15 @@ class GRPOClient(SweepCalls):
             The job's last status; look at its `status`.
 
         Raises:
+            TypeError: the budget is given under both names.
+            UnknownFieldError: POST /train has no such field.
             ApiError: it cannot be trained.
         """
-        body: dict[str, Any] = {
-            **fields,
-            "model_name": model_name,
-            "env_name": env_name,
-            "total_timesteps": timesteps,
-        }
-        accepted = self.start_training(**body)
+        if timesteps is not None and "total_timesteps" in fields:
+            raise TypeError("Give the budget as timesteps or as total_timesteps, not as both.")
+        budget = _DEFAULT_TIMESTEPS if timesteps is None else timesteps
+        settings: TrainSettings = {"total_timesteps": budget, **fields}
+        accepted = self.start_training(model_name=model_name, env_name=env_name, **settings)
         return self.wait(accepted["job_id"], on_progress=on_progress)
 
     def wait(
@@ -138,24 +192,26 @@ class GRPOClient(SweepCalls):
             TimeoutError: it is not, after `timeout_seconds`.
             ApiError: there is no such job.
         """
-        return until_ended(lambda: self.job(job_id), f"Job {job_id}", on_progress, timeout_seconds)
+        return _until_ended(lambda: self.job(job_id), f"Job {job_id}", on_progress, timeout_seconds)
 
     def job(self, job_id: str) -> Job:
         """A job's status."""
         return cast(Job, self._transport.call("GET", f"/training/{_part(job_id)}/status"))
 
-    def iter_jobs(
-        self,
-        *,
-        status: str | None = None,
-        env_name: str | None = None,
-        model_name: str | None = None,
-    ) -> Iterator[Job]:
-        """All jobs, newest first."""
-        filters = {"status": status, "env_name": env_name, "model_name": model_name}
-        return cast(Iterator[Job], self._transport.pages("/training/jobs", "jobs", filters))
+    def iter_jobs(self, **filters: Unpack[JobFilters]) -> Iterator[Job]:
+        """All jobs, newest first.
 
-    def jobs(self, **filters: str | None) -> "pandas.DataFrame":
+        Args:
+            **filters: `status`, `env_name`, `model_name`.
+
+        Raises:
+            UnknownFieldError: there is no such filter.
+        """
+        check_fields(filters, JobFilters)
+        query = cast(dict[str, str | None], filters)
+        return cast(Iterator[Job], self._transport.pages("/training/jobs", "jobs", query))
+
+    def jobs(self, **filters: Unpack[JobFilters]) -> "pandas.DataFrame":
         """All jobs as a table, newest first; one column `metrics.<key>` for each metric.
 
         Args:
@@ -199,6 +255,70 @@ class GRPOClient(SweepCalls):
         )
         return cast(list[str], reply["lines"])
 
+    # --- sweeps --------------------------------------------------------------------------
+
+    def start_sweep(
+        self, search_space: Mapping[str, object], n_trials: int = 20, **fields: Unpack[SweepFields]
+    ) -> dict[str, Any]:
+        """Queue a sweep.
+
+        Args:
+            search_space: by field of POST /train, what it varies over.
+            n_trials: jobs that are tried.
+            **fields: further fields of POST /sweeps.
+
+        Returns:
+            `sweep_id`, `message`.
+
+        Raises:
+            UnknownFieldError: there is no such field, in the space, in `config` or of a sweep.
+            ApiError: the space is impossible, or cannot be trained.
+        """
+        check_fields(fields, SweepFields)
+        for inner in (search_space, fields.get("config", {})):
+            check_fields(inner, TrainFields)
+        body = {**fields, "search_space": dict(search_space), "n_trials": n_trials}
+        return self._transport.call("POST", "/sweeps", json=body)
+
+    def sweep(self, sweep_id: str) -> dict[str, Any]:
+        """A sweep with its trials and the best of them."""
+        return self._transport.call("GET", f"/sweeps/{_part(sweep_id)}")
+
+    def wait_for_sweep(
+        self,
+        sweep_id: str,
+        *,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """Wait until a sweep is completed, failed or stopped.
+
+        Raises:
+            TimeoutError: it is not, after `timeout_seconds`.
+            ApiError: there is no such sweep.
+        """
+        return _until_ended(
+            lambda: self.sweep(sweep_id), f"Sweep {sweep_id}", on_progress, timeout_seconds
+        )
+
+    def iter_sweeps(self) -> Iterator[dict[str, Any]]:
+        """All sweeps, newest first, without their trials."""
+        return self._transport.pages("/sweeps", "sweeps", {})
+
+    def sweep_trials(self, sweep_id: str) -> "pandas.DataFrame":
+        """A sweep's trials as a table; one column `params.<field>` for each searched field."""
+        import pandas
+
+        return pandas.json_normalize(self.sweep(sweep_id)["trials"], max_level=1)
+
+    def stop_sweep(self, sweep_id: str) -> dict[str, Any]:
+        """Stop a sweep and its running trials; it can be resumed."""
+        return self._transport.call("POST", f"/sweeps/{_part(sweep_id)}/stop")
+
+    def resume_sweep(self, sweep_id: str) -> dict[str, Any]:
+        """Take a stopped or failed sweep up again."""
+        return self._transport.call("POST", f"/sweeps/{_part(sweep_id)}/resume")
+
     # --- inference -----------------------------------------------------------------------
 
     def predict(
@@ -219,7 +339,8 @@ class GRPOClient(SweepCalls):
             "observation": _numbers(observation),
             "deterministic": deterministic,
         }
-        return cast(Prediction, self._transport.call("POST", "/inference", json=body))
+        reply = self._transport.call("POST", "/inference", json=body, repeatable=True)
+        return cast(Prediction, reply)
 
     def predict_batch(
         self,
@@ -238,7 +359,7 @@ class GRPOClient(SweepCalls):
             "observations": [_numbers(observation) for observation in observations],
             "deterministic": deterministic,
         }
-        return self._transport.call("POST", "/inference/batch", json=body)
+        return self._transport.call("POST", "/inference/batch", json=body, repeatable=True)
 
     # --- models --------------------------------------------------------------------------
 
@@ -293,3 +414,32 @@ def _numbers(observation: Sequence[float]) -> list[float]:
 
 def _part(name: str) -> str:
     return quote(name, safe="")
+
+
+def _until_ended(
+    read: Callable[[], _Status],
+    called: str,
+    on_progress: Callable[[_Status], None] | None,
+    timeout_seconds: float | None,
+) -> _Status:
+    """Poll until what is read is completed, failed or stopped, and return it.
+
+    Args:
+        read: asks the server; what it returns has a `status`.
+        called: what is waited for, in a message.
+        on_progress: gets each status that is read.
+        timeout_seconds: how long to wait; None has no limit.
+
+    Raises:
+        TimeoutError: it has not ended by then.
+    """
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while True:
+        found = read()
+        if on_progress is not None:
+            on_progress(found)
+        if found["status"] in _ENDED:
+            return found
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError(f"{called} is still {found['status']}.")
+        time.sleep(_POLL_SECONDS)

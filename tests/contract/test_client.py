@@ -1,0 +1,80 @@
+"""The client's types are the API's, and a type checker sees a name that does not exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from pydantic import BaseModel
+
+from grpo_platform.api.schemas.sweeps import SweepBody
+from grpo_platform.api.schemas.training import Job, TrainRequest
+from grpo_platform.client import Job as ClientJob
+from grpo_platform.client import StatusWord
+from grpo_platform.client.fields import SweepFields, TrainFields
+from grpo_platform.jobs.states import JobStatus
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plain(kind: Any) -> str:
+    """A type without its ranges."""
+    if get_origin(kind) is Annotated:
+        return plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(sorted(plain(part) for part in get_args(kind)))
+    if get_origin(kind) is list:
+        return f"list[{plain(get_args(kind)[0])}]"
+    return str(kind)
+
+
+def test_fields_and_their_types_are_those_of_post_train():
+    given = get_type_hints(TrainFields)
+    assert given.keys() == TrainRequest.model_fields.keys()
+    for name, field in TrainRequest.model_fields.items():
+        if name != "env_kwargs":
+            assert plain(given[name]) == plain(field.annotation), name
+
+
+def test_fields_and_their_types_are_those_of_post_sweeps():
+    given = get_type_hints(SweepFields)
+    assert given.keys() == SweepBody.model_fields.keys() - {"search_space", "n_trials"}
+    for name in given.keys() - {"config"}:
+        assert plain(given[name]) == plain(SweepBody.model_fields[name].annotation), name
+
+
+def test_a_job_has_the_fields_that_the_api_gives():
+    assert issubclass(Job, BaseModel)
+    assert get_type_hints(ClientJob).keys() == Job.model_fields.keys()
+    assert set(get_args(StatusWord)) == {status.value for status in JobStatus}
+
+
+WRONG = """
+from grpo_platform.client import GRPOClient
+client = GRPOClient()
+client.start_training(total_timesteps=64, net_arch=[8], seed=None)
+client.train_model("m", "CartPole-v1", 5000, learning_rate=1e-3)
+client.train_model("m", total_timesteps=64)
+client.start_sweep({}, 3, config={"n_steps": 8}, sampler="grid")
+client.jobs(status="completed")
+client.start_training(timesteps=64)
+client.train_model("m", lerning_rate=1e-3)
+client.start_sweep({}, config={"n_step": 8})
+client.start_training(n_epochs="ten")
+client.jobs(status="done")
+"""
+
+
+@pytest.mark.slow
+def test_mypy_refuses_what_does_not_exist(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(WRONG)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", str(program)], cwd=ROOT, capture_output=True, text=True,
+        timeout=250, check=False,
+    )  # fmt: skip
+    refused = re.findall(r"program\.py:(\d+): error", done.stdout)
+    assert refused == ["9", "10", "11", "12", "13"], done.stdout + done.stderr

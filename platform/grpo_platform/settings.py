@@ -2,7 +2,6 @@
 
 import ipaddress
 import os
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -99,9 +98,9 @@ class Settings(BaseSettings):
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow store: `MLFLOW_TRACKING_URI`, or mlflow.db in the working directory."""
+        """MLflow store: `MLFLOW_TRACKING_URI`, else mlflow.db in the working directory."""
         configured = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-        return configured or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        return configured or "sqlite:///mlflow.db"
 
 
 def child_environment() -> dict[str, str]:

@@ -43,14 +43,57 @@ def test_a_relative_uri_is_made_absolute(tmp_path):
     assert store.tracking_uri == f"sqlite:///{tmp_path / 'here' / 'runs.db'}"
 
 
-def test_paths_with_spaces_and_umlauts(tmp_path):
-    folder = tmp_path / "a b ü %41"
+@pytest.mark.parametrize("name", ["a%20b ü", "q?1=2&x", "h#x;y@:+", "日本 100%"])
+def test_a_store_is_in_its_own_directory_whatever_the_name(tmp_path, name):
+    folder = tmp_path / name
     folder.mkdir()
-    jobs = jobs_of(prepare(folder))
-    job_id = jobs.create(request()).job_id
+    store = prepare(folder)
+    jobs = jobs_of(store)
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    runs = [jobs.create(request()).job_id, client.create_run("0").info.run_id]
+    jobs.adopt(runs[1], request())
     (folder / "f.txt").write_text("x")
-    jobs.upload(job_id, folder / "f.txt", verify=True)
-    assert (folder / "mlruns" / "grpo" / job_id / "artifacts" / "f.txt").is_file()
+    for run_id, experiment in zip(runs, ("grpo", "0"), strict=True):
+        jobs.upload(run_id, folder / "f.txt", verify=True)
+        assert (folder / "mlruns" / experiment / run_id / "artifacts" / "f.txt").is_file()
+        assert jobs.list_artifacts(run_id) == ["f.txt"]
+        client.log_text(run_id, "by MLflow", "by/mlflow.txt")
+        assert jobs.download(run_id, "by/mlflow.txt", folder).is_file()
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    assert prepare(folder) == store  # by its absolute URI, from another process's settings
+    assert prepare(tmp_path, store.tracking_uri) == store
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # no folder of a misread name
+
+
+def test_an_experiment_that_mlflow_made_in_an_oddly_named_directory_is_refused(tmp_path):
+    folder = tmp_path / "a%20b"
+    folder.mkdir()
+    with working_in(folder):
+        client = MlflowClient(tracking_uri=prepare(folder).tracking_uri)
+        made = client.create_experiment("theirs")  # as `mlflow run --experiment-name theirs` does
+        run_id = client.create_run(made).info.run_id
+        with pytest.raises(StoreError, match="--experiment-name grpo"):
+            JobStore(prepare(folder).tracking_uri).adopt(run_id, request())
+
+
+def test_a_damaged_database_is_explained_at_the_start(tmp_path):
+    used, copy = tmp_path / "used", tmp_path / "copy"
+    used.mkdir()
+    copy.mkdir()
+    prepare(used)
+    with sqlite3.connect(used / "mlflow.db") as source:
+        source.execute("VACUUM INTO ?", [str(copy / "mlflow.db")])
+    whole = (copy / "mlflow.db").read_bytes()
+    for damaged in (b"this is no database " * 1_000, whole[:4096] + bytes(len(whole) - 4096)):
+        (copy / "mlflow.db").write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"damaged.*store restore"):
+            prepare(copy)
+
+
+def test_a_directory_that_cannot_be_written_is_explained_at_the_start():
+    with pytest.raises(StoreError, match=r"/proc/mlflow.db cannot be written.*MLFLOW_TRACKING_URI"):
+        prepare(Path("/proc"))
 
 
 def _prepare_and_count(folder):

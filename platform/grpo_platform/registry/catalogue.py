@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
@@ -33,6 +32,7 @@ from grpo_platform.registry.records import ModelEnvironment, ModelVersionRef
 from grpo_platform.registry.released import DOWNLOAD_NOTE, PolicyFiles, read_policy_files
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.files import RunFiles
+from grpo_platform.tracking.locations import local_path
 
 __all__ = [
     "Catalogue",
@@ -184,7 +184,7 @@ class Catalogue:
         """
         label = f"{ref.name}/{ref.version}"
         location = self.location(ref)
-        folder = _local_folder(location)
+        folder = local_path(location)
         try:
             if folder is not None:
                 return read_policy_files(folder, ref.files, label)
@@ -204,7 +204,7 @@ class Catalogue:
         """
         label = f"{ref.name}/{ref.version}"
         location = self.location(ref)
-        folder = _local_folder(location)
+        folder = local_path(location)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # beside it, so that it appears as a whole or not at all
@@ -258,8 +258,3 @@ def is_missing(error: StoreError) -> bool:
     is an administrator.
     """
     return error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "PERMISSION_DENIED"}
-
-
-def _local_folder(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 import sqlalchemy
 
@@ -9,6 +10,7 @@ from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import StoreError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.locations import sqlite_path, sqlite_uri
 from grpo_platform.tracking.schema import SchemaState, read_schema
 
 __all__ = [
@@ -56,10 +58,8 @@ def absolute_uri(uri: str) -> str:
     url = sqlalchemy.make_url(uri)
     if not url.database or url.database == ":memory:":
         raise StoreError("A sqlite store must be a file, since several processes share it.")
-    path = Path(url.database)
-    return url.set(
-        database=str(path if path.is_absolute() else Path.cwd() / path)
-    ).render_as_string(hide_password=False)
+    options = {name: value for name, value in url.query.items() if name != "uri"}
+    return sqlite_uri(Path.cwd() / sqlite_path(uri), urlencode(options, doseq=True))
 
 
 def named_store_uri(settings: Settings) -> str:

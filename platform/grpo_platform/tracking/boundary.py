@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
 
-__all__ = ["CODES", "UNAVAILABLE_CAUSES", "retrying", "store_errors", "when_granted"]
+__all__ = ["CODES", "DAMAGED", "UNAVAILABLE_CAUSES", "retrying", "store_errors", "when_granted"]
 
 _T = TypeVar("_T")
 
@@ -52,6 +52,13 @@ authentication denies permission for what does not exist, unless the user is an 
 """
 
 _UNAUTHENTICATED: Final = frozenset({"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"})
+DAMAGED: Final = (
+    "The store's database is damaged ({}). Stop the server, and put a backup in its place: "
+    "grpo-platform store restore. Without one, `sqlite3 mlflow.db .recover` saves what can be read."
+)
+"""For the user, with what sqlite says; a full disk or a copy made by hand in use did it."""
+
+_DAMAGE: Final = re.compile(r"file is not a database|disk image is malformed")
 _CREDENTIALS: Final = (
     "The MLflow server does not accept the credentials: set MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to those of one of its users."
@@ -97,6 +104,10 @@ def _translate(error: Exception, job_id: str | None) -> PlatformError:
     kind = _kind(error)
     if isinstance(error, MlflowException) and error.error_code in _UNAUTHENTICATED:
         return StoreError(_CREDENTIALS)
+    if isinstance(error.__cause__, StoreUnavailableError):
+        return error.__cause__  # our own guard's, which MLflow wrapped
+    if damage := _DAMAGE.search(str(error)):
+        return StoreError(DAMAGED.format(damage[0]))
     lines = without_credentials(str(error)).strip().splitlines() or [type(error).__name__]
     if kind is StoreUnavailableError:
         return StoreUnavailableError(

@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol, cast
-from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from grpo_platform.errors import StoreError, StoreUnavailableError
 from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.locations import local_path
 
 __all__ = ["RunFiles", "file_sha256"]
 
@@ -93,12 +93,12 @@ class RunFiles:
             retrying(lambda: repository.delete_artifacts(path))
         if path is None:
             self._repositories.pop(artifact_uri, None)
-            if folder := _local_folder(artifact_uri):
+            if folder := local_path(artifact_uri):
                 with contextlib.suppress(OSError):  # not empty: something else lies there
                     folder.parent.rmdir()
 
     def _stored_sha256(self, artifact_uri: str, path: str) -> str:
-        folder = _local_folder(artifact_uri)
+        folder = local_path(artifact_uri)
         if folder is not None and (folder / path).is_file():
             with (folder / path).open("rb") as stored:
                 os.fsync(stored.fileno())  # a checkpoint must outlive a power cut
@@ -131,11 +131,6 @@ def file_sha256(path: Path) -> str:
 def _parent(path: str) -> str:
     parent = str(PurePosixPath(path).parent)
     return "" if parent == "." else parent
-
-
-def _local_folder(artifact_uri: str) -> Path | None:
-    parts = urlsplit(artifact_uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import sqlalchemy
 
 from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.locations import sqlite_path
 
 __all__ = ["alone"]
 
@@ -34,7 +34,7 @@ def alone(uri: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _file_lock(uri: str) -> Iterator[None]:
     # on the database's own folder: processes may differ in all else, as in TMPDIR
-    folder = Path(sqlalchemy.make_url(uri).database or "").absolute().parent
+    folder = sqlite_path(uri).absolute().parent
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import sqlalchemy
 from sqlalchemy import Dialect, Engine, Pool, event, exc
 
 from grpo_platform.errors import StoreUnavailableError
+from grpo_platform.tracking.locations import sqlite_argument_path, sqlite_path
 
 __all__ = ["require_database"]
 
@@ -30,9 +30,9 @@ def require_database(tracking_uri: str) -> None:
     """
     if not tracking_uri.startswith("sqlite:"):
         return
-    path = Path(sqlalchemy.make_url(tracking_uri).database or "").absolute()
+    path = sqlite_path(tracking_uri).absolute()
     if not path.exists():
-        raise StoreUnavailableError(f"The MLflow store {path} is not there.")
+        raise _gone(path)
     _required.add(str(path))
 
 
@@ -40,10 +40,15 @@ def require_database(tracking_uri: str) -> None:
 def _connect(
     dialect: Dialect, _record: object, arguments: list[Any], options: dict[str, Any]
 ) -> sqlite3.Connection | None:
-    if dialect.name != "sqlite" or not arguments or arguments[0] not in _required:
+    if dialect.name != "sqlite" or not arguments:
         return None
-    existing = f"file:{quote(arguments[0])}?mode=rw"
-    connection: sqlite3.Connection = sqlite3.connect(existing, uri=True, **options)
+    path = sqlite_argument_path(arguments[0], is_uri=bool(options.get("uri")))
+    if str(path) not in _required:
+        return None
+    if not path.exists():
+        raise _gone(path)
+    existing = f"file:{quote(str(path))}?mode=rw"
+    connection: sqlite3.Connection = sqlite3.connect(existing, **(options | {"uri": True}))
     return connection
 
 
@@ -61,6 +66,13 @@ def _verify(_connection: object, record: Any, _proxy: object) -> None:  # noqa: 
     path, identity = record.info.get(_IDENTITY, ("", None))
     if path in _required and _identity(path) != identity:
         raise exc.DisconnectionError(f"{path} is not the file that it was.")
+
+
+def _gone(path: Path) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"The database {path} is gone. Put it back there, and all goes on; if it is lost, stop the "
+        "server and use `grpo-platform store restore`, or start again with an empty one."
+    )
 
 
 def _identity(path: str) -> tuple[int, int] | None:

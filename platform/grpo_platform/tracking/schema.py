@@ -17,6 +17,7 @@ from mlflow.store.db.utils import _get_alembic_config, _upgrade_db
 
 from grpo_platform.errors import ConflictError, InvalidRequestError, StoreError
 from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.locations import sqlite_path
 from grpo_platform.tracking.locks import alone
 
 __all__ = ["Schema", "SchemaState", "read_schema", "upgrade_schema"]
@@ -131,9 +132,9 @@ def _check_kind(uri: str) -> None:
             "The store is an MLflow server: upgrade its database where it runs, with "
             "`mlflow db upgrade`, after a backup."
         )
-    if _is_sqlite(uri) and not _path_of(uri).exists():
+    if _is_sqlite(uri) and not sqlite_path(uri).exists():
         raise StoreError(
-            f"There is no database {_path_of(uri)}. Call it where "
+            f"There is no database {sqlite_path(uri)}. Call it where "
             "mlflow.db is, or set MLFLOW_TRACKING_URI."
         )
 
@@ -145,7 +146,7 @@ def _back_up(uri: str, label: str) -> Path:
         ConflictError: another process has it open.
         StoreError: there is no room for the copy.
     """
-    path = _path_of(uri)
+    path = sqlite_path(uri)
     backup = path.with_name(f"{path.name}.{label}-{time.strftime('%Y%m%d-%H%M%S')}")
     with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as connection:
         _own(connection, path)
@@ -170,7 +171,3 @@ def _own(connection: sqlite3.Connection, path: Path) -> None:
 
 def _is_sqlite(uri: str) -> bool:
     return uri.startswith("sqlite:")
-
-
-def _path_of(uri: str) -> Path:
-    return Path(sqlalchemy.make_url(uri).database or "")

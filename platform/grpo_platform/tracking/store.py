@@ -5,17 +5,18 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-import sqlalchemy
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError
+from grpo_platform.errors import StoreError, StoreUnavailableError
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.addresses import (
     OLDER_SCHEMA,
@@ -23,7 +24,8 @@ from grpo_platform.tracking.addresses import (
     kind_of_store,
     probe_database,
 )
-from grpo_platform.tracking.boundary import store_errors, when_granted
+from grpo_platform.tracking.boundary import DAMAGED, store_errors, when_granted
+from grpo_platform.tracking.locations import local_path, sqlite_path
 from grpo_platform.tracking.locks import alone
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 from grpo_platform.tracking.provenance import code_version
@@ -40,6 +42,9 @@ _log = logging.getLogger(__name__)
 
 _CREATION_SECONDS: Final = 600.0
 """After this time nobody is still creating a job that is half-created."""
+
+_MISREAD: Final = frozenset("%?#")
+"""What MLflow takes for more than a letter in a path that is no `file:` URI."""
 
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -110,6 +115,12 @@ def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:
     Raises:
         StoreError: the run keeps its artifacts behind an MLflow server that we do not talk to.
     """
+    if _MISREAD & set(artifact_uri) and not urlsplit(artifact_uri).scheme:
+        raise StoreError(
+            f"This experiment keeps its artifacts in {artifact_uri}, a path that MLflow reads as "
+            "a URI, so they would land elsewhere. Start the server here once, then use its "
+            f"experiment: --experiment-name {EXPERIMENT}."
+        )
     if artifact_uri.startswith("mlflow-artifacts:") and not tracking_uri.startswith("http"):
         raise StoreError(
             "This experiment was created by an `mlflow server` or `mlflow ui` that serves "
@@ -120,14 +131,22 @@ def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:
 
 
 def _prepare_sqlite(uri: str) -> Store:
-    path = Path(sqlalchemy.make_url(uri).database or "")
+    path = sqlite_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    artifacts = Path.cwd() / "mlruns" / EXPERIMENT
+    artifacts = Path.cwd() / "mlruns"
     with alone(uri):
         _write_ahead(path)
-        store = _prepare_database(uri, artifacts.as_uri())
+        if read_schema(uri).state is SchemaState.EMPTY:
+            _create_tables(uri, artifacts.as_uri())
+        store = _prepare_database(uri, f"{artifacts.as_uri()}/{EXPERIMENT}")
         _analyze(path)
     return store
+
+
+def _create_tables(uri: str, artifact_root: str) -> None:
+    """Make the database; left to its client, MLflow would give experiment 0 a bare path."""
+    with store_errors():
+        SqlAlchemyStore(uri, artifact_root).engine.dispose()  # type: ignore[no-untyped-call]
 
 
 def _prepare_database(uri: str, artifact_location: str | None) -> Store:
@@ -164,9 +183,10 @@ def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> 
             "A PostgreSQL store needs a place for artifacts: set GRPO_ARTIFACT_ROOT to a "
             "directory or URI that every server and worker can reach."
         )
-    if location is not None and location.startswith("file:"):
+    folder = local_path(location) if location is not None else None
+    if folder is not None:
         # only now: a folder that vanishes later may be a mount that is away
-        Path(unquote(urlsplit(location).path)).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         client.create_experiment(EXPERIMENT, artifact_location=location)
     except MlflowException as error:
@@ -196,9 +216,9 @@ def _sweep(client: MlflowClient, experiment_id: str) -> None:
 def _check_location(uri: str, experiment: Experiment) -> None:
     location = experiment.artifact_location
     check_artifacts_reachable(uri, location)
-    if not location.startswith("file:") or uri.startswith("http"):
+    folder = local_path(location)
+    if folder is None or uri.startswith("http"):
         return
-    folder = Path(unquote(urlsplit(location).path))
     ours = folder.is_relative_to(Path.cwd())
     with contextlib.suppress(OSError):
         if ours:
@@ -215,7 +235,7 @@ def _check_location(uri: str, experiment: Experiment) -> None:
 
 def _write_ahead(path: Path) -> None:
     """Readers no longer wait for writers; the mode stays in the file."""
-    with contextlib.closing(sqlite3.connect(path, timeout=20.0)) as connection:
+    with _raw_errors(path), contextlib.closing(sqlite3.connect(path, timeout=20.0)) as connection:
         (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     if mode != "wal":
         _log.warning("%s stays in journal mode %s; its file system cannot do WAL.", path, mode)
@@ -223,10 +243,23 @@ def _write_ahead(path: Path) -> None:
 
 def _analyze(path: Path) -> None:
     """Give the query planner figures; without them, lists take seconds in a large store."""
-    with contextlib.closing(sqlite3.connect(path, timeout=20.0)) as connection:
+    with _raw_errors(path), contextlib.closing(sqlite3.connect(path, timeout=20.0)) as connection:
         connection.execute("PRAGMA analysis_limit=1000")
         connection.execute("ANALYZE")
         connection.commit()
+
+
+@contextlib.contextmanager
+def _raw_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailableError(
+            f"The database {path} cannot be written ({error}): start the server in a directory "
+            "that it may write to, or set MLFLOW_TRACKING_URI to another store."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(DAMAGED.format(error)) from error
 
 
 def _absolute_location(root: str) -> str:

@@ -10,6 +10,7 @@ from grpo import GRPOConfig
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.locations import sqlite_uri
 from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.runs import RunStore
 
@@ -26,7 +27,7 @@ def open_throwaway_store() -> None:
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
-        uri = f"sqlite:///{folder}/mlflow.db"
+        uri = sqlite_uri(Path(folder) / "mlflow.db")
         with store_errors():
             store = SqlAlchemyStore(uri, Path(folder).as_uri())  # type: ignore[no-untyped-call]
         try:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo.config import GRPOConfig
-from grpo.errors import CheckpointError, ConfigError
+from grpo.errors import CheckpointError, ConfigError, in_words
 from grpo.groups import VisitedState
 from grpo.network import FloatArray
 from grpo.updates import OptimizerState
@@ -116,7 +116,9 @@ def load(path: str | os.PathLike[str]) -> tuple[TrainingState, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, ConfigError):
             raise CheckpointError(f"The checkpoint's config is not valid: {error}") from error
-        raise CheckpointError(f"Cannot read this file as a checkpoint: {error}") from error
+        raise CheckpointError(
+            f"Cannot read this file as a checkpoint: {in_words(error)}."
+        ) from error
 
 
 def _state(fields: dict[str, Any]) -> TrainingState:

@@ -28,12 +28,14 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedEnvironmentError",
     "did_you_mean",
+    "in_words",
     "nearest",
 ]
 
 _MAX_LISTED: Final = 60
 _MAX_COMPARED: Final = 100  # characters: the comparison's time grows with their square
 _LIKENESS: Final = 0.6
+_MAX_WORDS: Final = 500
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str | None:
@@ -58,6 +60,13 @@ def did_you_mean(name: object, allowed: Iterable[str]) -> str:
     """
     found = nearest(name, allowed)
     return "" if found is None else f"Did you mean {found!r}? "
+
+
+def in_words(error: BaseException, where: str = "") -> str:
+    """A foreign exception within a sentence of ours: `KeyError in step: 'x'`, without full stop."""
+    message = " ".join(str(error).split())[:_MAX_WORDS].rstrip(" .:")
+    kind = f"{type(error).__name__}{where and f' in {where}'}"
+    return f"{kind}: {message}" if message else kind
 
 
 class GRPOError(Exception):
@@ -87,6 +96,7 @@ class UnknownNameError(ConfigError):
         field: the configuration field that holds the name.
         value: the name.
         allowed: the names that would have been accepted.
+        known: names that exist, from which the nearest is told; those allowed where left out.
         advice: a further sentence.
 
     Attributes:
@@ -94,13 +104,20 @@ class UnknownNameError(ConfigError):
     """
 
     def __init__(
-        self, field: str, value: object, allowed: Iterable[str], *, advice: str = ""
+        self,
+        field: str,
+        value: object,
+        allowed: Iterable[str],
+        *,
+        known: Iterable[str] | None = None,
+        advice: str = "",
     ) -> None:
         self.allowed = tuple(sorted(allowed))
         listed = ", ".join(self.allowed[:_MAX_LISTED])
         more = len(self.allowed) - _MAX_LISTED
+        near = did_you_mean(value, self.allowed if known is None else known)
         super().__init__(
-            f"Unknown {field} {str(value)[:100]!r}. {did_you_mean(value, self.allowed)}"
+            f"Unknown {field} {str(value)[:100]!r}. {near}"
             f"Use one of: {listed}{f', and {more} more' if more > 0 else ''}."
             f"{advice and f' {advice}'}",
             field=field,

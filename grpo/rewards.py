@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo.envs import EnvironmentSpec
-from grpo.errors import IncompatibleError, RewardError, UnknownNameError
+from grpo.errors import IncompatibleError, RewardError, UnknownNameError, in_words
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -191,9 +191,7 @@ def _checked(name: str, function: RewardFunction) -> RewardFunction:
                 function(next_observations, actions, rewards, terminated), dtype=np.float64
             )
         except Exception as error:
-            raise RewardError(f"The reward {name!r} raised {type(error).__name__}: {error}") from (
-                error
-            )
+            raise RewardError(f"The reward {name!r} raised {in_words(error)}.") from error
         if result.shape != rewards.shape:
             raise RewardError(
                 f"The reward {name!r} returned shape {result.shape}; it must return one number "
@@ -230,8 +228,8 @@ def _registry() -> _Registry:
 def _load(entry: EntryPoint) -> RewardDefinition:
     try:
         loaded = entry.load()
-    except Exception as error:
-        raise RewardError(f"{type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise RewardError(in_words(error)) from error
     if isinstance(loaded, RewardDefinition):
         return loaded
     if not callable(loaded):

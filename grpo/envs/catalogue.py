@@ -8,14 +8,20 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec
 
-from grpo.errors import UnsupportedEnvironmentError
+from grpo.errors import UnsupportedEnvironmentError, in_words
 
-__all__ = ["ENTRY_POINT_GROUP", "load_plug_ins", "registered_names"]
+__all__ = ["ENTRY_POINT_GROUP", "HOW_TO_ADD", "load_plug_ins", "registered_names"]
 
 ENTRY_POINT_GROUP = "gymnasium.envs"
 """Distributions add environments by an entry point of this group that names a function which
 calls `gymnasium.register`; the entry point's name is the namespace of the ids, `__root__` none.
 Gymnasium itself looked there until 1.0; since then whoever runs environments has to."""
+
+HOW_TO_ADD = (
+    "An environment of your own is added by a distribution that registers it, as examples/plugin "
+    f"does by its entry point of the group {ENTRY_POINT_GROUP}."
+)
+"""What whoever misses an environment can do."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,10 +61,10 @@ def _register(entry: EntryPoint) -> None:
         else:
             with registration.namespace(entry.name):
                 register()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         registration.current_namespace = None  # which Gymnasium leaves set
         raise UnsupportedEnvironmentError(
-            f"The environments of {entry.value} are left out: {type(error).__name__}: {error}"
+            f"The environments of {entry.value} are left out: {in_words(error)}."
         ) from error
 
 

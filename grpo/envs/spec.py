@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from grpo.envs.catalogue import load_plug_ins, registered_names
+from grpo.envs.catalogue import HOW_TO_ADD, load_plug_ins, registered_names
 from grpo.envs.engines import import_environment
 from grpo.envs.families import deviations_of, family_of, time_limit_of
 from grpo.errors import (
@@ -21,6 +21,7 @@ from grpo.errors import (
     OutOfRangeError,
     UnknownNameError,
     UnsupportedEnvironmentError,
+    in_words,
 )
 from grpo.spaces import ActionSpec, BoxActions, DiscreteActions
 
@@ -115,7 +116,7 @@ def check_environment(
         key = json.dumps(kwargs, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise IncompatibleError(
-            f"env_kwargs must hold JSON values: {error}.", field="env_kwargs"
+            f"env_kwargs must hold JSON values: {in_words(error)}.", field="env_kwargs"
         ) from error
     return _check(_Identity(registered), key)
 
@@ -148,7 +149,9 @@ def _lookup(env_name: str) -> EnvSpec:
     load_plug_ins()
     registered = gym.registry.get(env_name)
     if registered is None:
-        raise UnknownNameError("env_name", env_name, registered_names())
+        raise UnknownNameError(
+            "env_name", env_name, registered_names(), known=gym.registry, advice=HOW_TO_ADD
+        )
     return registered
 
 
@@ -184,13 +187,14 @@ def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         return gym.make(registered, disable_env_checker=True, **kwargs)
     except TypeError as error:
         if not kwargs:
-            raise _unsupported(registered.id, f"cannot be made here: {error}") from error
+            raise _unsupported(registered.id, f"cannot be made here: {in_words(error)}") from error
         raise IncompatibleError(
-            f"{registered.id} does not take these env_kwargs: {error}", field="env_kwargs"
+            f"{registered.id} does not take these env_kwargs: {in_words(error)}.",
+            field="env_kwargs",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Anything may come out of a foreign constructor: missing libraries, assertions, files.
-        raise _unsupported(registered.id, f"cannot be made here: {error}") from error
+        raise _unsupported(registered.id, f"cannot be made here: {in_words(error)}") from error
 
 
 def _describe(
@@ -251,8 +255,10 @@ def _check_first_observation(spec: EnvironmentSpec, env: gym.Env[Any, Any]) -> N
     try:
         observation, _ = env.reset(seed=0)
         values = np.asarray(observation, dtype=np.float64)
-    except Exception as error:
-        raise _unsupported(spec.env_name, f"failed in its first reset: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise _unsupported(
+            spec.env_name, f"failed in its first reset: {in_words(error)}"
+        ) from error
     if values.shape != spec.observation_shape or not np.isfinite(values).all():
         raise _unsupported(
             spec.env_name,
@@ -278,6 +284,4 @@ def _as_float(values: npt.NDArray[Any]) -> FloatArray:
 
 def fault(env_name: str, where: str, error: Exception) -> EnvironmentFaultError:
     """The error for an exception that came out of an environment's `reset` or `step`."""
-    return EnvironmentFaultError(
-        f"{env_name} raised {type(error).__name__} in {where}: {error or 'no message'}"
-    )
+    return EnvironmentFaultError(f"{env_name} raised {in_words(error, where)}.")

@@ -105,23 +105,34 @@ def test_spaces_that_are_refused(kwargs, message):
     assert caught.value.field == "env_name"
 
 
-@pytest.mark.parametrize("error", [ImportError("no engine"), AssertionError(""), OSError("gone")])
-def test_environments_that_cannot_be_made(error):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("no engine"), "ImportError: no engine."),
+        (AssertionError(""), "AssertionError."),
+        (OSError("gone."), "OSError: gone."),
+        (RuntimeError("first\n  second..."), "RuntimeError: first second."),
+        (SystemExit(3), "SystemExit: 3."),
+    ],
+)
+def test_environments_that_cannot_be_made(error, said):
     def make():
         raise error
 
-    with (
-        registered(make) as env_name,
-        pytest.raises(UnsupportedEnvironmentError, match="made here"),
-    ):
+    with registered(make) as env_name, pytest.raises(UnsupportedEnvironmentError) as caught:
         check_environment(env_name)
+    assert str(caught.value) == f"{env_name} cannot be made here: {said}"
 
 
 def test_names_of_old_versions_are_told_where_they_went():
     with pytest.raises(UnsupportedEnvironmentError, match="gymnasium-robotics"):
         check_environment("HalfCheetah-v3")
-    with pytest.raises(UnknownNameError, match="LunarLander-v3"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'LunarLander-v3'\?.*examples/plugin"):
         check_environment("LunarLander-v2")
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'Taxi-v4'\?"):
+        check_environment("Taxi-v3")
+    with pytest.raises(UnsupportedEnvironmentError, match="Discrete observations"):
+        check_environment("Taxi-v4")
     assert check_environment("CartPole-v0")  # older than v1, and no warning: those are errors here
 
 

@@ -11,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
+from grpo.errors import in_words
 from grpo_platform.errors import PlatformError
 
 __all__ = ["Actor", "VideoError", "record_episodes"]
@@ -70,7 +71,7 @@ def record_episodes(
             fps = int(env.metadata.get("render_fps") or _DEFAULT_FPS)
             return _encode(_frames(env, policy, seeds), path, fps)
     except Exception as error:  # what draws is foreign code, and may lack a display
-        raise VideoError(f"{env_name} cannot be filmed here: {error}") from error
+        raise VideoError(f"{env_name} cannot be filmed here: {in_words(error)}.") from error
 
 
 def _frames(env: gymnasium.Env[Any, Any], policy: Actor, seeds: Sequence[int]) -> Iterator[Frame]:

@@ -11,6 +11,7 @@ PlatformError
 │   └── InvalidObservationError    wrong length, NaN or infinity; names the expected shape
 ├── NotReadyError                  the server starts or ends, and takes no jobs
 ├── QueueFullError                 try again after `retry_after_seconds`
+├── TooManyWatchersError           try again after `retry_after_seconds`
 ├── UnsafeModelError               a version whose files are not what was released or registered
 └── StoreError                     the MLflow store refused or cannot be reached
     └── StoreUnavailableError
@@ -27,6 +28,7 @@ __all__ = [
     "QueueFullError",
     "StoreError",
     "StoreUnavailableError",
+    "TooManyWatchersError",
     "UnknownJobError",
     "UnknownModelError",
     "UnknownSweepError",
@@ -111,6 +113,21 @@ class QueueFullError(PlatformError):
     def __init__(self, limit: int, retry_after_seconds: int = 30) -> None:
         super().__init__(
             f"The queue is full ({limit} jobs wait). Try again later, or stop queued jobs."
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyWatchersError(PlatformError):
+    """As many clients watch events as may.
+
+    Attributes:
+        retry_after_seconds: when trying again makes sense.
+    """
+
+    def __init__(self, limit: int, retry_after_seconds: int = 30) -> None:
+        super().__init__(
+            f"{limit} clients watch events already, as many as may. Try again later, ask for the "
+            "job's status instead, or raise GRPO_MAX_WATCHERS."
         )
         self.retry_after_seconds = retry_after_seconds
 

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(1000, ge=0)
     """Jobs that may wait; one more is refused with 429."""
 
+    max_watchers: int = Field(1000, ge=1, le=100_000)
+    """Clients that may watch the events of jobs at once; one more is refused with 429."""
+
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
     """How long an idle connection of a client stays open."""
 

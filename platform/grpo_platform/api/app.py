@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from grpo_platform.api.docs import install_docs
 from grpo_platform.api.errors import add_error_handlers
+from grpo_platform.api.events import JobFeeds
 from grpo_platform.api.gate import Gate
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_openapi
@@ -60,6 +61,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
+    app.state.feeds = JobFeeds(services, settings.max_watchers)
     app.state.one_batch = CapacityLimiter(1)
     app.state.decisions = CapacityLimiter(_DECISIONS_AT_ONCE)
     # the hot path first, as routes of the application's own: an included router matches twice

@@ -64,6 +64,7 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
     platform.ConflictError: ErrorRow(409, "conflict", "Does not fit the present state"),
     platform.UnsafeModelError: ErrorRow(409, "unsafe-model", "Model refused"),
     platform.QueueFullError: ErrorRow(429, "queue-full", "Queue is full"),
+    platform.TooManyWatchersError: ErrorRow(429, "too-many-watchers", "Too many watchers"),
     platform.NotReadyError: ErrorRow(503, "not-ready", "Not ready"),
     platform.StoreUnavailableError: ErrorRow(503, "store-unavailable", "Store unavailable"),
     platform.StoreError: ErrorRow(503, "store-error", "Store refused"),
@@ -105,7 +106,7 @@ def problem_of(error: Exception) -> Response:
     detail = str(error)[:_MAX_TEXT]
     field = getattr(error, "field", None)
     headers = {}
-    if isinstance(error, platform.QueueFullError):
+    if isinstance(error, platform.QueueFullError | platform.TooManyWatchersError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     elif row.status == 503:
         _log.warning("unavailable reason=%r", detail)

@@ -1,16 +1,16 @@
 """Training calls."""
 
 import math
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import JobId, Limit, PageToken, ServicesDep
-from grpo_platform.api.events import EVENT_SCHEMA, job_events, saw_the_end
+from grpo_platform.api.events import EVENT_SCHEMA, JobFeeds, Watcher
 from grpo_platform.api.jobs import job_reply
 from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.training import (
@@ -27,7 +27,7 @@ from grpo_platform.api.schemas.training import (
 )
 from grpo_platform.api.submission import submit
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.names import Metric
 
 __all__ = ["router"]
@@ -147,6 +147,12 @@ def get_job_logs(
     return JobLogs(job_id=job_id, lines=text.splitlines()[-tail:])
 
 
+async def _watcher(job_id: JobId, request: Request) -> AsyncIterator[Watcher]:
+    feeds: JobFeeds = request.app.state.feeds
+    async with feeds.watch(job_id) as watcher:
+        yield watcher
+
+
 @router.get(
     "/training/{job_id}/events",
     operation_id="watch_job",
@@ -154,23 +160,21 @@ def get_job_logs(
     responses={
         200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}},
         204: {"description": "The end was told before; do not come back."},
-        **documented(404),
+        **documented(404, 429),
     },
 )
 async def watch_job(
-    job_id: JobId,
-    services: ServicesDep,
+    watcher: Annotated[Watcher, Depends(_watcher)],
     last_event_id: Annotated[
         str | None,
         Header(max_length=100, description="Id of the last event that the client has seen."),
     ] = None,
 ) -> Response:
     """A job's events (server-sent): `metrics`, `progress`, and one `end`, which is the last."""
-    record = await run_in_threadpool(services.store.get, job_id)
-    if record.status in TERMINAL and saw_the_end(last_event_id):
+    if watcher.has_nothing_for(last_event_id):
         return Response(status_code=204)
     return StreamingResponse(
-        job_events(services, job_id, last_event_id),
+        watcher.events(last_event_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

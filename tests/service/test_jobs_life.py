@@ -161,6 +161,20 @@ def test_a_trainer_that_hangs_is_killed_after_a_grace_period(live):
     assert time.monotonic() - began < 10
 
 
+def test_a_stop_of_a_waiting_job_does_not_kill_the_worker_that_it_gets_once_resumed(
+    live, monkeypatch
+):
+    monkeypatch.setattr("grpo_platform.jobs.runner.KILL_SECONDS", 2.0)
+    busy = [live.submit(**long_job()) for _ in range(2)]
+    waiting = live.submit(**long_job())
+    live.runner.stop(waiting.job_id)
+    live.runner.resume(waiting.job_id)
+    live.runner.stop(busy[0].job_id)
+    live.training(waiting.job_id)
+    time.sleep(2.5)
+    assert live.training(waiting.job_id).crashes == 0
+
+
 def test_an_environment_that_prints_cannot_fill_the_disk(live):
     job = live.submit(**faulty("print", after=0) | {"total_timesteps": 12_000})
     live.wait(job.job_id, JobStatus.COMPLETED)

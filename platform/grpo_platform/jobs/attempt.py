@@ -99,8 +99,10 @@ class Attempt:
         try:
             record = self._take()
             self._pulse.start()
-            self._prepare(record)
-            status = self._conclude(self._follow())
+            if record.stop_requested:
+                self._give(Order.STOP)
+            trains = self._prepare(record)
+            status = self._conclude(self._follow()) if trains else self._conclude_order()
         except GoneError:
             _log.info("The job is not this worker's any more.")
         except LeftError:
@@ -165,6 +167,8 @@ class Attempt:
 
     def _take(self) -> JobRecord:
         """Claim the job and say that it runs."""
+        if self._order is not None:  # its server is gone already: the next one's worker claims it
+            raise LeftError
         worker = worker_name(os.getpid())
         if not self._persist(lambda: self._jobs.claim(self._job_id, self._attempt, worker)):
             raise GoneError
@@ -179,8 +183,8 @@ class Attempt:
             raise GoneError
         return record
 
-    def _prepare(self, record: JobRecord) -> None:
-        """Start the trainer where the last attempt left off."""
+    def _prepare(self, record: JobRecord) -> bool:
+        """Start the trainer where the last attempt left off; False where an order came first."""
         _log.info("Attempt %d of job %s.", self._attempt, self._job_id)
         limit = self._request.max_seconds
         if limit is not None:
@@ -190,7 +194,7 @@ class Attempt:
         if self._attempt > 1:
             self._persist(lambda: self._log.continue_earlier(self._jobs, self._job_id))
         if self._attempt == 1 and self._request.init_from is None:
-            return  # it trains already
+            return True  # it trains already
         stored = Checkpoints(self._jobs, self._job_id, self._attempt)
         checkpoint = self._persist(lambda: stored.fetch(record.checkpoint, self._folder))
         if checkpoint is not None:
@@ -199,7 +203,10 @@ class Attempt:
         reference = self._request.init_from
         if checkpoint is None and reference is not None:
             weights = self._persist(lambda: self._completion.fetch_initial_policy(reference))
+        if self._order is not None:
+            return False  # nothing was trained, so the earlier checkpoint is the newest
         self._trainer.begin(checkpoint=checkpoint, weights=weights)
+        return True
 
     def _follow(self) -> dict[str, Any]:
         """Write down what the trainer says until it ends; returns its last message."""
@@ -272,6 +279,8 @@ class Attempt:
 
     def _conclude_order(self) -> JobStatus | None:
         match self._order:
+            case Order.FORGET:
+                raise GoneError
             case Order.LEAVE:
                 self._persist(lambda: self._requeue(crashed=False))
                 return None

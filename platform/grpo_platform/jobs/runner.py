@@ -258,8 +258,10 @@ class Runner:
                 if not self._waiting:
                     return
                 record = self._waiting.take()
-            if record.job_id in busy:
-                continue
+                if record.job_id in busy:
+                    continue
+                # a stop from before the job was resumed is not for the worker that follows
+                self._stops.pop(record.job_id, None)
             if record.request_error is not None:
                 self._store.finish(record.job_id, JobStatus.FAILED, record.request_error)
                 continue

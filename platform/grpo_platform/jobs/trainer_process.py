@@ -1,9 +1,10 @@
 """The process that trains: `grpo` and a pipe, no MLflow.
 
 It is forked by the job's worker before that one opens anything, and dies with it. Messages are
-JSON objects. The worker sends `start` (with a checkpoint or initial weights to read) and `stop`;
-the trainer sends `environment`, `points`, `checkpoint`, `checkpoint_failed`, and at last `done`
-or `failed`. The points that a checkpoint relies on are sent before it.
+JSON objects. The worker sends `start` (with a checkpoint or initial weights to read) and `stop`,
+whichever comes first; the trainer sends `environment`, `points`, `checkpoint`,
+`checkpoint_failed`, and at last `done` or `failed`. The points that a checkpoint relies on are
+sent before it.
 """
 
 import ctypes
@@ -73,7 +74,10 @@ class _Pipe:
         self._connection.send_bytes(json.dumps({"kind": kind, **values}).encode())
 
     def wait_for_start(self) -> dict[str, Any]:
-        return self._receive()
+        """The order to start; a stop that overtook it is kept for `should_stop`."""
+        while (message := self._receive())["kind"] != "start":
+            self._stop = True
+        return message
 
     def should_stop(self) -> bool:
         """Whether `stop` has arrived; costs one system call."""

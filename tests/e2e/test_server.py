@@ -154,7 +154,9 @@ def test_a_running_job_stops_within_two_seconds_and_resumes(client):
     stopped = client.wait(job_id, timeout_seconds=30)
     assert stopped["status"] == "stopped"
     assert time.monotonic() - asked < 4  # 2 s, and what a busy test machine adds
-    client.resume(job_id)
+    said = client.resume(job_id)["message"]
+    assert f"{stopped['current_timesteps']:,} of 10,000,000 timesteps were done" in said
+    assert client.job(job_id)["current_timesteps"] >= stopped["current_timesteps"]
     while client.job(job_id)["current_timesteps"] <= stopped["current_timesteps"]:
         assert time.monotonic() < deadline + 60
         time.sleep(0.1)

@@ -95,6 +95,19 @@ def test_every_command_that_answers_can_do_so_in_json():
     assert len(found) > 20
 
 
+def test_what_a_job_waits_for_does_not_hide_how_far_it_is():
+    job = {
+        "status": "queued", "progress": 0.1, "current_timesteps": 1000, "total_timesteps": 10_000,
+        "status_message": "It waits for a node.", "metrics": {"rollout/ep_rew_mean": 20.0},
+    }  # fmt: skip
+    with output.progress_bar(quiet=True) as bar:
+        task = bar.add_task("queued", total=1.0, shown="")
+        cli._advance(bar, task, job)
+    assert bar.tasks[0].fields["shown"] == (
+        "1,000 of 10,000 steps, return 20.0. It waits for a node."
+    )
+
+
 HELPS = """
 import sys
 import typer

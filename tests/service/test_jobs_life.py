@@ -41,6 +41,8 @@ def test_workers_survive_the_death_of_the_forkserver(live):
     worker = live.worker(job.job_id)
     kill(worker.parent())
     other = live.submit(total_timesteps=300)
+    told = live.until(other.job_id, lambda r: r.status_message is not None)
+    assert "still importing" in told.status_message
     before = live.jobs.get(job.job_id).current_timesteps
     live.wait(other.job_id, JobStatus.COMPLETED)
     assert worker.is_running()

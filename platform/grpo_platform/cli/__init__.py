@@ -188,9 +188,9 @@ def _watch(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:
 
 def _advance(progress: Progress, bar: TaskID, job: Job) -> None:
     mean = job["metrics"].get("rollout/ep_rew_mean")
-    shown = f"{job['current_timesteps']:,} steps"
+    shown = f"{job['current_timesteps']:,} of {job['total_timesteps']:,} steps"
     shown += "" if mean is None else f", return {mean:,.1f}"
-    shown = job["status_message"] or shown
+    shown += "" if job["status_message"] is None else f". {job['status_message']}"
     progress.update(bar, completed=job["progress"], description=job["status"], shown=shown)
 
 

@@ -5,9 +5,10 @@ loses the exit status of living children when it dies, and needs pickle. This on
 
 It runs as `python -m grpo_platform.jobs.forkserver CONTROL LIFELINE`, with two inherited file
 descriptors. CONTROL is a sequenced-packet socket. The server sends `{"job_id", "attempt",
-"request", "store"}`; back come `{"event": "started", "job_id", "attempt", "worker"}` with a pidfd,
-and `{"event": "ended", "job_id", "attempt", "status"}` with the status of waitpid(2). LIFELINE is
-the read end of a pipe whose other end only the server holds: workers see there that it died.
+"request", "store"}`; back come `{"event": "ready"}` once all is imported,
+`{"event": "started", "job_id", "attempt", "worker"}` with a pidfd, and
+`{"event": "ended", "job_id", "attempt", "status"}` with the status of waitpid(2). LIFELINE is the
+read end of a pipe whose other end only the server holds: workers see there that it died.
 """
 
 import contextlib
@@ -41,6 +42,7 @@ def main(control_fd: int, lifeline_fd: int) -> None:
     escape_unprintable()  # plug-ins that are preloaded print what they like
     control = socket.socket(fileno=control_fd)
     preload()
+    _send(control, {"event": "ready"}, [])
     _serve(control, lifeline_fd)
 
 

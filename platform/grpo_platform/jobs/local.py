@@ -38,6 +38,10 @@ _FORK_SERVER_ENVIRONMENT = {
 }
 _RESTART_PAUSE_SECONDS = 1.0
 _MAX_DESCRIPTORS = 4
+_WARMING = Wait(
+    message="The server is still importing what jobs need; this takes some seconds, once.",
+    hopeless=False,
+)
 
 
 @dataclass(slots=True)
@@ -70,6 +74,7 @@ class LocalBackend:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._started_at = 0.0
+        self._warm = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -120,8 +125,11 @@ class LocalBackend:
             return frozenset(self._jobs)
 
     def waits(self) -> Mapping[str, Wait]:
-        """See `Backend.waits`; here every job that was submitted has a worker at once."""
-        return {}
+        """See `Backend.waits`; a job has a worker at once, once the forkserver is warm."""
+        with self._lock:
+            if self._warm:
+                return {}
+            return {job_id: _WARMING for job_id, job in self._jobs.items() if job.pidfd is None}
 
     def worker_of(self, job_id: str) -> str | None:
         """Name of a running job's worker, once it is known."""
@@ -211,6 +219,9 @@ class LocalBackend:
                 self._forkserver_died()
                 break
             event = json.loads(data)
+            if event["event"] == "ready":
+                self._warm = True
+                continue
             job = self._jobs.get(event["job_id"])
             if job is None or job.task.attempt != event["attempt"]:
                 for descriptor in descriptors:
@@ -233,6 +244,7 @@ class LocalBackend:
             return
         self._control.close()
         self._control = None
+        self._warm = False
         for job in self._jobs.values():
             job.orphan = job.pidfd is not None
         status = self._process.wait()

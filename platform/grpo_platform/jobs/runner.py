@@ -247,8 +247,8 @@ class Runner:
         if now >= self._next_sweep or pressed:
             self._next_sweep = now + SWEEP_SECONDS
             self._sweep()
-            self._messages.tell(self._backend.waits())
         self._fill()
+        self._messages.tell(self._backend.waits())
 
     def _fill(self) -> None:
         """Start workers for the jobs that wait longest, as far as there is room."""

@@ -101,8 +101,14 @@ def stop_job(job_id: JobId, services: ServicesDep) -> StoppedJob:
 )
 def resume_job(job_id: JobId, services: ServicesDep) -> ResumedJob:
     """Take a stopped or failed job up again, from its checkpoint, in the same run."""
-    services.jobs.resume(job_id)
-    return ResumedJob(message="Training goes on from its last checkpoint.", job_id=job_id)
+    job = services.jobs.resume(job_id)
+    done = f"{job.current_timesteps:,} of {job.total_timesteps:,} timesteps were done"
+    message = (
+        f"Training goes on from its last checkpoint; {done}."
+        if job.checkpoint
+        else "Training starts anew: the job has no checkpoint."
+    )
+    return ResumedJob(message=message, job_id=job_id)
 
 
 @router.delete("/training/{job_id}", operation_id="delete_job", responses=documented(404, 409))

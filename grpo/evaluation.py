@@ -4,6 +4,7 @@ IQM and bootstrap intervals follow Agarwal et al. 2021 (arXiv 2108.13264). They 
 numpy, so that nothing heavy is imported; the tests hold them equal to SciPy's.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs import MemberEnvs, check_environment, make_member_envs, steps_together
+from grpo.envs import VecEnv, make_vec_env
 from grpo.errors import IncompatibleError, OutOfRangeError
 
 __all__ = [
@@ -33,7 +34,16 @@ FIRST_EVALUATION_SEED = 2**31
 """Evaluation's resets are seeded from here on, training's below."""
 
 STEP_LIMIT = 10_000
-"""Steps after which an episode of an environment without a time limit is cut."""
+"""Steps after which any episode is cut."""
+
+ENDLESS_STEPS = 100_000
+"""Steps of a whole evaluation in an environment without a time limit: its episodes are cut after
+an equal share of them, but not before `LEAST_STEPS`."""
+
+LEAST_STEPS = 1_000
+"""Steps that every episode may have."""
+
+_log = logging.getLogger(__name__)
 
 _RESAMPLES = 2_000
 _CONFIDENCE = 0.95
@@ -101,6 +111,9 @@ class Evaluation:
     ci_high: float
     """Upper end of the 95 % bootstrap interval of the IQM."""
 
+    cut: int = 0
+    """Episodes that were cut before they ended, so that their return is only a part of it."""
+
     def to_dict(self) -> dict[str, Any]:
         """The figures, without the episodes, as JSON values."""
         return {
@@ -112,6 +125,7 @@ class Evaluation:
             "ci_low": self.ci_low,
             "ci_high": self.ci_high,
             "mean_length": float(self.lengths.mean()),
+            "cut": self.cut,
         }
 
 
@@ -139,7 +153,9 @@ def evaluate(
         policy: what acts.
         env_name: Gymnasium id.
         env_kwargs: keyword arguments of `gymnasium.make`.
-        n_episodes: how many, at least 1.
+        n_episodes: how many, at least 1. Where the environment has no time limit, an episode is
+            cut after `ENDLESS_STEPS / n_episodes` steps, at least `LEAST_STEPS` and at most
+            `STEP_LIMIT`; others after `STEP_LIMIT`. The log tells it.
         seed: gives the episodes' seeds and, where actions are sampled, the samples.
         deterministic: take the likeliest action instead of sampling.
 
@@ -150,13 +166,21 @@ def evaluate(
     if n_episodes < 1:
         raise OutOfRangeError("n_episodes must be at least 1.", field="n_eval_episodes")
     seeds = evaluation_seeds(n_episodes, seed)
-    spec = check_environment(env_name, env_kwargs)
-    instances = n_episodes if steps_together(spec) else min(n_episodes, _INSTANCES)
-    envs = make_member_envs(env_name, env_kwargs, instances, branching=False)
+    envs = make_vec_env(
+        env_name, env_kwargs, n_episodes, branching=False, most_instances=_INSTANCES
+    )
+    limit = _step_limit(envs.spec.max_episode_steps, n_episodes)
+    rng = np.random.default_rng(seed)
     try:
-        returns, lengths = _run(policy, envs, seeds, deterministic, np.random.default_rng(seed))
+        returns, lengths, cut = _run(policy, envs, seeds, limit, None if deterministic else rng)
     finally:
         envs.close()
+    if cut.any():
+        _log.warning(
+            "%d of %d episodes of %s had not ended after %d steps and were cut there. Register the "
+            "environment with max_episode_steps to say how long an episode is.",
+            *(np.count_nonzero(cut), n_episodes, env_name, limit),
+        )
     low, high = stratified_bootstrap_interval(returns[:, None])
     return Evaluation(
         env_name=env_name,
@@ -168,31 +192,41 @@ def evaluate(
         iqm=float(iqm(returns)),
         ci_low=low,
         ci_high=high,
+        cut=int(np.count_nonzero(cut)),
     )
+
+
+def _step_limit(max_episode_steps: int | None, n_episodes: int) -> int:
+    """Steps after which an evaluation's episodes are cut."""
+    if max_episode_steps is not None:
+        return min(max_episode_steps, STEP_LIMIT)
+    return min(max(ENDLESS_STEPS // n_episodes, LEAST_STEPS), STEP_LIMIT)
 
 
 def _run(
     policy: Predictor,
-    envs: MemberEnvs,
+    envs: VecEnv,
     seeds: npt.NDArray[np.int64],
-    deterministic: bool,
-    rng: np.random.Generator,
-) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    limit: int,
+    rng: np.random.Generator | None,
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Returns, lengths, and whether each was cut at `limit`; greedy without `rng`."""
     n = len(seeds)
-    returns, lengths = np.zeros(n), np.zeros(n, dtype=np.int64)
+    returns, lengths, cut = np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
     members = np.arange(envs.num_members)
     episodes = members.copy()  # what each member plays; further ones wait for a member to end
     waiting = envs.num_members
     observations = envs.reset(members, seeds[episodes])
     while members.size:
-        if deterministic:
+        if rng is None:
             actions = policy.act(observations)
         else:
             actions = policy.predict(observations, deterministic=False, rng=rng).actions
         observations, rewards, terminated, truncated = envs.step(members, actions)
         returns[episodes] += rewards
         lengths[episodes] += 1
-        ended = terminated | truncated | (lengths[episodes] >= STEP_LIMIT)
+        cut[episodes] = ~(terminated | truncated) & (lengths[episodes] >= limit)
+        ended = terminated | truncated | cut[episodes]
         for i in np.flatnonzero(ended)[: n - waiting]:
             episodes[i], ended[i] = waiting, False
             observations[i] = envs.reset(members[i : i + 1], seeds[waiting : waiting + 1])[0]
@@ -203,7 +237,7 @@ def _run(
                 episodes[~ended],
                 observations[~ended],
             )
-    return returns, lengths
+    return returns, lengths, cut
 
 
 def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64] | float:

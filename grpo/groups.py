@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from grpo import network
 from grpo.config import GRPOConfig
-from grpo.envs import MemberEnvs, Snapshot, StepResult
+from grpo.envs import Snapshot, StepResult, VecEnv
 from grpo.moments import standardize
 from grpo.network import Workspace
 from grpo.policy import Policy
@@ -105,7 +105,7 @@ class GroupCollector:
     def __init__(
         self,
         policy: Policy,
-        envs: MemberEnvs,
+        envs: VecEnv,
         reward: RewardFunction,
         config: GRPOConfig,
         streams: Streams,

@@ -179,7 +179,7 @@ class Policy(nn.Module):
         Returns:
             Shape (N, outputs), and shape (N,).
         """
-        flat = observations.flatten(1).to(torch.float64)
+        flat = observations.reshape(-1, self.spec.observation_size).to(torch.float64)
         std = torch.sqrt(self.observation_var + VARIANCE_FLOOR)
         normalized = ((flat - self.observation_mean) / std).clamp(
             -LARGEST_STANDARDIZED, LARGEST_STANDARDIZED
@@ -292,11 +292,16 @@ class Policy(nn.Module):
         )
 
     def scale_actions(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Actions of the policy as `MemberEnvs.step` takes them: indices, or clipped arrays."""
+        """Actions of the policy as `VecEnv.step` takes them: indices, or arrays within the bounds.
+
+        Where the environment takes whole numbers, the nearest ones.
+        """
         action = self.spec.action
         if isinstance(action, DiscreteActions):
             return actions
         scaled = np.clip(self._centre + self._half_range * actions, action.low, action.high)
+        if action.integer:
+            np.rint(scaled, out=scaled)
         bounded: npt.NDArray[np.float64] = scaled.reshape(-1, *action.shape)
         return bounded
 

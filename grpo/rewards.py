@@ -198,7 +198,12 @@ def _checked(name: str, function: RewardFunction) -> RewardFunction:
                 f"for each of the {len(rewards)} steps, shape {rewards.shape}."
             )
         if not np.isfinite(result).all():
-            raise RewardError(f"The reward {name!r} returned NaN or infinity.")
+            i = int(np.flatnonzero(~np.isfinite(result))[0])
+            raise RewardError(
+                f"The reward {name!r} returned NaN or infinity: {result[i]} for step {i + 1} of "
+                f"{len(rewards)}, with the environment's reward {rewards[i]} and the next "
+                f"observation {np.array2string(next_observations[i], threshold=8)}."
+            )
         return result
 
     return checked

@@ -25,7 +25,7 @@ class DiscreteActions:
 
 @dataclass(frozen=True, slots=True)
 class BoxActions:
-    """Real vectors or arrays within bounds; an infinite bound is none."""
+    """Numbers, vectors or arrays within bounds; an infinite bound is none."""
 
     shape: tuple[int, ...]
     """Shape of one action."""
@@ -36,6 +36,9 @@ class BoxActions:
     high: tuple[float, ...]
     """Upper bounds, flattened in C order, `size` values."""
 
+    integer: bool = False
+    """Whether the environment takes whole numbers: actions are rounded to the nearest."""
+
     @property
     def size(self) -> int:
         """Number of components of one action."""
@@ -43,12 +46,14 @@ class BoxActions:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `action_spec_from_dict`; infinite bounds become null."""
-        return {
+        values: dict[str, Any] = {
             "kind": "box",
             "shape": list(self.shape),
             "low": [x if math.isfinite(x) else None for x in self.low],
             "high": [x if math.isfinite(x) else None for x in self.high],
         }
+        # left out where false: models and hashes from before stay as they are
+        return values | {"integer": True} if self.integer else values
 
 
 ActionSpec = DiscreteActions | BoxActions
@@ -67,5 +72,6 @@ def action_spec_from_dict(values: Mapping[str, Any]) -> ActionSpec:
             shape=tuple(int(n) for n in values["shape"]),
             low=tuple(-math.inf if x is None else float(x) for x in values["low"]),
             high=tuple(math.inf if x is None else float(x) for x in values["high"]),
+            integer=bool(values.get("integer", False)),
         )
     raise ValueError(f"Not an action space: kind is {values.get('kind')!r}.")

@@ -8,7 +8,7 @@ import numpy as np
 
 from grpo.checkpoint import TrainingState
 from grpo.config import GRPOConfig
-from grpo.envs import Branching, EnvironmentSpec, make_member_envs
+from grpo.envs import Branching, EnvironmentSpec, make_vec_env
 from grpo.errors import IncompatibleError
 from grpo.evaluation import Evaluation, evaluate
 from grpo.groups import GroupCollector
@@ -83,7 +83,7 @@ class Trainer:
         if initial_policy is not None:
             _copy_policy(initial_policy, self.policy)
         self._streams = Streams.from_seed(config.seed)
-        self._envs = make_member_envs(
+        self._envs = make_vec_env(
             config.env_name,
             config.env_kwargs,
             config.num_groups * config.group_size,

@@ -1,18 +1,17 @@
 """Environments whose members are stepped together, put into visited states and branched."""
 
-from grpo.envs.factory import make_member_envs, steps_together
+from grpo.envs.factory import make_vec_env
 from grpo.envs.listing import describe_environments
-from grpo.envs.members import Branching, MemberEnvs, Snapshot, StepResult
 from grpo.envs.spec import EnvironmentSpec, check_environment
+from grpo.envs.vec_env import Branching, Snapshot, StepResult, VecEnv
 
 __all__ = [
     "Branching",
     "EnvironmentSpec",
-    "MemberEnvs",
     "Snapshot",
     "StepResult",
+    "VecEnv",
     "check_environment",
     "describe_environments",
-    "make_member_envs",
-    "steps_together",
+    "make_vec_env",
 ]

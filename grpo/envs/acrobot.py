@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs.classic_control import ClassicMembers, Float64Array
-from grpo.envs.members import FloatArray
+from grpo.envs.classic_control import ClassicControlVecEnv, Float64Array
+from grpo.envs.vec_env import FloatArray
 
-__all__ = ["AcrobotMembers"]
+__all__ = ["AcrobotVecEnv"]
 
 # Masses and lengths of both links are 1, their centres of mass lie at 0.5, moments of inertia
 # are 1; they stand in the formulas, where Gymnasium has them, so that the rounding is the same.
@@ -20,7 +20,7 @@ _MAX_SPEED = np.array([[4 * np.pi], [9 * np.pi]])
 _TORQUES = np.array([-1.0, 0.0, 1.0])
 
 
-class AcrobotMembers(ClassicMembers):
+class AcrobotVecEnv(ClassicControlVecEnv):
     """Rows of the state: θ₁, θ₂, θ̇₁, θ̇₂, and the steps so far."""
 
     family = "acrobot"

@@ -2,15 +2,21 @@
 
 import abc
 import copy
+import enum
+import functools
 import importlib
+import json
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.envs.registration import EnvSpec
 
-from grpo.envs.members import Branching, Snapshot
-from grpo.envs.python_state import capture, reinstate
+from grpo.envs.families import layers_of
+from grpo.envs.vec_env import Branching, Snapshot
 from grpo.errors import EnvironmentFaultError, IncompatibleError
 
 __all__ = [
@@ -24,10 +30,25 @@ __all__ = [
 ]
 
 Environment = gym.Env[Any, Any]
+Arrays = list[npt.NDArray[Any]]
+
+_CONSTANT = (
+    gym.Space,
+    gym.Env,  # what a wrapper wraps: a layer of its own
+    EnvSpec,
+    np.dtype,
+    enum.Enum,
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    functools.partial,
+)
+_JSON = (type(None), bool, int, float, str)
 
 
 class Owner(Protocol):
-    """What a brancher asks of the `GymMembers` that it works for."""
+    """What a brancher asks of the `SyncVecEnv` that it works for."""
 
     envs: list[Environment]
     """The instances, by member."""
@@ -43,14 +64,16 @@ class Owner(Protocol):
 
 
 class Brancher(abc.ABC):
-    """Takes and restores the states of `GymMembers`, and is told of each reset and step.
+    """Takes and restores the states of `SyncVecEnv`, and is told of each reset and step.
 
     Attributes:
-        branching: see `grpo.envs.members.Branching`.
+        branching: see `grpo.envs.vec_env.Branching`.
+        how: what it does, in words.
         storable: whether a snapshot outlives the process.
     """
 
     branching: ClassVar[Branching] = "exact"
+    how: ClassVar[str]
     storable: ClassVar[bool] = True
 
     def on_reset(self, member: int, seed: int) -> None:
@@ -82,17 +105,19 @@ class AttributeState(Brancher):
     first snapshot, where an attribute may hold state that cannot be stored.
     """
 
+    how = "its attributes are copied"
+
     def snapshot(self, owner: Owner, member: int) -> dict[str, Any]:
         """See `Brancher.snapshot`.
 
         Raises:
             IncompatibleError: an attribute is neither plain data nor known to be constant.
         """
-        return capture(owner.envs[member])
+        return _capture(owner.envs[member])
 
     def restore(self, owner: Owner, member: int, snapshot: Snapshot) -> None:
         """See `Brancher.restore`."""
-        reinstate(owner.envs[member], snapshot)
+        _reinstate(owner.envs[member], snapshot)
 
 
 class MujocoState(Brancher):
@@ -103,6 +128,7 @@ class MujocoState(Brancher):
     position, for its speed), and it lags the state by one step.
     """
 
+    how = "the simulation's whole state is copied"
     _DERIVED = (
         *("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos"),
         *("site_xmat", "subtree_com", "cinert", "cvel", "cacc", "cfrc_int", "cfrc_ext", "qacc"),
@@ -117,7 +143,7 @@ class MujocoState(Brancher):
         state = np.empty(mujoco.mj_stateSize(model, kind))
         mujoco.mj_getState(model, data, state, kind)
         derived = [getattr(data, name).ravel() for name in self._DERIVED]
-        attributes = capture(env, ignore=self._ENGINE)
+        attributes = _capture(env, ignore=self._ENGINE)
         return {**attributes, "mujoco": state, "mujoco_derived": np.concatenate(derived)}
 
     def restore(self, owner: Owner, member: int, snapshot: Snapshot) -> None:
@@ -130,12 +156,13 @@ class MujocoState(Brancher):
             field = getattr(data, name)
             field[...] = snapshot["mujoco_derived"][start : start + field.size].reshape(field.shape)
             start += field.size
-        reinstate(env, snapshot, ignore=self._ENGINE)
+        _reinstate(env, snapshot, ignore=self._ENGINE)
 
 
 class DeepCopy(Brancher):
     """For environments whose deep copy goes on as they do. Such a copy cannot be stored."""
 
+    how = "instances are copied, in memory only"
     storable = False
 
     def snapshot(self, owner: Owner, member: int) -> dict[str, Any]:
@@ -150,6 +177,7 @@ class DeepCopy(Brancher):
 class Replay(Brancher):
     """For environments that only repeat themselves: the episode's seed and actions so far."""
 
+    how = "episodes are played again, whose steps count"
     branching = "replay"
 
     def __init__(self) -> None:
@@ -199,6 +227,7 @@ class Replay(Brancher):
 class NoBranching(Brancher):
     """For environments whose states nothing restores exactly: each group starts at a reset."""
 
+    how = "every group starts at a seeded reset"
     branching = "none"
 
     def snapshot(self, owner: Owner, member: int) -> dict[str, Any]:
@@ -230,3 +259,101 @@ def _refusal(env: Environment) -> IncompatibleError:
         f"No way to put {name} into a visited state is exact; use start_states='reset'.",
         field="start_states",
     )
+
+
+# --- state in Python attributes: one JSON text, and the arrays that it refers to ------------
+
+
+def _capture(env: gym.Env[Any, Any], ignore: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Copy all attributes that are data.
+
+    Args:
+        env: with its wrappers.
+        ignore: names of attributes that someone else takes care of.
+
+    Returns:
+        `attributes`, a JSON text, and the arrays `array_0`, `array_1`, ... that it refers to.
+
+    Raises:
+        IncompatibleError: an attribute may hold state, but is neither plain data nor a constant.
+    """
+    arrays: Arrays = []
+    layers = [
+        {name: _encode(name, value, arrays) for name, value in _attributes(layer, ignore)}
+        for layer in layers_of(env)
+    ]
+    return {
+        "attributes": json.dumps(layers),
+        **{f"array_{i}": array for i, array in enumerate(arrays)},
+    }
+
+
+def _reinstate(
+    env: gym.Env[Any, Any], state: Mapping[str, Any], ignore: frozenset[str] = frozenset()
+) -> None:
+    """Give an environment the attributes that `_capture` took, of it or of its twin.
+
+    Args:
+        env: with the same wrappers.
+        state: what `_capture` returned.
+        ignore: as in `_capture`.
+    """
+    for layer, saved in zip(layers_of(env), json.loads(state["attributes"]), strict=True):
+        attributes = vars(layer)
+        for name, value in list(_attributes(layer, ignore)):
+            if name not in saved:
+                del attributes[name]
+            elif isinstance(value, np.random.Generator) and _is_generator(saved[name]):
+                # Set, not replaced: the environment may have handed it on.
+                value.bit_generator.state = _decode(saved.pop(name)["generator"], state)
+        attributes.update({name: _decode(code, state) for name, code in saved.items()})
+
+
+def _attributes(layer: gym.Env[Any, Any], ignore: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(layer).items():
+        if name not in ignore and not isinstance(value, _CONSTANT):
+            yield name, value
+
+
+def _encode(name: str, value: object, arrays: Arrays) -> object:
+    kind = type(value)
+    if kind in _JSON:
+        return value
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        arrays.append(np.array(value))
+        return {"array" if isinstance(value, np.ndarray) else "scalar": f"array_{len(arrays) - 1}"}
+    if isinstance(value, np.random.Generator):
+        return {"generator": _encode(name, dict(value.bit_generator.state), arrays)}
+    if isinstance(value, list | tuple) and kind in (list, tuple):
+        return {kind.__name__: [_encode(name, item, arrays) for item in value]}
+    if isinstance(value, dict) and kind is dict:
+        return {"dict": [[_encode(name, part, arrays) for part in pair] for pair in value.items()]}
+    raise IncompatibleError(
+        f"The attribute {name!r} is a {kind.__name__}, which may hold state that cannot be stored."
+    )
+
+
+def _decode(code: Any, state: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if not isinstance(code, dict):
+        return code
+    ((kind, content),) = code.items()
+    if kind == "array":
+        return state[content].copy()
+    if kind == "scalar":
+        return state[content][()]
+    if kind == "generator":
+        return _generator(_decode(content, state))
+    if kind == "dict":
+        return {_decode(k, state): _decode(v, state) for k, v in content}
+    parts = [_decode(part, state) for part in content]
+    return tuple(parts) if kind == "tuple" else parts
+
+
+def _is_generator(code: object) -> bool:
+    return isinstance(code, dict) and "generator" in code
+
+
+def _generator(bits: Mapping[str, Any]) -> np.random.Generator:
+    generator = np.random.Generator(getattr(np.random, bits["bit_generator"])())
+    generator.bit_generator.state = bits
+    return generator

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs.classic_control import ClassicMembers, Float64Array
-from grpo.envs.members import FloatArray
+from grpo.envs.classic_control import ClassicControlVecEnv, Float64Array
 from grpo.envs.spec import EnvironmentSpec
+from grpo.envs.vec_env import FloatArray
 
-__all__ = ["CartPoleMembers"]
+__all__ = ["CartPoleVecEnv"]
 
 _TAU = np.array(0.02)  # seconds a step; constants are arrays since ufuncs take those fastest
 _GRAVITY = np.array(9.8)
@@ -38,7 +38,7 @@ class _Scratch(NamedTuple):
     """Shape (2, n)."""
 
 
-class CartPoleMembers(ClassicMembers):
+class CartPoleVecEnv(ClassicControlVecEnv):
     """Rows of the state: x, θ, their velocities ẋ and θ̇, and the steps so far."""
 
     family = "cartpole"

@@ -14,22 +14,22 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 
-from grpo.envs.members import (
+from grpo.envs.spec import EnvironmentSpec
+from grpo.envs.vec_env import (
     Branching,
     FloatArray,
     IntArray,
-    MemberEnvs,
     Snapshot,
     StepResult,
+    VecEnv,
 )
-from grpo.envs.spec import EnvironmentSpec
 
-__all__ = ["ClassicMembers", "Float64Array"]
+__all__ = ["ClassicControlVecEnv", "Float64Array"]
 
 Float64Array = npt.NDArray[np.float64]
 
 
-class ClassicMembers(MemberEnvs):
+class ClassicControlVecEnv(VecEnv):
     """Members whose whole state is a few numbers each.
 
     The state is one array of shape (rows, num_members): the environment's variables, and in the
@@ -43,6 +43,7 @@ class ClassicMembers(MemberEnvs):
     """Keyword arguments, beside the time limit, that the subclass knows."""
 
     branching: Branching = "exact"
+    branching_reason = "The state of a member is a column of one array, and is copied."
     storable_snapshots = True
 
     def __init__(self, spec: EnvironmentSpec, num_members: int) -> None:
@@ -54,7 +55,7 @@ class ClassicMembers(MemberEnvs):
         self._limit = math.inf if spec.max_episode_steps is None else spec.max_episode_steps
 
     def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
-        """See `MemberEnvs.reset`."""
+        """See `VecEnv.reset`."""
         for member, seed in zip(members, seeds, strict=True):
             generator, _ = seeding.np_random(int(seed))
             self._state[:-1, member] = self._initial(generator)
@@ -62,7 +63,7 @@ class ClassicMembers(MemberEnvs):
         return self._observe(self._state[:, members])
 
     def step(self, members: IntArray, actions: npt.NDArray[Any]) -> StepResult:
-        """See `MemberEnvs.step`."""
+        """See `VecEnv.step`."""
         everyone = members.tobytes() == self._everyone
         block = self._state if everyone else self._state.take(members, axis=1)
         observations, rewards, terminated = self._advance(block, actions)
@@ -74,16 +75,16 @@ class ClassicMembers(MemberEnvs):
         return StepResult(observations, rewards, terminated, elapsed >= self._limit)
 
     def snapshot(self, member: int) -> Snapshot:
-        """See `MemberEnvs.snapshot`."""
+        """See `VecEnv.snapshot`."""
         return {"state": self._state[:, member].copy()}
 
     def restore(self, members: IntArray, snapshot: Snapshot) -> FloatArray:
-        """See `MemberEnvs.restore`."""
+        """See `VecEnv.restore`."""
         self._state[:, members] = snapshot["state"][:, None]
         return self._observe(self._state[:, members])
 
     def close(self) -> None:
-        """See `MemberEnvs.close`."""
+        """See `VecEnv.close`."""
 
     @abc.abstractmethod
     def _initial(self, generator: np.random.Generator) -> Float64Array:

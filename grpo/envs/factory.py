@@ -4,47 +4,50 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from grpo.envs.acrobot import AcrobotMembers
+from grpo.envs.acrobot import AcrobotVecEnv
 from grpo.envs.branching import NoBranching
-from grpo.envs.cartpole import CartPoleMembers
-from grpo.envs.classic_control import ClassicMembers
-from grpo.envs.gym_members import GymMembers
-from grpo.envs.members import MemberEnvs
-from grpo.envs.mountain_car import MountainCarContinuousMembers, MountainCarMembers
-from grpo.envs.pendulum import PendulumMembers
-from grpo.envs.proof import find_brancher, resets_afresh, steps_exactly
+from grpo.envs.cartpole import CartPoleVecEnv
+from grpo.envs.classic_control import ClassicControlVecEnv
+from grpo.envs.mountain_car import MountainCarContinuousVecEnv, MountainCarVecEnv
+from grpo.envs.pendulum import PendulumVecEnv
 from grpo.envs.spec import EnvironmentSpec, check_environment
+from grpo.envs.sync_vec_env import SyncVecEnv
+from grpo.envs.vec_env import VecEnv
+from grpo.envs.verification import find_branching, resets_afresh, steps_exactly
 
-__all__ = ["make_member_envs", "steps_together"]
+__all__ = ["make_vec_env"]
 
 _log = logging.getLogger(__name__)
 
-_CLASSIC: Mapping[str, type[ClassicMembers]] = {
-    members.family: members
-    for members in (
-        AcrobotMembers,
-        CartPoleMembers,
-        MountainCarContinuousMembers,
-        MountainCarMembers,
-        PendulumMembers,
+_CLASSIC: Mapping[str, type[ClassicControlVecEnv]] = {
+    vec_env.family: vec_env
+    for vec_env in (
+        AcrobotVecEnv,
+        CartPoleVecEnv,
+        MountainCarContinuousVecEnv,
+        MountainCarVecEnv,
+        PendulumVecEnv,
     )
 }
 
 
-def make_member_envs(
+def make_vec_env(
     env_name: str,
     env_kwargs: Mapping[str, Any] | None,
     num_members: int,
     *,
     branching: bool = True,
-) -> MemberEnvs:
+    most_instances: int | None = None,
+) -> VecEnv:
     """Members of an environment, in the fastest way that is exactly Gymnasium's own.
 
     Args:
         env_name: Gymnasium id.
         env_kwargs: keyword arguments of `gymnasium.make`.
         num_members: how many.
-        branching: whether snapshots will be taken; without, no time is spent to prove how.
+        branching: whether snapshots will be taken; without, no time is spent to find out how.
+        most_instances: make fewer members where each is an instance of its own, which costs time
+            and memory.
 
     Raises:
         ConfigError: as `check_environment`.
@@ -54,16 +57,15 @@ def make_member_envs(
     classic = _classic_control(spec)
     if classic is not None:
         return classic(spec, num_members)
-    brancher = find_brancher(spec) if branching else NoBranching
-    return GymMembers(spec, num_members, brancher(), afresh=resets_afresh(spec))
+    members = min(num_members, most_instances or num_members)
+    afresh = resets_afresh(spec)
+    if not branching:
+        return SyncVecEnv(spec, members, NoBranching(), afresh=afresh, reason="Not asked for.")
+    plan = find_branching(spec)
+    return SyncVecEnv(spec, members, plan.brancher(), afresh=afresh, reason=plan.reason)
 
 
-def steps_together(spec: EnvironmentSpec) -> bool:
-    """Whether members share one array, so that a hundred cost little more than one."""
-    return _classic_control(spec) is not None
-
-
-def _classic_control(spec: EnvironmentSpec) -> type[ClassicMembers] | None:
+def _classic_control(spec: EnvironmentSpec) -> type[ClassicControlVecEnv] | None:
     classic = _CLASSIC.get(spec.family)
     if classic is None or set(spec.env_kwargs) - classic.kwargs - {"max_episode_steps"}:
         return None

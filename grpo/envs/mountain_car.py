@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs.classic_control import ClassicMembers, Float64Array
-from grpo.envs.members import FloatArray
+from grpo.envs.classic_control import ClassicControlVecEnv, Float64Array
 from grpo.envs.spec import EnvironmentSpec
+from grpo.envs.vec_env import FloatArray
 
-__all__ = ["MountainCarContinuousMembers", "MountainCarMembers"]
+__all__ = ["MountainCarContinuousVecEnv", "MountainCarVecEnv"]
 
 _MIN_POSITION, _MAX_POSITION = -1.2, 0.6
 _MAX_SPEED = 0.07
@@ -19,7 +19,7 @@ _POWER = 0.0015
 _GOAL, _CONTINUOUS_GOAL = 0.5, 0.45
 
 
-class _Car(ClassicMembers):
+class _Car(ClassicControlVecEnv):
     """Rows of the state: position, velocity, and the steps so far."""
 
     rows = 3
@@ -36,7 +36,7 @@ class _Car(ClassicMembers):
         return block[:2].T.astype(np.float32)
 
 
-class MountainCarMembers(_Car):
+class MountainCarVecEnv(_Car):
     """Three pushes; −1 a step."""
 
     family = "mountain_car"
@@ -54,7 +54,7 @@ class MountainCarMembers(_Car):
         return self._observe(block), np.full(len(terminated), -1.0), terminated
 
 
-class MountainCarContinuousMembers(_Car):
+class MountainCarContinuousVecEnv(_Car):
     """A push from −1 to 1; 100 at the goal, less the effort.
 
     Gymnasium keeps the state in single precision, except the one that a reset makes; the first

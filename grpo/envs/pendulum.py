@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs.classic_control import ClassicMembers, Float64Array
-from grpo.envs.members import FloatArray
+from grpo.envs.classic_control import ClassicControlVecEnv, Float64Array
 from grpo.envs.spec import EnvironmentSpec
+from grpo.envs.vec_env import FloatArray
 
-__all__ = ["PendulumMembers"]
+__all__ = ["PendulumVecEnv"]
 
 _SECONDS = 0.05  # of a step
 _MAX_SPEED, _MAX_TORQUE = 8.0, 2.0
 _MASS = _LENGTH = 1.0
 
 
-class PendulumMembers(ClassicMembers):
+class PendulumVecEnv(ClassicControlVecEnv):
     """Rows of the state: θ, θ̇, and the steps so far. θ = 0 is upright and is not wrapped."""
 
     family = "pendulum"

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from grpo.errors import (
 from grpo.spaces import ActionSpec, BoxActions, DiscreteActions
 
 __all__ = ["EnvironmentSpec", "check_environment", "fault", "make_environment"]
+
+_log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -177,7 +180,7 @@ def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
         spec = _describe(identity.spec, kwargs, env)
         _check_first_observation(spec, env)
     finally:
-        env.close()
+        _close(env, identity.spec.id)
     return spec
 
 
@@ -236,18 +239,21 @@ def _check_observation_space(env_name: str, space: spaces.Space[Any]) -> spaces.
 def _check_action_space(env_name: str, space: spaces.Space[Any]) -> ActionSpec:
     if isinstance(space, spaces.Discrete):
         return DiscreteActions(n=int(space.n), start=int(space.start))
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        if space.shape and 0 not in space.shape:
-            return BoxActions(
-                shape=tuple(space.shape),
-                low=tuple(space.low.ravel().tolist()),
-                high=tuple(space.high.ravel().tolist()),
-            )
-        raise _unsupported(env_name, f"has actions of shape {space.shape}, not a vector")
-    raise _unsupported(
-        env_name,
-        f"has {type(space).__name__} actions of {space.dtype}, but the policy gives Discrete "
-        f"ones or a Box of real numbers",
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.number):
+        raise _unsupported(
+            env_name,
+            f"has {type(space).__name__} actions of {space.dtype}, but the policy gives Discrete "
+            f"ones or a Box of numbers",
+        )
+    if 0 in space.shape:
+        raise _unsupported(env_name, f"has empty actions of shape {space.shape}")
+    low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
+    high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
+    return BoxActions(
+        shape=tuple(space.shape),
+        low=tuple(low.ravel().tolist()),
+        high=tuple(high.ravel().tolist()),
+        integer=bool(np.issubdtype(space.dtype, np.integer)),
     )
 
 
@@ -282,6 +288,13 @@ def _as_float(values: npt.NDArray[Any]) -> FloatArray:
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 
 
+def _close(env: gym.Env[Any, Any], env_name: str) -> None:
+    try:
+        env.close()
+    except Exception as error:  # noqa: BLE001 - foreign, and all is known that was asked
+        _log.warning("%s", fault(env_name, "close", error))
+
+
 def fault(env_name: str, where: str, error: Exception) -> EnvironmentFaultError:
-    """The error for an exception that came out of an environment's `reset` or `step`."""
+    """The error for an exception that came out of an environment's method."""
     return EnvironmentFaultError(f"{env_name} raised {in_words(error, where)}.")

@@ -2,18 +2,30 @@
 
 import io
 import json
+import subprocess
+import sys
+import time
 
 import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
 
-from grpo.envs import check_environment, make_member_envs
+from grpo.envs import check_environment, make_vec_env, verification
 from grpo.envs.branching import AttributeState, DeepCopy, MujocoState, Replay
-from grpo.envs.proof import find_brancher, resets_afresh, why_not_exact
+from grpo.envs.verification import find_branching, resets_afresh, why_not_exact
 from grpo.errors import EnvironmentFaultError, IncompatibleError
 from grpo.spaces import DiscreteActions
-from tests.algorithm.toy_environments import Locked, Opaque, Walk, Weary, Wild, registered
+from tests.algorithm.toy_environments import (
+    Clinging,
+    Locked,
+    Opaque,
+    Slow,
+    Walk,
+    Weary,
+    Wild,
+    registered,
+)
 
 FIRST, SECOND, THIRD = (np.array([i]) for i in range(3))
 
@@ -50,7 +62,7 @@ def stored(snapshot):
 
 
 def assert_branches_exactly(env_name, prefix, tail):
-    envs = make_member_envs(env_name, {}, 3)
+    envs = make_vec_env(env_name, {}, 3)
     try:
         for seed in range(3):
             envs.reset(FIRST, [seed])
@@ -77,7 +89,7 @@ def assert_branches_exactly(env_name, prefix, tail):
 def test_mujoco_by_its_integration_state(env_name):
     envs = assert_branches_exactly(env_name, prefix=12, tail=60)
     assert (envs.branching, envs.storable_snapshots) == ("exact", True)
-    assert find_brancher(envs.spec) is MujocoState
+    assert find_branching(envs.spec).brancher is MujocoState
 
 
 @pytest.mark.parametrize("env_name", ["LunarLander-v3", "LunarLanderContinuous-v3"])
@@ -102,13 +114,13 @@ def test_box2d_walkers_by_replay_on_new_instances():
 def test_unknown_environments_by_what_is_proved(entry_point, brancher, branching, storable):
     with registered(entry_point, max_episode_steps=50) as env_name:
         envs = assert_branches_exactly(env_name, prefix=9, tail=60)
-        assert find_brancher(envs.spec) is brancher
+        assert find_branching(envs.spec).brancher is brancher
         assert (envs.branching, envs.storable_snapshots) == (branching, storable)
 
 
 def test_environments_that_nothing_repeats_are_not_branched(caplog):
     with registered(Wild, max_episode_steps=50) as env_name:
-        envs = make_member_envs(env_name, {}, 2)
+        envs = make_vec_env(env_name, {}, 2)
         assert envs.branching == "none"
         assert "every group starts at a seeded reset" in caplog.text
         assert "differs from one run to the next" in caplog.text
@@ -196,9 +208,89 @@ def test_box2d_walkers_do_age():
     assert resets_afresh(spec)
 
 
+def test_what_is_raised_in_close_rules_a_way_out_and_nothing_else(caplog):
+    caplog.set_level("INFO")
+    with registered(Clinging, max_episode_steps=50) as env_name:
+        spec = check_environment(env_name)
+        plan = find_branching(spec)
+        assert plan.brancher is Replay
+        assert "DeepCopy (Toy-v0 raised RuntimeError in close: Not connected" in plan.reason
+        assert plan.reason in caplog.text
+        envs = make_vec_env(env_name, {}, 2)
+        for env in envs.envs:
+            env.close()
+        envs.close()
+        assert "RuntimeError in close" in caplog.text
+
+
+def test_trials_of_a_slow_environment_end_in_time_and_are_told(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(verification, "TRIAL_SECONDS", 0.4)
+    with registered(Slow, max_episode_steps=5000) as env_name:
+        started = time.monotonic()
+        envs = make_vec_env(env_name, {}, 2)
+        seconds = time.monotonic() - started
+        assert envs.branching == "exact"
+        envs.close()
+    assert seconds < 5.0
+    assert "Trying how Toy-v0 can be put into visited states" in caplog.text
+
+
+def test_what_trials_took_long_for_is_remembered_until_the_code_changes(tmp_path, monkeypatch):
+    """Two processes: the second one knows, and asks anew when the module has changed."""
+    module = tmp_path / "cached_toy.py"
+    module.write_text(TOY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def steps_of_trials():
+        run = subprocess.run(
+            [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=100, check=True
+        )
+        branching, steps = run.stdout.split()
+        assert branching == "exact"
+        return int(steps)
+
+    assert steps_of_trials() > 100
+    assert steps_of_trials() == 0
+    assert (tmp_path / "cache" / "grpo-trials").stat().st_mode & 0o077 == 0
+    module.write_text(TOY + "\n")
+    assert steps_of_trials() > 100
+
+
+TOY = """
+import gymnasium as gym, numpy as np
+
+class Toy(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.random(1)
+        return self.state.copy(), {}
+
+    def step(self, action):
+        Toy.steps += 1
+        self.state = self.state * 0.9
+        return self.state.copy(), 1.0, False, False, {}
+"""
+
+ASK = """
+import gymnasium as gym
+gym.register("Toy-v0", entry_point="cached_toy:Toy", max_episode_steps=50)
+from grpo.envs import make_vec_env, verification_cache
+verification_cache._WORTH_KEEPING_SECONDS = 0.0
+envs = make_vec_env("Toy-v0", {}, 2)
+import cached_toy
+print(envs.branching, cached_toy.Toy.steps)
+"""
+
+
 def test_every_step_is_counted_replays_included():
     with registered(Locked, max_episode_steps=500) as env_name:
-        envs = make_member_envs(env_name, {}, 3)
+        envs = make_vec_env(env_name, {}, 3)
         Locked.steps = 0  # proofs ran on instances of their own, and do not count
         envs.reset(np.array([0, 1, 2]), [1, 1, 1])
         walk(envs, FIRST, 11, 0)
@@ -214,7 +306,7 @@ def test_every_step_is_counted_replays_included():
 
 def test_an_episode_that_does_not_repeat_is_noticed_in_a_replay():
     with registered(Locked, max_episode_steps=500) as env_name:
-        envs = make_member_envs(env_name, {}, 2)
+        envs = make_vec_env(env_name, {}, 2)
         envs.reset(FIRST, [1])
         walk(envs, FIRST, 3, 0)
         snapshot = {**envs.snapshot(0), "seed": 2}
@@ -225,7 +317,7 @@ def test_an_episode_that_does_not_repeat_is_noticed_in_a_replay():
 
 def test_members_reset_with_the_same_seed_share_their_first_observation():
     for env_name in ("CartPole-v1", "LunarLander-v3", "Hopper-v5"):
-        envs = make_member_envs(env_name, {}, 3, branching=False)
+        envs = make_vec_env(env_name, {}, 3, branching=False)
         observations = envs.reset(np.array([0, 1, 2]), [5, 5, 6])
         assert np.array_equal(observations[0], observations[1])
         assert not np.array_equal(observations[0], observations[2])

@@ -12,9 +12,10 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.envs import check_environment, make_member_envs, steps_together
-from grpo.envs.cartpole import CartPoleMembers
-from grpo.envs.proof import steps_exactly
+from grpo.envs import make_vec_env
+from grpo.envs.cartpole import CartPoleVecEnv
+from grpo.envs.classic_control import ClassicControlVecEnv
+from grpo.envs.verification import steps_exactly
 from grpo.spaces import DiscreteActions
 from tests.algorithm.toy_environments import Bonus, Masked, Pushes, Truncate, registered
 
@@ -31,6 +32,12 @@ ENVIRONMENTS = [
     ("Pendulum-v1", {"g": 9.81}),
 ]
 MEMBERS = 5
+
+
+def steps_at_once(env_name, env_kwargs=None):
+    envs = make_vec_env(env_name, env_kwargs, 1, branching=False)
+    envs.close()
+    return isinstance(envs, ClassicControlVecEnv)
 
 
 def draw_actions(spec, rng, n):
@@ -66,8 +73,8 @@ def assert_same_step(envs, references, members, actions):
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), greedy=st.booleans())
 def test_members_step_as_gymnasium_does(env_name, env_kwargs, seed, greedy):
-    envs = make_member_envs(env_name, env_kwargs, MEMBERS)
-    assert steps_together(envs.spec)
+    envs = make_vec_env(env_name, env_kwargs, MEMBERS)
+    assert isinstance(envs, ClassicControlVecEnv)
     references = [
         gym.make(gym.spec(env_name), disable_env_checker=True, **env_kwargs) for _ in range(MEMBERS)
     ]
@@ -100,7 +107,7 @@ def test_members_step_as_gymnasium_does(env_name, env_kwargs, seed, greedy):
 def test_acrobots_first_observation_is_rounded_as_gymnasium_rounds_it():
     """Its sines and cosines are of single precision; one in a thousand shows it."""
     seeds = np.arange(4000)
-    envs = make_member_envs("Acrobot-v1", {}, len(seeds))
+    envs = make_vec_env("Acrobot-v1", {}, len(seeds))
     reference = gym.make("Acrobot-v1", disable_env_checker=True)
     expected = [reference.reset(seed=seed)[0] for seed in seeds.tolist()]
     assert np.array_equal(envs.reset(seeds, seeds), expected)
@@ -109,7 +116,7 @@ def test_acrobots_first_observation_is_rounded_as_gymnasium_rounds_it():
 @pytest.mark.parametrize(("env_name", "env_kwargs"), ENVIRONMENTS)
 @pytest.mark.parametrize("steps", [0, 1, 6])
 def test_restored_members_go_on_as_a_copied_gymnasium_environment(env_name, env_kwargs, steps):
-    envs = make_member_envs(env_name, env_kwargs, 3)
+    envs = make_vec_env(env_name, env_kwargs, 3)
     assert envs.branching == "exact"
     assert envs.storable_snapshots
     reference = gym.make(gym.spec(env_name), disable_env_checker=True, **env_kwargs)
@@ -136,7 +143,7 @@ def test_restored_members_go_on_as_a_copied_gymnasium_environment(env_name, env_
 
 
 def test_the_time_limit_is_part_of_the_state():
-    envs = make_member_envs("Pendulum-v1", {"max_episode_steps": 10}, 2)
+    envs = make_vec_env("Pendulum-v1", {"max_episode_steps": 10}, 2)
     first, second = np.array([0]), np.array([1])
     still = np.zeros((1, 1))
     envs.reset(np.array([0, 1]), [0, 1])
@@ -150,13 +157,13 @@ def test_the_time_limit_is_part_of_the_state():
 
 def test_termination_at_the_time_limit_is_both():
     """A fall in the very last step is a termination, and Gymnasium says truncated beside it."""
-    envs = make_member_envs("CartPole-v1", {}, 1)
+    envs = make_vec_env("CartPole-v1", {}, 1)
     member, right = np.array([0]), np.array([1])
     envs.reset(member, [0])
     length = 1
     while not envs.step(member, right).terminated[0]:
         length += 1
-    short = make_member_envs("CartPole-v1", {"max_episode_steps": length}, 1)
+    short = make_vec_env("CartPole-v1", {"max_episode_steps": length}, 1)
     short.reset(member, [0])
     for _ in range(length - 1):
         result = short.step(member, right)
@@ -168,9 +175,9 @@ def test_termination_at_the_time_limit_is_both():
 
 
 def test_keyword_arguments_that_the_fast_path_does_not_know_leave_it(monkeypatch):
-    assert steps_together(check_environment("CartPole-v1", {"max_episode_steps": 9}))
-    monkeypatch.setattr(CartPoleMembers, "kwargs", frozenset())
-    assert not steps_together(check_environment("CartPole-v1", {"sutton_barto_reward": True}))
+    assert steps_at_once("CartPole-v1", {"max_episode_steps": 9})
+    monkeypatch.setattr(CartPoleVecEnv, "kwargs", frozenset())
+    assert not steps_at_once("CartPole-v1", {"sutton_barto_reward": True})
 
 
 def longer():
@@ -205,8 +212,8 @@ CHANGED = {
 def test_what_is_not_gymnasiums_own_is_stepped_as_it_was_made(make):
     """Wrappers, changed attributes and subclasses: none of it may be lost on the way."""
     with registered(make, max_episode_steps=150) as env_name:
-        envs = make_member_envs(env_name, {}, 2, branching=False)
-        assert not steps_together(envs.spec)
+        envs = make_vec_env(env_name, {}, 2, branching=False)
+        assert not isinstance(envs, ClassicControlVecEnv)
         references = [gym.make(gym.spec(env_name), disable_env_checker=True) for _ in range(2)]
         everyone, rng = np.array([0, 1]), np.random.default_rng(0)
         for seed in range(2):
@@ -226,16 +233,16 @@ def test_keyword_arguments_of_the_registration_count():
     """A goal velocity that no caller gave: forty random steps never come near the goal."""
     kwargs = {"goal_velocity": 0.06}
     with registered(MountainCarEnv, max_episode_steps=150, kwargs=kwargs) as env_name:
-        assert not steps_together(check_environment(env_name))
-        assert steps_together(check_environment("MountainCar-v0", kwargs))
+        assert not steps_at_once(env_name)
+        assert steps_at_once("MountainCar-v0", kwargs)
 
 
 @pytest.mark.parametrize("limit", [None, 30])
 def test_time_limits_of_every_layer_count(limit):
     make = lambda: gym.make(gym.spec("Pendulum-v1"), disable_env_checker=True)  # noqa: E731
     with registered(make, max_episode_steps=limit) as env_name:
-        envs = make_member_envs(env_name, {}, 1)
-        assert steps_together(envs.spec)
+        envs = make_vec_env(env_name, {}, 1)
+        assert isinstance(envs, ClassicControlVecEnv)
         assert envs.spec.max_episode_steps == (limit or 200)
 
 
@@ -245,8 +252,8 @@ def test_a_fast_path_that_differs_from_the_installed_gymnasium_is_not_used(monke
     monkeypatch.setattr(module, "_GRAVITY", np.array(9.81))
     steps_exactly.cache_clear()
     try:
-        envs = make_member_envs("CartPole-v1", {}, 2)
-        assert not steps_together(envs.spec)
+        envs = make_vec_env("CartPole-v1", {}, 2)
+        assert not isinstance(envs, ClassicControlVecEnv)
         assert "fast path" in caplog.text
         assert envs.branching == "exact"  # by the attributes of Gymnasium's own
         envs.close()

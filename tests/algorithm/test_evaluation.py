@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from grpo.envs import steps_together
-from grpo.envs.spec import check_environment
 from grpo.errors import IncompatibleError, OutOfRangeError, UnknownNameError
 from grpo.evaluation import (
     FIRST_EVALUATION_SEED,
@@ -116,6 +114,23 @@ def test_without_a_time_limit_an_episode_is_cut():
     assert found.mean == 0.5 * STEP_LIMIT
 
 
+def test_an_evaluation_of_endless_episodes_is_bounded_and_says_so(caplog):
+    with registered(lambda: Shaped(reward=0.5)) as env_name:
+        found = evaluate(First(), env_name, n_episodes=100)
+    assert found.lengths.tolist() == [1000] * 100
+    assert found.cut == found.to_dict()["cut"] == 100
+    assert "100 of 100 episodes of Toy-v0 had not ended after 1000 steps" in caplog.text
+    assert "max_episode_steps" in caplog.text
+
+
+def test_time_limits_are_the_environments_own_up_to_a_limit(caplog):
+    with registered(lambda: Shaped(reward=0.5), max_episode_steps=1200) as env_name:
+        found = evaluate(First(), env_name, n_episodes=100)
+    assert found.lengths.tolist() == [1200] * 100
+    assert found.cut == 0
+    assert not caplog.text
+
+
 def test_what_cannot_be_evaluated():
     with pytest.raises(OutOfRangeError):
         evaluate(First(), "CartPole-v1", n_episodes=0)
@@ -132,7 +147,6 @@ def test_few_instances_where_each_costs_much():
             made.append(self)
 
     with registered(Counted, max_episode_steps=5) as env_name:
-        assert not steps_together(check_environment(env_name))
         first = evaluate(First(), env_name, n_episodes=40)  # makes some more, to try them
         made.clear()
         again = evaluate(First(), env_name, n_episodes=40)

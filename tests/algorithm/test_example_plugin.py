@@ -15,7 +15,7 @@ import json, logging
 logging.basicConfig(level=logging.ERROR)
 import torch
 torch.set_num_threads(1)
-from grpo.envs import describe_environments, make_member_envs
+from grpo.envs import describe_environments, make_vec_env
 from grpo.presets import resolve_config
 from grpo.rewards import describe_rewards
 from grpo.trainer import Trainer
@@ -23,7 +23,7 @@ from grpo.trainer import Trainer
 def train(**fields):
     return Trainer(resolve_config(seed=0, n_eval_episodes=50, **fields)).train()
 
-envs = make_member_envs("example/Docking-v0", {}, 2)
+envs = make_vec_env("example/Docking-v0", {}, 2)
 docking = train(env_name="example/Docking-v0", total_timesteps=8000, bootstrap=True)
 untrained = train(env_name="example/Docking-v0", total_timesteps=4, bootstrap=True)
 gentle = train(env_name="CartPole-v1", reward_function_type="gentle_cart", total_timesteps=3000)

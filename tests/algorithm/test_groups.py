@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from grpo import EnvironmentFaultError
-from grpo.envs import check_environment, make_member_envs
+from grpo.envs import check_environment, make_vec_env
 from grpo.groups import GroupCollector
 from grpo.policy import Policy
 from grpo.rewards import get_reward
@@ -49,9 +49,7 @@ def make_collector(**fields):
     config = short_config(**{"env_name": "CartPole-v1", **fields})
     spec = check_environment(config.env_name, config.env_kwargs)
     policy = Policy(policy_spec(spec, config), config.seed)
-    envs = make_member_envs(
-        config.env_name, config.env_kwargs, config.num_groups * config.group_size
-    )
+    envs = make_vec_env(config.env_name, config.env_kwargs, config.num_groups * config.group_size)
     reward = get_reward(config.reward_function_type, spec)
     return (
         GroupCollector(policy, envs, reward, config, Streams.from_seed(config.seed)),

@@ -23,6 +23,7 @@ from grpo.config import START_STATES
 from grpo.envs import check_environment
 from grpo.errors import IncompatibleError, UnknownNameError
 from tests.algorithm.builders import CountingEnv, make_policy, short_config
+from tests.algorithm.toy_environments import Thermostat, registered
 
 
 class Recorder(Reporter):
@@ -127,6 +128,18 @@ def test_the_counter_equals_an_instrumented_environments():
     assert result.branching == "replay"
     assert all(reported == counted for reported, counted in counts)
     assert counts[-1][0] == 700 > 2 * sum(collected)  # replays were among them
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_scalars_and_whole_numbers_are_trained(whole):
+    with registered(lambda: Thermostat(whole=whole), max_episode_steps=30) as env_name:
+        config = short_config(env_name=env_name, reward_function_type="environment")
+        result = Trainer(config).train()
+    assert result.timesteps == 700
+    actions = result.policy.predict(np.zeros(3)).actions
+    assert actions.shape == ((3, 2) if whole else (3,))
+    if whole:
+        assert np.array_equal(actions, np.rint(actions))
 
 
 # --- resume ------------------------------------------------------------------------------

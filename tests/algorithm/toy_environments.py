@@ -1,6 +1,7 @@
 """Small environments with known flaws and virtues, registered for a test and gone after it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -90,6 +91,61 @@ class Weary(Walk):
         self.age += 1
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, reward + self.age, terminated, truncated, info
+
+
+class Clinging(Walk):
+    """Its copies share a connection, as pybullet's do: closed once, it is gone for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = _Connection()
+
+    def close(self):
+        self.connection.close()
+
+
+class _Connection:
+    def __init__(self) -> None:
+        self.open = True
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def close(self):
+        if not self.open:
+            raise RuntimeError("Not connected to physics server.")
+        self.open = False
+
+
+class Slow(Walk):
+    """Every step takes a while."""
+
+    seconds: ClassVar[float] = 0.005
+
+    def step(self, action):
+        time.sleep(self.seconds)
+        return super().step(action)
+
+
+class Thermostat(gym.Env):
+    """One number is observed and one is the action, as scalars or as whole numbers."""
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self.observation_space = spaces.Box(-10.0, 10.0, (), np.float64)
+        self.action_space = (
+            spaces.Box(-3, 5, (2,), np.int64) if whole else spaces.Box(-1.0, 1.0, (), np.float32)
+        )
+        self.temperature = 0.0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.temperature = float(self.np_random.uniform(-5, 5))
+        return np.float64(self.temperature), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), repr(action)
+        self.temperature = float(np.clip(self.temperature + np.sum(action), -10, 10))
+        return np.array(self.temperature), -abs(self.temperature), False, False, {}
 
 
 class Shaped(gym.Env):

@@ -22,7 +22,7 @@ import yaml
 
 import grpo
 from grpo.policy import PolicySpec
-from grpo.spaces import DiscreteActions
+from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.names import LOADER_MODULE
 from grpo_platform.registry.packaging import policy_from_files, save_policy, warm_up
 from grpo_platform.registry.released import file_hashes, read_policy_files
@@ -31,6 +31,12 @@ from tests.service.registry_support import CARTPOLE, PENDULUM, Bench, random_pol
 SPECS = {
     "discrete": PolicySpec(observation_shape=(4,), action=DiscreteActions(3, start=1)),
     "box": PENDULUM,
+    "scalars": PolicySpec(
+        observation_shape=(), action=BoxActions((), (-2.0,), (2.0,)), net_arch=(8,)
+    ),
+    "integers": PolicySpec(
+        observation_shape=(3,), action=BoxActions((2,), (0.0, -9.0), (9.0, 9.0), integer=True)
+    ),
 }
 
 

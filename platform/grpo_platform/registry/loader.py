@@ -35,7 +35,7 @@ class Single(NamedTuple):
     """What the policy says about one observation, as plain Python values."""
 
     action: Any
-    """int, or nested lists of floats in the shape of one action."""
+    """int, or floats in nested lists in the shape of one action."""
 
     action_probs: list[float] | None
     """Probability of each action; None for continuous actions."""
@@ -70,6 +70,7 @@ class GRPOPredictor:
         self.observation_shape = tuple(int(n) for n in spec["observation_shape"])
         self.discrete = spec["action"]["kind"] == "discrete"
         self.action_shape = () if self.discrete else tuple(map(int, spec["action"]["shape"]))
+        self._integer = bool(spec["action"].get("integer", False))
         self._size = math.prod(self.observation_shape)
         self._start = int(spec["action"].get("start", 0))
         self._mean = weights["observation_mean"].astype(np.float64)
@@ -207,7 +208,7 @@ class GRPOPredictor:
 
     def _one_gaussian(
         self, outputs: list[float], deterministic: bool, rng: np.random.Generator
-    ) -> list[Any]:
+    ) -> Any:  # noqa: ANN401 - nested lists as deep as an action's shape
         noise = repeat(0.0) if deterministic else rng.standard_normal(len(outputs)).tolist()
         action = [
             min(max(centre + half_range * output + std * e, low), high)
@@ -215,10 +216,11 @@ class GRPOPredictor:
                 outputs, noise, self._components, strict=False
             )
         ]
+        if self._integer:
+            action = [float(round(component)) for component in action]
         if len(self.action_shape) == 1:
             return action
-        nested: list[Any] = np.array(action).reshape(self.action_shape).tolist()
-        return nested
+        return np.array(action).reshape(self.action_shape).tolist()
 
     def _forward(self, flat: Array) -> tuple[Array, Array]:
         """Head outputs, shape (outputs, N), and values, shape (N,)."""
@@ -253,12 +255,15 @@ class GRPOPredictor:
     ) -> dict[str, Array]:
         mean = self._centre + self._half_range * outputs.T.astype(np.float64)
         noise = 0.0 if deterministic else self._std * rng.standard_normal(mean.shape)
+        action = np.clip(mean + noise, self._low, self._high)
+        if self._integer:
+            action = np.rint(action)
         shape = (-1, *self.action_shape)
         std = np.broadcast_to(self._std, mean.shape)
         return {
             name: np.ascontiguousarray(array, np.float32).reshape(shape)
             for name, array in (
-                ("action", np.clip(mean + noise, self._low, self._high)),
+                ("action", action),
                 ("mean", mean),
                 ("std", std),
             )

@@ -56,6 +56,7 @@ class GreedyPolicy(nn.Module):
         action = policy.spec.action
         self.start = action.start if isinstance(action, DiscreteActions) else 0
         self.action_shape = action.shape if isinstance(action, BoxActions) else ()
+        self.integer = isinstance(action, BoxActions) and action.integer
         if isinstance(action, BoxActions):
             low, high = torch.tensor(action.low), torch.tensor(action.high)
             bounded = torch.isfinite(low) & torch.isfinite(high)
@@ -73,7 +74,7 @@ class GreedyPolicy(nn.Module):
             observations: shape (N, *observation shape), float32.
         """
         outputs, value = self.policy(observations)
-        if not self.action_shape and isinstance(self.policy.spec.action, DiscreteActions):
+        if isinstance(self.policy.spec.action, DiscreteActions):
             return {
                 "action": outputs.argmax(dim=-1) + self.start,
                 "action_probs": torch.softmax(outputs, dim=-1),
@@ -81,9 +82,12 @@ class GreedyPolicy(nn.Module):
             }
         mean = self.centre + self.half_range * outputs
         std = (self.half_range * torch.exp(self.policy.log_std)).expand_as(mean)
+        action = torch.clamp(mean, self.low, self.high)
+        if self.integer:
+            action = torch.round(action)
         shape = (-1, *self.action_shape)
         return {
-            "action": torch.clamp(mean, self.low, self.high).reshape(shape),
+            "action": action.reshape(shape),
             "mean": mean.reshape(shape),
             "std": std.reshape(shape),
             "value": value,

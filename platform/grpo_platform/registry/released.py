@@ -28,8 +28,8 @@ __all__ = [
 
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
     "be092d50976daaf7ebe6d4440e458fc79a6b2a6f9edcd129103f2278b5127a9b": "grpo_policy_loader_v1",
-    # clips single observations as it clips batches
-    "8bf6b9e453148b4acae4a25876b23566a178534dc94ac233cf23e8ec4100ae8e": "grpo_policy_loader_v1",
+    # clips single observations as it clips batches; rounds actions that are whole numbers
+    "e52414dacbfa2e6edeadd33aff78680a7ba10942bbf1c1faa494178438ac67b6": "grpo_policy_loader_v1",
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 

@@ -23,8 +23,9 @@ class InferenceRequest(RequestBody):
 class InferenceReply(Reply):
     """What the policy does with the observation."""
 
-    action: int | list[float]
-    """A number for discrete actions, a list for continuous ones."""
+    action: int | float | list[float]
+    """An integer for discrete actions; for others a list in the shape of an action, or one number
+    where that shape is empty."""
 
     action_probs: list[float] | None
     """Probability of each discrete action."""
@@ -49,7 +50,7 @@ class BatchRequest(RequestBody):
 class BatchReply(Reply):
     """What the policy does with each observation, in their order."""
 
-    actions: list[int] | list[list[float]]
+    actions: list[int] | list[float] | list[list[float]]
     action_probs: list[list[float]] | None
     values: list[float] | None
     model_version: int

@@ -1,6 +1,7 @@
 """Members that are ordinary Gymnasium environments, one instance each, stepped in turn."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,15 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo.envs.branching import Brancher
-from grpo.envs.members import FloatArray, IntArray, MemberEnvs, Snapshot, StepResult
 from grpo.envs.spec import EnvironmentSpec, fault, make_environment
+from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
-from grpo.spaces import DiscreteActions
+from grpo.spaces import BoxActions, DiscreteActions
 
-__all__ = ["GymMembers"]
+__all__ = ["SyncVecEnv"]
+
+_log = logging.getLogger(__name__)
 
 
-class GymMembers(MemberEnvs):
+class SyncVecEnv(VecEnv):
     """`num_members` instances, and the brancher that puts them into visited states.
 
     Args:
@@ -24,17 +27,25 @@ class GymMembers(MemberEnvs):
         num_members: how many.
         brancher: of these members alone.
         afresh: make a new instance for each reset, where a used one does not start as a new one.
+        reason: why this brancher.
 
     Attributes:
         envs: the instances, by member.
     """
 
     def __init__(
-        self, spec: EnvironmentSpec, num_members: int, brancher: Brancher, *, afresh: bool = False
+        self,
+        spec: EnvironmentSpec,
+        num_members: int,
+        brancher: Brancher,
+        *,
+        afresh: bool = False,
+        reason: str = "",
     ) -> None:
         self.spec = spec
         self.num_members = num_members
         self.branching = brancher.branching
+        self.branching_reason = reason
         self.storable_snapshots = brancher.storable
         self.steps_taken = 0
         self._brancher = brancher
@@ -45,6 +56,8 @@ class GymMembers(MemberEnvs):
         start = action.start if isinstance(action, DiscreteActions) else 0
         self._action_start = np.array(start, dtype=self.envs[0].action_space.dtype)
         self._action_dtype = self.envs[0].action_space.dtype
+        self._box = isinstance(action, BoxActions)
+        self._whole = isinstance(action, BoxActions) and action.integer
         dtype = self.envs[0].observation_space.dtype or np.dtype(np.float64)
         self._observations: FloatArray = np.zeros(
             (num_members, *spec.observation_shape),
@@ -52,35 +65,35 @@ class GymMembers(MemberEnvs):
         )
 
     def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
-        """See `MemberEnvs.reset`."""
+        """See `VecEnv.reset`."""
         for member, seed in zip(members.tolist(), seeds, strict=True):
             self.reset_one(member, int(seed))
         return self._observations[members]
 
     def step(self, members: IntArray, actions: npt.NDArray[Any]) -> StepResult:
-        """See `MemberEnvs.step`."""
+        """See `VecEnv.step`."""
         n = len(members)
         rewards = np.empty(n)
         terminated = np.empty(n, dtype=np.bool_)
         truncated = np.empty(n, dtype=np.bool_)
+        if self._whole:
+            actions = np.rint(actions)
         taken = actions.astype(self._action_dtype, copy=False) + self._action_start
         for i, member in enumerate(members.tolist()):
             rewards[i], terminated[i], truncated[i] = self.step_one(member, taken[i])
         observations = self._observations[members]
         if not (np.isfinite(observations).all() and np.isfinite(rewards).all()):
-            raise EnvironmentFaultError(
-                f"{self.spec.env_name} returned an observation or a reward that is not finite."
-            )
+            raise self._not_finite(members, rewards)
         return StepResult(observations, rewards, terminated, truncated)
 
     def snapshot(self, member: int) -> Snapshot:
-        """See `MemberEnvs.snapshot`."""
+        """See `VecEnv.snapshot`."""
         with self._faults("a snapshot"):
             state = self._brancher.snapshot(self, member)
         return {**state, "observation": self.observation_of(member).copy()}
 
     def restore(self, members: IntArray, snapshot: Snapshot) -> FloatArray:
-        """See `MemberEnvs.restore`."""
+        """See `VecEnv.restore`."""
         for member in members.tolist():
             with self._faults("a restore"):
                 self._brancher.restore(self, member, snapshot)
@@ -89,27 +102,41 @@ class GymMembers(MemberEnvs):
         return self._observations[members]
 
     def restore_cost(self, snapshot: Snapshot) -> int:
-        """See `MemberEnvs.restore_cost`."""
+        """See `VecEnv.restore_cost`."""
         return self._brancher.cost(snapshot)
 
     def close(self) -> None:
-        """See `MemberEnvs.close`."""
+        """See `VecEnv.close`."""
+        for error in self.shut():
+            _log.warning("%s", error)
+
+    def shut(self) -> list[EnvironmentFaultError]:
+        """Close every instance, and tell what they raised."""
+        errors = []
         while self.envs:
-            self.envs.pop().close()
+            try:
+                self.envs.pop().close()
+            except Exception as error:  # noqa: BLE001 - foreign; the caller says what it means
+                errors.append(fault(self.spec.env_name, "close", error))
+        return errors
 
     def reset_one(self, member: int, seed: int) -> None:
         """Start an episode of one member.
 
         Raises:
-            EnvironmentFaultError: the environment raised.
+            EnvironmentFaultError: the environment raised, or gave what is no observation.
         """
         with self._faults("reset"):
             if self._afresh and self._used[member]:
-                self.envs[member].close()
-                self.envs[member] = make_environment(self.spec.env_name, self.spec.env_kwargs)
+                self._renew(member)
             self._used[member] = True
             observation, _ = self.envs[member].reset(seed=seed)
             self._observe(member, observation)
+        if not np.isfinite(self._observations[member]).all():
+            raise EnvironmentFaultError(
+                f"{self.spec.env_name} gave an observation that is not finite in reset, with the "
+                f"seed {seed}: {_shown(self._observations[member])}."
+            )
         self._brancher.on_reset(member, seed)
 
     def step_one(self, member: int, action: npt.NDArray[Any]) -> tuple[float, bool, bool]:
@@ -119,13 +146,15 @@ class GymMembers(MemberEnvs):
             Reward, terminated, truncated.
 
         Raises:
-            EnvironmentFaultError: the environment raised.
+            EnvironmentFaultError: the environment raised, or gave what is no observation or reward.
         """
         self.steps_taken += 1
+        if self._box:  # also of shape (), where numpy made it a scalar
+            action = np.asarray(action)
         try:
             observation, reward, terminated, truncated, _ = self.envs[member].step(action)
             self._observe(member, observation)
-            result = float(reward), bool(terminated), bool(truncated)
+            result = _number(reward), bool(terminated), bool(truncated)
         except Exception as error:
             raise fault(self.spec.env_name, "step", error) from error
         self._brancher.on_step(member, action)
@@ -133,7 +162,7 @@ class GymMembers(MemberEnvs):
 
     def observation_of(self, member: int) -> FloatArray:
         """What a member observed last, shape `observation_shape`; a view."""
-        view: FloatArray = self._observations[member]
+        view: FloatArray = self._observations[member, ...]
         return view
 
     def _observe(self, member: int, observation: npt.ArrayLike) -> None:
@@ -145,6 +174,29 @@ class GymMembers(MemberEnvs):
             )
         self._observations[member] = observation
 
+    def _renew(self, member: int) -> None:
+        try:
+            self.envs[member].close()
+        except Exception as error:  # noqa: BLE001 - foreign, and it is not needed any more
+            _log.warning("%s", fault(self.spec.env_name, "close", error))
+        self.envs[member] = make_environment(self.spec.env_name, self.spec.env_kwargs)
+
+    def _not_finite(
+        self, members: IntArray, rewards: npt.NDArray[np.float64]
+    ) -> EnvironmentFaultError:
+        """Says which of the two it was, and at which of the steps just taken."""
+        sound = np.array([np.isfinite(self._observations[m]).all() for m in members])
+        i = int(np.flatnonzero(~(sound & np.isfinite(rewards)))[0])
+        what = (
+            f"a reward that is not finite, {rewards[i]}"
+            if sound[i]
+            else f"an observation that is not finite, {_shown(self.observation_of(members[i]))}"
+        )
+        return EnvironmentFaultError(
+            f"{self.spec.env_name} returned {what}, in environment step "
+            f"{self.steps_taken - len(members) + i + 1} since this process began to step it."
+        )
+
     @contextlib.contextmanager
     def _faults(self, where: str) -> Iterator[None]:
         try:
@@ -153,3 +205,16 @@ class GymMembers(MemberEnvs):
             raise
         except Exception as error:
             raise fault(self.spec.env_name, where, error) from error
+
+
+def _number(reward: Any) -> float:  # noqa: ANN401 - whatever the environment returned
+    """A reward as a float; an array of one value counts as that value."""
+    if isinstance(reward, float) or np.ndim(reward) == 0:
+        return float(reward)
+    if np.size(reward) == 1:
+        return float(np.reshape(reward, ()))
+    raise ValueError(f"a reward has shape {np.shape(reward)}, but must be one number")
+
+
+def _shown(observation: FloatArray) -> str:
+    return np.array2string(observation, threshold=8, precision=4)

@@ -1,4 +1,8 @@
-"""The members of a rollout: environments of one kind that are stepped together and branched."""
+"""The one interface between training and environments: members stepped together and branched.
+
+Classic control in one array, and instances of any Gymnasium environment, fit it; whoever trains or
+evaluates asks `VecEnv` and never what kind of environment is behind it.
+"""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -9,7 +13,7 @@ import numpy.typing as npt
 
 from grpo.envs.spec import EnvironmentSpec
 
-__all__ = ["Branching", "MemberEnvs", "Snapshot", "StepResult"]
+__all__ = ["Branching", "Snapshot", "StepResult", "VecEnv"]
 
 Branching = Literal["exact", "replay", "none"]
 """How a member is put into a visited state: its state is set (`exact`, costs no steps), its
@@ -17,7 +21,7 @@ episode is played again from the seed (`replay`, costs the steps so far), or not
 
 Snapshot = Mapping[str, Any]
 """A visited state: numpy arrays and JSON scalars by name, so that it can be stored without
-pickle, unless `MemberEnvs.storable_snapshots` is False."""
+pickle, unless `VecEnv.storable_snapshots` is False."""
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -40,7 +44,7 @@ class StepResult(NamedTuple):
     then is what counts."""
 
 
-class MemberEnvs(abc.ABC):
+class VecEnv(abc.ABC):
     """`num_members` environments of one kind, addressed by index.
 
     Nothing resets by itself: a member whose episode ended must be reset or restored before it is
@@ -50,6 +54,7 @@ class MemberEnvs(abc.ABC):
         spec: the environment.
         num_members: how many there are.
         branching: how a visited state is reached again.
+        branching_reason: a sentence that says why so.
         storable_snapshots: whether a snapshot outlives this process; without it a run that is
             resumed from a checkpoint starts with fresh resets and is not bit-identical.
         steps_taken: calls of one environment's `step` so far, replays included.
@@ -58,6 +63,7 @@ class MemberEnvs(abc.ABC):
     spec: EnvironmentSpec
     num_members: int
     branching: Branching
+    branching_reason: str
     storable_snapshots: bool
     steps_taken: int
 
@@ -83,7 +89,7 @@ class MemberEnvs(abc.ABC):
                 to the space's precision.
 
         Raises:
-            EnvironmentFaultError: an environment raised.
+            EnvironmentFaultError: an environment raised, or gave what is no number or not finite.
         """
 
     @abc.abstractmethod
@@ -113,4 +119,4 @@ class MemberEnvs(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let the environments go. May be called twice."""
+        """Let the environments go, whatever they raise. May be called twice."""

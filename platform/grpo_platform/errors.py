@@ -14,7 +14,8 @@ PlatformError
 ├── TooManyWatchersError           try again after `retry_after_seconds`
 ├── UnsafeModelError               a version whose files are not what was released or registered
 └── StoreError                     the MLflow store refused or cannot be reached
-    └── StoreUnavailableError
+    └── StoreUnavailableError      it is away; the same call may succeed later
+        └── StoreGoneError         a file or folder of it is not where it was
 """
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PlatformError",
     "QueueFullError",
     "StoreError",
+    "StoreGoneError",
     "StoreUnavailableError",
     "TooManyWatchersError",
     "UnknownJobError",
@@ -142,3 +144,7 @@ class StoreError(PlatformError):
 
 class StoreUnavailableError(StoreError):
     """The MLflow store cannot be reached now; nothing was lost, try again."""
+
+
+class StoreGoneError(StoreUnavailableError):
+    """The database's file or the artifact root is not where it was; it is waited for."""

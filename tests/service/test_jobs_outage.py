@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from grpo_platform.errors import StoreUnavailableError
+from grpo_platform.errors import StoreGoneError, StoreUnavailableError
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.names import Metric
 from tests.service.faulty_environments import FAULTY
@@ -116,3 +116,24 @@ def test_a_run_has_at_most_max_metric_points_a_key_and_starts_and_ends_with_them
     assert len(rewards) > 30
     assert rewards[-1][0] > 0.95 * 20_000
     assert histories[Metric.TIMESTEPS][-1] == (20_000, 20_000)
+
+
+def test_jobs_wait_for_an_artifact_root_that_vanished_and_no_other_is_made(tmp_path):
+    """As a volume that is not mounted: checkpoints, logs and versions stay in one tree."""
+    root, away = tmp_path / "mlruns", tmp_path / "away"
+    job = {"total_timesteps": 30_000, "seed": 3, "n_eval_episodes": 2, "checkpoint_seconds": 0.2}
+    with platform(tmp_path) as running:
+        trained = running.submit(**job)
+        running.training(trained.job_id)
+        root.rename(away)
+        running.until(trained.job_id, lambda record: record.current_timesteps == 30_000)
+        time.sleep(3.0)
+        assert running.status(trained.job_id) is JobStatus.RUNNING
+        with pytest.raises(StoreGoneError, match="mounted"):
+            running.submit(**job)
+        assert not root.exists()
+        away.rename(root)
+        done = running.wait(trained.job_id)
+        assert done.status is JobStatus.COMPLETED, done.error_message
+        assert (done.attempt, running.versions_of(trained.job_id)) == (1, [1])
+        assert running.weights(done)

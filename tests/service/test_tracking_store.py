@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
 
-from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.cli import app
+from grpo_platform.errors import StoreError, StoreGoneError, StoreUnavailableError
 from grpo_platform.tracking.jobs import JobStore
+from tests.service.registry_support import Bench
 from tests.service.tracking_support import jobs_of, prepare, request, working_in
 
 
@@ -133,11 +136,47 @@ def test_a_moved_directory_is_noticed_and_explained(tmp_path):
     assert not (tmp_path / "old").exists()
 
 
-def test_lost_artifacts_do_not_keep_a_server_from_starting(tmp_path):
-    prepare(tmp_path)
-    (tmp_path / "mlruns" / "grpo").rmdir()
-    prepare(tmp_path)
-    assert (tmp_path / "mlruns" / "grpo").is_dir()
+@pytest.mark.parametrize("left", [True, False])  # an empty mount point, or nothing
+def test_a_start_without_the_artifacts_is_refused_until_they_are_back_or_given_up(tmp_path, left):
+    store = prepare(tmp_path)
+    (tmp_path / "mlruns").rename(tmp_path / "away")
+    if left:
+        (tmp_path / "mlruns").mkdir()
+    with pytest.raises(StoreGoneError, match="grpo-platform store adopt"):
+        prepare(tmp_path)
+    assert not (tmp_path / "mlruns" / "grpo").exists()
+    with working_in(tmp_path, MLFLOW_TRACKING_URI=None):
+        assert CliRunner().invoke(app, ["store", "adopt"]).exit_code == 0
+    assert prepare(tmp_path) == store
+    jobs_of(store).create(request())
+
+
+def test_an_artifact_root_that_vanishes_while_in_use_is_away_until_it_returns(tmp_path):
+    bench = Bench(tmp_path)
+    jobs, registry = jobs_of(bench.store), bench.registry
+    job_id = jobs.create(request()).job_id
+    (tmp_path / "f.txt").write_text("x")
+    jobs.upload(job_id, tmp_path / "f.txt", "kept")
+    version = bench.register("m")
+    (tmp_path / "mlruns").rename(tmp_path / "away")
+    for call in (
+        lambda: jobs.create(request()),
+        lambda: jobs.upload(job_id, tmp_path / "f.txt", "kept"),
+        lambda: jobs.list_artifacts(job_id),
+        lambda: jobs.download(job_id, "kept/f.txt", tmp_path),
+        lambda: jobs.delete_artifact(job_id, "kept/f.txt"),
+        lambda: registry.load_policy("m"),
+        lambda: registry.delete("m"),
+        lambda: bench.register("m"),
+    ):
+        with pytest.raises(StoreGoneError, match="mounted"):
+            call()
+    assert not (tmp_path / "mlruns").exists()
+    (tmp_path / "away").rename(tmp_path / "mlruns")
+    assert jobs.list_artifacts(job_id) == ["kept"]
+    assert registry.resolve("m") == version
+    registry.load_policy("m")
+    jobs.create(request())
 
 
 def test_a_deleted_experiment_is_restored(tmp_path):

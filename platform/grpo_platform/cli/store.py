@@ -10,7 +10,7 @@ from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, fai
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The MLflow store named by MLFLOW_TRACKING_URI, or mlflow.db here: check, upgrade.",
+    help="The MLflow store named by MLFLOW_TRACKING_URI, or mlflow.db here: check, upgrade, adopt.",
     no_args_is_help=True,
 )
 
@@ -54,6 +54,18 @@ def upgrade(
     console.print(f"Upgraded from {before.found} to {before.expected}.")
     if backup is not None:
         console.print(f"The database as it was: {backup}", soft_wrap=True)
+
+
+@app.command()
+def adopt() -> None:
+    """Go on with the artifact root as it is now, after files in it were lost for good."""
+    from grpo_platform.settings import Settings
+    from grpo_platform.tracking.addresses import existing_store_uri
+    from grpo_platform.tracking.artifact_guard import adopt_artifacts
+
+    with errors_as_sentences():
+        folder = adopt_artifacts(existing_store_uri(Settings()))
+    console.print(f"Artifacts go to {folder} from now on.", soft_wrap=True)
 
 
 def _uri() -> str:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from grpo_platform.errors import StoreUnavailableError, UnknownJobError
+from grpo_platform.errors import StoreGoneError, StoreUnavailableError, UnknownJobError
 from grpo_platform.jobs.pulse import Pulse
 from grpo_platform.jobs.scratch import PATIENCE_SECONDS
 
@@ -51,7 +51,8 @@ class Persistence:
 
         Args:
             write: may be called repeatedly.
-            patience_seconds: how long to go on while the run, but not this, can be written.
+            patience_seconds: how long to go on while the run, but not this, can be written; what
+                is not where it was is waited for.
 
         Raises:
             GoneError: the job is not ours any more.
@@ -70,7 +71,7 @@ class Persistence:
                 _log.warning("The store is away: %s", error)
                 if isinstance(error, OSError):
                     patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
-                if self._pulse.fresh:
+                if self._pulse.fresh and not isinstance(error, StoreGoneError):
                     patience_seconds -= pause
                 if patience_seconds <= 0:
                     raise

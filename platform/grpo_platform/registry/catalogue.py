@@ -225,11 +225,13 @@ class Catalogue:
 
         Raises:
             UnknownModelError: the logged model was deleted.
+            StoreGoneError: the root of all artifacts is away.
         """
         logged = self._existing(
             f"{ref.name}/{ref.version}", lambda: self.client.get_logged_model(ref.model_id)
         )
         location: str = logged.artifact_location
+        self.files.require(location)
         return location
 
     def _existing(self, label: str, call: Callable[[], _T]) -> _T:

@@ -1,6 +1,6 @@
 """Delete a name with everything that is its own, and nothing else; a crash is made good later."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from mlflow.entities import LoggedModel
@@ -38,9 +38,12 @@ def delete_model(
     versions = catalogue.all_versions(name)
     _refuse_foreign(name, versions)
     client = catalogue.client
+    logged_models = _logged_models(catalogue, name, versions)
+    for logged in logged_models:
+        catalogue.files.require(logged.artifact_location)
     retrying(lambda: client.set_registered_model_tag(name, Tag.DELETING, "true"))
     hidden()
-    for logged in _logged_models(catalogue, name, versions):
+    for logged in logged_models:
         if not _used_elsewhere(catalogue, name, logged.model_id):
             delete_logged_model(catalogue, logged)
     run_id = found.tags.get(Tag.DECISIONS)
@@ -66,7 +69,7 @@ def _refuse_foreign(name: str, versions: Iterable[ModelVersion]) -> None:
 
 def _logged_models(
     catalogue: Catalogue, name: str, versions: Iterable[ModelVersion]
-) -> Iterable[LoggedModel]:
+) -> Collection[LoggedModel]:
     """Those behind the versions, and those that a crashed registration left."""
     client = catalogue.client
     found: dict[str, LoggedModel] = {}

@@ -40,7 +40,9 @@ def register_policy(
     for version in catalogue.search_versions(f"run_id = '{job_id}'"):
         if version.name == name and is_ours(version):
             return version_ref(version)
-    experiment_id = retrying(lambda: catalogue.client.get_run(job_id)).info.experiment_id
+    run = retrying(lambda: catalogue.client.get_run(job_id))
+    catalogue.files.require(run.info.artifact_uri)  # before there is a name, or a version of it
+    experiment_id = run.info.experiment_id
     _ensure_name(catalogue, name, card, experiment_id)
     _drop_leftovers(catalogue, job_id, experiment_id)
     logged, files = _log_model(catalogue, job_id, experiment_id, policy, name, card)
@@ -138,6 +140,7 @@ def _log_model(
             policy, folder, metadata=card.to_dict(), model_id=logged.model_id, run_id=job_id
         )
         files = file_hashes(folder)
+        catalogue.files.require(logged.artifact_location)
         retrying(lambda: client.log_model_artifacts(logged.model_id, str(folder)))
     retrying(lambda: client.finalize_logged_model(logged.model_id, "READY"))
     return logged, files

@@ -12,6 +12,7 @@ from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.tracking.artifact_guard import ArtifactGuard
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.locations import local_path
 
@@ -39,6 +40,7 @@ class RunFiles:
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
+        self._guard = ArtifactGuard(tracking_uri)
         self._repositories: dict[str, _Repository] = {}
 
     def upload(self, artifact_uri: str, source: Path, folder: str, *, verify: bool) -> str:
@@ -61,6 +63,7 @@ class RunFiles:
         path = str(PurePosixPath(folder) / source.name)
         with _file_errors():
             retrying(lambda: repository.log_artifact(str(source), folder or None))
+            self.require(artifact_uri)  # else it went into another tree
             if verify and self._stored_sha256(artifact_uri, path) != file_sha256(source):
                 raise StoreError(f"{path} was stored damaged; is the disk full?")
         return path
@@ -97,6 +100,23 @@ class RunFiles:
                 with contextlib.suppress(OSError):  # not empty: something else lies there
                     folder.parent.rmdir()
 
+    def require(self, artifact_uri: str) -> None:
+        """Refuse a location whose root is away: nothing is read, made or deleted there.
+
+        Raises:
+            StoreGoneError: it is not where it was.
+        """
+        self._guard.require(artifact_uri)
+
+    def require_writable(self) -> None:
+        """Refuse a root that takes no files, where it is a folder of this machine.
+
+        Raises:
+            StoreUnavailableError: it is away, full, or not to be written.
+        """
+        with _file_errors():
+            self._guard.require_writable()
+
     def _stored_sha256(self, artifact_uri: str, path: str) -> str:
         folder = local_path(artifact_uri)
         if folder is not None and (folder / path).is_file():
@@ -107,6 +127,7 @@ class RunFiles:
             return file_sha256(self.download(artifact_uri, path, Path(scratch)))
 
     def _repository(self, artifact_uri: str) -> _Repository:
+        self.require(artifact_uri)
         repository = self._repositories.get(artifact_uri)
         if repository is None:
             repository = cast(

@@ -147,6 +147,7 @@ class JobStore(JobLife):
     def schedule_run(self, name: str, tags: Mapping[str, str]) -> Run:
         """Make a SCHEDULED run that is neither a job nor a sweep yet."""
         start_time, experiment_id = now_ms(), self._experiment()
+        self._files.require_writable()
         run = retrying(
             lambda: self._client.create_run(
                 experiment_id,

@@ -32,6 +32,8 @@ class Tag:
     """Marks the runs that are jobs; set in the last call that makes one."""
     CREATING: Final = "grpo.creating"
     """Marks, without `JOB`, a run that is being made a job."""
+    ARTIFACTS: Final = "grpo.artifacts"
+    """Of the jobs' experiment: text of the marker in its folder."""
     REQUEST: Final = "grpo.request"
     """`JobRequest` as JSON."""
     ATTEMPT: Final = "grpo.attempt"

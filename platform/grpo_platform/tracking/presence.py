@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Dialect, Engine, Pool, event, exc
 
-from grpo_platform.errors import StoreUnavailableError
+from grpo_platform.errors import StoreGoneError
 from grpo_platform.tracking.locations import sqlite_argument_path, sqlite_path
 
 __all__ = ["require_database"]
@@ -26,7 +26,7 @@ def require_database(tracking_uri: str) -> None:
     """Refuse a sqlite file that is not there, now and at each later connection of this process.
 
     Raises:
-        StoreUnavailableError: it vanished, be it for a moment (a mount that is away).
+        StoreGoneError: it vanished, be it for a moment (a mount that is away).
     """
     if not tracking_uri.startswith("sqlite:"):
         return
@@ -68,8 +68,8 @@ def _verify(_connection: object, record: Any, _proxy: object) -> None:  # noqa: 
         raise exc.DisconnectionError(f"{path} is not the file that it was.")
 
 
-def _gone(path: Path) -> StoreUnavailableError:
-    return StoreUnavailableError(
+def _gone(path: Path) -> StoreGoneError:
+    return StoreGoneError(
         f"The database {path} is gone. Put it back there, and all goes on; if it is lost, stop the "
         "server and use `grpo-platform store restore`, or start again with an empty one."
     )

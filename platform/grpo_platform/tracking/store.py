@@ -24,6 +24,7 @@ from grpo_platform.tracking.addresses import (
     kind_of_store,
     probe_database,
 )
+from grpo_platform.tracking.artifact_guard import mark_artifacts
 from grpo_platform.tracking.boundary import DAMAGED, store_errors, when_granted
 from grpo_platform.tracking.locations import local_path, sqlite_path
 from grpo_platform.tracking.locks import alone
@@ -169,7 +170,7 @@ def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
             made = experiment.experiment_id
             when_granted(lambda: client.set_experiment_tag(made, Tag.JOB, JOB_READY))
         _sweep(client, experiment.experiment_id)
-    _check_location(uri, experiment)
+    _check_artifacts(client, uri, experiment)
     return Store(
         tracking_uri=uri,
         experiment_id=experiment.experiment_id,
@@ -213,12 +214,19 @@ def _sweep(client: MlflowClient, experiment_id: str) -> None:
                 client.delete_run(run.info.run_id)
 
 
-def _check_location(uri: str, experiment: Experiment) -> None:
+def _check_artifacts(client: MlflowClient, uri: str, experiment: Experiment) -> None:
     location = experiment.artifact_location
     check_artifacts_reachable(uri, location)
     folder = local_path(location)
     if folder is None or uri.startswith("http"):
         return
+    mark_artifacts(client, experiment, _make_artifacts)
+    if not folder.is_relative_to(Path.cwd()):
+        _log.warning("Artifacts go to %s, where this store was created.", folder)
+
+
+def _make_artifacts(folder: Path) -> None:
+    """Make the folder of the jobs' experiment, the first time that a server starts on a store."""
     ours = folder.is_relative_to(Path.cwd())
     with contextlib.suppress(OSError):
         if ours:
@@ -229,8 +237,6 @@ def _check_location(uri: str, experiment: Experiment) -> None:
             "directory moved? Move it back, link the old path to the new one, or start afresh by "
             "renaming mlflow.db (or with another database)."
         )
-    if not ours:
-        _log.warning("Artifacts go to %s, where this store was created.", folder)
 
 
 def _write_ahead(path: Path) -> None:

@@ -10,18 +10,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from urllib.parse import urlsplit
 
-import requests
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from grpo_platform.client import ApiError, GRPOClient, Job, TrainFields
 from grpo_platform.settings import Settings
+from grpo_platform.wording import escape_unprintable
 
 __all__ = ["GUIDE_STEP_2", "OBSERVATION", "DemoError", "main"]
 
-GUIDE_STEP_2: Final[dict[str, Any]] = {
+GUIDE_STEP_2: Final[TrainFields] = {
     "env_name": "CartPole-v1",
     "total_timesteps": 5000,
     "learning_rate": 3e-4,
@@ -38,7 +40,6 @@ OBSERVATION: Final = [0.1, 0.0, 0.05, 0.0]
 
 _START_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 30.0
-_CALL_SECONDS: Final = 60.0
 
 
 class DemoError(Exception):
@@ -47,6 +48,7 @@ class DemoError(Exception):
 
 def main() -> int:
     """Run the demo; `DEMO_EXIT=1` ends it after the inference. Returns the exit code."""
+    escape_unprintable()
     console = Console()
     try:
         settings = Settings()
@@ -60,7 +62,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\nStopped.")
         return 0
-    except (DemoError, ValueError) as error:
+    except (ApiError, ConnectionError, DemoError, TimeoutError, ValueError) as error:
         console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return 1
     return 0
@@ -72,21 +74,18 @@ class _Demo:
     def __init__(
         self, settings: Settings, server: subprocess.Popen[bytes], console: Console
     ) -> None:
-        self._base = f"http://{settings.host}:{settings.port}"
+        self._url = f"http://{settings.host}:{settings.port}"
+        self._client = GRPOClient(self._url, token=settings.api_token)
         self._server = server
         self._console = console
-        self._http = requests.Session()
-        self._http.trust_env = False
-        if settings.api_token is not None:
-            self._http.headers["Authorization"] = f"Bearer {settings.api_token}"
 
     def run(self) -> None:
-        with self._console.status("Starting the API and the MLflow UI …"):
+        # the spinner is one that every terminal has the letters for
+        with self._console.status("Starting the API and the MLflow UI ...", spinner="line"):
             self._wait_until_ready()
-        job_id = self._call("POST", "/train", GUIDE_STEP_2)["job_id"]
+        job_id = self._client.start_training(**GUIDE_STEP_2)["job_id"]
         self._console.print(f"Training job [bold]{job_id}[/bold]", highlight=False)
-        job = self._watch(job_id)
-        self._show_evaluation(job)
+        self._show_evaluation(self._watch(job_id))
         self._show_inference()
         self._show_addresses(job_id)
 
@@ -95,29 +94,30 @@ class _Demo:
         while time.monotonic() < deadline:
             if self._server.poll() is not None:
                 raise DemoError("The server did not start.")
-            with contextlib.suppress(requests.ConnectionError):
-                self._http.get(f"{self._base}/health", timeout=_CALL_SECONDS)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                self._client.health()
                 return
             time.sleep(0.1)
         raise DemoError(f"The server did not answer within {_START_SECONDS:.0f} s.")
 
-    def _watch(self, job_id: str) -> dict[str, Any]:
+    def _watch(self, job_id: str) -> Job:
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.completed:.0f} of {task.total:.0f} steps"), TimeElapsedColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self._console) as progress:
             bar = progress.add_task("queued", total=GUIDE_STEP_2["total_timesteps"])
-            while True:
-                job = self._call("GET", f"/training/{job_id}/status")
-                progress.update(bar, completed=job["current_timesteps"], description=job["status"])
-                if job["status"] == "completed":
-                    return job
-                if job["status"] in ("failed", "stopped"):
-                    raise DemoError(f"The job {job['status']}: {job['error_message']}")
-                time.sleep(0.2)
+            job = self._client.wait(
+                job_id,
+                on_progress=lambda job: progress.update(
+                    bar, completed=job["current_timesteps"], description=job["status"]
+                ),
+            )
+        if job["status"] != "completed":
+            raise DemoError(f"The job {job['status']}: {job['error_message']}")
+        return job
 
-    def _show_evaluation(self, job: dict[str, Any]) -> None:
+    def _show_evaluation(self, job: Job) -> None:
         metrics = job["metrics"]
         table = Table(title="Greedy evaluation on the environment's own reward, 500 at most")
         for name in ("mean", "interquartile mean", "95 % interval", "model", "version"):
@@ -132,9 +132,8 @@ class _Demo:
         self._console.print(table)
 
     def _show_inference(self) -> None:
-        question = {"model_name": GUIDE_STEP_2["model_name"], "observation": OBSERVATION}
-        reply = self._call("POST", "/inference", question)
-        chances = " and ".join(f"{chance:.1%}" for chance in reply["action_probs"])
+        reply = self._client.predict(str(GUIDE_STEP_2["model_name"]), OBSERVATION)
+        chances = " and ".join(f"{chance:.1%}" for chance in reply["action_probs"] or ())
         self._console.print(
             f"Observation {OBSERVATION}: action {reply['action']} "
             f"({'right' if reply['action'] == 1 else 'left'}), "
@@ -144,40 +143,27 @@ class _Demo:
         )
 
     def _show_addresses(self, job_id: str) -> None:
-        addresses = {"API": f"{self._base}/docs"}
-        ui = self._call("GET", "/")["mlflow_ui"]
+        addresses = {"API": f"{self._url}/docs"}
+        ui = self._client.about()["mlflow_ui"]
         if ui is not None:
-            with self._console.status("Waiting for the MLflow UI …"):
-                addresses |= {"This run": self._run_page(ui, job_id), "MLflow UI": ui}
+            with self._console.status("Waiting for the MLflow UI ...", spinner="line"):
+                _wait_until_listening(ui)
+            addresses |= {"This run": f"{ui}/#/runs/{job_id}", "MLflow UI": ui}
         for name, address in addresses.items():
             self._console.print(f"{name:<10} {address}", highlight=False, soft_wrap=True)
 
-    def _run_page(self, ui: str, job_id: str) -> str:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                reply = self._http.get(
-                    f"{ui}/ajax-api/2.0/mlflow/runs/get",
-                    params={"run_id": job_id},
-                    timeout=_CALL_SECONDS,
-                )
-                reply.raise_for_status()
-                experiment = reply.json()["run"]["info"]["experiment_id"]
-                return f"{ui}/#/experiments/{experiment}/runs/{job_id}"
-            except requests.RequestException as error:
-                if time.monotonic() > deadline:
-                    raise DemoError(f"The MLflow UI does not answer: {error}") from error
-                time.sleep(0.2)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        try:
-            reply = self._http.request(method, self._base + path, json=body, timeout=_CALL_SECONDS)
-            answer: dict[str, Any] = reply.json()
-        except requests.RequestException as error:
-            raise DemoError(f"{method} {path} failed: {error}") from error
-        if not reply.ok:
-            raise DemoError(f"{method} {path}: {answer.get('detail', answer)}")
-        return answer
+def _wait_until_listening(url: str) -> None:
+    parts = urlsplit(url)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((parts.hostname, parts.port), _START_SECONDS),
+        ):
+            return
+        time.sleep(0.2)
+    raise DemoError(f"The MLflow UI at {url} does not answer.")
 
 
 @contextlib.contextmanager
@@ -193,7 +179,7 @@ def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         )  # fmt: skip
         try:
             yield process
-        except DemoError as error:
+        except (ApiError, ConnectionError, DemoError, TimeoutError) as error:
             tail = "\n".join(Path(output.name).read_text("utf-8", "replace").splitlines()[-20:])
             raise DemoError(f"{error}\nIts last output:\n{tail}") from error
         finally:

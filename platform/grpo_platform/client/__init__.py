@@ -392,6 +392,10 @@ class GRPOClient:
 
     # --- the server ----------------------------------------------------------------------
 
+    def about(self) -> dict[str, Any]:
+        """The server's version, its calls, and where the MLflow UI is."""
+        return self._transport.call("GET", "/")
+
     def health(self) -> dict[str, Any]:
         """How the server is doing."""
         return self._transport.call("GET", "/health")

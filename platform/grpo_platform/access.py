@@ -30,6 +30,9 @@ class Head(NamedTuple):
     """One that decides who is let in and came twice: two programs on the way may each believe
     another of the two."""
 
+    coding: bytes | None = None
+    """How the body is compressed."""
+
 
 class Refusal(NamedTuple):
     """Why a request is not let in."""
@@ -144,7 +147,7 @@ class Access:
 
 def read_head(scope: Any) -> Head:  # noqa: ANN401 - an ASGI scope
     """The part of a request's head that decides about it."""
-    host = origin = authorization = api_key = length = request_id = doubled = None
+    host = origin = authorization = api_key = length = request_id = doubled = coding = None
     for name, value in scope["headers"]:
         if name == b"host":
             doubled = doubled if host is None else "Host"
@@ -162,7 +165,9 @@ def read_head(scope: Any) -> Head:  # noqa: ANN401 - an ASGI scope
             length = value
         elif name == b"x-request-id":
             request_id = value
-    return Head(host, origin, authorization, api_key, length, request_id, doubled)
+        elif name == b"content-encoding":
+            coding = value if coding is None else coding + b", " + value
+    return Head(host, origin, authorization, api_key, length, request_id, doubled, coding)
 
 
 def token_digest(token: str | bytes) -> bytes:

@@ -58,6 +58,29 @@ def test_an_idle_connection_ends_after_it_was_told_to_and_a_request_that_crosses
             assert client.recv(65536) == b""
 
 
+# --- methods -----------------------------------------------------------------------------------
+
+
+def test_head_of_a_stream_ends_and_keeps_the_connection(running):
+    body = {"total_timesteps": 10**7, "model_name": "asked_by_head"}
+    job_id = requests.post(f"{running.url}/train", json=body, timeout=30).json()["job_id"]
+    with requests.Session() as session:
+        for path in (f"/training/{job_id}/events", "/health", "/", "/metrics", "/health/ready"):
+            reply = session.head(running.url + path, timeout=30)
+            assert (reply.status_code, reply.content) == (200, b""), path
+        assert session.get(f"{running.url}/health/live/", timeout=30).json() == {"status": "live"}
+    requests.post(f"{running.url}/training/{job_id}/stop", timeout=30)
+
+
+@pytest.mark.parametrize("target", [b"*", b"/train", b"http://localhost/train"])
+def test_options_of_anything_are_answered(running, target):
+    with connected(running) as client:
+        client.sendall(b"OPTIONS %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
+        answer = client.recv(65536).split(b"\r\n")
+        assert answer[0].split()[1] in (b"204", b"400", b"404"), answer
+        assert b"500" not in answer[0]
+
+
 # --- watchers ----------------------------------------------------------------------------------
 
 WATCHERS = 500

@@ -5,8 +5,9 @@ import json
 import re
 
 import pytest
+from starlette.routing import compile_path
 
-from grpo_platform.api.gate import PROBES
+from grpo_platform.api.gate import is_open
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.runner import Runner
 from grpo_platform.settings import Settings
@@ -99,12 +100,14 @@ def test_empty_lists(client):
         ("DELETE", "/models/..%2f..%2fetc", 404),
         ("DELETE", "/models/a%0a", 422),
         ("DELETE", "/models/" + "a" * 129, 422),
-        ("DELETE", "/models/", 404),
+        ("DELETE", "/models/", 405),
+        ("DELETE", "/models/nothing/", 404),
+        ("DELETE", "/models/nothing%2F", 404),
         ("POST", "/models/nothing/rollback", 404),
         ("PUT", "/train", 405),
         ("GET", "/train", 405),
-        ("OPTIONS", "/train", 405),
-        ("GET", "/health/", 404),
+        ("OPTIONS", "/nowhere", 404),
+        ("GET", "/health//", 404),
         ("GET", "/static/%00", 404),
         ("GET", "/static/..%2fapp.py", 404),
         ("GET", "/static/" + "a" * 4000, 404),
@@ -227,7 +230,7 @@ def test_inference_of_a_model_that_does_not_exist(client, path):
         assert client.post(path, json={"model_name": name} | observations).status_code == status
 
 
-def test_every_route_but_the_probes_needs_the_token(services):
+def test_every_route_but_probes_and_documentation_needs_the_token(services):
     settings = Settings(mlflow_ui_port=0, api_token=TOKEN)
     guarded = client_of(services, settings)
     routes = all_routes(guarded.app)
@@ -235,11 +238,45 @@ def test_every_route_but_the_probes_needs_the_token(services):
     for method, path in routes:
         concrete = re.sub(r"\{[^}]*\}", "x", path)
         reply = guarded.request(method, concrete)
-        assert (reply.status_code == 401) == (path not in PROBES), (method, path)
+        assert (reply.status_code == 401) == (not is_open(path)), (method, path)
     allowed = guarded.get("/environments", headers={"Authorization": f"Bearer {TOKEN}"})
     assert allowed.status_code == 200
-    security = guarded.get("/openapi.json", headers={"X-API-Key": TOKEN}).json()["security"]
+    security = guarded.get("/openapi.json").json()["security"]
     assert security == [{"bearer": []}, {"api_key": []}]
+
+
+def test_every_path_answers_head_where_it_answers_get_and_names_its_methods(client):
+    routes = all_routes(client.app)
+    for path in sorted({re.sub(r"\{[^}]*\}", "x", path) for _, path in routes}):
+        methods = {m for m, template in routes if compile_path(template)[0].match(path)}
+        methods |= {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+        allowed = ", ".join(sorted(methods))
+        told = client.options(path)
+        assert (told.status_code, told.headers["Allow"]) == (204, allowed), path
+        refused = client.request("PROPFIND", path)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, allowed), path
+        assert allowed in refused.json()["detail"]
+        if "GET" in methods:
+            asked, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (asked.status_code, b""), path
+            assert head.headers["Content-Type"] == asked.headers["Content-Type"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        ("text/plain;version=\u00e9", "text/plain"),
+        ("application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.5", "application/openm"),
+        ("application/openmetrics-text;version=a\\b", "application/openmetrics-text"),
+    ],
+)
+def test_metrics_are_open_metrics_for_who_reads_them(client, accept, media_type):
+    reply = client.get("/metrics", headers={"Accept": accept.encode("latin-1")})
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith(media_type)
+    assert ("# EOF" in reply.text) == media_type.startswith("application")
 
 
 def test_origins_are_closed_unless_listed(services, client):

@@ -1,6 +1,8 @@
 """The gate: who is let in, what is noted about it, and that no route is forgotten."""
 
+import gzip
 import logging
+import zlib
 
 import pytest
 from fastapi import FastAPI
@@ -9,17 +11,19 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from grpo_platform.api.gate import MAX_BODY_BYTES, PROBES, Gate
+from grpo_platform.api.errors import add_error_handlers
+from grpo_platform.api.gate import MAX_BODY_BYTES, Gate
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.serving.service import CacheStats
 from grpo_platform.settings import Settings
 
 TOKEN = "t" * 32
+PROBES = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 LOCAL = "http://127.0.0.1:8000"
 
 
 def client(base_url: str = LOCAL, **settings) -> TestClient:
-    app = FastAPI()
+    app = FastAPI(redirect_slashes=False)
 
     @app.get("/where")
     async def where() -> str:
@@ -31,6 +35,7 @@ def client(base_url: str = LOCAL, **settings) -> TestClient:
 
     for probe in PROBES:
         app.add_api_route(probe, where)
+    add_error_handlers(app)
     app.state.metrics = Metrics(CacheStats)
     app.add_middleware(Gate, settings=Settings(**settings), metrics=app.state.metrics)
     return TestClient(app, base_url=base_url, raise_server_exceptions=False)
@@ -108,15 +113,15 @@ def test_http_1_1_names_its_host(version, status):
         {"X-API-Key": ""},
     ],
 )
-def test_without_the_token_only_probes_answer(headers):
+def test_without_the_token_only_probes_and_documentation_answer(headers):
     guarded = client(api_token=TOKEN)
-    for path in ("/where", "/nowhere", "/docs", "/openapi.json", "/health/live/", "//health/live"):
+    for path in ("/where", "/nowhere", "/docs/x", "//health/live", "/static", "/health/live%2F"):
         reply = guarded.get(path, headers=headers)
         assert reply.status_code == 401, path
         assert reply.headers["WWW-Authenticate"] == "Bearer"
         assert TOKEN not in reply.text
-    for probe in PROBES:
-        assert guarded.get(probe, headers=headers).status_code == 200
+    for path in (*PROBES, "/health/live/", "/docs", "/redoc", "/openapi.json"):
+        assert guarded.get(path, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -183,10 +188,72 @@ def test_requests_are_counted_by_route_and_paths_make_no_series():
     inside = client()
     for path in ("/where", "/a", "/b"):
         inside.get(path)
-    text = inside.app.state.metrics.render({"queued": 2}, 1).decode()
+    text = inside.app.state.metrics.render({"queued": 2}, 1)[0].decode()
     assert 'grpo_http_requests_total{method="GET",route="/where",status="200"} 1.0' in text
     assert 'grpo_http_requests_total{method="any",route="unmatched",status="404"} 2.0' in text
     assert 'grpo_training_jobs{status="queued"} 2.0' in text
+
+
+def test_a_slash_at_the_end_changes_nothing_but_an_encoded_one_does():
+    inside = client()
+    assert inside.get("/where/").text == inside.get("/where").text
+    assert inside.post("/size/", content=b"abc").json() == 3
+    for path in ("/where//", "/where%2F", "/where/%2F"):
+        assert inside.get(path).status_code == 404, path
+
+
+def test_head_is_get_without_its_body_and_noted_as_head():
+    inside = client()
+    for path in ("/where", "/docs", "/nowhere"):
+        asked, told = inside.get(path), inside.head(path)
+        assert told.status_code == asked.status_code
+        assert told.headers["content-length"] == asked.headers["content-length"]
+        assert told.content == b""
+    assert inside.head("/size").status_code == 405
+    text = inside.app.state.metrics.render({}, 0)[0].decode()
+    assert 'grpo_http_requests_total{method="HEAD",route="/where",status="200"} 1.0' in text
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP", "deflate"])
+def test_compressed_bodies_are_read(coding):
+    compress = zlib.compress if coding == "deflate" else gzip.compress
+    headers = {"Content-Encoding": coding}
+    inside = client()
+    assert inside.post("/size", content=compress(b"x" * 70_000), headers=headers).json() == 70_000
+    pieces = (compress(b"x" * 70_000)[i : i + 7] for i in range(0, 10**4, 7))
+    assert inside.post("/size", content=pieces, headers=headers).json() == 70_000
+    assert inside.post("/size", headers=headers).json() == 0
+    assert (
+        inside.post("/size", content=b"abc", headers={"Content-Encoding": "identity"}).json() == 3
+    )
+
+
+def test_a_body_that_is_small_only_while_compressed_is_refused():
+    bomb = gzip.compress(b"0" * (MAX_BODY_BYTES + 1))
+    assert len(bomb) < 10_000
+    reply = client().post("/size", content=bomb, headers={"Content-Encoding": "gzip"})
+    assert reply.status_code == 413
+    whole = gzip.compress(b"0" * MAX_BODY_BYTES)
+    reply = client().post("/size", content=whole, headers={"Content-Encoding": "gzip"})
+    assert reply.json() == MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", gzip.compress(b"{}")[:-3], gzip.compress(b"{}") + b"more"]
+)
+def test_what_is_not_compressed_as_it_says_is_told(content):
+    reply = client().post("/size", content=content, headers={"Content-Encoding": "gzip"})
+    assert reply.status_code == 422
+    assert "gzip" in reply.json()["detail"]
+    assert reply.json()["errors"][0]["field"] == "Content-Encoding"
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "", "gzip;q=1"])
+def test_other_codings_are_refused_and_told_which_are_read(coding):
+    reply = client().post("/size", content=b"{}", headers={"Content-Encoding": coding})
+    assert reply.status_code == 415
+    assert reply.headers["Accept-Encoding"] == "gzip, deflate"
+    assert "gzip" in reply.json()["detail"]
 
 
 def test_websockets_are_closed():

@@ -1,24 +1,66 @@
-"""JSON bodies: read once, by pydantic-core, straight from bytes to a validated model.
+"""Bodies: decompressed, then read once, by pydantic-core, straight from bytes to a model.
 
 FastAPI's own way (`json.loads`, then validation) answers 400 to bad UTF-8, deep nesting and huge
 integers; pydantic-core finds all of these itself, as validation errors, and is faster.
 """
 
+import zlib
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Message, Receive, Scope
 
 from grpo_platform.api.errors import InvalidBodyError
+from grpo_platform.errors import InvalidRequestError
 
-__all__ = ["FastJsonRoute", "JsonRoute", "parse_body"]
+__all__ = ["CODINGS", "FastJsonRoute", "JsonRoute", "decoded", "parse_body"]
+
+CODINGS: Final = {
+    b"identity": None, b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS,
+    b"deflate": zlib.MAX_WBITS,
+}  # fmt: skip
+"""Content codings of bodies that are read, with zlib's number of the format."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def decoded(receive: Receive, coding: bytes, most: int) -> Receive:
+    """Receives a compressed body as what it was, without ever holding more of it than may be.
+
+    Args:
+        receive: gives the compressed body.
+        coding: one of `CODINGS`.
+        most: bytes that the decompressed body may have.
+    """
+    if (wbits := CODINGS[coding.lower()]) is None:
+        return receive
+    stream = zlib.decompressobj(wbits)
+    total = 0
+
+    async def receive_decoded() -> Message:
+        nonlocal total
+        message = await receive()
+        if message["type"] != "http.request":
+            return message
+        try:
+            body = stream.decompress(message.get("body", b""), most - total + 1)
+        except zlib.error as error:
+            raise _not_in(coding) from error
+        total += len(body)
+        if total > most:
+            raise HTTPException(413)
+        cut_short = total > 0 and not stream.eof and not message.get("more_body", False)
+        if cut_short or stream.unused_data:
+            raise _not_in(coding)
+        return {**message, "body": body}
+
+    return receive_decoded
 
 
 async def parse_body(request: Request, model: type[_Model]) -> _Model:
@@ -107,3 +149,11 @@ def _is_json(scope: Scope) -> bool:
 
 def _invalid(kind: str, message: str) -> InvalidBodyError:
     return InvalidBodyError([{"type": kind, "loc": (), "msg": message, "input": None}])
+
+
+def _not_in(coding: bytes) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The body is not one {coding.decode('latin-1')} stream, as this header says; compress "
+        "it whole, or leave the header out.",
+        field="Content-Encoding",
+    )

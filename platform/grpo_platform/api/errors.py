@@ -15,6 +15,7 @@ from starlette.responses import Response
 from grpo import errors as algorithm
 from grpo.errors import did_you_mean
 from grpo_platform import errors as platform
+from grpo_platform.api.methods import allowed_methods
 from grpo_platform.api.problems import FieldProblem, problem_response
 
 __all__ = [
@@ -73,7 +74,6 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
 
 _ADVICE = {
     404: "There is no such path here; GET /docs shows the calls.",
-    405: "This path does not take this method; GET /docs shows the calls.",
     413: "The body is too large; send fewer items in one call.",
 }
 
@@ -162,12 +162,18 @@ def _on_invalid_parameter(_request: Request, error: Exception) -> Response:
     return validation_problem(error.errors())
 
 
-def _on_http_error(_request: Request, error: Exception) -> Response:
+def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, InvalidBodyError):
         return validation_problem(error.errors, error.model)
-    detail = _ADVICE.get(error.status_code, str(error.detail))
-    return problem_response(error.status_code, detail, headers=error.headers)
+    detail, headers = _ADVICE.get(error.status_code, str(error.detail)), error.headers
+    if error.status_code == 405:
+        methods = ", ".join(allowed_methods(request.app, request.scope))
+        headers = {"Allow": methods}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+        detail = f"This path takes {methods}, not {request.method}; GET /docs shows the calls."
+    return problem_response(error.status_code, detail, headers=headers)
 
 
 def _on_disconnect(_request: Request, _error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The gate that every request passes: host, origin, token, body size, request id, log, metrics.
+"""The gate that every request passes: host, origin, token, body, request id, log, metrics.
 
 One ASGI middleware instead of one each, since POST /inference is measured in microseconds.
 """
@@ -13,19 +13,33 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grpo_platform.access import Access, Head, read_head, token_digest
+from grpo_platform.api.body import CODINGS, decoded
+from grpo_platform.api.methods import drop_final_slash, head_of
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.problems import problem_response
 from grpo_platform.settings import Settings
 
-__all__ = ["MAX_BODY_BYTES", "PROBES", "Gate"]
+__all__ = ["MAX_BODY_BYTES", "Gate", "is_open"]
 
 MAX_BODY_BYTES = 8 * 2**20
-PROBES = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
-"""Paths that need no token."""
-
+_OPEN = frozenset(
+    {
+        "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready",
+        "/docs", "/redoc", "/openapi.json",
+    }
+)  # fmt: skip
 _log = logging.getLogger("grpo_platform.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TOO_LARGE = f"The body may have at most {MAX_BODY_BYTES} bytes; send fewer items in one call."
+_CODING = "Send the body as it is, or with Content-Encoding: gzip or deflate; no other is read."
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no token: a probe, or documentation, the same on every server.
+
+    A browser sends no token when it opens a page, and Swagger's *Authorize* needs the schema.
+    """
+    return path in _OPEN or path.startswith("/static/")
 
 
 class Gate:
@@ -51,6 +65,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        drop_final_slash(scope)
         head = read_head(scope)
         request_id = _request_id(head.request_id)
         scope["request_id"] = request_id.decode()
@@ -71,15 +86,22 @@ class Gate:
             refusal = self._refusal(scope, head)
             if refusal is not None:
                 await refusal(scope, receive, note)
+                return
+            limited = receive if head.length else _limited(receive)
+            if head.coding is not None:
+                limited = decoded(limited, head.coding, MAX_BODY_BYTES)
+            if scope["method"] == "HEAD":
+                inner = {**scope, "method": "GET"}
+                await self._app(inner, limited, head_of(note))
+                scope["route"] = inner.get("route")
             else:
-                limited = receive if head.length else _limited(receive)
                 await self._app(scope, limited, note)
         finally:
             self._note(scope, status, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope, head: Head) -> Response | None:
         refused = self._access.refusal(
-            head, scope["http_version"], needs_token=scope["path"] not in PROBES
+            head, scope["http_version"], needs_token=not is_open(scope["path"])
         )
         if refused is not None:
             challenge = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
@@ -88,6 +110,8 @@ class Gate:
             )
         if head.length is not None and _too_large(head.length):
             return problem_response(413, _TOO_LARGE, headers={"Connection": "close"})
+        if head.coding is not None and head.coding.lower() not in CODINGS:
+            return problem_response(415, _CODING, headers={"Accept-Encoding": "gzip, deflate"})
         return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:

@@ -2,8 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from grpo_platform.serving.service import CacheStats
@@ -92,14 +100,20 @@ class Metrics:
         children[0].observe(seconds)
         children[1].inc(observations)
 
-    def render(self, jobs: Mapping[str, int], loaded_models: int) -> bytes:
-        """The text that Prometheus reads.
+    def render(
+        self, jobs: Mapping[str, int], loaded_models: int, accept: str = ""
+    ) -> tuple[bytes, str]:
+        """The text that Prometheus reads, and its media type.
 
         Args:
             jobs: number of unfinished jobs by status.
             loaded_models: models in memory now.
+            accept: media types that the client reads; OpenMetrics where it is among them.
         """
         for status, count in jobs.items():
             self._jobs.labels(status).set(count)
         self._loaded.set(loaded_models)
-        return generate_latest(self._registry)
+        if "application/openmetrics-text" in accept:
+            write: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
+            return write(self._registry), openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from grpo_platform.api.dependencies import ServicesDep
@@ -64,7 +63,11 @@ def get_ready(services: ServicesDep) -> Probe:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(503)},
 )
 def get_metrics(request: Request, services: ServicesDep) -> Response:
-    """Metrics for Prometheus."""
+    """Metrics for Prometheus, as OpenMetrics where `Accept` names it."""
     metrics: Metrics = request.app.state.metrics
-    text = metrics.render(services.unfinished_jobs(), len(services.serving.loaded()))
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    text, media_type = metrics.render(
+        services.unfinished_jobs(),
+        len(services.serving.loaded()),
+        request.headers.get("accept", ""),
+    )
+    return Response(text, media_type=media_type)

@@ -92,6 +92,7 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.jobs.runner import Runner
     from grpo_platform.registry.models import Registry
     from grpo_platform.serving.service import ServingService
+    from grpo_platform.signing import Signer
     from grpo_platform.sweeps.runner import SweepRunner
     from grpo_platform.tracking.jobs import JobStore
     from grpo_platform.tracking.store import prepare_store
@@ -103,7 +104,7 @@ def build_services(settings: Settings) -> "Services":
 
         require_ray()  # before a store is made
     store = prepare_store(settings)
-    jobs = JobStore(store.tracking_uri, store.experiment_id)
+    jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
     registry = Registry(store.tracking_uri)
     runner = Runner(jobs, _backend(settings, store), settings)
     sweeps = SweepStore(jobs)

@@ -34,7 +34,7 @@ class Onlooker:
     def __init__(self, folder: Path, uri=None, **settings) -> None:
         self.folder = folder
         self.place = prepare(folder, uri, **settings)
-        self.jobs = jobs_of(self.place)
+        self.jobs = jobs_of(self.place, settings.get("api_token"))
         self.registry = Registry(self.place.tracking_uri)
         self.client = MlflowClient(tracking_uri=self.place.tracking_uri)
 

@@ -14,6 +14,7 @@ import requests
 from grpo import GRPOConfig
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.settings import Settings
+from grpo_platform.signing import Signer
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store, prepare_store
 
@@ -44,8 +45,8 @@ def prepare(folder, uri=None, **settings) -> Store:
         return prepare_store(Settings(**settings))
 
 
-def jobs_of(store: Store) -> JobStore:
-    return JobStore(store.tracking_uri, store.experiment_id)
+def jobs_of(store: Store, token: str | None = None) -> JobStore:
+    return JobStore(store.tracking_uri, store.experiment_id, Signer(token))
 
 
 def request(**fields) -> JobRequest:

@@ -10,7 +10,7 @@ from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, fai
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The MLflow store named by MLFLOW_TRACKING_URI, or mlflow.db here: check, upgrade, adopt.",
+    help="The store named by MLFLOW_TRACKING_URI, or mlflow.db here: check, upgrade, adopt, sign.",
     no_args_is_help=True,
 )
 
@@ -66,6 +66,40 @@ def adopt() -> None:
     with errors_as_sentences():
         folder = adopt_artifacts(existing_store_uri(Settings()))
     console.print(f"Artifacts go to {folder} from now on.", soft_wrap=True)
+
+
+@app.command()
+def sign(
+    ids: Annotated[list[str] | None, typer.Argument(help="Jobs and sweeps.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that are shown.")] = False,
+) -> None:
+    """Vouch for jobs and sweeps that were not queued with this GRPO_API_TOKEN; else show them."""
+    from grpo_platform.settings import Settings
+    from grpo_platform.signing import Signer
+    from grpo_platform.tracking.addresses import existing_store_uri
+    from grpo_platform.tracking.jobs import JobStore
+    from grpo_platform.tracking.sweeps import SweepStore
+
+    with errors_as_sentences():
+        settings = Settings()
+        if settings.api_token is None:
+            fail("Set GRPO_API_TOKEN to the server's token: without one there are no signatures.")
+        jobs = JobStore(existing_store_uri(settings), signer=Signer(settings.api_token))
+        sweeps = SweepStore(jobs)
+        found = sweeps.unsigned()
+        rows = [(s.sweep_id, "sweep", s.status, s.request.env_name, "") for s in found]
+        rows += [
+            (job.job_id, "job", job.status, job.request.config.env_name, job.model_name)
+            for job in jobs.unsigned()
+        ]
+        if not ids and not everything:
+            table(("job_id", "kind", "status", "env_name", "model_name"), rows)
+            return
+        chosen = [row[0] for row in rows] if everything else ids or []
+        of_sweeps = {sweep.sweep_id for sweep in found}
+        for run_id in chosen:
+            (sweeps if run_id in of_sweeps else jobs).sign(run_id)
+            console.print(f"{run_id} is trained by servers with this token.", soft_wrap=True)
 
 
 def _uri() -> str:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from grpo_platform.errors import (
@@ -23,6 +23,7 @@ from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.jobs.waiting import WaitingJobs
 from grpo_platform.jobs.waits import WaitMessages, hopeless
 from grpo_platform.settings import Settings
+from grpo_platform.signing import not_vouched_for
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.records import JobRecord
@@ -262,6 +263,8 @@ class Runner:
                     continue
                 # a stop from before the job was resumed is not for the worker that follows
                 self._stops.pop(record.job_id, None)
+            if not self._may_train(record):
+                continue
             if record.request_error is not None:
                 self._store.finish(record.job_id, JobStatus.FAILED, record.request_error)
                 continue
@@ -319,6 +322,7 @@ class Runner:
         self._settled = own - {record.job_id for record in [*queued, *running]}
         own |= {ended.job_id for ended in self._exits}
         free = [r for r in queued if r.claimed_by is None and r.job_id not in own]
+        free = [record for record in free if self._may_train(record)]
         with self._lock:
             self._waiting.reconcile(known, queued, free, complete=len(queued) < limit)
         if full:
@@ -330,6 +334,16 @@ class Runner:
                 self._backend.kill(record.job_id)  # its `Exit` follows
             elif record.job_id not in own:
                 self._lost(record, "was not heard of any more")
+
+    def _may_train(self, record: JobRecord) -> bool:
+        """Whether servers of ours queued the job; it waits, and says so, where others did."""
+        if self._store.vouches_for(record):
+            return True
+        if record.status_message != (said := not_vouched_for(record.job_id)):
+            _log.warning("Job %s: %s", record.job_id, said)
+            with suppress(UnknownJobError):
+                self._store.set_tags(record.job_id, {Tag.STATUS_MESSAGE: said})
+        return False
 
     def _kill_the_deaf(self) -> None:
         """End workers that were told to stop long ago."""

@@ -11,6 +11,7 @@ from grpo_platform.jobs.worker import run_worker
 from grpo_platform.project.parameters import validated
 from grpo_platform.registry.models import Registry
 from grpo_platform.settings import Settings
+from grpo_platform.signing import Signer
 from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store
@@ -30,8 +31,9 @@ def train(run_id: str, given: Mapping[str, str]) -> int:
         PlatformError: they do not fit what is in the store, or it is away.
     """
     request = request_of(given)
-    uri = existing_store_uri(Settings())
-    store = JobStore(uri)
+    settings = Settings()
+    uri = existing_store_uri(settings)
+    store = JobStore(uri, signer=Signer(settings.api_token))
     check_request(request, Registry(uri), store, check_this_machine)
     job = store.adopt(run_id, request)
     place = Store(

@@ -130,7 +130,7 @@ class SweepRunner:
             self._wake.clear()
 
     def _step(self) -> bool:
-        unfinished = self._sweeps.unfinished()
+        unfinished = [s for s in self._sweeps.unfinished() if self._sweeps.may_lead(s)]
         trials = {job_id for sweep in unfinished for job_id in sweep.trial_jobs.values()}
         self._courses = {job: self._courses[job] for job in self._courses.keys() & trials}
         for sweep in unfinished:

@@ -17,6 +17,7 @@ from grpo_platform.errors import (
 )
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.signing import Signer
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.life import JobLife, now_ms
 from grpo_platform.tracking.names import (
@@ -53,10 +54,13 @@ class JobStore(JobLife):
     Args:
         tracking_uri: of the store, absolute.
         experiment_id: where `create` puts jobs; None looks the experiment up by name.
+        signer: of the server that queues; others need none.
     """
 
-    def __init__(self, tracking_uri: str, experiment_id: str | None = None) -> None:
-        super().__init__(tracking_uri)
+    def __init__(
+        self, tracking_uri: str, experiment_id: str | None = None, signer: Signer | None = None
+    ) -> None:
+        super().__init__(tracking_uri, signer)
         self._experiment_id = experiment_id
         self._search = JobSearch(self._reader)
 
@@ -115,6 +119,8 @@ class JobStore(JobLife):
             experiment_id=run.info.experiment_id,
             status=JobStatus.QUEUED,
             request=request,
+            stored_request=tags[Tag.REQUEST],
+            signature=self.signer.sign(run.info.run_id, tags[Tag.REQUEST]),
             start_time=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
             metrics={},
             model_name=request.model_name_for(run.info.run_id),
@@ -128,6 +134,7 @@ class JobStore(JobLife):
             InvalidRequestError: a value too long to be stored.
         """
         tags = {Tag.JOB: JOB_READY, model_tag(draft.model_name): JOB_READY}
+        tags |= self._signature(draft.job_id, draft.stored_request)
         self._log(draft.job_id, params=params_of(draft.request, draft.job_id), tags=tags)
 
     @contextlib.contextmanager
@@ -189,6 +196,7 @@ class JobStore(JobLife):
             model_tag(request.model_name_for(run_id)): JOB_READY,
             Tag.HEARTBEAT: str(now_ms()),
         }
+        tags |= self._signature(run_id, tags[Tag.REQUEST])
         retrying(
             lambda: self._client.set_experiment_tag(run.info.experiment_id, Tag.JOB, JOB_READY)
         )
@@ -207,6 +215,18 @@ class JobStore(JobLife):
         if self._run(run_id).info.status in ("RUNNING", "SCHEDULED"):
             self._log(run_id, tags={Tag.ERROR: reason})
             self._write(run_id, lambda: self._client.set_terminated(run_id, "FAILED"))
+
+    def sign(self, job_id: str) -> JobRecord:
+        """Vouch for a job that is there: servers with this token will train it."""
+        record = self.get(job_id)
+        tags = self._signature(job_id, record.stored_request)
+        self.set_tags(job_id, tags | {Tag.STATUS_MESSAGE: ""})
+        return self.get(job_id)
+
+    def unsigned(self) -> _Records:
+        """Jobs that may be trained yet, and that this server does not vouch for, by status."""
+        found = [r for s in JobStatus if s is not JobStatus.COMPLETED for r in self._all(s)]
+        return [record for record in found if not self.vouches_for(record)]
 
     def list(
         self,
@@ -236,7 +256,10 @@ class JobStore(JobLife):
 
     def running(self) -> _Records:
         """All jobs that the store calls running, oldest first."""
-        return self._search.oldest(JobStatus.RUNNING)
+        return self._all(JobStatus.RUNNING)
+
+    def _all(self, status: JobStatus) -> _Records:
+        return self._search.oldest(status)
 
     def find_idempotent(self, key: str) -> JobRecord | None:
         """The job that was created under this idempotency key."""

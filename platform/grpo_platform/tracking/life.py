@@ -6,6 +6,7 @@ from typing import Final
 
 from grpo_platform.errors import ConflictError
 from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.signing import not_vouched_for
 from grpo_platform.tracking.names import Tag, claim_param
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.runs import RunStore
@@ -69,12 +70,14 @@ class JobLife(RunStore):
         """Take a stopped or failed job back into the queue; it goes on from its checkpoint.
 
         Raises:
-            ConflictError: the job is completed, or not finished.
+            ConflictError: the job is completed, or not finished, or not this server's to train.
         """
         record = self.get(job_id)
         check_transition(job_id, record.status, JobStatus.QUEUED)
         if record.status not in TERMINAL:
             raise ConflictError(f"Job {job_id} is {record.status.value}; it needs no resume.")
+        if not self.vouches_for(record):
+            raise ConflictError(not_vouched_for(job_id))
         return self._queue_again(
             job_id,
             {

@@ -36,6 +36,8 @@ class Tag:
     """Of the jobs' experiment: text of the marker in its folder."""
     REQUEST: Final = "grpo.request"
     """`JobRequest` as JSON."""
+    SIGNATURE: Final = "grpo.signature"
+    """Of a job or sweep that was queued by a server with a token; see `signing`."""
     ATTEMPT: Final = "grpo.attempt"
     """Number of the attempt that a worker may claim next or holds now."""
     CRASHES: Final = "grpo.crashes"

@@ -47,6 +47,12 @@ class JobRecord:
     `request` then holds what could still be read.
     """
 
+    stored_request: str = ""
+    """The request as it is stored, to the letter: what was signed."""
+
+    signature: str = ""
+    """Of whoever queued it; empty where that had no token."""
+
     start_time: datetime
     """When the job was submitted, UTC."""
 
@@ -128,6 +134,8 @@ def record_of(run: RunRow) -> JobRecord:
         status=status,
         request=request,
         request_error=request_error,
+        stored_request=tags.get(Tag.REQUEST, ""),
+        signature=tags.get(Tag.SIGNATURE, ""),
         start_time=_instant(run.start_time),
         end_time=_instant(run.end_time) if status in TERMINAL and run.end_time else None,
         error_message=tags.get(Tag.ERROR) or None,

@@ -11,6 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.signing import Signer
 from grpo_platform.tracking.boundary import retrying, store_errors
 from grpo_platform.tracking.client_rows import ClientRows
 from grpo_platform.tracking.dataset import dataset_of
@@ -39,11 +40,13 @@ class RunStore:
 
     Args:
         tracking_uri: of the store, absolute.
+        signer: of the server that queues; others need none.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, signer: Signer | None = None) -> None:
         configure_mlflow()
         self.tracking_uri = tracking_uri
+        self.signer = Signer() if signer is None else signer
         require_database(tracking_uri)
         with store_errors():
             self._client = MlflowClient(tracking_uri=tracking_uri)
@@ -62,6 +65,10 @@ class RunStore:
         if Tag.JOB not in run.tags or (run.deleted and not include_deleted):
             raise UnknownJobError(job_id)
         return record_of(run)
+
+    def vouches_for(self, record: JobRecord) -> bool:
+        """Whether a job may be trained by this server: always, where there is no token."""
+        return self.signer.vouches_for(record.job_id, record.stored_request, record.signature)
 
     def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of the job's run, in one call."""
@@ -169,6 +176,10 @@ class RunStore:
                 raise
             return params[key] == holder
         return True
+
+    def _signature(self, run_id: str, request: str) -> dict[str, str]:
+        """The tag that lets servers with this token train a run."""
+        return {Tag.SIGNATURE: self.signer.sign(run_id, request)} if self.signer.signs else {}
 
     def _write(self, job_id: str, call: Callable[[], object]) -> None:
         """Write to a run; a refusal is checked for its commonest cause, that the job is gone."""

@@ -90,6 +90,12 @@ class SweepRecord:
     `request` then has an empty search space.
     """
 
+    stored_request: str
+    """The request as it is stored, to the letter: what was signed."""
+
+    signature: str
+    """Of whoever queued it; empty where that had no token."""
+
     start_time: datetime
     end_time: datetime | None
     error_message: str | None
@@ -120,6 +126,8 @@ def sweep_of(row: RunRow) -> SweepRecord:
         status=status,
         request=request,
         request_error=request_error,
+        stored_request=tags.get(Tag.SWEEP_REQUEST, ""),
+        signature=tags.get(Tag.SIGNATURE, ""),
         start_time=datetime.fromtimestamp(row.start_time / 1000, UTC),
         end_time=datetime.fromtimestamp(ended / 1000, UTC) if ended else None,
         error_message=tags.get(Tag.ERROR) or request_error,

@@ -18,6 +18,7 @@ from grpo_platform.errors import (
 )
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.signing import not_vouched_for
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.jobs import JobStore
@@ -48,7 +49,7 @@ class SweepStore(RunStore):
     """
 
     def __init__(self, jobs: JobStore) -> None:
-        super().__init__(jobs.tracking_uri)
+        super().__init__(jobs.tracking_uri, jobs.signer)
         self._jobs = jobs
 
     def create(self, request: SweepRequest) -> SweepRecord:
@@ -58,7 +59,8 @@ class SweepStore(RunStore):
         )
         sweep_id = run.info.run_id
         try:
-            self._log(sweep_id, params=request.params(), tags={Tag.SWEEP: JOB_READY})
+            signature = self._signature(sweep_id, request.to_json())
+            self._log(sweep_id, params=request.params(), tags={Tag.SWEEP: JOB_READY} | signature)
         except PlatformError:
             self._jobs.discard(sweep_id)
             raise
@@ -70,10 +72,32 @@ class SweepStore(RunStore):
         if Tag.SWEEP not in run.data.tags:
             params = {k: v for k, v in request.params().items() if k not in run.data.params}
             tags = {Tag.SWEEP_REQUEST: request.to_json(), Tag.SWEEP: JOB_READY}
+            tags |= self._signature(run_id, request.to_json())
             experiment = run.info.experiment_id
             retrying(lambda: self._client.set_experiment_tag(experiment, Tag.JOB, JOB_READY))
             self._log(run_id, params=params, tags=tags)
         return self.sweep(run_id)
+
+    def may_lead(self, sweep: SweepRecord) -> bool:
+        """Whether this server may make trials for a sweep; the sweep says so where it may not."""
+        if self._vouches_for(sweep):
+            return True
+        if sweep.error_message != (said := not_vouched_for(sweep.sweep_id)):
+            self.set_tags(sweep.sweep_id, {Tag.ERROR: said})
+        return False
+
+    def _vouches_for(self, sweep: SweepRecord) -> bool:
+        return self.signer.vouches_for(sweep.sweep_id, sweep.stored_request, sweep.signature)
+
+    def sign(self, sweep_id: str) -> SweepRecord:
+        """Vouch for a sweep that is there, and for its trials."""
+        sweep = self.sweep(sweep_id)
+        signature = self._signature(sweep_id, sweep.stored_request)
+        for trial in self.trials(sweep):
+            if trial.job is not None:
+                self._jobs.sign(trial.job_id)
+        self.set_tags(sweep_id, signature | {Tag.ERROR: ""})
+        return self.sweep(sweep_id)
 
     def sweep(self, sweep_id: str) -> SweepRecord:
         """The sweep as it stands in the store."""
@@ -99,8 +123,16 @@ class SweepStore(RunStore):
 
     def unfinished(self) -> list[SweepRecord]:
         """Sweeps that are queued or running, oldest first."""
+        return self._of(JobStatus.RUNNING, JobStatus.QUEUED)
+
+    def unsigned(self) -> list[SweepRecord]:
+        """Sweeps that may go on yet, and that this server does not vouch for, by status."""
+        found = self._of(*(status for status in JobStatus if status is not JobStatus.COMPLETED))
+        return [sweep for sweep in found if not self._vouches_for(sweep)]
+
+    def _of(self, *statuses: JobStatus) -> list[SweepRecord]:
         found: list[SweepRecord] = []
-        for status in (JobStatus.RUNNING, JobStatus.QUEUED):
+        for status in statuses:
             query = RunQuery(
                 tag_keys=(Tag.SWEEP,), status=RUN_STATUS[status], newest_first=False, limit=_MOST
             )
@@ -134,6 +166,9 @@ class SweepStore(RunStore):
         }
         draft = self._jobs.draft(request, run_name=f"trial {number}", extra_tags=tags)
         try:
+            # before the claim: a server that completes a dead one's trial must know whose it is
+            if signature := self._signature(draft.job_id, draft.stored_request):
+                self.set_tags(draft.job_id, signature)
             won = self._claim(sweep.sweep_id, trial_claim(number), draft.job_id)
         except StoreUnavailableError:
             raise  # perhaps it was written: the claim tells at the next look
@@ -160,7 +195,7 @@ class SweepStore(RunStore):
     def publish(self, job_id: str) -> JobRecord | None:
         """Complete a trial's job that its server could not; None where none will be queued.
 
-        One that cannot be stored becomes a failed trial.
+        One that cannot be stored, or that no server of ours made, becomes a failed trial.
         """
         row = self._row(job_id)
         if row is None or Tag.JOB in row.tags:
@@ -169,6 +204,8 @@ class SweepStore(RunStore):
             retrying(lambda: self._client.restore_run(job_id))
         draft = record_of(row)
         try:
+            if not self.vouches_for(draft):
+                raise InvalidRequestError(not_vouched_for(job_id))
             self._jobs.publish(draft)
         except InvalidRequestError as error:
             self.set_tags(job_id, {Tag.JOB: JOB_READY})
@@ -202,9 +239,11 @@ class SweepStore(RunStore):
         """Take a stopped or failed sweep up again, with its stopped and failed trials.
 
         Raises:
-            ConflictError: it is completed, or not finished.
+            ConflictError: it is completed, or not finished, or not this server's to lead.
         """
         sweep = self.sweep(sweep_id)
+        if not self.may_lead(sweep):
+            raise ConflictError(not_vouched_for(sweep_id))
         if sweep.status not in (JobStatus.STOPPED, JobStatus.FAILED):
             raise ConflictError(f"Sweep {sweep_id} is {sweep.status.value}; it needs no resume.")
         waiting = {t.number: t.job.attempt for t in self.trials(sweep) if t.job and t.resumable}

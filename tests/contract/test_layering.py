@@ -1,6 +1,7 @@
 """Who may import whom, and the folder names that break Python; read from the sources."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,8 @@ ALGORITHM = sorted((ROOT / "grpo").rglob("*.py"))
 PLATFORM = sorted((ROOT / "platform/grpo_platform").rglob("*.py"))
 MODULES = ALGORITHM + PLATFORM
 
-# scipy only resamples in evaluation.py: the bootstrap intervals.
-ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "scipy", "torch"}
+ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "torch"}
+NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "torch"}
 MAY_IMPORT_MLFLOW = {"tracking", "registry", "serving"}
 
 
@@ -35,6 +36,13 @@ def name_of(path: Path) -> str:
 def test_the_algorithm_stands_alone(path: Path) -> None:
     foreign = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert foreign <= ALGORITHM_MAY_IMPORT
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md", "CONTRIBUTING.md"])
+def test_the_documents_say_what_the_algorithm_needs(name: str) -> None:
+    (said,) = re.findall(r"`grpo/`[^.。]*gymnasium[^.。]*", (ROOT / name).read_text())
+    packages = {word.lower() for word in re.findall(r"[A-Za-z]+", said)} & NAMED
+    assert packages == ALGORITHM_MAY_IMPORT - {"grpo"}
 
 
 @pytest.mark.parametrize("path", PLATFORM, ids=name_of)

@@ -138,7 +138,12 @@ def predict(
 def evaluate(
     model: ModelReference,
     episodes: Annotated[int, typer.Option(min=1, max=10_000, help="Episodes.")] = 100,
-    seed: Annotated[int | None, typer.Option(min=0, help="First seed.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="The episodes' seeds are drawn from it; by default as a job's own."
+        ),
+    ] = None,
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample instead of the likeliest.")
     ] = False,

@@ -111,7 +111,7 @@ class Comparison(_Read):
 
     episodes: int
     seed: int
-    """First of the consecutive seeds that both played."""
+    """Both played the episode seeds that are drawn from it."""
 
     candidate_mean: float
     champion_mean: float

@@ -113,6 +113,13 @@ class Trainer:
         """Whether a run that goes on from a `state` equals one that never paused, bit for bit."""
         return self._envs.storable_snapshots or self._config.start_states == "reset"
 
+    @property
+    def branching(self) -> tuple[Branching, str]:
+        """How visited states are reached again, and in a sentence why so."""
+        if self._config.start_states == "reset":
+            return "none", "start_states is 'reset': every group starts at a seeded reset."
+        return self._envs.branching, self._envs.branching_reason
+
     def train(self) -> TrainResult:
         """Collect and learn until the budget is used, `target_return` reached, or a stop asked.
 
@@ -178,7 +185,7 @@ class Trainer:
             iterations=self._learner.iterations,
             stopped=stopped,
             evaluation=evaluation,
-            branching=self._envs.branching,
+            branching=self.branching[0],
         )
 
     def state(self) -> TrainingState:

@@ -65,14 +65,14 @@ class BranchingPlan:
 
 @functools.lru_cache(maxsize=256)
 def find_branching(spec: EnvironmentSpec) -> BranchingPlan:
-    """The cheapest way of branching that trials show to be exact; told in the log.
+    """The cheapest way of branching that trials show to be exact.
 
     What took long is remembered on disk for as long as the environment's code stays the same.
     """
     brancher, reason = remembered(spec, "branching", lambda: _find_branching(spec))
     plan = BranchingPlan(brancher=_BRANCHERS.get(brancher, NoBranching), reason=reason)
-    level = logging.WARNING if plan.brancher is NoBranching else logging.INFO
-    _log.log(level, "Branching of %s: %s. %s", spec.env_name, plan.brancher.branching, reason)
+    if plan.brancher is NoBranching:
+        _log.warning("%s is not branched. %s", spec.env_name, reason)
     return plan
 
 

@@ -209,13 +209,11 @@ def test_box2d_walkers_do_age():
 
 
 def test_what_is_raised_in_close_rules_a_way_out_and_nothing_else(caplog):
-    caplog.set_level("INFO")
     with registered(Clinging, max_episode_steps=50) as env_name:
         spec = check_environment(env_name)
         plan = find_branching(spec)
         assert plan.brancher is Replay
         assert "DeepCopy (Toy-v0 raised RuntimeError in close: Not connected" in plan.reason
-        assert plan.reason in caplog.text
         envs = make_vec_env(env_name, {}, 2)
         for env in envs.envs:
             env.close()

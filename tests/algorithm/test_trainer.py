@@ -130,6 +130,21 @@ def test_the_counter_equals_an_instrumented_environments():
     assert counts[-1][0] == 700 > 2 * sum(collected)  # replays were among them
 
 
+@pytest.mark.parametrize(
+    ("fields", "branching", "reason"),
+    [
+        ({}, "exact", "one array"),
+        ({"start_states": "reset"}, "none", "start_states is 'reset'"),
+        ({"env_name": "Hopper-v5"}, "exact", "the simulation's whole state is copied"),
+        ({"env_name": "LunarLander-v3"}, "replay", "episodes are played again, whose steps count"),
+    ],
+)
+def test_how_visited_states_are_reached_again_is_said_with_the_reason(fields, branching, reason):
+    trainer = Trainer(short_config(reward_function_type="environment", **fields))
+    assert trainer.branching[0] == branching
+    assert reason in trainer.branching[1]
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_scalars_and_whole_numbers_are_trained(whole):
     with registered(lambda: Thermostat(whole=whole), max_episode_steps=30) as env_name:

@@ -33,6 +33,7 @@ class Faulty(gym.Env):
         seconds: float = 0.0,
         hidden: bool = False,
         when: str = "/",
+        scalar: bool = False,
     ) -> None:
         self.fault = fault
         self.when = Path(when)
@@ -40,6 +41,8 @@ class Faulty(gym.Env):
         self.seconds = seconds
         self.place = 0.0
         self.count = 0
+        if scalar:
+            self.observation_space = spaces.Box(-np.inf, np.inf, (), np.float64)
         if hidden:  # state in an object that nobody knows how to store
             self.memory = Memory()
 
@@ -47,7 +50,7 @@ class Faulty(gym.Env):
         super().reset(seed=seed)
         self.place = float(self.np_random.normal())
         self.count = 0
-        return np.array([self.place, 0.0]), {}
+        return self._observation(), {}
 
     def step(self, action):
         self.count += 1
@@ -56,7 +59,11 @@ class Faulty(gym.Env):
         if self.fault and self.count > self.after and self.when.exists():
             self.go_wrong()
         self.place += (2 * int(action) - 1) * 0.1 + 0.01 * float(self.np_random.normal())
-        return np.array([self.place, self.count / 100]), -abs(self.place), False, False, {}
+        return self._observation(), -abs(self.place), False, False, {}
+
+    def _observation(self):
+        both = np.array([self.place, self.count / 100])
+        return both if self.observation_space.shape else both[0]
 
     def go_wrong(self) -> None:
         match self.fault:

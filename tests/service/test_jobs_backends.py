@@ -76,6 +76,9 @@ def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(liv
     assert [step for step, _ in live.histories(job.job_id)["rollout/reward"]][-1] <= 1500
     assert live.client.get_run(job.job_id).data.tags["resume_exact"] == "true"
     log = read_log(live.jobs, job.job_id).decode()
+    assert done.branching == "exact"
+    assert "one array" in done.branching_reason
+    assert f"Branching: exact. {done.branching_reason}" in log
     assert f"Attempt 1 of job {job.job_id}" in log
     assert "Registered life version" in log
     deadline = time.monotonic() + 60

@@ -125,8 +125,8 @@ def test_a_diverging_training_fails(live):
 
 def test_a_job_whose_environment_cannot_be_stored_goes_on_and_says_that_it_is_not_exact(live):
     job = live.submit(
-        env_name=FAULTY, env_kwargs={"hidden": True, "seconds": 0.001}, total_timesteps=3000,
-        start_states="branch", n_eval_episodes=2,
+        env_name=FAULTY, total_timesteps=3000, start_states="branch", n_eval_episodes=2,
+        env_kwargs={"hidden": True, "seconds": 0.001, "max_episode_steps": 500},
     )  # fmt: skip
     live.training(job.job_id)
     live.runner.stop(job.job_id)
@@ -135,7 +135,28 @@ def test_a_job_whose_environment_cannot_be_stored_goes_on_and_says_that_it_is_no
     live.runner.resume(job.job_id)
     done = live.wait(job.job_id, JobStatus.COMPLETED)
     assert done.current_timesteps == 3000
-    assert live.client.get_run(job.job_id).data.tags["resume_exact"] == "false"
+    tags = live.client.get_run(job.job_id).data.tags
+    assert tags["resume_exact"] == "false"
+    assert done.branching == tags["grpo.branching"] == "exact"
+    assert done.branching_reason == tags["grpo.branching_reason"]
+    assert "this was exact: instances are copied, in memory only. Cheaper" in done.branching_reason
+    log = read_log(live.jobs, job.job_id).decode()
+    assert f"Trying how {FAULTY} can be put into visited states" in log
+    assert done.branching_reason in log
+    live.client.set_tag(job.job_id, "grpo.branching", "somebody's")
+    assert live.jobs.get(job.job_id).branching is None
+
+
+def test_a_scalar_observation_makes_a_version(live):
+    """It once trained its whole budget and failed while the model was packaged."""
+    job = live.submit(
+        env_name=FAULTY, env_kwargs={"scalar": True}, total_timesteps=300, n_eval_episodes=5,
+        start_states="reset",
+    )  # fmt: skip
+    done = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert done.model_version is not None
+    assert done.branching == "none"
+    assert "start_states is 'reset'" in done.branching_reason
 
 
 @pytest.mark.parametrize(("fault", "said"), [("segfault", "signal 11"), ("exit", "exit code 7")])

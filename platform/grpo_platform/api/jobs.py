@@ -27,6 +27,8 @@ def job_reply(record: JobRecord) -> Job:
         attempt=record.attempt,
         env_name=record.request.config.env_name,
         status_message=record.status_message,
+        branching=record.branching,
+        branching_reason=record.branching_reason,
     )
 
 

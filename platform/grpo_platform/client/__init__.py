@@ -80,6 +80,8 @@ class Job(TypedDict):
     attempt: int
     env_name: str
     status_message: str | None
+    branching: str | None
+    branching_reason: str | None
 
 
 class Prediction(TypedDict):

@@ -57,7 +57,11 @@ class Completion:
         name = self._request.model_name_for(self._job_id)
         self._registry.check_name(name, config.env_name, config.env_kwargs)
         exact = "true" if environment["resumes_exactly"] else "false"
-        tags = provenance_tags(self._request) | {Tag.RESUME_EXACT: exact}
+        tags = provenance_tags(self._request) | {
+            Tag.RESUME_EXACT: exact,
+            Tag.BRANCHING: environment["branching"],
+            Tag.BRANCHING_REASON: environment["branching_reason"],
+        }
         self._jobs.set_tags(self._job_id, tags)
         self._jobs.log_environment(self._job_id, self._request)
 

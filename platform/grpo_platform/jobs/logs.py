@@ -52,10 +52,10 @@ class WorkerLog:
         formatter.converter = time.gmtime
         for handler in handlers:
             handler.setFormatter(formatter)
-        ours = logging.getLogger("grpo_platform")
-        ours.handlers = handlers
-        ours.setLevel(logging.INFO)
-        ours.propagate = False
+        for ours in (logging.getLogger("grpo"), logging.getLogger("grpo_platform")):
+            ours.handlers = handlers
+            ours.setLevel(logging.INFO)
+            ours.propagate = False
 
     def continue_earlier(self, jobs: JobStore, job_id: str) -> None:
         """Put the log of earlier attempts before this one's."""

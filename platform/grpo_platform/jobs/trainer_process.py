@@ -9,6 +9,7 @@ sent before it.
 
 import ctypes
 import json
+import logging
 import os
 import signal
 import time
@@ -32,6 +33,8 @@ from grpo_platform.jobs.scratch import patiently
 from grpo_platform.tracking.reporter import TrackingReporter
 
 __all__ = ["die_with_parent", "train"]
+
+_log = logging.getLogger(__name__)
 
 _SEND_SECONDS: Final = 0.25
 _PR_SET_PDEATHSIG: Final = 1
@@ -114,7 +117,14 @@ class _Session(grpo.Reporter):
             state=state,
             initial_policy=None if weights is None else load_policy(Path(weights)),
         )
-        self._pipe.send("environment", resumes_exactly=trainer.resumes_exactly)
+        branching, reason = trainer.branching
+        _log.info("Branching: %s. %s", branching, reason)
+        self._pipe.send(
+            "environment",
+            resumes_exactly=trainer.resumes_exactly,
+            branching=branching,
+            branching_reason=reason,
+        )
         result = trainer.train()
         self._send_points()
         if not result.stopped:

@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, get_args
 
 from grpo import GRPOConfig
+from grpo.envs import Branching
 from grpo.errors import ConfigError
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
@@ -92,6 +93,12 @@ class JobRecord:
     model_version: str | None = None
     """Version that the job made; None until it completed."""
 
+    branching: Branching | None = None
+    """How visited states are reached again; None until the training began."""
+
+    branching_reason: str | None = None
+    """Why so, in a sentence."""
+
     promoted: bool | None = None
     """Whether that version became champion; None until decided."""
 
@@ -154,6 +161,8 @@ def record_of(run: RunRow) -> JobRecord:
         stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
         model_name=request.model_name_for(run.run_id),
         model_version=tags.get(Tag.MODEL_VERSION) or None,
+        branching=_branching(tags.get(Tag.BRANCHING)),
+        branching_reason=tags.get(Tag.BRANCHING_REASON) or None,
         promoted=None if not promoted else promoted == "true",
         checkpoint=tags.get(Tag.CHECKPOINT) or None,
         artifact_uri=run.artifact_uri,
@@ -173,6 +182,11 @@ def _request_of(tags: Mapping[str, str]) -> tuple[JobRequest, str | None]:
 
 def _instant(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _branching(text: str | None) -> Branching | None:
+    """None also for what somebody wrote there in MLflow."""
+    return next((known for known in get_args(Branching) if known == text), None)
 
 
 def _integer(text: str | None) -> int | None:

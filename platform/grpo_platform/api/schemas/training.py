@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from grpo.envs import Branching
 from grpo_platform.api.schemas.common import (
     WHOLE,
     JsonObject,
@@ -210,6 +211,13 @@ class Job(Reply):
 
     status_message: str | None
     """What a queued job waits for, beside its turn; null where there is nothing to say."""
+
+    branching: Branching | None
+    """How groups get into visited states: these are set (`exact`), their episodes are played
+    again, whose steps count (`replay`), or every group starts at a reset (`none`). Null before."""
+
+    branching_reason: str | None
+    """Why so."""
 
 
 class JobList(Reply):

@@ -81,6 +81,82 @@ def test_options_of_anything_are_answered(running, target):
         assert b"500" not in answer[0]
 
 
+# --- examples ----------------------------------------------------------------------------------
+
+IN_ORDER = (
+    # each goes on from where the ones before it came to; a word after it is what is waited for
+    "get_welcome", "get_health", "get_live", "get_ready", "list_environments", "list_rewards",
+    "start_training completed", "start_training completed",
+    "get_job", "list_jobs", "get_metric_history", "get_job_logs", "watch_job", "get_metrics",
+    "infer", "infer_batch", "list_models", "get_model", "promote_model", "rollback_model",
+    "v2_server_metadata", "v2_live", "v2_ready", "v2_model_metadata", "v2_version_metadata",
+    "v2_model_ready", "v2_version_ready", "v2_infer", "v2_version_infer",
+    "start_training", "stop_job stopped", "resume_job", "stop_job stopped", "delete_job",
+    "start_sweep", "get_sweep", "list_sweeps", "stop_sweep stopped", "resume_sweep completed",
+    "delete_model",
+)  # fmt: skip
+
+
+class Examples:
+    """Sends what the schema gives as examples, with ids from the replies that it links."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.schema = requests.get(f"{url}/openapi.json", timeout=30).json()
+        self.operations = {
+            operation["operationId"]: (method, path, operation)
+            for path, operations in self.schema["paths"].items()
+            for method, operation in operations.items()
+        }
+        self.ids: dict[str, str] = {}
+
+    def run(self, name: str) -> requests.Response:
+        method, path, operation = self.operations[name]
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "path":
+                examples = parameter["schema"].get("examples")
+                value = examples[0] if examples else self.linked(parameter["name"], name)
+                path = path.replace(f"{{{parameter['name']}}}", value)
+            else:  # what Swagger's form sends without a word from its user
+                assert not parameter["required"]
+        body = None
+        if "requestBody" in operation:
+            content = operation["requestBody"]["content"]["application/json"]["schema"]
+            schema = self.schema["components"]["schemas"][content["$ref"].rpartition("/")[2]]
+            body = schema["examples"][0]
+        reply = requests.request(method, self.url + path, json=body, timeout=120)
+        if links := operation["responses"]["200"].get("links"):
+            for link in links.values():
+                for parameter, pointer in link["parameters"].items():
+                    value = reply.json()[pointer.removeprefix("$response.body#/")]
+                    self.ids[link["operationId"] + parameter] = value
+        return reply
+
+    def linked(self, parameter: str, operation: str) -> str:
+        return self.ids[operation + parameter]
+
+    def wait(self, status: str) -> None:
+        reader = "get_sweep" if self.last.endswith("_sweep") else "get_job"
+        deadline = time.monotonic() + 120
+        while (found := self.run(reader).json())["status"] != status:
+            assert time.monotonic() < deadline, found
+            assert found["status"] != "failed", found
+            time.sleep(0.2)
+
+    last = ""
+
+
+def test_every_operation_has_an_example_that_runs(running):
+    examples = Examples(running.url)
+    assert {line.partition(" ")[0] for line in IN_ORDER} == examples.operations.keys()
+    for line in IN_ORDER:
+        examples.last, _, status = line.partition(" ")
+        reply = examples.run(examples.last)
+        assert reply.status_code == 200, f"{line}: {reply.text}"
+        if status:
+            examples.wait(status)
+
+
 # --- watchers ----------------------------------------------------------------------------------
 
 WATCHERS = 500

@@ -5,7 +5,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Query, Request
 
-from grpo_platform.api.schemas.common import ModelName
+from grpo_platform.api.schemas.common import MODEL_EXAMPLE, ModelName
 from grpo_platform.api.services import Services
 from grpo_platform.errors import UnknownJobError
 
@@ -29,7 +29,9 @@ ServicesDep = Annotated[Services, Depends(_services)]
 JobId = Annotated[str, Depends(_job_id)]
 """Path parameter `job_id`; what cannot be an id is unknown without a look at the store."""
 
-ModelPath = Annotated[ModelName, Path(description="Name of a registered model.")]
+ModelPath = Annotated[
+    ModelName, Path(description="Name of a registered model.", examples=[MODEL_EXAMPLE])
+]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on a page.")]
 

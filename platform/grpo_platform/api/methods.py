@@ -19,10 +19,11 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 def drop_final_slash(scope: Scope) -> None:
     """Make `/models/` the path `/models`; an encoded slash is part of a name, and stays."""
     path: str = scope["path"]
-    raw: bytes = scope.get("raw_path") or path.encode()
-    if len(path) > 1 and path.endswith("/") and raw.endswith(b"/"):
-        scope["path"] = path[:-1]
-        scope["raw_path"] = raw[:-1]
+    if path.endswith("/") and path != "/":
+        raw: bytes = scope.get("raw_path") or path.encode()
+        if raw.endswith(b"/"):
+            scope["path"] = path[:-1]
+            scope["raw_path"] = raw[:-1]
 
 
 def head_of(send: Send) -> Send:

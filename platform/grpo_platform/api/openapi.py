@@ -1,6 +1,10 @@
-"""The OpenAPI schema: FastAPI's, with our error replies under the media type that they have."""
+"""The OpenAPI schema: FastAPI's, with our error replies under the media type that they have.
 
-from typing import Any
+Every operation has an example that runs: bodies and names in its schema, and ids, which no schema
+can know, by links from the reply that gives them.
+"""
+
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -30,6 +34,9 @@ _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+
+_GIVEN_BY: Final = {"job_id": ("/train", "post"), "sweep_id": ("/sweeps", "post")}
+"""Which call gives the ids that others take in their path."""
 
 
 def install_openapi(app: FastAPI, *, secured: bool) -> None:
@@ -62,7 +69,22 @@ def _build(app: FastAPI, *, secured: bool) -> dict[str, Any]:
                 content = reply.get("content", {})
                 if status >= "400" and "application/json" in content:
                     content[PROBLEM_MEDIA_TYPE] = content.pop("application/json")
+    _link_ids(schema["paths"])
     if secured:
         schema["components"]["securitySchemes"] = _SECURITY
         schema["security"] = [{name: []} for name in _SECURITY]
     return schema
+
+
+def _link_ids(paths: dict[str, Any]) -> None:
+    for name, (source, method) in _GIVEN_BY.items():
+        reply = paths[source][method]["responses"]["200"]
+        reply["links"] = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "parameters": {name: f"$response.body#/{name}"},
+            }
+            for path, operations in paths.items()
+            if f"{{{name}}}" in path
+            for operation in operations.values()
+        }

@@ -37,7 +37,9 @@ from grpo_platform.serving.model import LoadedModel
 
 __all__ = ["router"]
 
-VersionPath = Annotated[str, Path(pattern=r"^[1-9][0-9]{0,8}$", description="Version number.")]
+VersionPath = Annotated[
+    str, Path(pattern=r"^[1-9][0-9]{0,8}$", description="Version number.", examples=["1"])
+]
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 

@@ -10,6 +10,7 @@ from grpo.config import BOUNDS
 from grpo_platform.jobs.request import MODEL_NAME_PATTERN
 
 __all__ = [
+    "MODEL_EXAMPLE",
     "MODEL_REFERENCE_PATTERN",
     "WHOLE",
     "JsonObject",
@@ -18,10 +19,14 @@ __all__ = [
     "Reply",
     "RequestBody",
     "bounded",
+    "example",
 ]
 
 MODEL_REFERENCE_PATTERN = MODEL_NAME_PATTERN[:-1] + r"(@[A-Za-z0-9_-]{1,64}|/[1-9][0-9]{0,8})?$"
 """`name` (its champion), `name@alias` or `name/version`."""
+
+MODEL_EXAMPLE = "my_cartpole_model"
+"""Model that the example of POST /train makes, and that the other examples ask for."""
 
 _MAX_JSON_CHARACTERS = 4_000
 
@@ -40,6 +45,11 @@ class Reply(BaseModel):
     model_config = ConfigDict(
         ser_json_inf_nan="null", use_attribute_docstrings=True, protected_namespaces=()
     )
+
+
+def example(**fields: JsonValue) -> ConfigDict:
+    """Model configuration that shows a body which can be sent as it is."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 def bounded(name: str) -> FieldInfo:

@@ -4,13 +4,21 @@ from typing import Annotated
 
 from pydantic import Field
 
-from grpo_platform.api.schemas.common import ModelReference, Reply, RequestBody
+from grpo_platform.api.schemas.common import (
+    MODEL_EXAMPLE,
+    ModelReference,
+    Reply,
+    RequestBody,
+    example,
+)
 
 __all__ = ["BatchReply", "BatchRequest", "InferenceReply", "InferenceRequest"]
 
 
 class InferenceRequest(RequestBody):
     """One observation for a model."""
+
+    model_config = example(model_name=MODEL_EXAMPLE, observation=[0.1, 0.0, 0.05, 0.0])
 
     model_name: ModelReference
     observation: list[float]
@@ -39,6 +47,10 @@ class InferenceReply(Reply):
 
 class BatchRequest(RequestBody):
     """Many observations for one model."""
+
+    model_config = example(
+        model_name=MODEL_EXAMPLE, observations=[[0.1, 0.0, 0.05, 0.0], [-0.1, 0.0, -0.05, 0.0]]
+    )
 
     model_name: ModelReference
     observations: Annotated[list[list[float]], Field(min_length=1)]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from grpo_platform.api.schemas.common import WHOLE, Reply, RequestBody
+from grpo_platform.api.schemas.common import WHOLE, Reply, RequestBody, example
 
 __all__ = [
     "Comparison",
@@ -173,6 +173,8 @@ class Model(Reply):
 
 class PromoteRequest(RequestBody):
     """Which version shall serve under the model's name."""
+
+    model_config = example(version=1)
 
     version: Annotated[int, Field(ge=1, le=999_999_999), WHOLE]
     force: bool = False

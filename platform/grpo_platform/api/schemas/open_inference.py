@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from grpo_platform.api.schemas.common import Reply
+from grpo_platform.api.schemas.common import Reply, example
 
 __all__ = [
     "InferInput",
@@ -53,6 +53,17 @@ class RequestedOutput(_Request):
 
 class InferRequest(_Request):
     """Tensors in: one input, `observation`. Parameter `deterministic` is true by default."""
+
+    model_config = example(
+        inputs=[
+            {
+                "name": "observation",
+                "shape": [1, 4],
+                "datatype": "FP32",
+                "data": [0.1, 0.0, 0.05, 0.0],
+            }
+        ]
+    )
 
     id: str | None = Field(default=None, max_length=200)
     parameters: _Parameters | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
-from grpo_platform.api.schemas.common import WHOLE, ModelName, Reply, RequestBody
+from grpo_platform.api.schemas.common import WHOLE, ModelName, Reply, RequestBody, example
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.sweep_records import TrialState
@@ -15,6 +15,13 @@ __all__ = ["Sweep", "SweepAnswer", "SweepBody", "SweepList", "SweepSummary", "Tr
 
 class SweepBody(RequestBody):
     """What to search, and how."""
+
+    model_config = example(
+        search_space={"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}},
+        n_trials=3,
+        config={"total_timesteps": 2000},
+        model_name="my_sweep",
+    )
 
     search_space: Annotated[dict[str, JsonValue], Field(min_length=1, max_length=50)]
     """By field of POST /train: `{"type": "float", "low", "high", "log"}`,

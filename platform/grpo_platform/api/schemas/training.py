@@ -7,6 +7,7 @@ from pydantic import Field
 
 from grpo.envs import Branching
 from grpo_platform.api.schemas.common import (
+    MODEL_EXAMPLE,
     WHOLE,
     JsonObject,
     ModelName,
@@ -14,6 +15,7 @@ from grpo_platform.api.schemas.common import (
     Reply,
     RequestBody,
     bounded,
+    example,
 )
 from grpo_platform.jobs.states import JobStatus
 
@@ -35,6 +37,10 @@ _Width = Annotated[int, Field(ge=1, le=4_096), WHOLE]
 
 class TrainRequest(RequestBody):
     """What to train, and how. Every field may be left out; the environment's preset fills it in."""
+
+    model_config = example(
+        env_name="CartPole-v1", total_timesteps=5000, seed=7, model_name=MODEL_EXAMPLE
+    )
 
     env_name: Annotated[str, Field(min_length=1, max_length=200)] = "CartPole-v1"
     """Gymnasium id of the environment; GET /environments lists those known."""

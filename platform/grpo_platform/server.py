@@ -46,12 +46,16 @@ def main() -> None:
 def serve(settings: Settings) -> None:
     """Serve with these settings until Ctrl-C or SIGTERM."""
     _configure_logging(settings.log_level)
+    if settings.api_token is not None:
+        os.umask(
+            os.umask(0o077) | 0o077
+        )  # a token says that others are about: what we make is ours
     listener = _listen(settings)  # first: a port that is busy is noticed at once
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     # imported here, since torch and MLflow take seconds and the checks above must not wait
     from grpo_platform.api.app import create_app
-    from grpo_platform.api.connections import LATER_SECONDS, Connection
+    from grpo_platform.api.connections import LATER_SECONDS, Connections, raise_file_limit
     from grpo_platform.errors import PlatformError
 
     try:
@@ -63,7 +67,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        http=Connection,
+        http=Connections(raise_file_limit()).protocol(),
         headers=[("Keep-Alive", f"timeout={settings.keep_alive_seconds}")],
         timeout_keep_alive=settings.keep_alive_seconds + LATER_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
@@ -95,7 +99,7 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.signing import Signer
     from grpo_platform.sweeps.runner import SweepRunner
     from grpo_platform.tracking.jobs import JobStore
-    from grpo_platform.tracking.store import prepare_store
+    from grpo_platform.tracking.store import close_to_others, prepare_store
     from grpo_platform.tracking.sweeps import SweepStore
     from grpo_platform.ui import MlflowUI
 
@@ -104,6 +108,8 @@ def build_services(settings: Settings) -> "Services":
 
         require_ray()  # before a store is made
     store = prepare_store(settings)
+    if settings.api_token is not None:
+        close_to_others(store)
     jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
     registry = Registry(store.tracking_uri)
     runner = Runner(jobs, _backend(settings, store), settings)

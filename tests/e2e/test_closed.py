@@ -1,7 +1,10 @@
 """A real server with a token: what it keeps closed, what it never says, and its MLflow UI child."""
 
+import contextlib
 import http.client
 import re
+import resource
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 TOKEN = "kept-secret-" + "k" * 30
 KEY = {"X-API-Key": TOKEN}
+FILES = 1024
+"""That the server may have open."""
 MLFLOW_ROUTES = """
 from mlflow.server import app as flask_app
 from mlflow.server.fastapi_app import app
@@ -39,7 +44,10 @@ MUST_BE_CLOSED = re.compile(
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("closed")
-    with server(folder, ui=True, GRPO_API_TOKEN=TOKEN, GRPO_LOG_LEVEL="debug") as found:
+    (folder / "mlruns").mkdir(mode=0o755)  # as an earlier start without a token left it
+    few_files = ("sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh")
+    settings = {"GRPO_API_TOKEN": TOKEN, "GRPO_LOG_LEVEL": "debug"}
+    with server(folder, ui=True, prefix=few_files, **settings) as found:
         wait_until_answers(f"{ui_of(found)}/health", found)
         yield found
 
@@ -191,3 +199,41 @@ def test_a_rebound_name_is_refused_even_with_the_token(running, host):
     for address in (running.url, ui_of(running)):
         refused = requests.get(address, headers=KEY | {"Host": host}, timeout=60)
         assert refused.status_code == 403, address
+
+
+def test_other_accounts_can_read_nothing_of_the_store(running):
+    body = {"total_timesteps": 64, "n_eval_episodes": 1, "model_name": "private"}
+    job = requests.post(f"{running.url}/train", json=body, headers=KEY, timeout=60).json()
+    wait_until(running, job["job_id"], "completed")
+    for path in (running.folder / "mlflow.db", *(running.folder / "mlruns").rglob("*")):
+        if path.name != "server.log":
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert (running.folder / "mlruns").stat().st_mode & 0o077 == 0
+
+
+def test_half_open_connections_stop_nothing(running):
+    host, _, port = running.url.removeprefix("http://").partition(":")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(FILES + 200):
+            client = stack.enter_context(socket.create_connection((host, int(port)), 30))
+            client.sendall(b"POST /train HTTP/1.1\r\nHost: local")
+        body = {"total_timesteps": 64, "n_eval_episodes": 1, "model_name": "besieged"}
+        job = requests.post(f"{running.url}/train", json=body, headers=KEY, timeout=60).json()
+        wait_until(running, job["job_id"], "completed")
+        assert requests.get(f"{running.url}/health/ready", timeout=60).status_code == 200
+    assert "Too many open files" not in running.log
+
+
+def wait_until(running: Server, job_id: str, status: str) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        url = f"{running.url}/training/{job_id}/status"
+        found = requests.get(url, headers=KEY, timeout=60).json()
+        if found["status"] == status:
+            return
+        assert found["status"] in ("queued", "running"), found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from grpo_platform.tracking.schema import SchemaState, read_schema
 __all__ = [
     "Store",
     "check_artifacts_reachable",
+    "close_to_others",
     "configure_mlflow",
     "prepare_store",
 ]
@@ -108,6 +110,22 @@ def prepare_store(settings: Settings) -> Store:
     root = settings.artifact_root
     with alone(uri):
         return _prepare_database(uri, f"{_absolute_location(root)}/grpo" if root else None)
+
+
+def close_to_others(store: Store) -> None:
+    """Take from other accounts what an earlier start let them read of a sqlite store."""
+    if not store.is_local:
+        return  # who reads a database, or shares a folder, is its administrator's affair
+    database, artifacts = sqlite_path(store.tracking_uri), local_path(store.artifact_location)
+    files = [database, *(database.with_name(f"{database.name}-{s}") for s in ("wal", "shm"))]
+    for path in [*files, Path.cwd() / "mlruns", *([artifacts] if artifacts else [])]:
+        with contextlib.suppress(FileNotFoundError):
+            rights = stat.S_IMODE(path.stat().st_mode)
+            try:
+                if rights & 0o077:
+                    path.chmod(rights & 0o700)
+            except PermissionError:
+                _log.warning("Other accounts may read %s: it is not this one's to close.", path)
 
 
 def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:

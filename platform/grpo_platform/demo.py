@@ -120,11 +120,10 @@ class _Demo:
     def _show_evaluation(self, job: Job) -> None:
         metrics = job["metrics"]
         table = Table(title="Greedy evaluation on the environment's own reward, 500 at most")
-        for name in ("mean", "interquartile mean", "95 % interval", "model", "version"):
+        for name in ("mean", "95 % interval", "model", "version"):
             table.add_column(name, justify="right")
         table.add_row(
             f"{metrics['eval/mean_reward']:.1f}",
-            f"{metrics['eval/iqm']:.1f}",
             f"{metrics['eval/ci_low']:.1f} to {metrics['eval/ci_high']:.1f}",
             job["model_name"],
             str(job["model_version"]),

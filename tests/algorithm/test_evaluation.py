@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from grpo import evaluation
 from grpo.errors import IncompatibleError, OutOfRangeError, UnknownNameError
 from grpo.evaluation import (
     FIRST_EVALUATION_SEED,
@@ -14,6 +15,8 @@ from grpo.evaluation import (
     evaluate,
     evaluation_seeds,
     iqm,
+    mean_interval,
+    mean_limits,
     paired_difference,
     stratified_bootstrap_interval,
 )
@@ -205,6 +208,81 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 def test_equal_returns_give_an_interval_without_width():
     assert stratified_bootstrap_interval(np.full((100, 1), 500.0)) == (500.0, 500.0)
+
+
+SAMPLES = {
+    "skewed": np.random.default_rng(4).lognormal(size=80),
+    "two values": np.random.default_rng(5).choice([0.0, 500.0], 60, p=[0.1, 0.9]),
+    "normal": np.random.default_rng(6).normal(1e6, 3.0, 200),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_interval_of_the_mean_is_scipys_t_or_bca_whichever_is_wider(name):
+    sample = SAMPLES[name]
+    estimate, low, high = mean_interval(sample)
+    t = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
+    # expanded for small samples: SciPy is asked for the confidence that gives the same width
+    expanded = -t_quantile(0.975, len(sample)) * np.sqrt(len(sample) / (len(sample) - 1))
+    bca = stats.bootstrap(
+        (sample,), np.mean, method="BCa", n_resamples=20_000, rng=np.random.default_rng(2),
+        confidence_level=1 - 2 * stats.norm.cdf(expanded),
+    ).confidence_interval  # fmt: skip
+    assert estimate == sample.mean()
+    close = {"abs": 0.05 * (high - low)}
+    assert low == pytest.approx(max(min(t[0], bca.low), sample.min()), **close)
+    assert high == pytest.approx(min(max(t[1], bca.high), sample.max()), **close)
+
+
+def t_quantile(p, n):
+    return stats.t.ppf(p, n - 1)
+
+
+@pytest.mark.parametrize("n", [6, 10, 100])
+def test_students_quantile_is_scipys(n):
+    for p in (0.9, 0.975, 0.999):
+        assert evaluation._student_quantile(p, n - 1) == pytest.approx(t_quantile(p, n), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("draw", "n"),
+    [
+        (lambda rng, shape: rng.normal(size=shape), 20),
+        (lambda rng, shape: 1.0 - rng.exponential(size=shape), 60),
+        (lambda rng, shape: 500.0 - 400.0 * ((rng.random(shape) < 0.03) - 0.03), 200),
+        (lambda rng, shape: rng.standard_t(2, shape), 60),
+    ],
+    ids=["normal", "skewed", "rare failures", "heavy tails"],
+)
+def test_the_interval_of_the_mean_covers_it_as_often_as_it_says(draw, n):
+    samples = draw(np.random.default_rng(3), (n, 500))
+    truth = 500.0 if samples.mean() > 100 else 0.0
+    low, high = mean_limits(samples)
+    assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.997
+
+
+def test_one_failure_in_a_hundred_is_in_the_interval_and_nothing_impossible_is():
+    returns = np.full(100, 500.0)
+    returns[3] = 100.0
+    estimate, low, high = mean_interval(returns)
+    # the failure may have a chance of 5.4 % (Clopper & Pearson), which would give 478
+    assert (estimate, high) == (496.0, 500.0)
+    assert low == pytest.approx(478.0, abs=4.0)
+
+
+def test_intervals_of_samples_that_say_little():
+    assert mean_interval([3.0]) == (3.0, 3.0, 3.0)
+    assert mean_interval([3.0, 5.0]) == (4.0, 3.0, 5.0)
+    assert mean_interval(np.full(100, 0.1)) == (0.1, 0.1, 0.1)
+
+
+def test_the_interval_beside_the_mean_is_the_means():
+    """Returns as CartPole gives them: the interquartile mean's interval leaves the mean out."""
+    with registered(lambda: Shaped(reward=1.0), max_episode_steps=5) as env_name:
+        found = evaluate(First(), env_name, n_episodes=3)
+    assert (found.mean, found.ci_low, found.ci_high) == (5.0, 5.0, 5.0)
+    found = evaluate(Leaner(), "CartPole-v1", n_episodes=60, deterministic=False)
+    assert (found.mean, found.ci_low, found.ci_high) == mean_interval(found.returns)
 
 
 def test_paired_differences():

@@ -30,9 +30,7 @@ def test_it_trains_evaluates_and_asks(tmp_path: Path) -> None:
         env=environment(DEMO_EXIT="1", COLUMNS="120", PYTHONIOENCODING="ascii", **chosen),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    mean = re.search(
-        r"\|\s+(\d+\.\d) \|\s+\d+\.\d \|\s+\d+\.\d to \d+\.\d \| my_cartpole_model", done.stdout
-    )
+    mean = re.search(r"\|\s+(\d+\.\d) \|\s+\d+\.\d to \d+\.\d \| my_cartpole_model", done.stdout)
     assert mean, done.stdout
     assert float(mean[1]) >= 450
     assert "Observation [0.1, 0.0, 0.05, 0.0]: action 1 (right)" in done.stdout

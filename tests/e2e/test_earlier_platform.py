@@ -54,6 +54,7 @@ def test_jobs_and_models_are_listed_as_they_were(client):
     assert champions["balance"] == champions["swing"] == 1
     card = client.model("balance")["versions"][0]
     assert (card["job_id"], card["seed"]) == (FACTS["balance"], 1)
+    assert card["evaluation"]["interval_of"] == "iqm"  # the mean's in versions made since
     assert len(client.history(FACTS["balance"], "rollout/reward")) == 667
 
 

@@ -63,7 +63,9 @@ def test_the_champion_changes_on_evidence_and_by_hand_only(running: Server) -> N
     for version in model["versions"]:
         assert version["job_id"]
         assert version["config"]["seed"] == version["seed"]
-        assert version["evaluation"]["ci_low"] <= version["evaluation"]["iqm"]
+        figures = version["evaluation"]
+        assert figures["ci_low"] <= figures["mean"] <= figures["ci_high"]
+        assert figures["interval_of"] == "mean"
         assert version["observation_shape"] == [4]
         assert version["action"]["n"] == 2
         assert len(version["weights_sha256"]) == 64

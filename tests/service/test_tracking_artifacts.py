@@ -74,7 +74,7 @@ def test_a_completed_job_shows_curve_video_and_description(jobs, illustrated, tm
     client = MlflowClient(tracking_uri=jobs.tracking_uri)
     note = client.get_run(illustrated).data.tags["mlflow.note.content"]
     for text in (
-        "mean return 321.5", "IQM 333.2", "300.0 to 350.0", "1,000 timesteps", "seed 3",
+        "mean return 321.5** (95 % interval 300.0 to 350.0)", "1,000 timesteps", "seed 3",
         f"![Learning curve](get-artifact?path=learning_curve.png&run_uuid={illustrated})",
         f"get-artifact?path=episodes.mp4&run_uuid={illustrated}",
         "mlflow models serve -m models:/described/4 --env-manager local",

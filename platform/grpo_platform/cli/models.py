@@ -47,7 +47,7 @@ def show(context: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
     if as_json:
         show_json(model)
         return
-    columns = ("version", "aliases", "return", "95 % interval of the IQM", "seed", "job", "made")
+    columns = ("version", "aliases", "return", "95 % interval", "seed", "job", "made")
     table(columns, [_version(version) for version in model["versions"]], title=name)
     decisions = [
         (d["number"], d["action"], d["version"], d["verdict"], d["reason"], when(d["decided_at"]))
@@ -125,6 +125,8 @@ def delete(
 def _version(version: dict[str, Any]) -> tuple[object, ...]:
     evaluation = version["evaluation"] or {}
     interval = f"{evaluation['ci_low']:.1f} to {evaluation['ci_high']:.1f}" if evaluation else ""
+    if evaluation.get("interval_of") == "iqm":
+        interval += " (of the interquartile mean)"
     return (
         version["version"], ", ".join(version["aliases"]), evaluation.get("mean"), interval,
         version["seed"], version["job_id"], when(version["created_at"]),

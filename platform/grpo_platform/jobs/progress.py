@@ -44,8 +44,8 @@ class Progress:
         found = done["evaluation"]
         return (
             f"{self._line(done['timesteps'])}; greedy return, {len(found['returns'])} episodes: "
-            f"mean {found['mean']:.1f}, IQM {found['iqm']:.1f} "
-            f"(95 % interval {found['ci_low']:.1f} to {found['ci_high']:.1f})"
+            f"mean {found['mean']:.1f}, 95 % interval "
+            f"{found['ci_low']:.1f} to {found['ci_high']:.1f}"
         )
 
     def _line(self, timesteps: int) -> str:

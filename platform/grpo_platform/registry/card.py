@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -50,10 +50,13 @@ class EvaluationCard:
     """Interquartile mean of the returns."""
 
     ci_low: float
-    """Lower end of the 95 % bootstrap interval of the IQM."""
+    """Lower end of the 95 % interval of what `interval_of` names."""
 
     ci_high: float
     """Upper end of it."""
+
+    interval_of: Literal["mean", "iqm"] = "iqm"
+    """What the interval is of: the mean, but the interquartile mean in cards without this field."""
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "EvaluationCard":
@@ -65,6 +68,7 @@ class EvaluationCard:
             iqm=evaluation.iqm,
             ci_low=evaluation.ci_low,
             ci_high=evaluation.ci_high,
+            interval_of="mean",
         )
 
 
@@ -195,8 +199,9 @@ class ModelCard:
             e = self.evaluation
             lines.insert(
                 1,
-                f"\nReturn over {e.episodes} greedy episodes: mean {e.mean:.1f} ± {e.std:.1f}, "
-                f"IQM {e.iqm:.1f} (95 % interval {e.ci_low:.1f} to {e.ci_high:.1f}).",
+                f"\nReturn over {e.episodes} greedy episodes: mean {e.mean:.1f}, 95 % interval "
+                f"{e.ci_low:.1f} to {e.ci_high:.1f} (standard deviation {e.std:.1f}, "
+                f"interquartile mean {e.iqm:.1f}).",
             )
         return "\n".join(lines)
 

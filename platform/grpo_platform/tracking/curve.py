@@ -17,7 +17,6 @@ CURVE_KEYS: Final = (
     Metric.REWARD,
     Metric.EPISODE_RETURN,
     Metric.EVAL_MEAN,
-    Metric.EVAL_IQM,
     Metric.EVAL_CI_LOW,
     Metric.EVAL_CI_HIGH,
 )
@@ -50,7 +49,7 @@ def _draw_returns(axes: Axes, histories: Mapping[str, History]) -> None:
     if episodes:
         label = "training episodes (sampled, mean of the last 100)"
         axes.plot(*_curve(episodes), color=_BLUE, linewidth=1.5, label=label)
-    evaluated = histories.get(Metric.EVAL_IQM, ())
+    evaluated = histories.get(Metric.EVAL_MEAN, ())
     if evaluated:
         steps, values = _curve(evaluated)
         low = [p.value for p in histories.get(Metric.EVAL_CI_LOW, ())]
@@ -61,7 +60,7 @@ def _draw_returns(axes: Axes, histories: Mapping[str, History]) -> None:
                 [max(0.0, v - x) for v, x in zip(values, low, strict=True)],
                 [max(0.0, x - v) for v, x in zip(values, high, strict=True)],
             ]
-        label = "evaluation (greedy): IQM with 95 % interval"
+        label = "evaluation (greedy): mean with 95 % interval"
         axes.errorbar(steps, values, yerr=errors, color=_GREEN, marker="o", capsize=4, label=label)
     axes.set_ylabel("episode return,\nenvironment's own reward")
     _finish(axes)

@@ -42,10 +42,9 @@ def _result(record: JobRecord) -> str:
     if Metric.EVAL_MEAN not in found:
         return f"**{config.env_name}**, not evaluated."
     figures = [f"**{config.env_name}: mean return {found[Metric.EVAL_MEAN]:,.1f}**"]
-    if found.keys() >= {Metric.EVAL_IQM, Metric.EVAL_CI_LOW, Metric.EVAL_CI_HIGH}:
+    if found.keys() >= {Metric.EVAL_CI_LOW, Metric.EVAL_CI_HIGH}:
         figures.append(
-            f"(IQM {found[Metric.EVAL_IQM]:,.1f}, 95 % interval "
-            f"{found[Metric.EVAL_CI_LOW]:,.1f} to {found[Metric.EVAL_CI_HIGH]:,.1f})"
+            f"(95 % interval {found[Metric.EVAL_CI_LOW]:,.1f} to {found[Metric.EVAL_CI_HIGH]:,.1f})"
         )
     figures.append(
         f"over {config.n_eval_episodes} greedy episodes on the environment's own reward."

@@ -66,10 +66,13 @@ class Evaluation(_Read):
     """Interquartile mean of the returns."""
 
     ci_low: float
-    """Lower end of the 95 % bootstrap interval of the IQM."""
+    """Lower end of the 95 % interval of what `interval_of` names."""
 
     ci_high: float
     """Upper end of it."""
+
+    interval_of: Literal["mean", "iqm"]
+    """`iqm` in versions made before the interval was the mean's."""
 
 
 class ModelVersion(Reply):

@@ -99,7 +99,7 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.signing import Signer
     from grpo_platform.sweeps.runner import SweepRunner
     from grpo_platform.tracking.jobs import JobStore
-    from grpo_platform.tracking.store import close_to_others, prepare_store
+    from grpo_platform.tracking.store import close_to_others, hold_store, prepare_store
     from grpo_platform.tracking.sweeps import SweepStore
     from grpo_platform.ui import MlflowUI
 
@@ -110,6 +110,7 @@ def build_services(settings: Settings) -> "Services":
     store = prepare_store(settings)
     if settings.api_token is not None:
         close_to_others(store)
+    hold_store(store)
     jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
     registry = Registry(store.tracking_uri)
     runner = Runner(jobs, _backend(settings, store), settings)

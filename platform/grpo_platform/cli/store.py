@@ -1,6 +1,7 @@
 """`grpo-platform store …`: the database behind everything, without a server."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, fai
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The store named by MLFLOW_TRACKING_URI, or mlflow.db here: check, upgrade, adopt, sign.",
+    help="The store of MLFLOW_TRACKING_URI, or mlflow.db here: back up, restore, check, upgrade.",
     no_args_is_help=True,
 )
 
@@ -54,6 +55,30 @@ def upgrade(
     console.print(f"Upgraded from {before.found} to {before.expected}.")
     if backup is not None:
         console.print(f"The database as it was: {backup}", soft_wrap=True)
+
+
+@app.command()
+def backup(target: Annotated[Path, typer.Argument(help="Folder that is to be made.")]) -> None:
+    """Copy a sqlite store whole, database and artifacts, also while a server uses it."""
+    from grpo_platform.tracking.backup import back_up_store
+
+    with errors_as_sentences():
+        made = back_up_store(_uri(), target)
+    console.print(f"{len(made.files)} files are in {target}, each with its SHA-256.")
+    for path in made.missing:
+        console.print(f"The files of a model were missing already: {path}", soft_wrap=True)
+
+
+@app.command()
+def restore(source: Annotated[Path, typer.Argument(help="Folder of a backup.")]) -> None:
+    """Put a backup in the store's place; what is there now is kept under another name."""
+    from grpo_platform.tracking.backup import restore_store
+
+    with errors_as_sentences():
+        restored = restore_store(_uri(), source)
+    console.print(f"The store is as it was at {restored.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC.")
+    for path in restored.kept:
+        console.print(f"What was there before is kept: {path}", soft_wrap=True)
 
 
 @app.command()

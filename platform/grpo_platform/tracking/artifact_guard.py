@@ -22,7 +22,7 @@ from grpo_platform.tracking.boundary import retrying, when_granted
 from grpo_platform.tracking.locations import local_path
 from grpo_platform.tracking.names import EXPERIMENT, Tag
 
-__all__ = ["MARKER", "ArtifactGuard", "adopt_artifacts", "mark_artifacts"]
+__all__ = ["MARKER", "ArtifactGuard", "adopt_artifacts", "mark_artifacts", "require_marker"]
 
 MARKER: Final = ".grpo-store"
 """File in the folder of the jobs' experiment."""
@@ -59,8 +59,7 @@ class ArtifactGuard:
         place = self._known() if path is not None else None
         if path is None or place is None or not path.is_relative_to(place.folder.parent):
             return
-        if _read(place.folder) != place.identity:
-            raise StoreGoneError(_away(place.folder))
+        require_marker(place.folder, place.identity)
 
     def require_writable(self) -> None:
         """Refuse a root that is away or takes no files, by writing one.
@@ -81,6 +80,16 @@ class ArtifactGuard:
             found = retrying(lambda: client.get_experiment_by_name(EXPERIMENT))
             self._place = _place_of(found) if found is not None else None
         return self._place
+
+
+def require_marker(folder: Path, identity: str) -> None:
+    """Refuse a folder of the jobs' experiment whose marker is not there, or is another store's.
+
+    Raises:
+        StoreGoneError: the folder is away.
+    """
+    if _read(folder) != identity:
+        raise StoreGoneError(_away(folder))
 
 
 def mark_artifacts(

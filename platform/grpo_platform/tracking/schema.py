@@ -1,7 +1,5 @@
 """The schema of a store's database: which it has, and how it gets that of the installed MLflow."""
 
-import contextlib
-import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config, _upgrade_db
 
-from grpo_platform.errors import ConflictError, InvalidRequestError, StoreError
+from grpo_platform.errors import InvalidRequestError, StoreError
+from grpo_platform.tracking.backup import copy_database
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.locations import sqlite_path
-from grpo_platform.tracking.locks import alone
+from grpo_platform.tracking.locks import alone, prove_unused
 
 __all__ = ["Schema", "SchemaState", "read_schema", "upgrade_schema"]
 
@@ -148,25 +147,9 @@ def _back_up(uri: str, label: str) -> Path:
     """
     path = sqlite_path(uri)
     backup = path.with_name(f"{path.name}.{label}-{time.strftime('%Y%m%d-%H%M%S')}")
-    with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as connection:
-        _own(connection, path)
-        try:
-            with contextlib.closing(sqlite3.connect(backup)) as copy:
-                connection.backup(copy)
-        except sqlite3.Error as error:
-            backup.unlink(missing_ok=True)
-            raise StoreError(f"The database cannot be copied to {backup}: {error}") from error
+    prove_unused(path)
+    copy_database(path, backup)
     return backup
-
-
-def _own(connection: sqlite3.Connection, path: Path) -> None:
-    """Prove that nobody else has the database open: only then can it leave write-ahead mode."""
-    try:
-        connection.execute("PRAGMA journal_mode=DELETE")
-    except sqlite3.OperationalError as error:
-        raise ConflictError(
-            f"{path} is in use ({error}): stop the server, its jobs and the MLflow UI first."
-        ) from error
 
 
 def _is_sqlite(uri: str) -> bool:

@@ -28,7 +28,7 @@ from grpo_platform.tracking.addresses import (
 from grpo_platform.tracking.artifact_guard import mark_artifacts
 from grpo_platform.tracking.boundary import DAMAGED, store_errors, when_granted
 from grpo_platform.tracking.locations import local_path, sqlite_path
-from grpo_platform.tracking.locks import alone
+from grpo_platform.tracking.locks import alone, share
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 from grpo_platform.tracking.provenance import code_version
 from grpo_platform.tracking.schema import SchemaState, read_schema
@@ -38,6 +38,7 @@ __all__ = [
     "check_artifacts_reachable",
     "close_to_others",
     "configure_mlflow",
+    "hold_store",
     "prepare_store",
 ]
 
@@ -126,6 +127,13 @@ def close_to_others(store: Store) -> None:
                     path.chmod(rights & 0o700)
             except PermissionError:
                 _log.warning("Other accounts may read %s: it is not this one's to close.", path)
+
+
+def hold_store(store: Store) -> None:
+    """Say, until this process ends, that a server uses the store: none is restored under it."""
+    folder = local_path(store.artifact_location)
+    if store.is_local and folder is not None:
+        share(folder)
 
 
 def check_artifacts_reachable(tracking_uri: str, artifact_uri: str) -> None:

@@ -1,8 +1,8 @@
 """Environments whose members are stepped together, put into visited states and branched."""
 
 from grpo.envs.factory import make_vec_env
-from grpo.envs.listing import describe_environments
 from grpo.envs.spec import EnvironmentSpec, check_environment
+from grpo.envs.sync_vec_env import environment_actions
 from grpo.envs.vec_env import Branching, Snapshot, StepResult, VecEnv
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "StepResult",
     "VecEnv",
     "check_environment",
-    "describe_environments",
+    "environment_actions",
     "make_vec_env",
 ]

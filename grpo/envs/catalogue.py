@@ -1,7 +1,13 @@
-"""Which environments are registered: Gymnasium's own, and those that plug-ins bring."""
+"""Which environments are registered: Gymnasium's own, and those that plug-ins bring.
+
+Their modules, and the physics engines behind them, are imported here, with their noises off.
+"""
 
 import functools
+import importlib
 import logging
+import sys
+import warnings
 from importlib.metadata import EntryPoint, entry_points
 
 import gymnasium as gym
@@ -10,7 +16,13 @@ from gymnasium.envs.registration import EnvSpec
 
 from grpo.errors import UnsupportedEnvironmentError, in_words
 
-__all__ = ["ENTRY_POINT_GROUP", "HOW_TO_ADD", "load_plug_ins", "registered_names"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "HOW_TO_ADD",
+    "import_environment",
+    "load_plug_ins",
+    "registered_names",
+]
 
 ENTRY_POINT_GROUP = "gymnasium.envs"
 """Distributions add environments by an entry point of this group that names a function which
@@ -72,3 +84,33 @@ def _is_suited(spec: EnvSpec) -> bool:
     if isinstance(spec.entry_point, str):
         return not spec.entry_point.startswith(_UNSUITED)
     return not getattr(spec.entry_point, "__module__", "").startswith("gymnasium.")
+
+
+def import_environment(registered: EnvSpec) -> None:
+    """Import the module of an environment, so that making it imports nothing.
+
+    Raises:
+        Exception: whatever the module raises.
+    """
+    if not isinstance(registered.entry_point, str):
+        return
+    module = registered.entry_point.partition(":")[0]
+    if module in sys.modules:
+        return
+    with warnings.catch_warnings():
+        # Box2D's SWIG types warn while they are made, and crash the process where that raises.
+        warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
+        importlib.import_module(module)
+    _redirect_mujoco_warnings()
+
+
+def _redirect_mujoco_warnings() -> None:
+    # MuJoCo's default writes each warning to a file in the working directory.
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is not None and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(_warn_once)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("MuJoCo: %s", message)

@@ -13,8 +13,12 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from grpo.envs.catalogue import HOW_TO_ADD, load_plug_ins, registered_names
-from grpo.envs.engines import import_environment
+from grpo.envs.catalogue import (
+    HOW_TO_ADD,
+    import_environment,
+    load_plug_ins,
+    registered_names,
+)
 from grpo.envs.families import deviations_of, family_of, time_limit_of
 from grpo.errors import (
     EnvironmentFaultError,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 
 from grpo.envs.branching import Brancher
 from grpo.envs.spec import EnvironmentSpec, fault, make_environment
 from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
-from grpo.spaces import BoxActions, DiscreteActions
 
-__all__ = ["SyncVecEnv"]
+__all__ = ["SyncVecEnv", "environment_actions"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +52,7 @@ class SyncVecEnv(VecEnv):
         self._afresh = afresh
         self.envs = [make_environment(spec.env_name, spec.env_kwargs) for _ in range(num_members)]
         self._used = [False] * num_members
-        action = spec.action
-        start = action.start if isinstance(action, DiscreteActions) else 0
-        self._action_start = np.array(start, dtype=self.envs[0].action_space.dtype)
-        self._action_dtype = self.envs[0].action_space.dtype
-        self._box = isinstance(action, BoxActions)
-        self._whole = isinstance(action, BoxActions) and action.integer
+        self._action_space = self.envs[0].action_space
         dtype = self.envs[0].observation_space.dtype or np.dtype(np.float64)
         self._observations: FloatArray = np.zeros(
             (num_members, *spec.observation_shape),
@@ -76,9 +71,7 @@ class SyncVecEnv(VecEnv):
         rewards = np.empty(n)
         terminated = np.empty(n, dtype=np.bool_)
         truncated = np.empty(n, dtype=np.bool_)
-        if self._whole:
-            actions = np.rint(actions)
-        taken = actions.astype(self._action_dtype, copy=False) + self._action_start
+        taken = environment_actions(self._action_space, actions)
         for i, member in enumerate(members.tolist()):
             rewards[i], terminated[i], truncated[i] = self.step_one(member, taken[i])
         observations = self._observations[members]
@@ -149,7 +142,7 @@ class SyncVecEnv(VecEnv):
             EnvironmentFaultError: the environment raised, or gave what is no observation or reward.
         """
         self.steps_taken += 1
-        if self._box:  # also of shape (), where numpy made it a scalar
+        if isinstance(self._action_space, spaces.Box):  # replayed, one of shape () is a scalar
             action = np.asarray(action)
         try:
             observation, reward, terminated, truncated, _ = self.envs[member].step(action)
@@ -205,6 +198,27 @@ class SyncVecEnv(VecEnv):
             raise
         except Exception as error:
             raise fault(self.spec.env_name, where, error) from error
+
+
+def environment_actions(
+    space: spaces.Space[Any], actions: npt.NDArray[Any]
+) -> list[npt.NDArray[Any]]:
+    """Actions of the policy, shape (n, *action_shape), as an environment's `step` takes them.
+
+    Args:
+        space: the environment's, Discrete or Box.
+        actions: indices from 0, or numbers within the bounds.
+
+    Returns:
+        n actions of the space's type: of a Discrete one, named as it names them; of a Box of
+        integers, rounded to the nearest.
+    """
+    if isinstance(space, spaces.Discrete):
+        return list(actions.astype(space.dtype, copy=False) + space.start)
+    if np.issubdtype(space.dtype, np.integer):
+        actions = np.rint(actions)
+    taken = actions.astype(space.dtype, copy=False)
+    return [taken[i, ...] for i in range(len(taken))]  # arrays, also of shape ()
 
 
 def _number(reward: Any) -> float:  # noqa: ANN401 - whatever the environment returned

@@ -79,8 +79,8 @@ def find_branching(spec: EnvironmentSpec) -> BranchingPlan:
 def _find_branching(spec: EnvironmentSpec) -> tuple[str, str]:
     """Name and reason of the way."""
     _log.info(
-        "Trying how %s can be put into visited states, on instances of its own; takes %.0f s, or "
-        "some more where single steps are slow.",
+        "Trying how %s can be put into visited states, on instances of its own. No trial begins "
+        "after %.0f s.",
         *(spec.env_name, TRIAL_SECONDS),
     )
     ways = _CANDIDATES.get(spec.family, _OTHER)

@@ -10,8 +10,7 @@ import pytest
 from gymnasium import spaces
 
 import grpo.envs
-from grpo.envs import catalogue, check_environment, describe_environments, make_vec_env
-from grpo.envs.engines import import_environment
+from grpo.envs import catalogue, check_environment, make_vec_env
 from grpo.errors import (
     ConfigError,
     EnvironmentFaultError,
@@ -145,23 +144,13 @@ def test_a_name_registered_anew_is_looked_at_anew():
 def test_mujocos_warnings_go_to_the_log_and_not_to_a_file(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.WARNING)
-    import_environment(gym.registry["Hopper-v5"])
+    catalogue.import_environment(gym.registry["Hopper-v5"])
     import mujoco
 
     mujoco.get_mju_user_warning()("made up for a test")
     assert "MuJoCo: made up for a test" in caplog.text
     make_vec_env("HalfCheetah-v5", {}, 1, branching=False).close()
     assert not list(tmp_path.iterdir())
-
-
-def test_described_environments():
-    described = {entry["env_name"]: entry for entry in describe_environments()}
-    json.dumps(described, allow_nan=False)
-    assert described["CartPole-v1"]["branching"] == "exact"
-    assert described["CartPole-v1"]["preset"]["reward_function_type"] == "optimized_cartpole"
-    assert described["LunarLander-v3"]["branching"] == "replay"
-    assert described["Hopper-v5"]["branching"] == "exact"
-    assert not {"Taxi-v4", "CarRacing-v3", "HalfCheetah-v3"} & set(described)
 
 
 def step(envs, action=0):

@@ -15,7 +15,8 @@ import json, logging
 logging.basicConfig(level=logging.ERROR)
 import torch
 torch.set_num_threads(1)
-from grpo.envs import describe_environments, make_vec_env
+from grpo.envs import make_vec_env
+from grpo.envs.catalogue import registered_names
 from grpo.presets import resolve_config
 from grpo.rewards import describe_rewards
 from grpo.trainer import Trainer
@@ -29,7 +30,7 @@ untrained = train(env_name="example/Docking-v0", total_timesteps=4, bootstrap=Tr
 gentle = train(env_name="CartPole-v1", reward_function_type="gentle_cart", total_timesteps=3000)
 effort = train(env_name="example/Docking-v0", reward_function_type="effort", total_timesteps=400)
 print(json.dumps({
-    "environments": [found["env_name"] for found in describe_environments()],
+    "environments": registered_names(),
     "rewards": {found["name"]: found["environments"] for found in describe_rewards()},
     "branching": envs.branching, "storable": envs.storable_snapshots,
     "docking": docking.evaluation.mean, "untrained": untrained.evaluation.mean,

@@ -130,7 +130,10 @@ class Slow(Walk):
 class Thermostat(gym.Env):
     """One number is observed and one is the action, as scalars or as whole numbers."""
 
-    def __init__(self, *, whole: bool = False) -> None:
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, *, whole: bool = False, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
         self.observation_space = spaces.Box(-10.0, 10.0, (), np.float64)
         self.action_space = (
             spaces.Box(-3, 5, (2,), np.int64) if whole else spaces.Box(-1.0, 1.0, (), np.float32)
@@ -140,12 +143,15 @@ class Thermostat(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.temperature = float(self.np_random.uniform(-5, 5))
-        return np.float64(self.temperature), {}
+        return np.array(self.temperature), {}
 
     def step(self, action):
         assert self.action_space.contains(action), repr(action)
         self.temperature = float(np.clip(self.temperature + np.sum(action), -10, 10))
         return np.array(self.temperature), -abs(self.temperature), False, False, {}
+
+    def render(self):
+        return np.full((64, 64, 3), int(abs(self.temperature) * 20), np.uint8)
 
 
 class Shaped(gym.Env):

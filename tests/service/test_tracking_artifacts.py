@@ -32,6 +32,7 @@ from grpo_platform.tracking.provenance import (
 )
 from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.video import VideoError, record_episodes
+from tests.algorithm.toy_environments import Thermostat, registered
 from tests.service.tracking_support import jobs_of, prepare, request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +111,15 @@ def test_the_first_episodes_of_the_evaluation_are_filmed_exactly(tmp_path):
 def test_continuous_actions_are_filmed(tmp_path):
     frames = record_episodes(policy_for("Pendulum-v1"), "Pendulum-v1", {}, [1], tmp_path / "v.mp4")
     assert frames == 200 + 1 + 9
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_scalars_and_whole_numbers_are_filmed(tmp_path, whole):
+    """As the environment declares them: it asserts that its action space contains them."""
+    kwargs = {"max_episode_steps": 20, "kwargs": {"whole": whole}}
+    with registered(Thermostat, **kwargs) as env_name:
+        frames = record_episodes(policy_for(env_name), env_name, {}, [1], tmp_path / "v.mp4")
+    assert frames == 20 + 1 + 9
 
 
 def test_what_cannot_be_drawn_is_left_out(jobs, tmp_path, monkeypatch):

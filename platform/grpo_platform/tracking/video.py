@@ -11,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
+from grpo.envs import environment_actions
 from grpo.errors import in_words
 from grpo_platform.errors import PlatformError
 
@@ -75,13 +76,13 @@ def record_episodes(
 
 
 def _frames(env: gymnasium.Env[Any, Any], policy: Actor, seeds: Sequence[int]) -> Iterator[Frame]:
-    start = getattr(env.action_space, "start", 0)
     for seed in seeds:
         observation, _ = env.reset(seed=seed)
         ended = False
         while not ended:
             yield _drawn(env)
-            action = policy.act(np.asarray(observation)[None])[0] + start
+            actions = policy.act(np.asarray(observation)[None])
+            (action,) = environment_actions(env.action_space, actions)
             observation, _, terminated, truncated, _ = env.step(action)
             ended = bool(terminated or truncated)
         last = _drawn(env)

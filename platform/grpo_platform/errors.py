@@ -9,6 +9,7 @@ PlatformError
 ├── InvalidRequestError            a value that is malformed, with the field at fault
 │   ├── InvalidPageTokenError
 │   └── InvalidObservationError    wrong length, NaN or infinity; names the expected shape
+├── BusyError                      as many environments are being tried as may
 ├── NotReadyError                  the server starts or ends, and takes no jobs
 ├── QueueFullError                 try again after `retry_after_seconds`
 ├── TooManyWatchersError           try again after `retry_after_seconds`
@@ -19,6 +20,7 @@ PlatformError
 """
 
 __all__ = [
+    "BusyError",
     "ConflictError",
     "InvalidObservationError",
     "InvalidPageTokenError",
@@ -103,6 +105,13 @@ class NotReadyError(PlatformError):
 
     def __init__(self) -> None:
         super().__init__("The server is starting or ending and takes no jobs now; try again soon.")
+
+
+class BusyError(PlatformError):
+    """As many callers wait for environments to be tried as may."""
+
+    def __init__(self) -> None:
+        super().__init__("Many environments are being tried at this moment; try again soon.")
 
 
 class QueueFullError(PlatformError):

@@ -93,6 +93,7 @@ def build_services(settings: Settings) -> "Services":
         PlatformError: Ray was asked for, and is not installed, or its cluster cannot be used.
     """
     from grpo_platform.api.services import Services
+    from grpo_platform.isolation import Isolation
     from grpo_platform.jobs.runner import Runner
     from grpo_platform.registry.models import Registry
     from grpo_platform.serving.service import ServingService
@@ -112,7 +113,8 @@ def build_services(settings: Settings) -> "Services":
         close_to_others(store)
     hold_store(store)
     jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
-    registry = Registry(store.tracking_uri)
+    isolation = Isolation(settings.environment_seconds)
+    registry = Registry(store.tracking_uri, evaluate=isolation.evaluate)
     runner = Runner(jobs, _backend(settings, store), settings)
     sweeps = SweepStore(jobs)
     return Services(
@@ -124,6 +126,7 @@ def build_services(settings: Settings) -> "Services":
         registry=registry,
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
+        isolation=isolation,
     )
 
 

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     job_backend: Literal["local", "ray"] = "local"
     """Where jobs run: processes of this machine, or a Ray cluster."""
 
+    environment_seconds: float = Field(30.0, ge=1, le=3600, allow_inf_nan=False)
+    """How long an environment may take to be made and reset when a job for it is submitted."""
+
     artifact_root: str | None = None
     """Where PostgreSQL stores keep artifacts; ignored elsewhere."""
 

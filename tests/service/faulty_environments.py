@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -20,7 +21,8 @@ class Memory:
 class Faulty(gym.Env):
     """A walk on a line; after `after` steps of an episode it does what `fault` says.
 
-    If `when` is a path, it does so only while there is something at it.
+    If `when` is a path, it does so only while there is something at it. If `after` is negative, it
+    does so while it is made.
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
@@ -45,6 +47,8 @@ class Faulty(gym.Env):
             self.observation_space = spaces.Box(-np.inf, np.inf, (), np.float64)
         if hidden:  # state in an object that nobody knows how to store
             self.memory = Memory()
+        if after < 0:
+            self.go_wrong()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -79,6 +83,12 @@ class Faulty(gym.Env):
                 print("x" * 1000)
             case "exit":
                 os._exit(7)
+            case "leave":
+                sys.exit(3)
+            case "fork":  # and let the other one hold on to everything
+                if os.fork() == 0:
+                    time.sleep(3600)
+                os._exit(0)
 
 
 def register() -> None:

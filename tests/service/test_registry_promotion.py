@@ -257,8 +257,8 @@ def test_a_comparison_that_lost_its_champion_is_made_again(bench, monkeypatch):
     real, other = comparison.play, Registry(bench.uri)
     calls = []
 
-    def interrupted(catalogue, candidate, incumbent):
-        evidence = real(catalogue, candidate, incumbent)
+    def interrupted(catalogue, candidate, incumbent, evaluate):
+        evidence = real(catalogue, candidate, incumbent, evaluate)
         calls.append(int(incumbent.version))
         if len(calls) == 1:
             other.promote(name, 2, True, "someone else")

@@ -87,6 +87,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     services.ui.start()
+    services.isolation.start()
     await run_in_threadpool(services.jobs.start)
     services.sweep_runner.start()
     try:
@@ -97,4 +98,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             run_in_threadpool(services.ui.stop),
             run_in_threadpool(services.jobs.shutdown),
             run_in_threadpool(services.serving.close),
+            run_in_threadpool(services.isolation.close),
         )

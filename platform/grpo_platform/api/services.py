@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from grpo_platform.errors import ConflictError, NotReadyError
+from grpo_platform.isolation import Isolation
 from grpo_platform.jobs.runner import Runner
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.registry.models import Registry
@@ -32,6 +33,7 @@ class Services:
     registry: Registry
     serving: ServingService
     ui: MlflowUI
+    isolation: Isolation
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server begins to shut down: whoever streams ends."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpo
+from grpo import GRPOConfig
 from grpo.errors import IncompatibleError
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.api.services import Services
@@ -36,7 +37,9 @@ def submit(services: Services, body: TrainRequest, idempotency_key: str | None) 
     """
     given = body.model_dump(exclude_unset=True)
     request = resolve_request(given, services.settings.max_timesteps)
-    check_request(request, services.registry, services.store, services.jobs.check)
+    check_request(
+        request, services.registry, services.store, services.jobs.check, services.isolation.validate
+    )
     job = services.jobs.submit(request, idempotency_key=idempotency_key)
     if job.request != request and not _is_repeat(services, given, job):
         raise InvalidRequestError(
@@ -51,6 +54,7 @@ def check_request(
     registry: Registry,
     store: JobStore,
     check_place: Callable[[JobRequest], None],
+    validate: Callable[[GRPOConfig], object] = grpo.validate,
 ) -> None:
     """Check what depends on the environment and on the models that exist, before a step is made.
 
@@ -59,6 +63,7 @@ def check_request(
         registry: has the models.
         store: has the jobs.
         check_place: refuses what can never run where jobs run, as `Backend.check`.
+        validate: refuses what cannot be trained; a server's own does so elsewhere than in itself.
 
     Raises:
         grpo.ConfigError: it cannot be trained.
@@ -66,7 +71,7 @@ def check_request(
         UnknownModelError: `init_from` names no version.
         ConflictError: the model's name belongs to another environment.
     """
-    grpo.validate(request.config)
+    validate(request.config)
     check_place(request)
     _check_start(registry, request)
     _check_name(registry, store, request)

@@ -47,7 +47,9 @@ def check_sweep(services: Services, body: SweepBody) -> SweepRequest:
     for reward in rewards.choices if isinstance(rewards, Choices) else [None]:
         corner = lowest if reward is None else lowest | {"reward_function_type": reward}
         job = request.trial(corner, request.model_name, ceiling)
-        check_request(job, services.registry, services.store, services.jobs.check)
+        check_request(
+            job, services.registry, services.store, services.jobs.check, services.isolation.validate
+        )
     largest = {n: max(s.choices) if isinstance(s, Choices) else s.high
                for n, s in space.items() if n == "total_timesteps"}  # fmt: skip
     request.trial(lowest | largest, request.model_name, ceiling)

@@ -1,8 +1,9 @@
-"""Processes: names that stay true, whether they live, and what ended them.
+"""Processes: names that stay true, whether they live, and what ends them.
 
 Reads Linux's /proc. Elsewhere every worker is `UNKNOWN`, and heartbeats decide.
 """
 
+import ctypes
 import hashlib
 import os
 import signal
@@ -12,9 +13,17 @@ from pathlib import Path
 
 from grpo_platform.jobs.backend import Liveness
 
-__all__ = ["ending", "liveness", "machine", "worker_name"]
+__all__ = ["die_with_parent", "ending", "liveness", "machine", "worker_name"]
 
 _PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: " (out of memory?)",
+    **dict.fromkeys(
+        (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
+        " (a crash in native code)",
+    ),
+}
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _PID_NAMESPACE = _PROC / "self/ns/pid"
 
@@ -65,6 +74,12 @@ def ending(status: int) -> str | None:
     """What ended a process, from its waitpid(2) status; None for a normal exit with code 0."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return f"was killed by signal {-code}{hint}"
+        return f"was killed by signal {-code}{_HINTS.get(-code, '')}"
     return None if code == 0 else f"ended with exit code {code}"
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, however that ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from grpo_platform.jobs.identity import ending
+from grpo_platform.jobs.identity import die_with_parent, ending
 from grpo_platform.jobs.request import JobRequest
 
 __all__ = ["TrainerHandle"]
@@ -89,7 +89,7 @@ class TrainerHandle:
 def _run_child(parent: int, connection: Connection, request: JobRequest, folder: Path) -> NoReturn:
     code = 1
     try:
-        from grpo_platform.jobs.trainer_process import die_with_parent, train
+        from grpo_platform.jobs.trainer_process import train
 
         die_with_parent(parent)
         train(connection, request, folder)

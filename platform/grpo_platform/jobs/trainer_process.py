@@ -7,7 +7,6 @@ whichever comes first; the trainer sends `environment`, `points`, `checkpoint`,
 sent before it.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -32,19 +31,11 @@ from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.scratch import patiently
 from grpo_platform.tracking.reporter import TrackingReporter
 
-__all__ = ["die_with_parent", "train"]
+__all__ = ["train"]
 
 _log = logging.getLogger(__name__)
 
 _SEND_SECONDS: Final = 0.25
-_PR_SET_PDEATHSIG: Final = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however that ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the kernel was asked
-        os._exit(1)
 
 
 def train(connection: Connection, request: JobRequest, folder: Path) -> None:

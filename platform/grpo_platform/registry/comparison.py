@@ -1,11 +1,13 @@
 """Two versions of a model on the same episodes, and what follows from the difference."""
 
 import dataclasses
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
 from mlflow.entities.model_registry import ModelVersion
 
-from grpo.evaluation import Evaluation, evaluate, paired_difference
+from grpo.evaluation import Evaluation, paired_difference
+from grpo.policy import Policy
 from grpo_platform.errors import ConflictError
 from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.catalogue import Catalogue
@@ -17,6 +19,7 @@ from grpo_platform.registry.records import Comparison, ModelEnvironment
 __all__ = [
     "COMPARISON_EPISODES",
     "COMPARISON_SEED",
+    "Evaluate",
     "Evidence",
     "check_environment",
     "judge",
@@ -55,14 +58,38 @@ def check_environment(candidate: ModelVersion, owner: ModelEnvironment) -> None:
         )
 
 
-def play(catalogue: Catalogue, candidate: ModelVersion, champion: ModelVersion) -> Evidence:
+class Evaluate(Protocol):
+    """What `grpo.evaluate` does, wherever."""
+
+    def __call__(
+        self,
+        policy: Policy,
+        env_name: str,
+        /,
+        *,
+        env_kwargs: Mapping[str, Any] | None,
+        n_episodes: int,
+        seed: int,
+    ) -> Evaluation:
+        """Play a policy."""
+
+
+def play(
+    catalogue: Catalogue, candidate: ModelVersion, champion: ModelVersion, evaluate: Evaluate
+) -> Evidence:
     """Let both play the same episodes, greedily, on the environment's own reward.
+
+    Args:
+        catalogue: the registry.
+        candidate: the new version.
+        champion: the one that serves.
+        evaluate: plays a policy.
 
     Raises:
         UnsafeModelError: the files of one are not what was registered.
         GRPOError: the environment cannot be evaluated here.
     """
-    new, old = _evaluate(catalogue, candidate), _evaluate(catalogue, champion)
+    new, old = (_evaluate(catalogue, version, evaluate) for version in (candidate, champion))
     interval = paired_difference(new, old)
     comparison = Comparison(
         champion=int(champion.version),
@@ -102,7 +129,7 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     return wins, f"{'Better' if wins else 'Not shown to be better'}: {figures}."
 
 
-def _evaluate(catalogue: Catalogue, version: ModelVersion) -> Evaluation:
+def _evaluate(catalogue: Catalogue, version: ModelVersion, evaluate: Evaluate) -> Evaluation:
     policy = policy_from_files(catalogue.read(version_ref(version)))
     card = _card(version)
     return evaluate(

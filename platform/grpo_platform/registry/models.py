@@ -10,10 +10,12 @@ from typing import Final
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.utils.search_utils import SearchUtils
 
+import grpo
 from grpo.policy import Policy
 from grpo_platform.errors import InvalidPageTokenError, UnknownModelError
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.catalogue import Catalogue
+from grpo_platform.registry.comparison import Evaluate
 from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.entities import (
     champion_of,
@@ -55,11 +57,12 @@ class Registry:
 
     Args:
         tracking_uri: MLflow store, which is also the registry.
+        evaluate: plays what is compared; a server's own does so elsewhere than in itself.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, evaluate: Evaluate = grpo.evaluate) -> None:
         self._catalogue = Catalogue(tracking_uri)
-        self._promoter = Promoter(self._catalogue)
+        self._promoter = Promoter(self._catalogue, evaluate)
         self._listeners: list[Listener] = []
 
     def subscribe(self, listener: Listener) -> None:

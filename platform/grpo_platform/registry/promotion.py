@@ -16,7 +16,7 @@ from grpo.errors import GRPOError
 from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
 from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
-from grpo_platform.registry.comparison import Evidence, check_environment, judge, play
+from grpo_platform.registry.comparison import Evaluate, Evidence, check_environment, judge, play
 from grpo_platform.registry.decisions import DecisionLog, champions
 from grpo_platform.registry.entities import champion_of, environment_tagged, version_ref
 from grpo_platform.registry.names import CHAMPION, Tag
@@ -54,10 +54,12 @@ class Promoter:
 
     Args:
         catalogue: the registry.
+        evaluate: plays the versions that are compared.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, evaluate: Evaluate) -> None:
         self._catalogue = catalogue
+        self._evaluate = evaluate
         self._client = catalogue.client
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -261,7 +263,7 @@ class Promoter:
                 played.clear()
                 candidate = self._catalogue.version(state.model.name, version)
                 incumbent = self._catalogue.version(state.model.name, champion)
-                played[champion] = play(self._catalogue, candidate, incumbent)
+                played[champion] = play(self._catalogue, candidate, incumbent, self._evaluate)
             comparison = played[champion].comparison
         wins, reason = judge(comparison)
         return _Verdict(version, wins, reason, comparison)

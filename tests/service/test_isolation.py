@@ -1,0 +1,143 @@
+"""Whatever an environment does while it is made or played, who asked goes on and hears of it."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo import GRPOConfig, evaluate
+from grpo.errors import (
+    EnvironmentFaultError,
+    IncompatibleError,
+    UnknownNameError,
+    UnsupportedEnvironmentError,
+)
+from grpo_platform import isolation
+from grpo_platform.errors import BusyError
+from grpo_platform.isolation import Isolation
+from tests.service.faulty_environments import FAULTY, install_plugin
+from tests.service.registry_support import balancing_policy, wait_until
+
+SECONDS = 2.0
+
+
+def config(env_name=FAULTY, **kwargs):
+    return GRPOConfig(env_name=env_name, env_kwargs=kwargs)
+
+
+def test_what_is_gymnasiums_own_is_looked_at_right_here():
+    here = Isolation(SECONDS)
+    for env_name, kwargs in (
+        ("CartPole-v1", {"sutton_barto_reward": True}),
+        ("Hopper-v5", {"max_episode_steps": 9}),
+        ("LunarLander-v3", {}),
+    ):
+        here.validate(config(env_name, **kwargs))
+    with pytest.raises(UnknownNameError):
+        here.validate(config(FAULTY))
+    assert here._process is None
+    assert not isolation._is_trusted("Hopper-v5", {"frame_skip": 3})
+    here.close()
+
+
+@pytest.fixture(scope="module")
+def isolated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", install_plugin(folder))
+        patch.syspath_prepend(str(folder))
+        isolation._plug_ins.cache_clear()
+        found = Isolation(SECONDS)
+        yield found
+        found.close()
+    isolation._plug_ins.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("segfault", "signal 11 (a crash in native code) while tests/Faulty-v0 was made and reset"),
+        ("leave", "cannot be made here: SystemExit: 3."),
+        ("exit", "ended with exit code 7 while tests/Faulty-v0 was made and reset"),
+        ("hang", "it took longer than 2 s while tests/Faulty-v0 was made and reset"),
+        ("fork", "ended without an answer while tests/Faulty-v0 was made and reset"),
+        ("raise", "cannot be made here: RuntimeError: the floor gave way"),
+    ],
+)
+def test_a_constructor_that_does_what_it_must_not(isolated, fault, said):
+    began = time.monotonic()
+    with pytest.raises(UnsupportedEnvironmentError) as caught:
+        isolated.validate(config(fault=fault, after=-1))
+    assert said in str(caught.value)
+    assert caught.value.field == "env_name"
+    assert time.monotonic() - began < 60
+    isolated.validate(config(fault=fault, after=10))  # and the next one is answered
+
+
+def test_errors_come_back_as_they_were_raised(isolated):
+    with pytest.raises(UnknownNameError, match=f"Did you mean '{FAULTY}'") as unknown:
+        isolated.validate(config("tests/Faulty-v1"))
+    assert unknown.value.field == "env_name"
+    assert {"CartPole-v1", FAULTY} <= set(unknown.value.allowed)
+    with pytest.raises(IncompatibleError, match="wings") as kwargs:
+        isolated.validate(config(wings=2))
+    assert kwargs.value.field == "env_kwargs"
+    assert {reward["name"] for reward in isolated.rewards()} >= {"environment"}
+
+
+def test_answers_are_kept_and_failures_are_not(isolated, monkeypatch):
+    isolated.validate(config(seconds=0.001))
+    asked = []
+    ask = Isolation._ask
+    monkeypatch.setattr(Isolation, "_ask", lambda *a, **k: asked.append(1) or ask(*a, **k))
+    isolated.validate(config(seconds=0.001))
+    assert not asked
+    for _ in range(2):
+        with pytest.raises(UnsupportedEnvironmentError):
+            isolated.validate(config(fault="raise", after=-1))
+    assert len(asked) == 2
+
+
+def test_a_process_that_was_killed_is_started_again(isolated):
+    isolated.validate(config(after=11))
+    isolated._process.kill()
+    isolated.validate(config(after=12))
+
+
+def test_callers_that_wait_are_as_many_as_may_and_share_an_answer(isolated):
+    raised = []
+
+    def call():
+        try:
+            isolated.validate(config(fault="hang", after=-1))
+        except (UnsupportedEnvironmentError, BusyError) as error:
+            raised.append(type(error))
+
+    threads = [threading.Thread(target=call) for _ in range(isolation._AT_ONCE + 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert raised.count(UnsupportedEnvironmentError) == isolation._AT_ONCE
+    assert raised.count(BusyError) == 4
+    isolated.validate(config(after=13))
+
+
+def test_what_hangs_is_ended_with_all_that_it_started(isolated):
+    with pytest.raises(UnsupportedEnvironmentError):
+        isolated.validate(config(fault="hang", after=-1))
+    parent = isolated._process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    wait_until(lambda: not children.read_text().split())
+
+
+def test_games_are_played_elsewhere(isolated):
+    policy = balancing_policy()
+    played = isolated.evaluate(policy, "CartPole-v1", n_episodes=3, seed=1)
+    assert (
+        played.returns.tolist()
+        == evaluate(policy, "CartPole-v1", n_episodes=3, seed=1).returns.tolist()
+    )
+    with pytest.raises(EnvironmentFaultError, match=r"signal 11.*while tests/Faulty-v0 was played"):
+        isolated.evaluate(policy, FAULTY, env_kwargs={"fault": "segfault", "after": 3})

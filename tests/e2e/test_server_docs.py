@@ -1,5 +1,5 @@
-"""`/docs` and `/redoc` in a browser, of a server with a token: they show the calls without it, ask no
-other machine for anything, and what Swagger fills in runs.
+"""`/docs` and `/redoc` in a browser, of a server with a token: they show the calls without it, ask
+no other machine for anything, and what Swagger fills in runs.
 """
 
 import json

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import requests
+from typer.testing import CliRunner
 
+from grpo_platform.cli import app
 from grpo_platform.client import ApiError, GRPOClient
 from tests.e2e.processes import Server, server, train, wait_until_answers
 
@@ -37,7 +39,13 @@ def test_the_champion_changes_on_evidence_and_by_hand_only(running: Server) -> N
         client.rollback(NAME)
     assert nothing_behind.value.status == 409
 
-    worse = train(running, model_name=NAME, **WORSE)
+    words = ("train", NAME, "--timesteps", "64", "--seed", "1")
+    refused = CliRunner().invoke(app, ["--url", running.url, *words])
+    assert refused.exit_code == 0
+    assert f"{NAME} version 2 is registered." in refused.stdout
+    assert "It was not promoted." in refused.stdout
+    assert refused.stdout.rstrip().endswith("Version 1 stays champion.")
+    worse = next(client.iter_jobs(model_name=NAME))
     assert (worse["model_version"], worse["promoted"], serving(client)) == (2, False, 1)
 
     better = train(running, model_name=NAME, **BETTER)

@@ -27,8 +27,8 @@ def test_a_message_is_no_markup(console):
     }  # fmt: skip
     job = {"job_id": "j", "status": "failed", "error_message": ODD}
     with console.capture() as shown:
-        sweeps._report(sweep)
-        cli._report(job)
+        sweeps._report(None, sweep)
+        cli._report(job, "")
     assert f"Sweep s failed. {ODD}" in shown.get()
     assert f"Job j failed. {ODD}" in shown.get()
 
@@ -139,7 +139,7 @@ odd = "カート… \\udcff"
 output.table((odd,), [(odd,)], title=odd)
 output.show_json({odd: odd})
 output.answer({"message": odd}, as_json=False)
-cli._report({"job_id": "j", "status": "failed", "error_message": odd})
+cli._report({"job_id": "j", "status": "failed", "error_message": odd}, "")
 with output.progress_bar(quiet=False) as bar:
     bar.add_task(odd, total=1.0, shown=odd)
 try:

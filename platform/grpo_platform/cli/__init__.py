@@ -103,10 +103,11 @@ def train(
             )
             return
         job = _watch(client, accepted["job_id"], quiet=as_json)
+        verdict = "" if as_json else _decided(client, job)
     if as_json:
         show_json(job)
     else:
-        _report(job)
+        _report(job, verdict)
     if job["status"] != "completed":
         raise typer.Exit(1)
 
@@ -199,13 +200,16 @@ def _advance(progress: Progress, bar: TaskID, job: Job) -> None:
     progress.update(bar, completed=job["progress"], description=job["status"], shown=shown)
 
 
-def _report(job: Job) -> None:
+def _decided(client: GRPOClient, job: Job) -> str:
+    made, actor = job["model_version"], f"job {job['job_id']}"
+    return "" if made is None else models.decided(client, job["model_name"], made, actor)
+
+
+def _report(job: Job, verdict: str) -> None:
     if job["status"] == "completed":
         mean = job["metrics"].get("eval/mean_reward")
         played = "" if mean is None else f" It returns {mean:,.1f} on average."
-        champion = " and serves under its name" if job["promoted"] else ""
-        console.print(
-            f"{job['model_name']} version {job['model_version']} is registered{champion}.{played}"
-        )
+        made = f"{job['model_name']} version {job['model_version']} is registered."
+        console.print(f"{made}{played} {verdict}", soft_wrap=True)
     else:
         console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")

@@ -17,8 +17,9 @@ from grpo_platform.cli.output import (
     table,
     when,
 )
+from grpo_platform.client import ApiError, GRPOClient
 
-__all__ = ["app"]
+__all__ = ["app", "decided"]
 
 app = typer.Typer(
     help="Models: list, show, promote, roll back, download, delete.", no_args_is_help=True
@@ -137,4 +138,33 @@ def _decision(decision: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(decision)
     else:
-        console.print(Text.assemble((decision["verdict"], "bold"), f": {decision['reason']}"))
+        said = f": {decision['reason']}{_staying(decision)}"
+        console.print(Text.assemble((decision["verdict"], "bold"), said), soft_wrap=True)
+
+
+def decided(client: GRPOClient, name: str, version: int, actor: str) -> str:
+    """Whether a new version serves the bare name, or who does, and why.
+
+    Args:
+        client: asks the server.
+        name: of the model.
+        version: that was made.
+        actor: who decided about it: `job <id>` or `sweep <id>`.
+
+    Returns:
+        Sentences; empty where nothing was decided, or the model is gone.
+    """
+    try:
+        model = client.model(name)
+    except ApiError:
+        return ""
+    about = [d for d in model["decisions"] if (d["actor"], d["version"]) == (actor, version)]
+    if about and about[-1]["verdict"] == "kept":
+        return f"It was not promoted. {about[-1]['reason']}{_staying(about[-1])}"
+    return "It serves under its name." if model["champion"] == version else ""
+
+
+def _staying(decision: dict[str, Any]) -> str:
+    if decision["verdict"] != "kept" or decision["champion_after"] is None:
+        return ""
+    return f" Version {decision['champion_after']} stays champion."

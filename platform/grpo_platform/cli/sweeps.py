@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from grpo_platform.cli.connection import connect
+from grpo_platform.cli.models import decided
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
@@ -62,7 +63,7 @@ def start(
             )
             return
         sweep = _watch(client, accepted["sweep_id"], quiet=as_json)
-    show_json(sweep) if as_json else _report(sweep)
+        show_json(sweep) if as_json else _report(client, sweep)
     if sweep["status"] != "completed":
         raise typer.Exit(1)
 
@@ -89,8 +90,9 @@ def list_sweeps(
 def show(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -> None:
     """A sweep with its trials."""
     with errors_as_sentences():
-        sweep = connect(context).sweep(sweep_id)
-    show_json(sweep) if as_json else _report(sweep)
+        client = connect(context)
+        sweep = client.sweep(sweep_id)
+        show_json(sweep) if as_json else _report(client, sweep)
 
 
 @app.command()
@@ -126,7 +128,7 @@ def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:
             raise typer.Exit(130) from None
 
 
-def _report(sweep: dict[str, Any]) -> None:
+def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
     fields = sorted({name for trial in sweep["trials"] for name in trial["params"]})
     rows = [
         (t["number"], t["state"], t["value"], *(_shown(t["params"].get(f)) for f in fields),
@@ -137,8 +139,10 @@ def _report(sweep: dict[str, Any]) -> None:
     best = sweep["best"]
     console.print(f"Sweep {sweep['sweep_id']} {sweep['status']}. {sweep['error_message'] or ''}")
     if best is not None:
-        console.print(f"Best: trial {best['number']}, {sweep['model_name']} version "
-                      f"{best['model_version']}.")  # fmt: skip
+        name, version = sweep["model_name"], best["model_version"]
+        actor = f"sweep {sweep['sweep_id']}"
+        made = f"Best: trial {best['number']}, {name} version {version}."
+        console.print(f"{made} {decided(client, name, version, actor)}", soft_wrap=True)
 
 
 def _shown(value: object) -> str:

@@ -36,6 +36,8 @@ actions = st.one_of(
     st.builds(DiscreteActions, n=st.integers(1, 6), start=st.integers(-2, 2)),
     st.sampled_from(
         [
+            BoxActions((), (-2.0,), (2.0,)),
+            BoxActions((2,), (-3.0, -8.0), (5.0, 9.0), integer=True),
             BoxActions((1,), (-2.0,), (2.0,)),
             BoxActions((2,), (-1.0, -math.inf), (3.0, math.inf)),
             BoxActions((2, 2), (0.0, 0.0, -1.0, -1.0), (1.0, 1.0, math.inf, 0.0)),
@@ -44,7 +46,7 @@ actions = st.one_of(
 )
 specs = st.builds(
     PolicySpec,
-    observation_shape=st.sampled_from([(1,), (4,), (2, 3), (24,)]),
+    observation_shape=st.sampled_from([(), (1,), (4,), (2, 3), (24,)]),
     action=actions,
     net_arch=st.sampled_from([(), (8,), (64, 64), (16, 8, 4), (160,)]),
 )

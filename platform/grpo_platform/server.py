@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from pydantic import ValidationError
 
-from grpo_platform.settings import TOKEN_VARIABLE, Settings
+from grpo_platform.settings import TOKEN_VARIABLE, Settings, unknown_variables
 from grpo_platform.wording import escape_unprintable
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         _give_up(_explain(error))
+    _check_names(os.environ)
     os.environ.pop(TOKEN_VARIABLE, None)  # plug-ins run in this process too
     serve(settings)
 
@@ -209,6 +210,14 @@ def _explain(error: ValidationError) -> str:
         name = "GRPO_" + "_".join(str(part) for part in finding["loc"]).upper()
         lines.append(f"{name}: {message}" if finding["loc"] else message)
     return "\n".join(lines)
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    """End where a setting is misspelled; what is like none of ours may be another program's."""
+    for name, meant in unknown_variables(environ).items():
+        if meant is not None:
+            _give_up(f"There is no setting {name}: did you mean {meant}? Rename or unset it.")
+        print(f"There is no setting {name}; it is ignored.", file=sys.stderr)
 
 
 def _give_up(message: str) -> NoReturn:

@@ -2,13 +2,17 @@
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-__all__ = ["TOKEN_VARIABLE", "Settings", "child_environment"]
+from grpo_platform.access import TOKEN_DIGEST
 
+__all__ = ["TOKEN_VARIABLE", "Settings", "child_environment", "unknown_variables"]
+
+_PREFIX = "GRPO_"
 _MIN_TOKEN_BYTES = 32
 
 TOKEN_VARIABLE = "GRPO_API_TOKEN"
@@ -22,7 +26,7 @@ class Settings(BaseSettings):
         pydantic.ValidationError: a value out of range, or a non-loopback host without a token.
     """
 
-    model_config = SettingsConfigDict(env_prefix="GRPO_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     """Address the API listens on; another than loopback needs `api_token`."""
@@ -112,3 +116,18 @@ class Settings(BaseSettings):
 def child_environment() -> dict[str, str]:
     """This process's environment without the token: no child needs it, and plug-ins run in some."""
     return {k: v for k, v in os.environ.items() if k.upper() != TOKEN_VARIABLE}
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables with our prefix that set nothing, and the setting that each may mean."""
+    settings = {_PREFIX + name.upper() for name in Settings.model_fields}
+    others = {"GRPO_URL", TOKEN_DIGEST}  # of the command line, and of the MLflow UI's process
+    given = {name for name in environ if name.upper().startswith(_PREFIX)}
+    unknown = {name for name in given if name.upper() not in settings | others}
+    if not unknown:
+        return {}
+    from grpo.errors import nearest  # imports torch
+
+    meant = [name.removeprefix(_PREFIX) for name in settings]
+    found = {name: nearest(name[len(_PREFIX) :], meant) for name in sorted(unknown)}
+    return {name: None if like is None else _PREFIX + like for name, like in found.items()}

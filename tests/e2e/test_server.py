@@ -327,6 +327,12 @@ def test_a_busy_port_is_one_sentence(tmp_path):
     ("settings", "said"),
     [
         ({"GRPO_PORT": "http"}, "GRPO_PORT"),
+        ({"GRPO_MAX_CONCURENT_JOBS": "2"}, "did you mean GRPO_MAX_CONCURRENT_JOBS?"),
+        ({"GRPO_EXPERIMENT": "7", "GRPO_API_TOKN": "x"}, "did you mean GRPO_API_TOKEN?"),
+        (
+            {"GRPO_EXPERIMENT": "7", "GRPO_PORT": "0", "MLFLOW_TRACKING_URI": "sqlite:mlflow.db"},
+            "There is no setting GRPO_EXPERIMENT; it is ignored",
+        ),
         ({"GRPO_HOST": "0.0.0.0"}, "GRPO_API_TOKEN"),
         ({"GRPO_API_TOKEN": "short"}, "32 bytes"),
         ({"GRPO_MAX_TIMESTEPS": "0"}, "GRPO_MAX_TIMESTEPS"),

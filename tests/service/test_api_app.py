@@ -94,6 +94,9 @@ def test_empty_lists(client):
         ("GET", "/training/jobs?page_token=x", 422),
         ("GET", "/training/jobs?page_token=" + "A" * 2000, 422),
         ("GET", "/models?limit=-1", 422),
+        ("GET", "/models?limit=1&limt=1", 422),
+        ("GET", "/training/jobs?stauts=running", 422),
+        ("POST", "/train?seed=1", 422),
         ("GET", "/models?page_token=%00", 422),
         ("GET", "/models/nothing", 404),
         ("DELETE", "/models/nothing", 404),
@@ -149,6 +152,22 @@ def test_what_cannot_be_trained_is_said_at_once(client, body, status, field):
 
 def test_unknown_names_come_with_those_that_exist(client):
     assert "CartPole-v1" in client.post("/train", json={"env_name": "Nope-v0"}).json()["detail"]
+
+
+def test_misspelled_parameters_and_metrics_are_told_the_nearest(client):
+    """They gave everything, or nothing, and 200."""
+    problem = client.get("/training/jobs?stauts=running").json()
+    assert "Did you mean 'status'?" in problem["detail"]
+    assert problem["errors"][0]["field"] == "stauts"
+    job_id = client.post("/train", json={"total_timesteps": 64}).json()["job_id"]
+    url = f"/training/{job_id}/metrics"
+    unknown = client.get(url, params={"key": "eval/mean_rewrd"})
+    assert unknown.status_code == 400
+    assert "Did you mean 'eval/mean_reward'?" in unknown.json()["detail"]
+    assert unknown.json()["errors"][0]["field"] == "key"
+    for key in ("eval/mean_reward", "system/cpu_utilization_percentage"):  # nothing yet
+        assert client.get(url, params={"key": key}).json()["points"] == []
+    client.post(f"/training/{job_id}/stop")
 
 
 def test_the_ceiling_of_the_server(services):

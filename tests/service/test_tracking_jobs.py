@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
+from grpo.errors import UnknownNameError
 from grpo_platform.errors import (
     ConflictError,
     InvalidPageTokenError,
@@ -228,7 +229,9 @@ def test_thousands_of_points_are_written_and_read(jobs):
     thinned = jobs.history(job_id, "x", 100)
     assert len(thinned) == 100
     assert (thinned[0].step, thinned[-1].step) == (0, 2_499)
-    assert jobs.history(job_id, "unknown", 10) == []
+    assert jobs.history(job_id, "eval/iqm", 10) == []
+    with pytest.raises(UnknownNameError, match="Did you mean 'eval/iqm'"):
+        jobs.history(job_id, "eval/iqr", 10)
 
 
 def test_a_long_error_is_cut_not_lost(jobs):

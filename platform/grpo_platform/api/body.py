@@ -5,9 +5,11 @@ integers; pydantic-core finds all of these itself, as validation errors, and is 
 """
 
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final, TypeVar, cast
 
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -15,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
+from grpo.errors import did_you_mean
 from grpo_platform.api.errors import InvalidBodyError
 from grpo_platform.errors import InvalidRequestError
 
@@ -80,16 +83,26 @@ async def parse_body(request: Request, model: type[_Model]) -> _Model:
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, if it has one, is parsed by `parse_body`."""
+    """A route whose body, if it has one, is parsed by `parse_body`.
+
+    Query parameters that it does not have are refused, as unknown fields of bodies are: a filter
+    that is misspelled would show everything.
+    """
 
     def get_route_handler(self) -> _Handler:
         """FastAPI's handler, given a request whose `json` is the validated model."""
         handler = super().get_route_handler()
         model = _body_model(self)
-        if model is None:
-            return handler
+        parameters = [
+            field.alias
+            for field in get_flat_params(self.dependant)
+            if isinstance(field.field_info, Query)
+        ]
 
         async def handle(request: Request) -> Response:
+            _check_names(request, parameters)
+            if model is None:
+                return await handler(request)
             # FastAPI validates the parsed body against `model`: an instance of it passes as it is
             parsed = _ParsedRequest(request, await parse_body(request, model))
             return await handler(parsed)
@@ -129,6 +142,17 @@ class _ParsedRequest(Request):
 
     async def json(self) -> BaseModel:
         return self._parsed
+
+
+def _check_names(request: Request, parameters: Collection[str]) -> None:
+    for name in request.query_params:
+        if name not in parameters:
+            there_are = f"There are: {', '.join(parameters)}." if parameters else "There are none."
+            raise InvalidRequestError(
+                f"This call has no query parameter {name[:100]!r}. "
+                f"{did_you_mean(name, parameters)}{there_are}",
+                field=name[:200],
+            )
 
 
 def _body_model(route: APIRoute) -> type[BaseModel] | None:

@@ -6,6 +6,7 @@ __all__ = [
     "CLAIM_PREFIX",
     "CLOCK_METRICS",
     "EXPERIMENT",
+    "JOB_METRICS",
     "JOB_READY",
     "SYSTEM_METRICS_PREFIX",
     "Metric",
@@ -132,6 +133,9 @@ class Metric:
     EVAL_CI_HIGH: Final = "eval/ci_high"
     EVAL_LENGTH: Final = "eval/mean_ep_length"
 
+
+JOB_METRICS: Final = frozenset(value for key, value in vars(Metric).items() if key.isupper())
+"""Every key in `Metric`."""
 
 SYSTEM_METRICS_PREFIX: Final = "system/"
 

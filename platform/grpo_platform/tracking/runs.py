@@ -9,6 +9,7 @@ from mlflow.entities import LifecycleStage, Param, Run, RunTag
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.tracking import MlflowClient
 
+from grpo.errors import UnknownNameError
 from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.signing import Signer
@@ -17,7 +18,7 @@ from grpo_platform.tracking.client_rows import ClientRows
 from grpo_platform.tracking.dataset import dataset_of
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
-from grpo_platform.tracking.names import Tag
+from grpo_platform.tracking.names import JOB_METRICS, SYSTEM_METRICS_PREFIX, Tag
 from grpo_platform.tracking.presence import require_database
 from grpo_platform.tracking.records import JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import Point
@@ -96,9 +97,15 @@ class RunStore:
         return {metric.key: metric.step for metric in latest if metric.key in wanted}
 
     def history(self, job_id: str, key: str, max_points: int) -> list[HistoryPoint]:
-        """Points of a metric in order of their steps, thinned; empty for an unknown key."""
-        self.get(job_id)
+        """Points of a metric in order of their steps, thinned.
+
+        Raises:
+            UnknownNameError: no job has such a metric, and neither has this one.
+        """
+        record = self.get(job_id)
         found = retrying(lambda: self._client.get_metric_history(job_id, key), job_id)
+        if not found and not (key in JOB_METRICS or key.startswith(SYSTEM_METRICS_PREFIX)):
+            raise UnknownNameError("key", key, {*JOB_METRICS, *record.metrics})
         points = [HistoryPoint(m.step, m.value, m.timestamp) for m in found if finite(m.value)]
         return thin(sorted(points, key=lambda p: (p.step, p.timestamp_ms)), max_points)
 

@@ -97,6 +97,7 @@ def adopt() -> None:
 def sign(
     ids: Annotated[list[str] | None, typer.Argument(help="Jobs and sweeps.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that are shown.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Vouch for jobs and sweeps that were not queued with this GRPO_API_TOKEN; else show them."""
     from grpo_platform.settings import Settings
@@ -118,13 +119,20 @@ def sign(
             for job in jobs.unsigned()
         ]
         if not ids and not everything:
-            table(("job_id", "kind", "status", "env_name", "model_name"), rows)
+            columns = ("job_id", "kind", "status", "env_name", "model_name")
+            if as_json:
+                show_json([dict(zip(columns, row, strict=True)) for row in rows])
+            else:
+                table(columns, rows)
             return
         chosen = [row[0] for row in rows] if everything else ids or []
         of_sweeps = {sweep.sweep_id for sweep in found}
         for run_id in chosen:
             (sweeps if run_id in of_sweeps else jobs).sign(run_id)
-            console.print(f"{run_id} is trained by servers with this token.", soft_wrap=True)
+            if not as_json:
+                console.print(f"{run_id} is trained by servers with this token.", soft_wrap=True)
+        if as_json:
+            show_json({"signed": chosen})
 
 
 def _uri() -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,10 @@ from grpo.streams import Streams
 from grpo.updates import Updater
 from grpo.validation import validate
 
-__all__ = ["TrainResult", "Trainer", "policy_spec"]
+__all__ = ["EndedBy", "TrainResult", "Trainer", "policy_spec"]
+
+EndedBy = Literal["total_timesteps", "target_return", "should_finish", "should_stop"]
+"""What ended a training: its budget, an evaluation, or one of the callers' questions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -36,14 +40,19 @@ class TrainResult:
     iterations: int
     """Iterations done."""
 
-    stopped: bool
-    """Whether `should_stop` ended it."""
+    ended_by: EndedBy
+    """What ended it."""
 
     evaluation: Evaluation | None
     """Greedy evaluation of `policy`; None if stopped."""
 
     branching: Branching
     """How visited states were reached again."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `should_stop` ended it, in the middle."""
+        return self.ended_by == "should_stop"
 
 
 class Trainer:
@@ -52,7 +61,9 @@ class Trainer:
     Args:
         config: hyperparameters.
         reporter: hears of rollouts, updates, evaluations and checkpoints.
-        should_stop: asked between two iterations.
+        should_stop: asked between two iterations; ends the training as it is, to go on later.
+        should_finish: asked between two iterations, from the second on; ends the training early
+            but whole, with its evaluation.
         checkpoint_seconds: time between two calls of the reporter's `on_checkpoint`; None for
             none. What is learned does not depend on it.
         state: go on from here; its config may differ only in `total_timesteps`.
@@ -69,6 +80,7 @@ class Trainer:
         *,
         reporter: Reporter | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        should_finish: Callable[[], bool] = lambda: False,
         checkpoint_seconds: float | None = None,
         state: TrainingState | None = None,
         initial_policy: Policy | None = None,
@@ -78,6 +90,7 @@ class Trainer:
         self._config = config
         self.reporter = NullReporter() if reporter is None else reporter
         self._should_stop = should_stop
+        self._should_finish = should_finish
         self._checkpoint_seconds = checkpoint_seconds
         self.policy = Policy(policy_spec(spec, config), config.seed)
         if initial_policy is not None:
@@ -121,7 +134,7 @@ class Trainer:
         return self._envs.branching, self._envs.branching_reason
 
     def train(self) -> TrainResult:
-        """Collect and learn until the budget is used, `target_return` reached, or a stop asked.
+        """Collect and learn until the budget is used, `target_return` reached, or the end asked.
 
         Raises:
             TrainingDivergedError: weights or losses became NaN or infinite.
@@ -129,17 +142,20 @@ class Trainer:
             RewardError: the reward function did, or returned what is none.
         """
         checkpoint_due = _Timer(self._checkpoint_seconds)
+        evaluation = None
         while (remaining := self._config.total_timesteps - self.timesteps) > 0:
             if self._should_stop():
-                return self._result(stopped=True)
+                return self._result("should_stop")
+            if self.timesteps > 0 and self._should_finish():
+                return self._result("should_finish", evaluation or self._evaluate())
             before = self.timesteps
             self._iterate(remaining)
             evaluation = self._evaluate_if_due(before)
             if checkpoint_due():
                 self.reporter.on_checkpoint(self.state())
             if evaluation is not None and self._reached(evaluation):
-                return self._result(evaluation=evaluation)
-        return self._result(evaluation=self._evaluate())
+                return self._result("target_return", evaluation)
+        return self._result("total_timesteps", self._evaluate())
 
     def _iterate(self, remaining: int) -> None:
         rollout = self._collector.collect(remaining)
@@ -175,15 +191,13 @@ class Trainer:
         target = self._config.target_return
         return target is not None and evaluation.mean >= target
 
-    def _result(
-        self, *, stopped: bool = False, evaluation: Evaluation | None = None
-    ) -> TrainResult:
+    def _result(self, ended_by: EndedBy, evaluation: Evaluation | None = None) -> TrainResult:
         self._envs.close()
         return TrainResult(
             policy=self.policy,
             timesteps=self.timesteps,
             iterations=self._learner.iterations,
-            stopped=stopped,
+            ended_by=ended_by,
             evaluation=evaluation,
             branching=self.branching[0],
         )

@@ -219,6 +219,16 @@ def test_should_stop_ends_between_two_iterations():
     assert result.evaluation is None
 
 
+def test_should_finish_ends_whole_and_evaluates_once():
+    config = short_config(total_timesteps=5_000, eval_freq=1)
+    recorder = Recorder()
+    answers = iter([False, True])
+    result = Trainer(config, reporter=recorder, should_finish=lambda: next(answers)).train()
+    assert (result.ended_by, result.stopped, result.iterations) == ("should_finish", False, 2)
+    assert result.evaluation.mean == recorder.evaluations[-1][1]
+    assert len(recorder.evaluations) == 2
+
+
 def test_evaluations_come_at_their_frequency_and_at_the_end():
     _, recorder = run(total_timesteps=500, eval_freq=150)
     times = [timesteps for timesteps, _ in recorder.evaluations]
@@ -228,7 +238,7 @@ def test_evaluations_come_at_their_frequency_and_at_the_end():
 
 def test_training_ends_once_the_target_is_reached():
     result, recorder = run(total_timesteps=5_000, eval_freq=100, target_return=5.0)
-    assert not result.stopped
+    assert (result.ended_by, result.stopped) == ("target_return", False)
     assert 100 <= result.timesteps < 200
     assert len(recorder.evaluations) == 1
     assert result.evaluation.mean == recorder.evaluations[0][1] >= 5.0

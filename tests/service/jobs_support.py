@@ -27,6 +27,8 @@ from grpo_platform.tracking.reporter import TrackingReporter
 from tests.service import faulty_environments
 from tests.service.tracking_support import jobs_of, prepare, request, working_in
 
+CLOCK = faulty_environments.ROOT / "benchmarks" / "chaos" / "clock"
+
 
 class Onlooker:
     """A store and what looks at it, whoever runs the jobs."""
@@ -111,12 +113,22 @@ class Platform(Onlooker):
 
 @contextlib.contextmanager
 def platform(folder: Path, backend=LocalBackend, uri=None, **settings):
-    """A running platform, its store sqlite or `uri`; its workers know the faulty environment."""
+    """A running platform, its store sqlite or `uri`; its workers know the faulty environment.
+
+    Its workers' clock is off by the seconds that its folder's file `clock` says, if there is one.
+    """
     (folder / "plugin").mkdir()
     if faulty_environments.FAULTY not in gymnasium.registry:
         faulty_environments.register()
     path = faulty_environments.install_plugin(folder / "plugin")
-    with working_in(folder, PYTHONPATH=path, MLFLOW_TRACKING_URI=uri, TMPDIR=str(folder)):
+    path = os.pathsep.join([path, str(CLOCK)])
+    with working_in(
+        folder,
+        PYTHONPATH=path,
+        MLFLOW_TRACKING_URI=uri,
+        TMPDIR=str(folder),
+        CHAOS_CLOCK_FILE=str(folder / "clock"),
+    ):
         started = Platform(folder, backend, uri, **settings)
         started.runner.start()
         try:

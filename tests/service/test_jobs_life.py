@@ -167,11 +167,44 @@ def test_a_trainer_that_crashes_again_and_again_fails_the_job(live, fault, said)
     assert "3 times" in failed.error_message
 
 
-def test_the_time_limit_fails_the_job_and_keeps_a_checkpoint(live):
-    job = live.submit(**long_job(max_seconds=2.0))
-    failed = live.wait(job.job_id, JobStatus.FAILED, seconds=20)
-    assert "max_seconds=2" in failed.error_message
-    assert failed.checkpoint
+def test_max_seconds_is_a_budget_over_all_attempts_whatever_the_clock_is_set_to(live):
+    job = live.submit(**long_job(max_seconds=12.0, n_eval_episodes=2, model_name="timed"))
+    live.until(job.job_id, lambda record: record.seconds > 1)
+    for jump in (7200, -7200):  # in the middle of an attempt
+        (live.folder / "clock").write_text(str(jump))
+        seconds = live.jobs.get(job.job_id).seconds
+        live.until(job.job_id, lambda record, past=seconds: record.seconds > past + 0.5)
+        live.runner.stop(job.job_id)
+        stopped = live.wait(job.job_id, JobStatus.STOPPED)
+        assert stopped.end_time >= stopped.start_time
+        assert stopped.checkpoint
+        live.runner.resume(job.job_id)
+    done = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert (done.stopped_by, done.progress, done.error_message) == ("max_seconds", 1.0, None)
+    assert 0 < done.current_timesteps < done.total_timesteps
+    assert 12 <= done.metrics["time/time_elapsed"] < 60
+    assert 0 < done.metrics["time/fps"] < 1e6
+    assert (done.attempt, done.crashes, done.promoted) == (3, 0, True)
+    assert done.metrics["eval/mean_reward"] > 0
+    assert live.registry.resolve("timed").version == 1
+
+
+def test_a_target_that_is_reached_completes_the_job_and_says_so(live):
+    job = live.submit(**long_job(eval_freq=200, target_return=1.0, n_eval_episodes=2))
+    done = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert done.stopped_by == "target_return"
+    assert done.current_timesteps < 1000
+    assert [step for step, _ in live.histories(job.job_id)["eval/mean_reward"]] == [
+        done.current_timesteps
+    ]
+
+
+@pytest.mark.slow
+def test_a_trainer_that_hangs_does_not_outlive_its_max_seconds(live, monkeypatch):
+    job = live.submit(**faulty("hang"), max_seconds=1.0, max_attempts=1)
+    failed = live.wait(job.job_id, JobStatus.FAILED, seconds=90)
+    assert "60 s after the job's max_seconds=1" in failed.error_message
+    assert failed.seconds >= 1
 
 
 def test_a_trainer_that_hangs_is_killed_after_a_grace_period(live):

@@ -18,7 +18,7 @@ from tests.service.jobs_support import assert_as_undisturbed, long_job, platform
 from tests.service.tracking_support import request
 
 REQUEST = request(total_timesteps=600, seed=5, n_eval_episodes=2)
-START = {"kind": "start", "checkpoint": None, "weights": None}
+START = {"kind": "start", "checkpoint": None, "weights": None, "seconds": 0.0}
 STOP = {"kind": "stop"}
 
 

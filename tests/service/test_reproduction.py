@@ -124,6 +124,11 @@ def test_only_a_completed_job_is_reproduced(store) -> None:
     refused(store, job_id, ConflictError, "is failed; only a completed job")
 
 
+def test_a_job_that_a_clock_ended_cannot_be_reproduced(store, completed) -> None:
+    store.set_tags(completed, {Tag.STOPPED_BY: "max_seconds"})
+    refused(store, completed, ConflictError, "ended by its max_seconds")
+
+
 @pytest.mark.parametrize("commit", ["f" * 40, "--help", "HEAD"])
 def test_a_commit_that_is_not_here(store, completed, commit) -> None:
     store.set_tags(completed, {Tag.GIT_COMMIT: commit})

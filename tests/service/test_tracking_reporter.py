@@ -250,7 +250,7 @@ def test_the_clock_counts_all_attempts():
 
 def test_points_carry_the_moment_they_were_made():
     clock = Clock()
-    reporter = TrackingReporter(2, 10, clock)
+    reporter = TrackingReporter(2, 10, wall_clock=clock)
     before = clock.now
     play(reporter, iterations(2, 1, 1, seed=0))
     for point in reporter.finish():

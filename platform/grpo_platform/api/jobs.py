@@ -29,6 +29,7 @@ def job_reply(record: JobRecord) -> Job:
         status_message=record.status_message,
         branching=record.branching,
         branching_reason=record.branching_reason,
+        stopped_by=record.stopped_by,
     )
 
 

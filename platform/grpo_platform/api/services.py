@@ -46,7 +46,8 @@ class Services:
         """
         record = self.store.get(job_id)
         if record.promoted and record.end_time is not None:
-            ago = (datetime.now(UTC) - record.end_time).total_seconds()
+            # a clock that was set back must not make every call look the name up again
+            ago = max(0.0, (datetime.now(UTC) - record.end_time).total_seconds())
             self.serving.refresh(record.model_name, since=time.monotonic() - ago)
         return record
 

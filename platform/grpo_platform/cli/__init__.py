@@ -209,6 +209,7 @@ def _report(job: Job, verdict: str) -> None:
     if job["status"] == "completed":
         mean = job["metrics"].get("eval/mean_reward")
         played = "" if mean is None else f" It returns {mean:,.1f} on average."
+        played += f" Its {job['stopped_by']} ended it." if job["stopped_by"] else ""
         made = f"{job['model_name']} version {job['model_version']} is registered."
         console.print(f"{made}{played} {verdict}", soft_wrap=True)
     else:

@@ -82,6 +82,7 @@ class Job(TypedDict):
     status_message: str | None
     branching: str | None
     branching_reason: str | None
+    stopped_by: Literal["max_seconds", "target_return"] | None
 
 
 class Prediction(TypedDict):

@@ -31,7 +31,6 @@ from grpo_platform.jobs.scratch import PATIENCE_SECONDS
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.jobs.trainer_handle import TrainerHandle
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Metric
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import Point
 
@@ -45,7 +44,10 @@ STOP_GRACE_SECONDS: Final = 5.0
 LEAVE_SECONDS: Final = 8.0
 """How long a worker may take to leave when its server shuts down or died."""
 
-_RANK: Final = (Order.LEAVE, Order.TIME_UP, Order.STOP, Order.FORGET)
+OVERTIME_SECONDS: Final = 60.0
+"""How long after a job's `max_seconds` its trainer may take to come to the end of an iteration."""
+
+_RANK: Final = (Order.LEAVE, Order.STOP, Order.FORGET)
 
 
 class Attempt:
@@ -188,9 +190,9 @@ class Attempt:
         _log.info("Attempt %d of job %s.", self._attempt, self._job_id)
         limit = self._request.max_seconds
         if limit is not None:
-            trained = record.metrics.get(Metric.TIME_ELAPSED, 0.0)
-            self._time_ends = time.monotonic() + max(0.0, limit - trained)
-        self._writer.continue_at(record.current_timesteps)
+            left = max(0.0, limit - record.seconds)
+            self._time_ends = time.monotonic() + left + OVERTIME_SECONDS
+        self._writer.continue_at(record.current_timesteps, record.seconds)
         if self._attempt > 1:
             self._persist(lambda: self._log.continue_earlier(self._jobs, self._job_id))
         if self._attempt == 1 and self._request.init_from is None:
@@ -205,24 +207,36 @@ class Attempt:
             weights = self._persist(lambda: self._completion.fetch_initial_policy(reference))
         if self._order is not None:
             return False  # nothing was trained, so the earlier checkpoint is the newest
-        self._trainer.begin(checkpoint=checkpoint, weights=weights)
+        self._trainer.begin(checkpoint=checkpoint, weights=weights, seconds=record.seconds)
         return True
 
     def _follow(self) -> dict[str, Any]:
         """Write down what the trainer says until it ends; returns its last message."""
         while self._end is None:
             self._collect(min(0.5, self._writer.seconds_until_due()))
-            now = time.monotonic()
-            if now > self._time_ends:
-                self._give(Order.TIME_UP)
-            if now > self._grace_ends:
-                _log.warning("The trainer does not answer; it is killed.")
-                self._grace_ends = float("inf")
-                self._trainer.kill()
+            self._watch_trainer()
             if not self._persist.holds():
                 raise GoneError
             self._writer.write_due()
         return self._end
+
+    def _watch_trainer(self) -> None:
+        """End a trainer that does not do what it must."""
+        now = time.monotonic()
+        if now > self._grace_ends:
+            _log.warning("The trainer does not answer; it is killed.")
+            self._grace_ends = float("inf")
+            self._trainer.kill()
+        limit = self._request.max_seconds
+        if limit is not None and now > self._time_ends:
+            # the time is used, so that the next attempt only has to evaluate the last checkpoint
+            self._writer.add([], 0, limit)
+            self._trainer.kill()
+            self._end = {
+                "kind": "ended",
+                "reason": f"was busy with one iteration {OVERTIME_SECONDS:g} s after the job's "
+                f"max_seconds={limit:g}",
+            }
 
     def _collect(self, timeout_seconds: float) -> None:
         """Take what has arrived; waits for one message at most `timeout_seconds`."""
@@ -235,7 +249,7 @@ class Attempt:
         match message["kind"]:
             case "points":
                 points = [Point(*point) for point in message["points"]]
-                self._writer.add(points, message["timesteps"])
+                self._writer.add(points, message["timesteps"], message["seconds"])
                 self._progress.show(points, message["timesteps"])
             case "checkpoint":
                 self._writer.add_checkpoint(Path(message["path"]), message["timesteps"])
@@ -243,6 +257,9 @@ class Attempt:
                 _log.warning("No checkpoint: %s", message["message"])
             case "environment":
                 self._persist(lambda: self._completion.describe_start(message))
+            case "finishing":
+                _log.info("Its max_seconds have passed: the policy so far is evaluated.")
+                self._time_ends = float("inf")
             case "order" if message["order"] is Order.FORGET:
                 raise GoneError
             case "order":
@@ -284,13 +301,6 @@ class Attempt:
             case Order.LEAVE:
                 self._persist(lambda: self._requeue(crashed=False))
                 return None
-            case Order.TIME_UP:
-                limit = self._request.max_seconds
-                return self._finish(
-                    JobStatus.FAILED,
-                    f"The job trained for its max_seconds={limit:g}. Give it more, or a smaller "
-                    "total_timesteps.",
-                )
         return self._finish(JobStatus.STOPPED)
 
     def _conclude_lost(self, reason: str) -> JobStatus | None:

@@ -105,6 +105,7 @@ class Completion:
             version, self._request.promote, f"job {self._job_id}"
         )
         tags = {
+            Tag.STOPPED_BY: done["stopped_by"] or "",
             Tag.MODEL_VERSION: str(version.version),
             Tag.PROMOTED: str(decision.promoted).lower(),
         }

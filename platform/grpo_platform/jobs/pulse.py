@@ -37,9 +37,6 @@ class Order(StrEnum):
     FORGET = "forget"
     """The run was deleted, or the job is another worker's now: write nothing more."""
 
-    TIME_UP = "time_up"
-    """The job trained for its `max_seconds`."""
-
 
 class Pulse:
     """Beats every `BEAT_SECONDS`, and looks at the run at the same time.

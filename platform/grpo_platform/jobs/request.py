@@ -37,7 +37,8 @@ class JobRequest:
     """Model version (`name/version`, `name@alias` or `name`) whose weights training starts from."""
 
     max_seconds: float | None = None
-    """Longest time that the job may train, in seconds, over all attempts; None is no limit."""
+    """Budget of time, in seconds trained over all attempts: when it is used, the job is completed
+    with the policy so far. None is no limit."""
 
     checkpoint_seconds: float = 30.0
     """Time between two checkpoints, in seconds."""

@@ -44,18 +44,21 @@ class RunWriter:
         self._last_steps: dict[str, int] = {}
         self._checkpoint: tuple[Path, int] | None = None
         self._timesteps = self._written_timesteps = 0
+        self._seconds = self._written_seconds = 0.0
         self._next_points = 0.0
         self._next_log = 0.0
         self._pause = 0.1
 
-    def continue_at(self, timesteps: int) -> None:
+    def continue_at(self, timesteps: int, seconds: float) -> None:
         """Earlier attempts have got this far: progress is not written until it is more."""
         self._timesteps = self._written_timesteps = timesteps
+        self._seconds = self._written_seconds = seconds
 
-    def add(self, points: list[Point], timesteps: int) -> None:
-        """Take points, each key's in order of its steps, and the progress made."""
+    def add(self, points: list[Point], timesteps: int, seconds: float) -> None:
+        """Take points, each key's in order of its steps, the progress made and the time taken."""
         self._points += points
         self._timesteps = max(self._timesteps, timesteps)
+        self._seconds = max(self._seconds, seconds)
 
     def add_checkpoint(self, path: Path, timesteps: int) -> None:
         """Take a local checkpoint file; one that waits still is replaced."""
@@ -96,11 +99,12 @@ class RunWriter:
             StoreError: the store refused, or is away; what was not written is kept.
         """
         points = self._unwritten()
-        timesteps = self._timesteps
-        if points or timesteps > self._written_timesteps:
-            self._jobs.log_points(self._job_id, points, {Tag.TIMESTEPS: str(timesteps)})
+        timesteps, seconds = self._timesteps, self._seconds
+        if points or timesteps > self._written_timesteps or seconds > self._written_seconds:
+            tags = {Tag.TIMESTEPS: str(timesteps), Tag.SECONDS: f"{seconds:.3f}"}
+            self._jobs.log_points(self._job_id, points, tags)
         self._points = []
-        self._written_timesteps = timesteps
+        self._written_timesteps, self._written_seconds = timesteps, seconds
         if self._checkpoint is not None:
             path, timesteps = self._checkpoint
             self._checkpoints.save(path, timesteps)

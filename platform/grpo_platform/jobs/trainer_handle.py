@@ -47,13 +47,22 @@ class TrainerHandle:
         theirs.close()
         return cls(pid, ours)
 
-    def begin(self, *, checkpoint: Path | None = None, weights: Path | None = None) -> None:
-        """Train, from a checkpoint or from a policy's weights where one is given."""
+    def begin(
+        self, *, checkpoint: Path | None = None, weights: Path | None = None, seconds: float = 0.0
+    ) -> None:
+        """Train, from a checkpoint or from a policy's weights where one is given.
+
+        Args:
+            checkpoint: of an earlier attempt.
+            weights: of the policy that the job starts from.
+            seconds: that earlier attempts have trained.
+        """
         self._send(
             {
                 "kind": "start",
                 "checkpoint": None if checkpoint is None else str(checkpoint),
                 "weights": None if weights is None else str(weights),
+                "seconds": seconds,
             }
         )
 

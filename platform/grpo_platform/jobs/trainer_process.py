@@ -3,8 +3,8 @@
 It is forked by the job's worker before that one opens anything, and dies with it. Messages are
 JSON objects. The worker sends `start` (with a checkpoint or initial weights to read) and `stop`,
 whichever comes first; the trainer sends `environment`, `points`, `checkpoint`,
-`checkpoint_failed`, and at last `done` or `failed`. The points that a checkpoint relies on are
-sent before it.
+`checkpoint_failed`, `finishing` once `max_seconds` have passed, and at last `done` or `failed`. The
+points that a checkpoint relies on are sent before it.
 """
 
 import json
@@ -13,6 +13,7 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -24,18 +25,22 @@ from grpo import checkpoint
 from grpo.checkpoint import TrainingState
 from grpo.evaluation import Evaluation
 from grpo.reporting import RolloutStats, UpdateStats
-from grpo.trainer import Trainer
+from grpo.trainer import EndedBy, Trainer
 from grpo_platform.jobs.exchange import evaluation_to_json, load_policy
 from grpo_platform.jobs.failures import explain
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.scratch import patiently
-from grpo_platform.tracking.reporter import TrackingReporter
+from grpo_platform.tracking.reporter import Point, TrackingReporter
 
 __all__ = ["train"]
 
 _log = logging.getLogger(__name__)
 
 _SEND_SECONDS: Final = 0.25
+_STOPPED_BY: Final[dict[EndedBy, str]] = {
+    "should_finish": "max_seconds",
+    "target_return": "target_return",
+}
 
 
 def train(connection: Connection, request: JobRequest, folder: Path) -> None:
@@ -52,7 +57,8 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
     torch.set_num_threads(1)
     pipe = _Pipe(connection)
     try:
-        _Session(pipe, request, folder).run(pipe.wait_for_start())
+        start = pipe.wait_for_start()
+        _Session(pipe, request, folder).run(start)  # from here on, time is trained
     except Exception as error:  # noqa: BLE001 - sent to the worker, which says it to the user
         pipe.send("failed", message=explain(error), traceback=traceback.format_exc())
 
@@ -99,11 +105,13 @@ class _Session(grpo.Reporter):
 
     def run(self, start: dict[str, Any]) -> None:
         state = self._load(start["checkpoint"])
+        self._points.count_earlier(start["seconds"])
         weights = start["weights"]
         trainer = Trainer(
             self._request.config,
             reporter=self,
             should_stop=self._pipe.should_stop,
+            should_finish=self._is_time_up,
             checkpoint_seconds=self._request.checkpoint_seconds,
             state=state,
             initial_policy=None if weights is None else load_policy(Path(weights)),
@@ -117,16 +125,14 @@ class _Session(grpo.Reporter):
             branching_reason=reason,
         )
         result = trainer.train()
-        self._send_points()
-        if not result.stopped:
-            last = self._points.finish()
-            self._pipe.send("points", points=last, timesteps=result.timesteps)
+        self._send_points([] if result.stopped else self._points.finish())
         path = patiently(lambda: self._save(trainer.state(), "final"))
         self._pipe.send(
             "done",
             path=str(path),
             timesteps=result.timesteps,
             stopped=result.stopped,
+            stopped_by=_STOPPED_BY.get(result.ended_by),
             evaluation=result.evaluation and evaluation_to_json(result.evaluation),
         )
 
@@ -151,6 +157,13 @@ class _Session(grpo.Reporter):
         else:
             self._pipe.send("checkpoint", path=str(path), timesteps=state.timesteps)
 
+    def _is_time_up(self) -> bool:
+        limit = self._request.max_seconds
+        if limit is None or self._points.seconds < limit:
+            return False
+        self._pipe.send("finishing")
+        return True
+
     def _load(self, path: str | None) -> TrainingState | None:
         if path is None:
             return None
@@ -163,7 +176,7 @@ class _Session(grpo.Reporter):
         checkpoint.save(path, state, {"reporter": self._points.state_dict()})
         return path
 
-    def _send_points(self) -> None:
+    def _send_points(self, last: Sequence[Point] = ()) -> None:
         self._send_at = time.monotonic() + _SEND_SECONDS
-        points = self._points.drain()
-        self._pipe.send("points", points=points, timesteps=self._points.timesteps)
+        points, made = [*self._points.drain(), *last], self._points
+        self._pipe.send("points", points=points, timesteps=made.timesteps, seconds=made.seconds)

@@ -65,6 +65,11 @@ def plan_reproduction(store: JobStore, run_id: str, seed: int | None = None) -> 
         raise ConflictError(
             f"Job {run_id} is {record.status.value}; only a completed job can be reproduced."
         )
+    if record.stopped_by == "max_seconds":
+        raise ConflictError(
+            f"Job {run_id} was ended by its max_seconds: how far it came depended on the machine, "
+            "so it cannot be reproduced. Train it with total_timesteps as its budget instead."
+        )
     if record.request_error is not None:
         raise InvalidRequestError(record.request_error)
     tags = store.tags(run_id)
@@ -73,7 +78,8 @@ def plan_reproduction(store: JobStore, run_id: str, seed: int | None = None) -> 
     # as stored: another commit may not know the fields that this one would add
     fields = json.loads(tags[Tag.REQUEST]) | _own_fields(run_id)
     fields |= {} if seed is None else {"seed": seed}
-    for name in ("num_cpus", "num_gpus"):  # of the cluster; it is trained here
+    # of the machine: it is trained here, and for as long as it takes
+    for name in ("num_cpus", "num_gpus", "max_seconds"):
         fields.pop(name, None)
     now = provenance_tags(record.request) | {Tag.SEED: str(fields["seed"])}
     if commit is not None:

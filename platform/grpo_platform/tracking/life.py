@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from grpo_platform.errors import ConflictError
@@ -11,7 +12,7 @@ from grpo_platform.tracking.names import Tag, claim_param
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.runs import RunStore
 
-__all__ = ["JobLife", "now_ms", "storable_error"]
+__all__ = ["JobLife", "end_ms", "now_ms", "storable_error"]
 
 _MAX_ERROR_LENGTH: Final = 4000
 
@@ -103,9 +104,10 @@ class JobLife(RunStore):
         check_transition(job_id, current, status)
         if error_message is not None:
             self.set_tags(job_id, {Tag.ERROR: storable_error(error_message)})
+        ended = end_ms(record.start_time)
         self._write(
             job_id,
-            lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=now_ms()),
+            lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=ended),
         )
         return self.get(job_id)
 
@@ -136,6 +138,11 @@ class JobLife(RunStore):
 def storable_error(text: str) -> str:
     """The text without what a database refuses: lone surrogates, as in odd file names, and NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:_MAX_ERROR_LENGTH]
+
+
+def end_ms(begun: datetime) -> int:
+    """When what ends now ended, unix milliseconds: not before it began, whatever the clock says."""
+    return max(now_ms(), round(begun.timestamp() * 1000))
 
 
 def now_ms() -> int:

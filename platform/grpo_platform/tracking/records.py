@@ -16,7 +16,7 @@ from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.tracking.names import Metric, Tag, claim_param, env_tag
 from grpo_platform.tracking.rows import RunRow
 
-__all__ = ["JOB_STATUS", "RUN_STATUS", "JobRecord", "finite", "record_of"]
+__all__ = ["JOB_STATUS", "RUN_STATUS", "STOPPED_BY", "JobRecord", "finite", "record_of"]
 
 RUN_STATUS: Final[Mapping[JobStatus, str]] = {
     JobStatus.QUEUED: "SCHEDULED",
@@ -26,6 +26,9 @@ RUN_STATUS: Final[Mapping[JobStatus, str]] = {
     JobStatus.STOPPED: "KILLED",
 }
 """Status of the MLflow run of a job in each state."""
+
+STOPPED_BY: Final = frozenset({"max_seconds", "target_return"})
+"""What may complete a job before its `total_timesteps` are used."""
 
 JOB_STATUS: Final = {run_status: status for status, run_status in RUN_STATUS.items()}
 _STORED_INFINITY = 1.79e308  # what the SQL store writes for ±inf is ±1.797e308
@@ -70,6 +73,12 @@ class JobRecord:
 
     current_timesteps: int = 0
     """Environment timesteps done, as last written to the store."""
+
+    seconds: float = 0.0
+    """Seconds trained over all attempts, with what was lost of them, as last written."""
+
+    stopped_by: str | None = None
+    """What completed it before its budget was used: `max_seconds` or `target_return`; else None."""
 
     attempt: int = 1
     """Number of the attempt that runs, or that a worker may claim next."""
@@ -134,7 +143,7 @@ def record_of(run: RunRow) -> JobRecord:
     attempt = _integer(tags.get(Tag.ATTEMPT)) or 1
     request, request_error = _request_of(tags)
     metrics = {key: value for key, value in run.metrics.items() if finite(value)}
-    promoted = tags.get(Tag.PROMOTED)
+    promoted, stopped_by = tags.get(Tag.PROMOTED), tags.get(Tag.STOPPED_BY)
     return JobRecord(
         job_id=run.run_id,
         experiment_id=run.experiment_id,
@@ -153,6 +162,8 @@ def record_of(run: RunRow) -> JobRecord:
         current_timesteps=max(
             0, int(metrics.get(Metric.TIMESTEPS, 0)), _integer(tags.get(Tag.TIMESTEPS)) or 0
         ),
+        seconds=_seconds(tags.get(Tag.SECONDS), metrics),
+        stopped_by=stopped_by if stopped_by in STOPPED_BY else None,
         attempt=attempt,
         crashes=_integer(tags.get(Tag.CRASHES)) or 0,
         worker=tags.get(Tag.WORKER) or None,
@@ -187,6 +198,15 @@ def _instant(milliseconds: int) -> datetime:
 def _branching(text: str | None) -> Branching | None:
     """None also for what somebody wrote there in MLflow."""
     return next((known for known in get_args(Branching) if known == text), None)
+
+
+def _seconds(text: str | None, metrics: Mapping[str, float]) -> float:
+    """As the tag says; runs of earlier releases have only the metric."""
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        seconds = metrics.get(Metric.TIME_ELAPSED, 0.0)
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
 def _integer(text: str | None) -> int | None:

@@ -72,19 +72,22 @@ class TrackingReporter(Reporter):
     Args:
         total_timesteps: budget of the run, environment timesteps.
         max_points: most points of one metric, at least 2.
-        clock: unix time in seconds.
+        clock: seconds that pass, whatever the machine's time is set to.
+        wall_clock: unix time in seconds, for the points' timestamps alone.
     """
 
     def __init__(
         self,
         total_timesteps: int,
         max_points: int,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._total = total_timesteps
         self._reserve = max(1, max_points // _RESERVE)
         self._stride = math.ceil(total_timesteps / max(1, max_points - self._reserve))
         self._clock = clock
+        self._wall_clock = wall_clock
         self._monitor = SystemMonitor()
         self._rewards = Curve(self._stride)
         self._groups = {
@@ -115,6 +118,10 @@ class TrackingReporter(Reporter):
     def seconds(self) -> float:
         """Seconds trained so far, over all attempts."""
         return self._elapsed_before + self._clock() - self._begun
+
+    def count_earlier(self, seconds: float) -> None:
+        """Earlier attempts trained so long, with what came after their last checkpoint."""
+        self._elapsed_before = max(self._elapsed_before, seconds)
 
     def on_rollout(self, stats: RolloutStats) -> None:
         """Take the rewards, episodes and share of degenerate groups of one iteration."""
@@ -213,4 +220,4 @@ class TrackingReporter(Reporter):
         self._points.extend([Point(key, value, step, now) for key, value, step in rows])
 
     def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
+        return int(self._wall_clock() * 1000)

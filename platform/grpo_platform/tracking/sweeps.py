@@ -22,7 +22,7 @@ from grpo_platform.signing import not_vouched_for
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.life import now_ms, storable_error
+from grpo_platform.tracking.life import end_ms, now_ms, storable_error
 from grpo_platform.tracking.names import JOB_READY, Tag, trial_claim, trials_tag
 from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
@@ -286,9 +286,8 @@ class SweepStore(RunStore):
             check_transition(sweep_id, sweep.status, status)
         if error_message is not None:
             self.set_tags(sweep_id, {Tag.ERROR: storable_error(error_message)})
-        retrying(
-            lambda: self._client.set_terminated(sweep_id, RUN_STATUS[status], end_time=now_ms())
-        )
+        ended = end_ms(sweep.start_time)
+        retrying(lambda: self._client.set_terminated(sweep_id, RUN_STATUS[status], end_time=ended))
 
     def orphans(self) -> list[str]:
         """Jobs that wait or run and whose sweep somebody deleted."""

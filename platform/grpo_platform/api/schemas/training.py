@@ -142,7 +142,7 @@ class TrainRequest(RequestBody):
     """Model version whose weights training starts from."""
 
     max_seconds: Annotated[float, Field(ge=1, le=1e8, allow_inf_nan=False)] | None = None
-    """Longest time that the job may train, in seconds."""
+    """Budget of time, in seconds: when it is used, the job is completed with the policy so far."""
 
     checkpoint_seconds: Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)] = 30.0
     """Time between two checkpoints, in seconds."""
@@ -224,6 +224,9 @@ class Job(Reply):
 
     branching_reason: str | None
     """Why so."""
+
+    stopped_by: Literal["max_seconds", "target_return"] | None
+    """What completed the job before its `total_timesteps` were used; null otherwise."""
 
 
 class JobList(Reply):

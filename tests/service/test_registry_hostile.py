@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import sys
+import tracemalloc
 
 import pytest
 import torch
@@ -111,6 +112,10 @@ def gigantic_spec(folder, tmp_path):
     spec.write_text(json.dumps(values))
 
 
+def endless_spec(folder, tmp_path):
+    os.truncate(folder / "policy/spec.json", 300 * 2**20)
+
+
 def other_loader(folder, tmp_path):
     code = f"import os\nos.mkdir({str(tmp_path / 'boom')!r})\ndef _load_pyfunc(path): ...\n"
     (folder / f"code/{LOADER_MODULE}.py").write_text(code)
@@ -195,6 +200,7 @@ TAMPERINGS = {
     "pickled torch model": pickle_exported,
     "another specification": change_spec,
     "a specification that fills the memory": gigantic_spec,
+    "a specification of 300 MiB": endless_spec,
     "another loader": other_loader,
     "a second module": second_module,
     "foreign loader module": edit_mlmodel(foreign_module),
@@ -235,6 +241,34 @@ def test_they_are_refused_even_if_their_hashes_agree(bench, victim, tmp_path, ta
     tamper(folder, tmp_path)
     agree()
     assert refused(bench, name, tmp_path)
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(bench, victim, tmp_path):
+    name, folder, agree = victim
+    endless_spec(folder, tmp_path)
+    agree()
+    tracemalloc.start()
+    said = refused(bench, name, tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "'policy/spec.json' has 314,572,800 bytes; at most 1,048,576 are read" in said
+    assert peak < 50 * 2**20
+
+
+@pytest.mark.parametrize("tamper", [pickle_weights, pickle_in_archive])
+def test_pickles_are_refused_without_advice_to_unpickle_them(bench, victim, tmp_path, tamper):
+    name, folder, agree = victim
+    tamper(folder, tmp_path)
+    agree()
+    for message in (refused(bench, name, tmp_path), reason(bench.registry.load_policy, name)):
+        assert "more than plain tensors" in message
+        assert "weights_only" not in message
+
+
+def reason(call, *arguments):
+    with pytest.raises(UnsafeModelError) as caught:
+        call(*arguments)
+    return str(caught.value)
 
 
 def test_a_version_made_by_hand_from_pickles_is_refused(bench, tmp_path):

@@ -39,6 +39,15 @@ def bench(server, tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("here"), server.uri)
 
 
+def test_what_is_too_large_is_refused_before_it_is_fetched(bench, server):
+    name = bench.name()
+    ref = bench.register(name)
+    (spec,) = (server.folder / "artifacts").rglob(f"*{ref.model_id}*/**/policy/spec.json")
+    spec.write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(UnsafeModelError, match="has 1,048,577 bytes; at most"):
+        bench.registry.load_policy(name)
+
+
 def test_the_life_of_a_model(bench, server):
     name = bench.name()
     first, decision = bench.register(name, random_policy(seed=1), rule="if_better", evaluated=True)

@@ -17,6 +17,7 @@ from grpo.envs import check_environment
 from grpo.policy import Policy
 from grpo.presets import resolve_config
 from grpo.trainer import policy_spec
+from grpo_platform.jobs.logs import read_log
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.artifacts import illustrate
@@ -260,3 +261,14 @@ def test_params_compare_as_parsed():
         "env_name": "'Acrobot-v1'", "net_arch": "[64]",
     }  # fmt: skip
     assert sorted(differing(wanted, other)) == sorted(other)
+
+
+def test_of_a_log_that_is_too_large_only_its_end_is_read(jobs, tmp_path):
+    job_id = jobs.create(request(total_timesteps=64)).job_id
+    log = tmp_path / "worker.log"
+    log.write_bytes(b"first\n" + b"a line\n" * 2**20 + b"last\n")
+    jobs.upload(job_id, log, "logs")
+    found = read_log(jobs, job_id)
+    assert found.startswith(b"[earlier lines were dropped]\na line\n")
+    assert found.endswith(b"a line\nlast\n")
+    assert len(found) <= 2**20 + 64

@@ -93,8 +93,13 @@ def read_log(jobs: JobStore, job_id: str) -> bytes:
     """
     if LOG_ARTIFACT not in jobs.list_artifacts(job_id, str(Path(LOG_ARTIFACT).parent)):
         return b""
-    with tempfile.TemporaryDirectory() as folder:
-        return jobs.download(job_id, LOG_ARTIFACT, Path(folder)).read_bytes()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        jobs.download(job_id, LOG_ARTIFACT, Path(folder)).open("rb") as file,
+    ):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _KEEP_BYTES - 1))  # one more than is kept: it was longer
+        return _last(file.read())
 
 
 def _last(data: bytes) -> bytes:

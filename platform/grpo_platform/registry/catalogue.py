@@ -29,7 +29,12 @@ from grpo_platform.registry.entities import (
 )
 from grpo_platform.registry.names import REFERENCE, Tag
 from grpo_platform.registry.records import ModelEnvironment, ModelVersionRef
-from grpo_platform.registry.released import DOWNLOAD_NOTE, PolicyFiles, read_policy_files
+from grpo_platform.registry.released import (
+    DOWNLOAD_NOTE,
+    PolicyFiles,
+    check_sizes,
+    read_policy_files,
+)
 from grpo_platform.tracking.boundary import retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
@@ -189,7 +194,7 @@ class Catalogue:
             if folder is not None:
                 return read_policy_files(folder, ref.files, label)
             with TemporaryDirectory() as scratch:
-                fetched = self.files.download(location, "", Path(scratch))
+                fetched = self._fetch(location, Path(scratch), label)
                 return read_policy_files(fetched, ref.files, label)
         except OSError as error:
             raise StoreUnavailableError(f"The files of {label} cannot be read now.") from error
@@ -211,7 +216,7 @@ class Catalogue:
             with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
                 fetched, copy = Path(scratch) / "fetched", Path(scratch) / "copy"
                 fetched.mkdir()
-                source = folder or self.files.download(location, "", fetched)
+                source = folder or self._fetch(location, fetched, label)
                 shutil.copytree(source, copy, symlinks=True, ignore=_left_by_readers)
                 read_policy_files(copy, ref.files, label)
                 copy.rename(target)
@@ -219,6 +224,10 @@ class Catalogue:
             raise StoreUnavailableError(
                 f"{label} cannot be copied to {target}: {error.strerror or error}."
             ) from error
+
+    def _fetch(self, location: str, folder: Path, label: str) -> Path:
+        check_sizes(self.files.sizes(location), label)
+        return self.files.download(location, "", folder)
 
     def location(self, ref: ModelVersionRef) -> str:
         """URI of the model's files.

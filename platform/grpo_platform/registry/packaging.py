@@ -34,7 +34,7 @@ from grpo_platform.registry.names import (
     SPEC_FILE,
     WEIGHTS_FILE,
 )
-from grpo_platform.registry.released import PolicyFiles, installed_loader
+from grpo_platform.registry.released import PolicyFiles, installed_loader, why_no_policy
 
 __all__ = ["GreedyPolicy", "policy_from_files", "save_policy", "warm_up"]
 
@@ -156,7 +156,7 @@ def policy_from_files(files: PolicyFiles) -> Policy:
         state = torch.load(io.BytesIO(files.weights), map_location="cpu", weights_only=True)
         policy.load_state_dict(state)
     except Exception as error:
-        raise UnsafeModelError(f"A model's files hold no policy: {error}") from error
+        raise UnsafeModelError(f"A model is not loaded: {why_no_policy(error)}") from error
     return policy
 
 

@@ -21,9 +21,11 @@ __all__ = [
     "DOWNLOAD_NOTE",
     "RELEASED_LOADERS",
     "PolicyFiles",
+    "check_sizes",
     "file_hashes",
     "installed_loader",
     "read_policy_files",
+    "why_no_policy",
 ]
 
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
@@ -42,6 +44,11 @@ _LOADER = f"{CODE_DIR}/{LOADER_MODULE}.py"
 
 DOWNLOAD_NOTE: Final = "registered_model_meta"
 """What MLflow writes beside the files when it downloads a model."""
+
+_MOST_FILES: Final = 100
+_MOST_BYTES: Final = 2**20
+"""Of each file but those that hold weights; they have some thousand bytes."""
+_MOST_WEIGHTS: Final = 2**30
 
 _FLAVOR_KEYS: Final[Mapping[str, Mapping[str, object]]] = {
     "python_function": {"loader_module": LOADER_MODULE, "data": POLICY_DIR, "code": CODE_DIR},
@@ -72,6 +79,37 @@ def installed_loader() -> bytes:
     return source
 
 
+def check_sizes(sizes: Mapping[str, int], name: str) -> None:
+    """Refuse a model that is larger than any that this platform makes, before it is read.
+
+    Args:
+        sizes: bytes of each file, by relative path.
+        name: the version, for messages.
+
+    Raises:
+        UnsafeModelError: a file is too large, or there are too many.
+    """
+    if len(sizes) > _MOST_FILES:
+        raise UnsafeModelError(f"{name} is not loaded: it has more than {_MOST_FILES} files.")
+    for path, size in sizes.items():
+        most = _MOST_WEIGHTS if path == _WEIGHTS or path.startswith("data/") else _MOST_BYTES
+        if size > most:
+            raise UnsafeModelError(
+                f"{name} is not loaded: {path!r} has {size:,} bytes; at most {most:,} are read."
+            )
+
+
+def why_no_policy(error: Exception) -> str:
+    """What is wrong with files that our loader refused, without what torch advises there."""
+    cause = error.__cause__ or error
+    if isinstance(cause, ValueError):
+        return str(error)
+    return (
+        f"its files hold no policy ({type(cause).__name__}): the weights are damaged, or more than "
+        "plain tensors, which is never unpickled."
+    )
+
+
 def file_hashes(directory: Path) -> dict[str, str]:
     """SHA-256 of every file under `directory`, by relative path.
 
@@ -97,10 +135,14 @@ def read_policy_files(directory: Path, files: Mapping[str, str], name: str) -> P
     wrong = sorted(set(files).symmetric_difference(present))
     if wrong:
         raise UnsafeModelError(f"{name} is not loaded: {wrong[0]!r} was added or is missing.")
-    contents = {path: _read(directory, path) for path in present}
-    for path, content in contents.items():
+    check_sizes({path: (directory / path).stat().st_size for path in present}, name)
+    contents: dict[str, bytes] = {}
+    for path in present:
+        content = _read(directory, path)
         if _sha256(content) != files[path]:
             raise UnsafeModelError(f"{name} is not loaded: {path!r} was changed.")
+        if not path.startswith("data/"):  # the exported model is for others
+            contents[path] = content
     missing = sorted({"MLmodel", _SPEC, _WEIGHTS, _LOADER}.difference(contents))
     if missing:
         raise UnsafeModelError(f"{name} is not loaded: it has no {missing[0]!r}.")
@@ -131,7 +173,7 @@ def _relative_paths(directory: Path) -> list[str]:
 def _read(directory: Path, path: str) -> bytes:
     descriptor = os.open(directory / path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(descriptor, "rb") as file:
-        return file.read()
+        return file.read(_MOST_WEIGHTS)
 
 
 def _check_loader(contents: Mapping[str, bytes], name: str) -> None:

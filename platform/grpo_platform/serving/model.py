@@ -11,7 +11,7 @@ import numpy.typing as npt
 from grpo_platform.errors import InvalidObservationError, UnsafeModelError
 from grpo_platform.registry.loader import GRPOPredictor, Single
 from grpo_platform.registry.records import ModelVersionRef
-from grpo_platform.registry.released import PolicyFiles
+from grpo_platform.registry.released import PolicyFiles, why_no_policy
 
 __all__ = ["LoadedModel"]
 
@@ -33,7 +33,8 @@ class LoadedModel:
         try:
             self._predictor = GRPOPredictor.from_bytes(files.spec, files.weights)
         except ValueError as error:
-            raise UnsafeModelError(f"{ref.name}/{ref.version} is not loaded: {error}") from error
+            label = f"{ref.name}/{ref.version}"
+            raise UnsafeModelError(f"{label} is not loaded: {why_no_policy(error)}") from error
         self.ref = ref
         self.name = ref.name
         self.version = ref.version

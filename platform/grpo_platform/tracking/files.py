@@ -84,8 +84,19 @@ class RunFiles:
         """Artifact paths of the files and folders directly in a folder, sorted."""
         repository = self._repository(artifact_uri)
         with _file_errors():
-            found = retrying(lambda: repository.list_artifacts(folder or None))
-        return sorted(info.path for info in found)
+            return sorted(info.path for info in _listed(repository, folder))
+
+    def sizes(self, artifact_uri: str, most: int = 1000) -> dict[str, int]:
+        """Bytes of every file, by artifact path; of `most` files and some at least."""
+        repository, found, folders = self._repository(artifact_uri), dict[str, int](), [""]
+        with _file_errors():
+            while folders and len(found) <= most:
+                for info in _listed(repository, folders.pop()):
+                    if info.is_dir:
+                        folders.append(info.path)
+                    else:
+                        found[info.path] = info.file_size or 0
+        return found
 
     def delete(self, artifact_uri: str, path: str | None = None) -> None:
         """Delete one artifact, or all of a run's; what does not exist is fine."""
@@ -138,6 +149,10 @@ class RunFiles:
                 self._repositories.clear()
             self._repositories[artifact_uri] = repository
         return repository
+
+
+def _listed(repository: _Repository, folder: str) -> list[FileInfo]:
+    return retrying(lambda: repository.list_artifacts(folder or None))
 
 
 def file_sha256(path: Path) -> str:

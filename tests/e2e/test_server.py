@@ -379,7 +379,9 @@ def test_the_server_ends_in_order_and_takes_everything_with_it(tmp_path, number)
 
 
 def test_the_mlflow_ui_is_there_again_when_it_dies_and_ends_with_a_killed_server(tmp_path):
-    with server(tmp_path, ui=True) as running:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with server(tmp_path, ui=True, TMPDIR=str(temporary)) as running:
         url = ui_address(running)
         wait_until_answers(url, running)
         closed = "/ajax-api/3.0/mlflow/gateway/secrets/list"
@@ -396,6 +398,7 @@ def test_the_mlflow_ui_is_there_again_when_it_dies_and_ends_with_a_killed_server
         running.process.wait()
         _, alive = psutil.wait_procs(left, timeout=20)
         assert not alive
+    assert list(temporary.glob("grpo-mlflow-ui-*")) == []
 
 
 def test_a_busy_ui_port_moves_up(tmp_path):

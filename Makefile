@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
-  fuzz soak
+  bench-promotion fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -65,6 +65,9 @@ bench-lists: $(VENV)/.installed-dev ## lists of a large store beside a small one
 
 bench-ray: $(VENV)/.installed-dev ## 32 jobs on 1, 2 and 4 nodes of a local Ray cluster (minutes)
 	$(BIN)/python -m benchmarks.ray_scaling
+
+bench-promotion: $(VENV)/.installed-dev ## how often chance promotes, on many kinds of returns (minutes)
+	$(BIN)/python -m benchmarks.promotion
 
 bench-serving: $(VENV)/.installed-dev ## inference beside bare FastAPI and MLflow's scoring server; needs wrk
 	@command -v wrk >/dev/null || { echo "wrk is needed: apt-get install wrk"; exit 1; }

@@ -54,6 +54,7 @@ _RESAMPLES = 4_000
 _CONFIDENCE = 0.95
 _CHUNK = 2**18  # draws at once: little memory, and a product that no BLAS spreads over threads
 _NORMAL = NormalDist()
+_TOGETHER = 100  # members; more at once are hardly faster, and make products that BLAS spreads
 _INSTANCES = 16  # of environments that are one instance a member; making one can take 100 ms
 
 FloatArray = npt.NDArray[np.float64]
@@ -152,6 +153,7 @@ def evaluate(
     env_kwargs: Mapping[str, Any] | None = None,
     n_episodes: int = 100,
     seed: int = EVALUATION_SEED,
+    skip: int = 0,
     deterministic: bool = True,
 ) -> Evaluation:
     """Run seeded episodes, side by side, and sum the environment's own rewards.
@@ -164,6 +166,7 @@ def evaluate(
             cut after `ENDLESS_STEPS / n_episodes` steps, at least `LEAST_STEPS` and at most
             `STEP_LIMIT`; others after `STEP_LIMIT`. The log tells it.
         seed: gives the episodes' seeds and, where actions are sampled, the samples.
+        skip: go on after so many episodes of this seed.
         deterministic: take the likeliest action instead of sampling.
 
     Raises:
@@ -172,10 +175,9 @@ def evaluate(
     """
     if n_episodes < 1:
         raise OutOfRangeError("n_episodes must be at least 1.", field="n_eval_episodes")
-    seeds = evaluation_seeds(n_episodes, seed)
-    envs = make_vec_env(
-        env_name, env_kwargs, n_episodes, branching=False, most_instances=_INSTANCES
-    )
+    seeds = evaluation_seeds(skip + n_episodes, seed)[skip:]
+    members = min(n_episodes, _TOGETHER)
+    envs = make_vec_env(env_name, env_kwargs, members, branching=False, most_instances=_INSTANCES)
     limit = _step_limit(envs.spec.max_episode_steps, n_episodes)
     rng = np.random.default_rng(seed)
     try:
@@ -294,8 +296,8 @@ def stratified_bootstrap_interval(
     return float(low), float(high)
 
 
-def paired_difference(a: Evaluation, b: Evaluation, confidence: float = _CONFIDENCE) -> Interval:
-    """Mean of a's return minus b's on the same episodes, with its interval.
+def paired_difference(a: Evaluation, b: Evaluation) -> Interval:
+    """Mean of a's return minus b's on the same episodes, with its 95 % interval.
 
     Raises:
         IncompatibleError: the two did not run the same episodes.
@@ -304,7 +306,7 @@ def paired_difference(a: Evaluation, b: Evaluation, confidence: float = _CONFIDE
         raise IncompatibleError(
             "Only evaluations of the same environment with the same seeds can be compared in pairs."
         )
-    return mean_interval(a.returns - b.returns, confidence)
+    return mean_interval(a.returns - b.returns)
 
 
 def mean_interval(values: npt.ArrayLike, confidence: float = _CONFIDENCE) -> Interval:

@@ -141,6 +141,7 @@ class Isolation:
         env_kwargs: Mapping[str, Any] | None = None,
         n_episodes: int = 100,
         seed: int = EVALUATION_SEED,
+        skip: int = 0,
         deterministic: bool = True,
     ) -> Evaluation:
         """As `grpo.evaluate`, for at most an hour.
@@ -150,7 +151,7 @@ class Isolation:
             grpo.EnvironmentFaultError: it raised, crashed, or did not come to an end.
         """
         game: dict[str, Any] = {
-            "n_episodes": n_episodes, "seed": seed, "deterministic": deterministic,
+            "n_episodes": n_episodes, "seed": seed, "skip": skip, "deterministic": deterministic,
         }  # fmt: skip
         if _is_trusted(env_name, env_kwargs or {}):
             return grpo.evaluate(policy, env_name, env_kwargs=env_kwargs, **game)

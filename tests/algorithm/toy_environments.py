@@ -228,6 +228,25 @@ class Masked(gym.ObservationWrapper):
         return observation[[2, 0]]
 
 
+class Lottery(gym.Env):
+    """One step. Action 0 gives about 100; 1 as much and 1 more, but -200 in one of a hundred
+    episodes; 2 the same as 0, but -200 in these.
+    """
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.base, self.luck = 100.0 + self.np_random.normal(), self.np_random.random()
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        crashes = action > 0 and 0.56 < self.luck < 0.57
+        reward = -200.0 if crashes else self.base + float(action == 1)
+        return np.zeros(1, np.float32), reward, True, False, {}
+
+
 @contextmanager
 def registered(entry_point: Any, name: str = "Toy-v0", **settings: Any) -> Iterator[str]:
     """Register an environment under a name for the time of a test."""

@@ -221,3 +221,17 @@ def test_the_version_is_in_the_changelog() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changelog or f"## [{version}]" in changelog
+
+
+def test_figures_of_promotion_are_the_benchmarks() -> None:
+    with (ROOT / "benchmarks/results/promotion.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    section = (ROOT / "docs/performance.md").read_text().partition("\n## Promotion\n")[2]
+    shown = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \|$", section, re.MULTILINE)
+    assert len(shown) >= len(rows)
+    for row, figures in zip(rows, shown, strict=False):
+        now, before, episodes = (float(text.replace(",", "")) for text in figures)
+        assert abs(100 * float(row["promoted"]) - now) <= 0.051, row
+        assert abs(100 * float(row["promoted_by_one_look"]) - before) <= 0.051, row
+        assert int(row["episodes"]) == episodes
+        assert float(row["true_mean"]) > 0 or row["scenario"] == "crash_0.2" or now <= 2.5

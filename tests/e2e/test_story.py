@@ -65,7 +65,9 @@ def test_the_champion_changes_on_evidence_and_by_hand_only(running: Server) -> N
         ("rollback", 1, "rolled_back"), ("promote", 2, "kept"), ("promote", 2, "promoted"),
     ]  # fmt: skip
     kept, promoted = (d["comparison"] for d in model["decisions"][1:3])
-    assert kept["episodes"] == promoted["episodes"] >= 100
+    assert (kept["episodes"], promoted["episodes"]) == (100, 500)  # worse is plain to see sooner
+    assert kept["seed"] != promoted["seed"]
+    assert kept["ended"] == promoted["ended"] == "evidence"
     assert kept["ci_high"] < 0.0 < promoted["ci_low"]
     assert all(d["actor"] and d["decided_at"] and d["reason"] for d in model["decisions"])
     for version in model["versions"]:

@@ -52,6 +52,15 @@ def balancing_policy(speed=0.2) -> Policy:
     return policy
 
 
+def constant_policy(action, n) -> Policy:
+    """Always the same of n actions, whatever it sees."""
+    policy = Policy(PolicySpec(observation_shape=(1,), action=DiscreteActions(n)))
+    policy.flat[:] = 0.0
+    with torch.no_grad():
+        policy.policy_net[-1].bias[action] = 9.0
+    return policy
+
+
 class Bench:
     """A registry on a real store, sqlite unless a URI is given, and jobs to register from."""
 

@@ -7,15 +7,22 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.promotion import SCENARIOS, simulate
 from grpo.evaluation import EVALUATION_SEED, evaluation_seeds
 from grpo_platform.errors import ConflictError, UnknownModelError
-from grpo_platform.registry import comparison
-from grpo_platform.registry.comparison import COMPARISON_EPISODES, COMPARISON_SEED, judge
+from grpo_platform.registry import comparison, promotion
+from grpo_platform.registry.comparison import COMPARISON_SEED, LEAST_EPISODES, LOOKS, judge
 from grpo_platform.registry.decisions import champions
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import CHAMPION, Tag
 from grpo_platform.registry.records import Comparison, Decision
-from tests.service.registry_support import Bench, balancing_policy, random_policy
+from tests.algorithm.toy_environments import Lottery, registered
+from tests.service.registry_support import (
+    Bench,
+    balancing_policy,
+    constant_policy,
+    random_policy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +49,15 @@ def test_the_story(bench):
     _, worse = bench.register(name, weak(), rule="if_better")
     assert (worse.verdict, worse.champion_after, champion(bench, name)) == ("kept", 1, 1)
     assert worse.comparison.ci_high < 0.0
-    assert "Not shown to be better" in worse.reason
+    assert worse.reason.startswith("Worse: ")
+    assert (worse.comparison.episodes, worse.comparison.ended) == (LOOKS[0], "evidence")
 
     _, better = bench.register(name, balancing_policy(0.2), rule="if_better")
     assert (better.verdict, champion(bench, name)) == ("promoted", 3)
     assert better.comparison.ci_low > 0.0
     assert better.comparison.champion == 1
+    assert (better.comparison.episodes, better.comparison.ended) == (LEAST_EPISODES, "evidence")
+    assert len({first.number, worse.comparison.seed, better.comparison.seed}) == 3
 
     back = registry.rollback(name, "ada")
     assert (back.verdict, back.version, champion(bench, name)) == ("rolled_back", 1, 1)
@@ -77,20 +87,24 @@ def test_the_evidence_is_kept_as_an_artifact(bench):
     root = urlsplit(run.info.artifact_uri).path
     with open(f"{root}/decisions/decision-000002.json") as file:
         evidence = json.load(file)
-    assert len(evidence["seeds"]) == len(evidence["candidate_returns"]) == COMPARISON_EPISODES
+    assert len(evidence["seeds"]) == len(set(evidence["seeds"])) == LEAST_EPISODES
+    assert len(evidence["candidate_returns"]) == len(evidence["champion_returns"]) == LEAST_EPISODES
     difference = [
         a - b
         for a, b in zip(evidence["candidate_returns"], evidence["champion_returns"], strict=True)
     ]
-    assert sum(difference) / 100 == pytest.approx(decision.comparison.difference)
+    assert sum(difference) / LEAST_EPISODES == pytest.approx(decision.comparison.difference)
     assert decision.reason in run.data.tags["mlflow.note.content"]
 
 
 def test_comparisons_play_other_seeds_than_evaluations():
-    ours = set(evaluation_seeds(COMPARISON_EPISODES, COMPARISON_SEED).tolist())
     reported = set(evaluation_seeds(10_000, EVALUATION_SEED).tolist())
-    assert len(ours) == COMPARISON_EPISODES >= 100
-    assert ours.isdisjoint(reported)
+    seen = set()
+    for number in range(1, 6):  # and each decision plays others than those before it
+        ours = set(evaluation_seeds(LOOKS[-1], COMPARISON_SEED + number).tolist())
+        assert len(ours) == LOOKS[-1]
+        assert ours.isdisjoint(reported | seen)
+        seen |= ours
 
 
 @pytest.mark.parametrize(
@@ -103,6 +117,58 @@ def test_the_rule(low, high, equal, wins):
         ci_low=low, ci_high=high, equal=equal,
     )  # fmt: skip
     assert judge(figures)[0] is wins
+
+
+@pytest.mark.parametrize("name", ["normal", "capped", "skewed_left", "heavy", "crash_1"])
+def test_chance_promotes_no_more_often_than_it_may(name):
+    """A short form of `make bench-promotion`, which gives 0.4 to 1.9 % where 2.5 % are allowed."""
+    share, episodes = simulate(SCENARIOS[name].draw, decisions=400)
+    assert share <= 0.025
+    assert episodes > LOOKS[-2]  # what is near zero is played to the limit
+
+
+def test_what_is_better_is_promoted_soon():
+    share, episodes = simulate(SCENARIOS["better"].draw, decisions=200)
+    assert share > 0.98
+    assert episodes < 1.2 * LEAST_EPISODES
+
+
+@pytest.mark.parametrize("action", [1, 2], ids=["better else", "equal else"])
+def test_a_rare_crash_is_found_before_a_version_is_promoted(bench, action):
+    """The first hundred seeds of this decision do not show it."""
+    with registered(Lottery, max_episode_steps=1) as env_name:
+        name = bench.name()
+        bench.register(name, constant_policy(0, 3), rule="if_better", env_name=env_name)
+        _, kept = bench.register(name, constant_policy(action, 3), "if_better", env_name=env_name)
+    root = urlsplit(
+        bench.client.get_run(
+            bench.client.get_registered_model(name).tags[Tag.DECISIONS]
+        ).info.artifact_uri
+    ).path
+    with open(f"{root}/decisions/decision-000002.json") as file:
+        evidence = json.load(file)
+    assert min(evidence["candidate_returns"][: LOOKS[0]]) > 0.0 > min(evidence["candidate_returns"])
+    assert kept.verdict == "kept"
+    assert kept.comparison.episodes >= LEAST_EPISODES
+    assert champion(bench, name) == 1
+
+
+def test_where_episodes_take_long_it_is_decided_on_those_there_was_time_for(bench, monkeypatch):
+    monkeypatch.setattr(promotion, "_JOB_SECONDS", 0.0)
+    name = bench.name()
+    bench.register(name, weak(), rule="if_better")
+    _, better = bench.register(name, balancing_policy(), rule="if_better")
+    assert better.verdict == "promoted"
+    assert (better.comparison.episodes, better.comparison.ended) == (LOOKS[0], "seconds")
+    assert "there was no time for more episodes" in better.reason
+
+
+def test_asking_again_does_not_play_again(bench):
+    name = bench.name()
+    bench.register(name, balancing_policy(), rule="if_better")
+    _, kept = bench.register(name, weak(), rule="if_better")
+    again = bench.registry.promote(name, 2, False, "me")
+    assert (again.number, again.comparison) == (kept.number + 1, kept.comparison)
 
 
 def test_an_equal_version_is_promoted(bench):
@@ -231,7 +297,7 @@ def test_a_decider_who_writes_too_late_sets_it_right(bench, monkeypatch):
 
 def test_deciders_in_several_servers_take_turns(bench, monkeypatch):
     """Every decision names the champion that the one before it left."""
-    monkeypatch.setattr(comparison, "COMPARISON_EPISODES", 2)
+    monkeypatch.setattr(comparison, "LOOKS", (2,))
     name = bench.name()
     refs = [bench.register(name, balancing_policy()) for i in range(6)]
 
@@ -257,8 +323,8 @@ def test_a_comparison_that_lost_its_champion_is_made_again(bench, monkeypatch):
     real, other = comparison.play, Registry(bench.uri)
     calls = []
 
-    def interrupted(catalogue, candidate, incumbent, evaluate):
-        evidence = real(catalogue, candidate, incumbent, evaluate)
+    def interrupted(catalogue, candidate, incumbent, game):
+        evidence = real(catalogue, candidate, incumbent, game)
         calls.append(int(incumbent.version))
         if len(calls) == 1:
             other.promote(name, 2, True, "someone else")

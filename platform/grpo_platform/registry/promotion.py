@@ -16,7 +16,15 @@ from grpo.errors import GRPOError
 from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
 from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
-from grpo_platform.registry.comparison import Evaluate, Evidence, check_environment, judge, play
+from grpo_platform.registry.comparison import (
+    COMPARISON_SEED,
+    Evaluate,
+    Evidence,
+    Game,
+    check_environment,
+    judge,
+    play,
+)
 from grpo_platform.registry.decisions import DecisionLog, champions
 from grpo_platform.registry.entities import champion_of, environment_tagged, version_ref
 from grpo_platform.registry.names import CHAMPION, Tag
@@ -28,6 +36,8 @@ __all__ = ["Promoter"]
 
 _ATTEMPTS: Final = 20  # at a decision that others keep overtaking
 _MAX_ACTOR: Final = 200
+_JOB_SECONDS: Final = 300.0  # that a job's comparison may go on for; nobody waits for an answer
+_HAND_SECONDS: Final = 40.0  # less than clients and proxies wait
 
 
 class _State(NamedTuple):
@@ -86,7 +96,7 @@ class Promoter:
                 return _Verdict(version, True, "It was champion already.")
             if rule == "always":
                 return _Verdict(version, True, "The job asked for promotion whatever its result.")
-            return self._try_to_compare(state, version, state.champion, played)
+            return self._try_to_compare(state, version, state.champion, played, _JOB_SECONDS)
 
         return self._decide(name, "train", rule, actor, judge_new, once=version)
 
@@ -110,8 +120,8 @@ class Promoter:
                 raise ConflictError(f"Version {version} of {name!r} is the champion already.")
 
             if not force:
-                return self._compare(state, version, state.champion, played)
-            verdict = self._try_to_compare(state, version, state.champion, played)
+                return self._compare(state, version, state.champion, played, _HAND_SECONDS)
+            verdict = self._try_to_compare(state, version, state.champion, played, _HAND_SECONDS)
             return verdict._replace(wins=True, reason=f"Forced. {verdict.reason}")
 
         rule = "always" if force else "if_better"
@@ -248,22 +258,25 @@ class Promoter:
                 raise
 
     def _try_to_compare(
-        self, state: _State, version: int, champion: int, played: "_Games"
+        self, state: _State, version: int, champion: int, played: "_Games", seconds: float
     ) -> _Verdict:
         try:
-            return self._compare(state, version, champion, played)
+            return self._compare(state, version, champion, played, seconds)
         except (GRPOError, UnsafeModelError, NotFoundError) as error:
             reason = f"It could not be compared with version {champion}: {error}"
             return _Verdict(version, False, reason)
 
-    def _compare(self, state: _State, version: int, champion: int, played: "_Games") -> _Verdict:
+    def _compare(
+        self, state: _State, version: int, champion: int, played: "_Games", seconds: float
+    ) -> _Verdict:
         comparison = _known(state.decisions, version, champion)
         if comparison is None:
             if champion not in played:
                 played.clear()
                 candidate = self._catalogue.version(state.model.name, version)
                 incumbent = self._catalogue.version(state.model.name, champion)
-                played[champion] = play(self._catalogue, candidate, incumbent, self._evaluate)
+                game = Game(COMPARISON_SEED + len(state.decisions) + 1, seconds, self._evaluate)
+                played[champion] = play(self._catalogue, candidate, incumbent, game)
             comparison = played[champion].comparison
         wins, reason = judge(comparison)
         return _Verdict(version, wins, reason, comparison)
@@ -298,9 +311,12 @@ def _writing(call: Callable[[], object]) -> None:
 
 
 def _known(decisions: tuple[Decision, ...], version: int, champion: int) -> Comparison | None:
-    """The same two were compared before; seeds are fixed, so the result would be the same."""
+    """What was found when the same two were compared before.
+
+    They are not compared again: whoever asks often enough would be promoted by chance.
+    """
     for decision in decisions:
         known = decision.comparison
-        if known and (decision.version, known.champion) == (version, champion):
+        if known and known.ended and (decision.version, known.champion) == (version, champion):
             return known
     return None

@@ -56,7 +56,7 @@ class Comparison:
     """Seeds that both played."""
 
     seed: int
-    """First of the consecutive seeds; apart from those of reported evaluations."""
+    """Gives the episodes' seeds: another one for each decision, none of a reported evaluation."""
 
     candidate_mean: float
     champion_mean: float
@@ -64,13 +64,17 @@ class Comparison:
     """Mean of the paired differences of returns."""
 
     ci_low: float
-    """Lower end of the paired bootstrap 95 % interval of the mean difference."""
+    """Lower end of the mean difference's 95 % interval, which allows for looking repeatedly."""
 
     ci_high: float
     """Upper end of it."""
 
     equal: bool
     """Whether every single difference is zero."""
+
+    ended: str | None = None
+    """Why no more episodes were played: the `evidence` sufficed, or the limit of `episodes` or
+    `seconds` was reached; None in comparisons of 100 fixed seeds, as they were made before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -114,7 +114,7 @@ class Comparison(_Read):
 
     episodes: int
     seed: int
-    """Both played the episode seeds that are drawn from it."""
+    """Both played the episode seeds that are drawn from it; another one for each decision."""
 
     candidate_mean: float
     champion_mean: float
@@ -122,13 +122,17 @@ class Comparison(_Read):
     """Mean of the paired differences of returns."""
 
     ci_low: float
-    """Lower end of the paired bootstrap 95 % interval of the mean difference."""
+    """Lower end of the mean difference's 95 % interval, which allows for looking repeatedly."""
 
     ci_high: float
     """Upper end of it."""
 
     equal: bool
     """Whether every single difference is zero."""
+
+    ended: Literal["evidence", "episodes", "seconds"] | None
+    """Why no more episodes were played: the evidence sufficed, or the limit of episodes or of time
+    was reached; null in comparisons of 100 fixed seeds, as they were made before."""
 
 
 class Decision(_Read):

@@ -117,7 +117,8 @@ def platform(folder: Path, backend=LocalBackend, uri=None, **settings):
 
     Its workers' clock is off by the seconds that its folder's file `clock` says, if there is one.
     """
-    (folder / "plugin").mkdir()
+    for name in ("plugin", "tmp"):
+        (folder / name).mkdir()
     if faulty_environments.FAULTY not in gymnasium.registry:
         faulty_environments.register()
     path = faulty_environments.install_plugin(folder / "plugin")
@@ -126,7 +127,7 @@ def platform(folder: Path, backend=LocalBackend, uri=None, **settings):
         folder,
         PYTHONPATH=path,
         MLFLOW_TRACKING_URI=uri,
-        TMPDIR=str(folder),
+        TMPDIR=str(folder / "tmp"),
         CHAOS_CLOCK_FILE=str(folder / "clock"),
     ):
         started = Platform(folder, backend, uri, **settings)

@@ -1,14 +1,18 @@
+import ctypes
 import signal
 import time
+from datetime import timedelta
 
 import psutil
 import pytest
 
 from grpo_platform.errors import ConflictError, UnknownJobError
+from grpo_platform.jobs.backend import WorkerTask
+from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.logs import read_log
 from grpo_platform.jobs.states import JobStatus
 from tests.service.faulty_environments import FAULTY
-from tests.service.jobs_support import faulty, kill, long_job, platform
+from tests.service.jobs_support import assert_as_undisturbed, faulty, kill, long_job, platform
 from tests.service.tracking_support import request
 
 pytestmark = pytest.mark.xdist_group("jobs")
@@ -35,10 +39,21 @@ def test_a_trainer_dies_with_its_worker(live):
     assert not alive
 
 
+@pytest.fixture
+def _container():
+    """This process waits for what its descendants leave behind, as the first one of a container."""
+    prctl, child_subreaper = ctypes.CDLL(None).prctl, 36
+    prctl(child_subreaper, 1, 0, 0, 0)
+    yield
+    prctl(child_subreaper, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("_container")
 def test_workers_survive_the_death_of_the_forkserver(live):
     job = live.submit(**long_job())
     live.training(job.job_id)
-    worker = live.worker(job.job_id)
+    worker, trainer = live.worker(job.job_id), live.trainer(job.job_id)
+    assert worker.parent().num_threads() == 1  # else a fork may hold a lock of a thread for ever
     kill(worker.parent())
     other = live.submit(total_timesteps=300)
     told = live.until(other.job_id, lambda r: r.status_message is not None)
@@ -50,7 +65,46 @@ def test_workers_survive_the_death_of_the_forkserver(live):
     assert live.jobs.get(job.job_id).attempt == 1
     kill(worker)
     live.until(job.job_id, lambda r: r.attempt == 2, seconds=10)
+    assert "The worker of attempt 1 was killed by signal 9" in live.log(job.job_id)
     live.training(job.job_id)
+    deadline = time.monotonic() + 10
+    while {worker.pid, trainer.pid} & {child.pid for child in psutil.Process().children()}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_worker_that_cannot_begin_says_why(live):
+    backend = LocalBackend(live.place)
+    backend.start()
+    backend.submit(WorkerTask(job_id="0" * 32, attempt=1, request="{"))
+    ended = []
+    while not ended:
+        ended = backend.poll(60.0)
+    backend.shutdown(0.0)
+    assert ended[0].reason.startswith("ended with exit code 1 (JSONDecodeError: ")
+
+
+def test_jobs_do_without_a_temporary_folder_that_is_taken_away(live):
+    job = live.submit(total_timesteps=60_000, checkpoint_seconds=0.3, n_eval_episodes=2)
+    earlier = live.until(job.job_id, lambda record: record.checkpoint)
+    (live.folder / "tmp").rename(live.folder / "removed")
+    live.until(job.job_id, lambda record: record.checkpoint != earlier.checkpoint)
+    assert live.wait(job.job_id, JobStatus.COMPLETED).attempt == 1
+
+
+def test_a_job_whose_files_are_taken_for_good_goes_on_elsewhere_and_says_why(live):
+    job = live.submit(**long_job(total_timesteps=30_000, n_eval_episodes=2))
+    live.until(job.job_id, lambda record: record.checkpoint)
+    (live.folder / "tmp").rename(live.folder / "taken")
+    (live.folder / "tmp").write_text("no folder")
+    try:
+        done = live.wait(job.job_id, JobStatus.COMPLETED)
+    finally:
+        (live.folder / "tmp").unlink()
+        (live.folder / "tmp").mkdir()
+    assert (done.attempt, done.crashes) == (2, 1)
+    assert "could not use its files" in live.log(job.job_id)
+    assert_as_undisturbed(live, done)
 
 
 @pytest.mark.slow
@@ -165,6 +219,8 @@ def test_a_trainer_that_crashes_again_and_again_fails_the_job(live, fault, said)
     failed = live.wait(job.job_id, JobStatus.FAILED)
     assert said in failed.error_message
     assert "3 times" in failed.error_message
+    # attempts are not used up in a moment that would pass
+    assert failed.end_time - failed.start_time > timedelta(seconds=6)
 
 
 def test_max_seconds_is_a_budget_over_all_attempts_whatever_the_clock_is_set_to(live):

@@ -105,8 +105,25 @@ def test_waiting_jobs_are_taken_in_the_order_of_their_submission():
     for number in (2, 0, 1):
         waiting.put(record(number))
     assert [waiting.take().job_id for _ in range(3)] == [record(n).job_id for n in range(3)]
-    with pytest.raises(IndexError):
-        waiting.take()
+    assert waiting.take() is None
+
+
+def test_a_job_that_lost_its_worker_waits_longer_each_time_and_holds_nobody_up():
+    clock = Clock()
+    waiting = WaitingJobs(clock)
+    for crashes, pause in ((1, 1), (2, 5), (3, 25), (4, 60), (99, 60)):
+        lost_often = record(0, attempt=1 + crashes, crashes=crashes)
+        waiting.put(lost_often)
+        waiting.put(record(1))
+        assert waiting.take().job_id == record(1).job_id
+        clock.now += pause - 0.5
+        # what the store says again and again does not begin the pause anew
+        waiting.reconcile(waiting.snapshot(), [lost_often], [lost_often], complete=True)
+        assert waiting.take() is None
+        assert waiting.seconds_until_ready() == 0.5
+        clock.now += 0.5
+        assert waiting.take() == lost_often
+        assert waiting.seconds_until_ready() == float("inf")
 
 
 def test_waiting_jobs_follow_the_store_as_far_as_it_was_read():

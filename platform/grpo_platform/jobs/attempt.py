@@ -19,7 +19,7 @@ from grpo_platform.errors import (
 )
 from grpo_platform.jobs.checkpoints import Checkpoints
 from grpo_platform.jobs.completion import Completion
-from grpo_platform.jobs.failures import explain, lost
+from grpo_platform.jobs.failures import explain, files_away, lost
 from grpo_platform.jobs.identity import worker_name
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.jobs.persistence import GoneError, LeftError, Persistence
@@ -27,7 +27,7 @@ from grpo_platform.jobs.progress import Progress
 from grpo_platform.jobs.pulse import Order, Pulse
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.run_writer import RunWriter
-from grpo_platform.jobs.scratch import PATIENCE_SECONDS
+from grpo_platform.jobs.scratch import FULL, PATIENCE_SECONDS
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.jobs.trainer_handle import TrainerHandle
 from grpo_platform.tracking.jobs import JobStore
@@ -276,7 +276,7 @@ class Attempt:
                 return self._finish(JobStatus.FAILED, end["message"])
             case "ended":
                 self._flush()
-                return self._conclude_lost(end["reason"])
+                return self._conclude_lost("trainer", end["reason"])
         unfinished = end["stopped"] or self._order is Order.STOP
         if unfinished:
             self._writer.add_checkpoint(Path(end["path"]), end["timesteps"])
@@ -303,13 +303,14 @@ class Attempt:
                 return None
         return self._finish(JobStatus.STOPPED)
 
-    def _conclude_lost(self, reason: str) -> JobStatus | None:
+    def _conclude_lost(self, who: str, reason: str) -> JobStatus | None:
         if self._order is not None:
             return self._conclude_order()
         crashes = self._persist(lambda: self._jobs.get(self._job_id)).crashes + 1
+        _log.error("The %s %s.", who, reason)
         if self._foreground or crashes >= self._request.max_attempts:
-            return self._finish(JobStatus.FAILED, lost("trainer", reason, crashes))
-        _log.warning("The trainer %s; another attempt follows.", reason)
+            return self._finish(JobStatus.FAILED, lost(who, reason, crashes))
+        _log.info("Another attempt follows.")
         self._persist(lambda: self._requeue(crashed=True))
         return None
 
@@ -327,10 +328,14 @@ class Attempt:
     def _fail(self, error: Exception) -> JobStatus | None:
         """Fail the job; a store that refuses even that makes it a lost worker, which is counted.
 
+        So do local files that were taken away: they may be back for the next attempt.
+
         Raises:
             StoreError: the store refused.
         """
         try:
+            if isinstance(error, OSError) and error.errno not in FULL:
+                return self._conclude_lost("worker", files_away(error))
             return self._finish(JobStatus.FAILED, explain(error))
         except (GoneError, LeftError, ConflictError, StoreUnavailableError):
             return None

@@ -6,7 +6,7 @@ from grpo import GRPOError
 from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.scratch import FULL
 
-__all__ = ["OUT_OF_MEMORY", "explain", "lost"]
+__all__ = ["OUT_OF_MEMORY", "explain", "files_away", "lost"]
 
 OUT_OF_MEMORY = (
     "Training ran out of memory. Use a smaller batch_size, n_steps, num_groups, group_size or "
@@ -28,6 +28,11 @@ def explain(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     detail = f": {text[0][:500]}" if text else ""
     return f"Training raised {type(error).__name__}{detail}. {_LOG}"
+
+
+def files_away(error: OSError) -> str:
+    """What ended a process whose local files were taken away, to follow "its worker"."""
+    return f"could not use its files ({error})"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -7,8 +7,9 @@ It runs as `python -m grpo_platform.jobs.forkserver CONTROL LIFELINE`, with two 
 descriptors. CONTROL is a sequenced-packet socket. The server sends `{"job_id", "attempt",
 "request", "store"}`; back come `{"event": "ready"}` once all is imported,
 `{"event": "started", "job_id", "attempt", "worker"}` with a pidfd, and
-`{"event": "ended", "job_id", "attempt", "status"}` with the status of waitpid(2). LIFELINE is the
-read end of a pipe whose other end only the server holds: workers see there that it died.
+`{"event": "ended", "job_id", "attempt", "status", "said"}` with the status of waitpid(2) and the
+error of a worker that could not write it into its job's log. LIFELINE is the read end of a pipe
+whose other end only the server holds: workers see there that it died.
 """
 
 import contextlib
@@ -30,10 +31,14 @@ MAX_MESSAGE = 1 << 17
 """Bytes of the largest message; a request has at most a few thousand."""
 
 
+_MAX_SAID = 500
+
+
 class _Child(NamedTuple):
     pid: int
     job_id: str
     attempt: int
+    last_words_fd: int
 
 
 def main(control_fd: int, lifeline_fd: int) -> None:
@@ -80,13 +85,17 @@ def _serve(control: socket.socket, lifeline_fd: int) -> None:
 
 
 def _spawn(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -> tuple[int, _Child]:
+    last_words_read, last_words_write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _run_child(control, lifeline_fd, task)
+        os.close(last_words_read)
+        _run_child(control, lifeline_fd, last_words_write, task)
+    os.close(last_words_write)
+    os.set_blocking(last_words_read, False)
     from grpo_platform.jobs.identity import worker_name
 
     pidfd = os.pidfd_open(pid)
-    child = _Child(pid, task["job_id"], task["attempt"])
+    child = _Child(pid, task["job_id"], task["attempt"], last_words_read)
     started = {"event": "started", "worker": worker_name(pid)}
     _send(control, started | {"job_id": child.job_id, "attempt": child.attempt}, [pidfd])
     return pidfd, child
@@ -94,8 +103,12 @@ def _spawn(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -> tu
 
 def _report_end(control: socket.socket, child: _Child) -> None:
     _, status = os.waitpid(child.pid, 0)
-    ended = {"event": "ended", "job_id": child.job_id, "attempt": child.attempt, "status": status}
-    _send(control, ended, [])
+    said = ""
+    with contextlib.suppress(BlockingIOError):  # a child of its own lives still
+        said = os.read(child.last_words_fd, _MAX_SAID).decode("utf-8", "replace")
+    os.close(child.last_words_fd)
+    ended = {"event": "ended", "job_id": child.job_id, "attempt": child.attempt}
+    _send(control, ended | {"status": status, "said": said}, [])
 
 
 def _send(control: socket.socket, message: dict[str, Any], descriptors: list[int]) -> None:
@@ -104,7 +117,9 @@ def _send(control: socket.socket, message: dict[str, Any], descriptors: list[int
         socket.send_fds(control, [json.dumps(message).encode()], descriptors)
 
 
-def _run_child(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -> NoReturn:
+def _run_child(
+    control: socket.socket, lifeline_fd: int, last_words_fd: int, task: dict[str, Any]
+) -> NoReturn:
     """Be a worker, and never return into the forkserver's own loop."""
     code = 1
     try:
@@ -116,8 +131,10 @@ def _run_child(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -
         code = run_forked(task, lifeline_fd)
     except SystemExit as leaving:
         code = int(leaving.code or 0)
-    except BaseException:  # noqa: BLE001 - the last frame of this process
+    except BaseException as error:  # noqa: BLE001 - the last frame of this process
         traceback.print_exc()
+        said = f"{type(error).__name__}: {error}"
+        os.write(last_words_fd, said.encode("utf-8", "replace")[:_MAX_SAID])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from grpo_platform.jobs.backend import Liveness
 
-__all__ = ["die_with_parent", "ending", "liveness", "machine", "worker_name"]
+__all__ = ["die_with_parent", "ending", "liveness", "machine", "pid_of", "worker_name"]
 
 _PROC = Path("/proc")
 _PR_SET_PDEATHSIG = 1
@@ -45,6 +45,11 @@ def worker_name(pid: int) -> str:
     """`machine:pid:start_time`, the last in the kernel's ticks since boot."""
     _, started = _stat(pid) or ("", 0)
     return f"{machine()}:{pid}:{started}"
+
+
+def pid_of(worker: str) -> int:
+    """Process id in a name that `worker_name` made."""
+    return int(worker.split(":")[1])
 
 
 def liveness(worker: str) -> Liveness:

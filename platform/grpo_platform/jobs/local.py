@@ -20,7 +20,7 @@ from grpo_platform.errors import PlatformError
 from grpo_platform.jobs import identity, scratch
 from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
-from grpo_platform.jobs.identity import ending
+from grpo_platform.jobs.identity import ending, pid_of
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resources import check_this_machine
 from grpo_platform.settings import child_environment
@@ -35,6 +35,8 @@ _FORK_SERVER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    # pyarrow, which MLflow imports, brings a jemalloc that cleans up in a thread
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 _RESTART_PAUSE_SECONDS = 1.0
 _MAX_DESCRIPTORS = 4
@@ -79,6 +81,7 @@ class LocalBackend:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._lifeline_read, self._lifeline_write = os.pipe()
+        self._groups: set[int] = set()
         self._closed = False
 
     def start(self) -> None:
@@ -163,6 +166,7 @@ class LocalBackend:
             os.read(self._wake_read, 4096)
         with self._lock:
             exits = self._receive() + self._ended_orphans()
+            self._reap()
             if self._control is None and not self._closed and self._until_restart() == 0.0:
                 self._launch()
             return exits
@@ -229,7 +233,9 @@ class LocalBackend:
             elif event["event"] == "started":
                 self._started(job, event["worker"], descriptors[0])
             else:
-                exits.append(self._ended(job, ending(event["status"])))
+                reason = ending(event["status"])
+                said = f" ({event['said']})" if event["said"] else ""
+                exits.append(self._ended(job, reason and f"{reason}{said}"))
         return exits
 
     def _started(self, job: _Job, worker: str, pidfd: int) -> None:
@@ -261,12 +267,25 @@ class LocalBackend:
         found = {fd: job for job, fd in self._orphans()}
         for fd in found:
             poller.register(fd, select.POLLIN)
-        reason = "ended unseen, after the forkserver had died"
-        return [self._ended(found[fd], reason) for fd, _ in poller.poll(0)]
+        return [self._ended(found[fd], _ending_of_orphan(found[fd])) for fd, _ in poller.poll(0)]
+
+    def _reap(self) -> None:
+        """Wait for what ended workers left behind, where that falls to us: as a container's init.
+
+        A worker and its trainer are a process group of the worker's number.
+        """
+        for group in tuple(self._groups):
+            try:
+                while os.waitpid(-group, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                self._groups.discard(group)
 
     def _ended(self, job: _Job, reason: str | None) -> Exit:
         if job.pidfd is not None:
             os.close(job.pidfd)
+        if job.worker is not None:
+            self._groups.add(pid_of(job.worker))
         del self._jobs[job.task.job_id]
         return Exit(
             job_id=job.task.job_id, attempt=job.task.attempt, worker=job.worker, reason=reason
@@ -295,6 +314,18 @@ class LocalBackend:
                 except subprocess.TimeoutExpired:
                     self._process.kill()
                     self._process.wait()
+
+
+def _ending_of_orphan(job: _Job) -> str | None:
+    """Why a worker ended whose forkserver is dead; known where its end is told to this process."""
+    unseen = "ended unseen, after the forkserver had died"
+    if job.worker is None:
+        return unseen
+    try:
+        pid, status = os.waitpid(pid_of(job.worker), os.WNOHANG)
+    except ChildProcessError:
+        return unseen
+    return ending(status) if pid else unseen
 
 
 def _receive_message(control: socket.socket) -> tuple[bytes | None, list[int]]:

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Final
 
+from grpo_platform.jobs.scratch import temporary_folder
 from grpo_platform.tracking.jobs import JobStore
 
-__all__ = ["LOG_ARTIFACT", "WorkerLog", "read_log"]
+__all__ = ["LOG_ARTIFACT", "WorkerLog", "add_line", "read_log"]
 
 LOG_ARTIFACT: Final = "logs/worker.log"
 _KEEP_BYTES: Final = 1 << 20
@@ -28,24 +29,22 @@ class WorkerLog:
     """
 
     def __init__(self, folder: Path, *, capture: bool) -> None:
-        self._path = folder / "worker.log"
-        self._upload = folder / "upload" / "worker.log"
-        self._upload.parent.mkdir(exist_ok=True)
+        path = folder / "worker.log"
+        # read by its descriptor, which outlives a folder that somebody removes
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._earlier = b""
         self._uploaded_size = -1
         if capture:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             for standard, stream in ((1, sys.stdout), (2, sys.stderr)):
                 stream.flush()
-                os.dup2(descriptor, standard)
+                os.dup2(self._file, standard)
                 stream.reconfigure(  # type: ignore[union-attr]
                     encoding="utf-8", errors="backslashreplace", line_buffering=True
                 )
-            os.close(descriptor)
             handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
         else:
             handlers = [
-                logging.FileHandler(self._path, encoding="utf-8"),
+                logging.FileHandler(path, encoding="utf-8"),
                 logging.StreamHandler(sys.stdout),
             ]
         formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
@@ -69,19 +68,20 @@ class WorkerLog:
             OSError: the local disk is full.
         """
         self._shorten()
-        data = self._path.read_bytes()
+        data = self._read()
         if len(data) == self._uploaded_size:
             return
-        self._upload.write_bytes(_last(self._earlier + data))
-        jobs.upload(job_id, self._upload, str(Path(LOG_ARTIFACT).parent))
+        _store(jobs, job_id, self._earlier + data)
         self._uploaded_size = len(data)
 
     def _shorten(self) -> None:
-        if self._path.stat().st_size > 4 * _KEEP_BYTES:
-            data = self._path.read_bytes()
-            os.truncate(self._path, 0)  # writers append, so they go on at the new end
-            with self._path.open("ab") as file:
-                file.write(_last(data))
+        if os.fstat(self._file).st_size > 4 * _KEEP_BYTES:
+            data = self._read()
+            os.ftruncate(self._file, 0)  # writers append, so they go on at the new end
+            os.write(self._file, _last(data))
+
+    def _read(self) -> bytes:
+        return os.pread(self._file, os.fstat(self._file).st_size, 0)
 
 
 def read_log(jobs: JobStore, job_id: str) -> bytes:
@@ -94,12 +94,30 @@ def read_log(jobs: JobStore, job_id: str) -> bytes:
     if LOG_ARTIFACT not in jobs.list_artifacts(job_id, str(Path(LOG_ARTIFACT).parent)):
         return b""
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=temporary_folder()) as folder,
         jobs.download(job_id, LOG_ARTIFACT, Path(folder)).open("rb") as file,
     ):
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _KEEP_BYTES - 1))  # one more than is kept: it was longer
         return _last(file.read())
+
+
+def add_line(jobs: JobStore, job_id: str, text: str) -> None:
+    """Write into a job's log what its worker cannot say itself, such as what ended it.
+
+    Raises:
+        StoreError: the log cannot be read or written.
+        OSError: there is no room for a temporary file.
+    """
+    line = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}Z WARNING {text}\n"
+    _store(jobs, job_id, read_log(jobs, job_id) + line.encode())
+
+
+def _store(jobs: JobStore, job_id: str, data: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
+        path = Path(folder) / Path(LOG_ARTIFACT).name
+        path.write_bytes(_last(data))
+        jobs.upload(job_id, path, str(Path(LOG_ARTIFACT).parent))
 
 
 def _last(data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Write to the store until it takes it, for as long as the job is this worker's."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import TypeVar
 
 from grpo_platform.errors import StoreGoneError, StoreUnavailableError, UnknownJobError
 from grpo_platform.jobs.pulse import Pulse
-from grpo_platform.jobs.scratch import PATIENCE_SECONDS
+from grpo_platform.jobs.scratch import PATIENCE_SECONDS, temporary_folder
 
 __all__ = ["GoneError", "LeftError", "Persistence"]
 
@@ -71,6 +72,8 @@ class Persistence:
                 _log.warning("The store is away: %s", error)
                 if isinstance(error, OSError):
                     patience_seconds = min(patience_seconds, PATIENCE_SECONDS)
+                    with contextlib.suppress(OSError):
+                        temporary_folder()
                 if self._pulse.fresh and not isinstance(error, StoreGoneError):
                     patience_seconds -= pause
                 if patience_seconds <= 0:

@@ -17,8 +17,10 @@ from grpo_platform.errors import (
 )
 from grpo_platform.jobs.backend import Backend, Exit, WorkerTask
 from grpo_platform.jobs.failures import lost
+from grpo_platform.jobs.logs import add_line
 from grpo_platform.jobs.recovery import Observer
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.scratch import temporary_folder
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.jobs.waiting import WaitingJobs
 from grpo_platform.jobs.waits import WaitMessages, hopeless
@@ -233,7 +235,9 @@ class Runner:
                 _log.exception("The runner goes on after an error.")
 
     def _step(self) -> None:
-        timeout = max(0.0, self._next_sweep - time.monotonic())
+        with self._lock:
+            pause = self._waiting.seconds_until_ready()
+        timeout = min(pause, max(0.0, self._next_sweep - time.monotonic()))
         self._exits += self._backend.poll(timeout)
         self._kill_the_deaf()
         self._fill()
@@ -256,9 +260,9 @@ class Runner:
         busy = self._backend.running() | {exit_.job_id for exit_ in self._exits}
         while not self._closing and len(self._busy()) < self._max_running:
             with self._lock:
-                if not self._waiting:
-                    return
                 record = self._waiting.take()
+                if record is None:
+                    return
                 if record.job_id in busy:
                     continue
                 # a stop from before the job was resumed is not for the worker that follows
@@ -294,6 +298,10 @@ class Runner:
     def _lost(self, record: JobRecord, reason: str | None) -> None:
         """A job's worker is gone and did not settle it; None: it had no time to."""
         crashes = record.crashes + (reason is not None)
+        if reason is not None:
+            said = f"The worker of attempt {record.attempt} {reason}."
+            with suppress(StoreError, OSError):
+                add_line(self._store, record.job_id, said)
         try:
             if record.stop_requested:
                 self._store.finish(record.job_id, JobStatus.STOPPED)
@@ -312,6 +320,8 @@ class Runner:
 
     def _sweep(self) -> None:
         """Find jobs that other servers queued or lost, and those that lost their worker."""
+        with suppress(OSError):
+            temporary_folder()  # MLflow, too, expects it to be there
         now = time.monotonic()
         full = now >= self._next_full_sweep
         limit = self._max_waiting + _MANY if full else self._max_running + _LOOK_AHEAD

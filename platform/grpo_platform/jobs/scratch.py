@@ -17,7 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-__all__ = ["FULL", "PATIENCE_SECONDS", "make_scratch", "patiently", "remove_abandoned"]
+__all__ = [
+    "FULL",
+    "PATIENCE_SECONDS",
+    "make_scratch",
+    "patiently",
+    "remove_abandoned",
+    "temporary_folder",
+]
 
 _T = TypeVar("_T")
 
@@ -40,6 +47,20 @@ def make_scratch() -> Path:
         OSError: there is no right to make one, or no room for a long time.
     """
     return patiently(_make_leased)
+
+
+def temporary_folder() -> Path:
+    """The system's temporary folder, made again where somebody removed it under our feet.
+
+    Where it cannot be made it is looked for anew, as at the start of a process.
+    """
+    try:
+        folder = Path(tempfile.gettempdir())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        tempfile.tempdir = None
+        folder = Path(tempfile.gettempdir())
+    return folder
 
 
 def patiently(write: Callable[[], _T]) -> _T:
@@ -107,7 +128,7 @@ def _alone(base: Path) -> Iterator[None]:
 
 
 def _base() -> Path:
-    base = Path(tempfile.gettempdir()) / f"grpo-jobs-{os.getuid()}"
+    base = temporary_folder() / f"grpo-jobs-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     found = base.lstat()
     # the name can be guessed: someone else's folder or link of that name is not used

@@ -3,8 +3,8 @@
 It is forked by the job's worker before that one opens anything, and dies with it. Messages are
 JSON objects. The worker sends `start` (with a checkpoint or initial weights to read) and `stop`,
 whichever comes first; the trainer sends `environment`, `points`, `checkpoint`,
-`checkpoint_failed`, `finishing` once `max_seconds` have passed, and at last `done` or `failed`. The
-points that a checkpoint relies on are sent before it.
+`checkpoint_failed`, `finishing` once `max_seconds` have passed, and at last `done`, `failed`, or
+`ended` where another attempt may help. The points that a checkpoint relies on are sent before it.
 """
 
 import json
@@ -27,9 +27,9 @@ from grpo.evaluation import Evaluation
 from grpo.reporting import RolloutStats, UpdateStats
 from grpo.trainer import EndedBy, Trainer
 from grpo_platform.jobs.exchange import evaluation_to_json, load_policy
-from grpo_platform.jobs.failures import explain
+from grpo_platform.jobs.failures import explain, files_away
 from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.scratch import patiently
+from grpo_platform.jobs.scratch import FULL, patiently
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
 __all__ = ["train"]
@@ -59,6 +59,12 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
     try:
         start = pipe.wait_for_start()
         _Session(pipe, request, folder).run(start)  # from here on, time is trained
+    except OSError as error:
+        if error.errno in FULL:  # room was waited for already
+            pipe.send("failed", message=explain(error), traceback=traceback.format_exc())
+        else:
+            traceback.print_exc()
+            pipe.send("ended", reason=files_away(error))
     except Exception as error:  # noqa: BLE001 - sent to the worker, which says it to the user
         pipe.send("failed", message=explain(error), traceback=traceback.format_exc())
 
@@ -172,6 +178,7 @@ class _Session(grpo.Reporter):
         return state
 
     def _save(self, state: TrainingState, name: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)  # someone may have cleaned up in TMPDIR
         path = self._folder / f"{name}.npz"
         checkpoint.save(path, state, {"reporter": self._points.state_dict()})
         return path

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -15,12 +16,22 @@ from markdown_it.token import Token
 from grpo import GRPOConfig, config, rewards
 from grpo.evaluation import iqm
 from grpo_platform.api.openapi import install_openapi
-from grpo_platform.api.routes import catalog, inference, models, sweeps, system, training
+from grpo_platform.api.problems import FieldProblem, Problem
+from grpo_platform.api.routes import (
+    catalog,
+    inference,
+    models,
+    open_inference,
+    sweeps,
+    system,
+    training,
+)
 from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
 from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.settings import Settings
 from grpo_platform.tracking.names import Metric
+from tests.contract.test_wording import said
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -55,20 +66,121 @@ def test_documented_defaults_of_settings(name: str) -> None:
         assert row == ("none" if field.default in (None, ()) else f"`{field.default}`")
 
 
-def routes() -> set[str]:
+def schema() -> dict[str, Any]:
     app = FastAPI()
-    for module in (catalog, inference, models, sweeps, system, training):
+    for module in (catalog, inference, models, open_inference, sweeps, system, training):
         app.include_router(module.router)
     install_openapi(app, secured=False)
-    return {
-        f"{method.upper()} {path}"
-        for path, operations in app.openapi()["paths"].items()
-        for method in operations
-    }
+    return app.openapi()
+
+
+SCHEMA = schema()
+OPERATIONS_OF = {
+    f"{method.upper()} {path}": operation
+    for path, operations in SCHEMA["paths"].items()
+    for method, operation in operations.items()
+}
+SECTIONS = dict(re.findall(r"^### `([A-Z]+ /\S*)`\n(.*?)(?=^##|\Z)", API, re.MULTILINE | re.DOTALL))
+PROTOCOL = dict(re.findall(r"^\| `([A-Z]+ /v2\S*)` \| (.*) \|$", API, re.MULTILINE))
 
 
 def test_every_route_is_documented_and_no_other() -> None:
-    assert set(re.findall(r"^### `([A-Z]+ /\S*)`$", API, re.MULTILINE)) == routes()
+    assert (SECTIONS | PROTOCOL).keys() == OPERATIONS_OF.keys()
+
+
+def documented(call: str) -> str:
+    """What the page says of a call, in its own section and in those that this one links."""
+    text = (SECTIONS | PROTOCOL)[call]
+    linked = set(re.findall(r"\]\(#([\w-]+)\)", text))
+    return text + "".join(SECTIONS[other] for other in SECTIONS if anchor(other) in linked)
+
+
+def resolved(part: dict[str, Any]) -> dict[str, Any]:
+    name = part.get("$ref", "").rpartition("/")[2]
+    return dict(SCHEMA["components"]["schemas"][name]) if name else part
+
+
+def replied(operation: dict[str, Any]) -> dict[str, Any]:
+    """Schema of the JSON that a call gives; empty where it gives something else."""
+    content = operation["responses"]["200"]["content"]
+    return resolved(content.get("application/json", {}).get("schema", {}))
+
+
+def words_of(part: object) -> set[str]:
+    """Names of fields, and the values that they may have, at any depth of a schema."""
+    match part:
+        case dict():
+            part = resolved(part)
+            found = {str(value) for value in part.get("enum", ())}
+            found |= {str(part[key]) for key in ("const", "default") if key in part}
+            if isinstance(fields := part.get("properties"), dict):
+                found |= set(fields)
+            return found.union(*(words_of(value) for value in part.values()))
+        case list():
+            return set().union(*(words_of(value) for value in part))
+    return set()
+
+
+@pytest.mark.parametrize("call", sorted(OPERATIONS_OF))
+def test_fields_of_a_reply_are_documented(call: str) -> None:
+    text = documented(call)
+    fields = replied(OPERATIONS_OF[call]).get("properties", {})
+    assert [name for name in fields if f"`{name}`" not in text] == []
+
+
+NOT_FIELDS = {"true", "false", "null", *config.ADVANTAGES, *rewards.reward_names(), *JobStatus}
+FREE = {
+    # words that the schema does not hold: of events, of JSON that is not typed, of another call
+    "GET /training/{job_id}/events": {"metrics", "progress", "end"},
+    "GET /environments": {"reward_function_type"},
+    "POST /sweeps": {"log"},
+    "POST /models/{name}/promote": {"train", "promote", "rollback", "kept", "rolled_back"},
+}
+
+
+@pytest.mark.parametrize("call", sorted(OPERATIONS_OF))
+def test_documented_fields_exist(call: str) -> None:
+    operation = OPERATIONS_OF[call]
+    known = words_of(operation) | NOT_FIELDS | FREE.get(call, set())
+    known |= {parameter["name"] for parameter in operation.get("parameters", ())}
+    named = set(re.findall(r"`([a-z][a-z0-9_]*)`", (SECTIONS | PROTOCOL)[call]))
+    assert named - known == set()
+
+
+def test_documented_fields_of_errors_exist() -> None:
+    section = API.partition("\n## Errors\n")[2]
+    named = set(re.findall(r"`([a-z][a-z0-9_]*)`", section))
+    assert named == {*Problem.model_fields, *FieldProblem.model_fields}
+
+
+def symptoms() -> list[tuple[str, str]]:
+    """(page, message) of every message that a table of symptoms quotes."""
+    found = []
+    for path in DOCUMENTS:
+        for table in re.findall(
+            r"^\| (?:you see|症状) \|.*\n\|.*\n((?:\|.*\n)+)", path.read_text(), re.M
+        ):
+            for cell in re.findall(r"^\| (.*?) \|", table, re.MULTILINE):
+                quoted = re.findall(r"`([^`]* [^`]*)`|[\"“「]([^\"”」]+)[\"”」]", cell)
+                found += [(path.name, code or text) for code, text in quoted]
+    return found
+
+
+TOLD = [[re.escape(word).replace("x1", ".+") for word in text.split()] for text in said()]
+
+
+@pytest.mark.parametrize(("page", "message"), symptoms())
+def test_quoted_messages_occur(page: str, message: str) -> None:
+    words = message.split()
+    assert any(
+        all(map(re.fullmatch, text[begin : begin + len(words)], words))
+        for text in TOLD
+        for begin in range(len(text) - len(words) + 1)
+    ), f"{page} quotes what nothing says"
+
+
+def test_there_are_quoted_messages() -> None:
+    assert {page for page, _ in symptoms()} >= {"operations.md", "guide.md", "guide.ja.md"}
 
 
 def test_every_request_field_is_documented_with_its_default() -> None:
@@ -110,7 +222,7 @@ def test_every_field_of_a_sweep_is_documented_with_its_default() -> None:
     assert rows.keys() == SweepBody.model_fields.keys()
     for name in ("n_trials", "metric", "sampler", "pruner", "promote", "max_concurrent_trials"):
         assert rows[name].strip("`") == str(SweepBody.model_fields[name].default)
-    shown = API.partition("### `GET /sweeps/{sweep_id}`")[2].partition("###")[0]
+    shown = documented("GET /sweeps/{sweep_id}")
     for name in (*Sweep.model_fields, *Trial.model_fields):
         assert f"`{name}`" in shown
 

@@ -78,7 +78,7 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path
     (champion,) = [v for v in versions if "champion" in v["aliases"]]
     assert champion["version"] == sweep["best"]["model_version"]
     assert table["params.learning_rate"].between(1e-4, 1e-2).all()
-    assert listed["sweep_id"] == sweep_id
+    assert listed == {name: value for name, value in sweep.items() if name != "trials"}
     parent = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(sweep_id)
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["eval/mean_reward"] == best["value"]

@@ -56,42 +56,34 @@ def check_sweep(services: Services, body: SweepBody) -> SweepRequest:
     return request
 
 
-def sweep_summary(sweep: SweepRecord) -> SweepSummary:
+def sweep_summary(sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary:
     """The reply that describes this sweep in a list."""
-    return SweepSummary(**_summary(sweep))
+    request, best = sweep.request, best_of(trials, sweep.request)
+    share = sum(1.0 if t.ended else (t.job.progress if t.job else 0.0) for t in trials)
+    done = sweep.status is JobStatus.COMPLETED
+    return SweepSummary(
+        sweep_id=sweep.sweep_id,
+        status=sweep.status,
+        env_name=request.env_name,
+        model_name=request.model_name_for(sweep.sweep_id),
+        metric=request.metric,
+        n_trials=request.n_trials,
+        started_trials=len(sweep.trial_jobs),
+        best_value=None if best is None else best.value,
+        start_time=sweep.start_time,
+        end_time=sweep.end_time,
+        error_message=sweep.error_message,
+        progress=1.0 if done else min(1.0, share / request.n_trials),
+        eta_seconds=_eta_seconds(sweep, trials, share),
+        counts=dict(Counter(trial.state for trial in trials)),
+        best=None if best is None else _trial(best),
+    )
 
 
 def sweep_reply(sweep: SweepRecord, trials: list[TrialRecord]) -> Sweep:
     """The reply that describes this sweep and its trials."""
-    best = best_of(trials, sweep.request)
-    share = sum(1.0 if t.ended else (t.job.progress if t.job else 0.0) for t in trials)
-    done = sweep.status is JobStatus.COMPLETED
-    summary = _summary(sweep) | {"best_value": None if best is None else best.value}
-    return Sweep(
-        **summary,
-        progress=1.0 if done else min(1.0, share / sweep.request.n_trials),
-        eta_seconds=_eta_seconds(sweep, trials, share),
-        counts=dict(Counter(trial.state for trial in trials)),
-        best=None if best is None else _trial(best),
-        trials=[_trial(trial) for trial in trials],
-    )
-
-
-def _summary(sweep: SweepRecord) -> dict[str, object]:
-    request = sweep.request
-    return {
-        "sweep_id": sweep.sweep_id,
-        "status": sweep.status,
-        "env_name": request.env_name,
-        "model_name": request.model_name_for(sweep.sweep_id),
-        "metric": request.metric,
-        "n_trials": request.n_trials,
-        "started_trials": len(sweep.trial_jobs),
-        "best_value": sweep.best_value,
-        "start_time": sweep.start_time,
-        "end_time": sweep.end_time,
-        "error_message": sweep.error_message,
-    }
+    summary = dict(sweep_summary(sweep, trials))
+    return Sweep(**summary, trials=[_trial(trial) for trial in trials])
 
 
 def _trial(trial: TrialRecord) -> Trial:

@@ -26,9 +26,8 @@ def list_sweeps(
 ) -> SweepList:
     """Sweeps, newest first."""
     page = services.sweeps.page(limit, page_token)
-    return SweepList(
-        sweeps=[sweep_summary(sweep) for sweep in page.items], next_page_token=page.next_page_token
-    )
+    sweeps = [sweep_summary(sweep, services.sweeps.trials(sweep)) for sweep in page.items]
+    return SweepList(sweeps=sweeps, next_page_token=page.next_page_token)
 
 
 @router.get("/sweeps/{sweep_id}", operation_id="get_sweep", responses=documented(404))

@@ -96,10 +96,6 @@ class SweepSummary(Reply):
     end_time: datetime | None
     error_message: str | None
 
-
-class Sweep(SweepSummary):
-    """A sweep with its trials."""
-
     progress: float = Field(ge=0, le=1)
     """Share of the trials that ended, those that train in part."""
 
@@ -111,6 +107,10 @@ class Sweep(SweepSummary):
 
     best: Trial | None
     """The completed trial with the best value."""
+
+
+class Sweep(SweepSummary):
+    """A sweep with its trials."""
 
     trials: list[Trial]
     """By number."""

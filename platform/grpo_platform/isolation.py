@@ -45,6 +45,7 @@ from grpo_platform.jobs.exchange import (
     save_policy,
 )
 from grpo_platform.jobs.identity import die_with_parent, ending
+from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
 from grpo_platform.settings import child_environment
 
 __all__ = ["Isolation", "main"]
@@ -393,6 +394,7 @@ def _answer(parent: int, question: _Message, stream: socket.socket) -> NoReturn:
         os.setsid()
         _say(stream, {"started": True})
         die_with_parent(parent)
+        restrict_memory(default_memory_bytes())
         faulthandler.enable()
         os.dup2(2, 1)  # what environments print goes to the server's log
         for message in _CALLS[question["call"]](**question["arguments"]):

@@ -136,7 +136,8 @@ def _backend(settings: Settings, store: "Store") -> "Backend":
     if settings.job_backend == "local":
         from grpo_platform.jobs.local import LocalBackend
 
-        return LocalBackend(store)
+        limit = settings.max_job_memory_megabytes
+        return LocalBackend(store, None if limit is None else limit << 20)
     from grpo_platform.jobs.ray_backend import RayBackend
 
     backend = RayBackend(store)

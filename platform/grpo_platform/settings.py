@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(1000, ge=0)
     """Jobs that may wait; one more is refused with 429."""
 
+    max_job_memory_megabytes: int | None = Field(None, ge=0, le=1 << 30)
+    """MiB that one job may take; 0 is no limit, None three quarters of what this machine has."""
+
     max_watchers: int = Field(1000, ge=1, le=100_000)
     """Clients that may watch the events of jobs at once; one more is refused with 429."""
 

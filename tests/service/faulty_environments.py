@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import psutil
 from gymnasium import spaces
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,11 @@ class Faulty(gym.Env):
                 raise RuntimeError("the floor gave way")
             case "memory":
                 raise MemoryError
+            case "eat":
+                hoard = []
+                for _ in range(1024):  # never touched, so that nobody is hungry without a limit
+                    hoard.append(np.empty(psutil.virtual_memory().total // 512, np.uint8))
+                raise RuntimeError("nobody minded")
             case "hang":
                 time.sleep(3600)
             case "segfault":

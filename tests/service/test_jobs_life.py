@@ -2,6 +2,7 @@ import ctypes
 import signal
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import pytest
@@ -159,6 +160,19 @@ def test_equal_idempotency_keys_are_one_job(live):
     assert second.job_id == first.job_id
     live.wait(first.job_id, JobStatus.COMPLETED)
     assert live.runner.submit(request(), idempotency_key="once").job_id == first.job_id
+
+
+def test_a_job_cannot_take_the_machine_s_memory(live):
+    job = live.submit(**faulty("eat"))
+    failed = live.wait(job.job_id, JobStatus.FAILED)
+    assert "GRPO_MAX_JOB_MEMORY_MEGABYTES" in failed.error_message
+    other = live.submit(**long_job())
+    live.training(other.job_id)
+    scores = [
+        int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+        for process in (psutil.Process(), live.worker(other.job_id), live.trainer(other.job_id))
+    ]
+    assert scores[0] < scores[1] == scores[2] == 800
 
 
 def test_running_out_of_memory_says_what_to_make_smaller(live):

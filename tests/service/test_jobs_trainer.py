@@ -96,7 +96,7 @@ def run_worker_of(live, job, *, server_lives):
         os.close(server)
     task = {
         "job_id": job.job_id, "attempt": job.attempt, "request": job.request.to_json(),
-        "store": dataclasses.asdict(live.place),
+        "memory_bytes": 0, "store": dataclasses.asdict(live.place),
     }  # fmt: skip
     command = [sys.executable, "-c", WORKER, json.dumps(task), str(lifeline)]
     done = subprocess.run(command, pass_fds=(lifeline,), timeout=120, check=False)

@@ -1,5 +1,6 @@
 """What a failed training says to its user."""
 
+import errno
 from collections.abc import Iterator
 
 from grpo import GRPOError
@@ -9,7 +10,8 @@ from grpo_platform.jobs.scratch import FULL
 __all__ = ["OUT_OF_MEMORY", "explain", "files_away", "lost"]
 
 OUT_OF_MEMORY = (
-    "Training ran out of memory. Use a smaller batch_size, n_steps, num_groups, group_size or "
+    "Training ran out of memory, or of the part of it that a job may take "
+    "(GRPO_MAX_JOB_MEMORY_MEGABYTES). Use a smaller batch_size, n_steps, num_groups, group_size or "
     "net_arch."
 )
 _LOG = "The traceback is in the job's log."
@@ -37,7 +39,13 @@ def files_away(error: OSError) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     # torch.OutOfMemoryError by its name: the server should not import torch for this
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    # and the one on the CPU has none
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

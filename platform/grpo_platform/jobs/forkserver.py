@@ -5,7 +5,7 @@ loses the exit status of living children when it dies, and needs pickle. This on
 
 It runs as `python -m grpo_platform.jobs.forkserver CONTROL LIFELINE`, with two inherited file
 descriptors. CONTROL is a sequenced-packet socket. The server sends `{"job_id", "attempt",
-"request", "store"}`; back come `{"event": "ready"}` once all is imported,
+"request", "store", "memory_bytes"}`; back come `{"event": "ready"}` once all is imported,
 `{"event": "started", "job_id", "attempt", "worker"}` with a pidfd, and
 `{"event": "ended", "job_id", "attempt", "status", "said"}` with the status of waitpid(2) and the
 error of a worker that could not write it into its job's log. LIFELINE is the read end of a pipe

@@ -22,7 +22,7 @@ from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.identity import ending, pid_of
 from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.resources import check_this_machine
+from grpo_platform.jobs.resources import check_this_machine, default_memory_bytes
 from grpo_platform.settings import child_environment
 from grpo_platform.tracking.store import Store
 
@@ -67,10 +67,13 @@ class LocalBackend:
 
     Args:
         store: handed to every worker.
+        max_memory_bytes: what a job may take beyond what a worker has to begin with; 0 is no
+            limit, None most of what this machine has.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, max_memory_bytes: int | None = None) -> None:
         self._store = dataclasses.asdict(store)
+        self._memory = default_memory_bytes() if max_memory_bytes is None else max_memory_bytes
         self._lock = threading.RLock()
         self._jobs: dict[str, _Job] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -208,7 +211,8 @@ class LocalBackend:
     def _send(self, task: WorkerTask) -> None:
         if self._control is None:
             return  # sent by the next launch
-        message = dataclasses.asdict(task) | {"store": self._store}
+        given = {"store": self._store, "memory_bytes": self._memory}
+        message = dataclasses.asdict(task) | given
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(json.dumps(message).encode())
 

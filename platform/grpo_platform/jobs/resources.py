@@ -1,15 +1,35 @@
-"""What a job asks a machine for: CPUs and GPUs, in Ray's terms."""
+"""What a job asks a machine for, CPUs and GPUs in Ray's terms, and the memory that it may take."""
 
+import contextlib
 import os
+import resource
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
+import psutil
 import torch
 
 from grpo.autograd import resolve_device
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
 
-__all__ = ["check_this_machine", "in_words", "resources_of"]
+__all__ = [
+    "check_this_machine",
+    "default_memory_bytes",
+    "in_words",
+    "resources_of",
+    "restrict_memory",
+]
+
+_SHARE_OF_MEMORY: Final = 0.75
+_OOM_SCORE: Final = 800
+"""Of 1000: whoever has it goes first when the machine has no memory left, however little it has."""
+
+_CGROUP_LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def resources_of(request: JobRequest) -> dict[str, float]:
@@ -43,6 +63,43 @@ def check_this_machine(request: JobRequest) -> None:
                 "Ray cluster (GRPO_JOB_BACKEND=ray).",
                 field=field,
             )
+
+
+def default_memory_bytes() -> int:
+    """Three quarters of the memory that this machine, or the container that this is, has."""
+    total = psutil.virtual_memory().total
+    for path in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            total = min(total, int(path.read_text("ascii")))
+    return int(_SHARE_OF_MEMORY * total)
+
+
+def restrict_memory(limit_bytes: int) -> None:
+    """Keep this process and those it forks from taking the machine's memory.
+
+    Beyond the limit they get a MemoryError; and where several together take all there is, the
+    kernel ends them before it ends a server.
+
+    Args:
+        limit_bytes: what each of them may take beyond what this one has; 0 is no limit.
+    """
+    with contextlib.suppress(OSError):  # another system, or a higher score already
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), "ascii")
+    if limit_bytes:
+        # not RLIMIT_AS: addresses that are only reserved, as by allocators, take no memory
+        limit = limit_bytes + _private_bytes()
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _private_bytes() -> int:
+    """Writable private memory of this process, as RLIMIT_DATA counts it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text("utf-8", "replace").splitlines():
+            if line.startswith("VmData:"):
+                return 1024 * int(line.split()[1])
+    return 0
 
 
 def _count(number: float, unit: str) -> str:

@@ -13,6 +13,7 @@ from grpo_platform.errors import (
 from grpo_platform.jobs.attempt import Attempt
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.resources import restrict_memory
 from grpo_platform.jobs.scratch import make_scratch, patiently
 from grpo_platform.jobs.trainer_handle import TrainerHandle
 from grpo_platform.registry.models import Registry
@@ -28,18 +29,18 @@ def run_forked(task: dict[str, Any], lifeline_fd: int) -> int:
     """Be the worker that a server's forkserver has just forked.
 
     Args:
-        task: `WorkerTask` as a dict, and `store`: `Store` as a dict.
+        task: `WorkerTask` as a dict, `store`: `Store` as a dict, and `memory_bytes`: how much the
+            job may take, 0 for no limit.
         lifeline_fd: becomes readable when the server has died.
 
     Returns:
         Exit code of the process.
     """
+    request = JobRequest.from_json(task["request"])
+    # a GPU's driver counts addresses as data that it only reserves
+    restrict_memory(task["memory_bytes"] if request.config.device == "cpu" else 0)
     return run_worker(
-        Store(**task["store"]),
-        task["job_id"],
-        task["attempt"],
-        JobRequest.from_json(task["request"]),
-        lifeline_fd=lifeline_fd,
+        Store(**task["store"]), task["job_id"], task["attempt"], request, lifeline_fd=lifeline_fd
     )
 
 

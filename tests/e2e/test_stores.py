@@ -19,6 +19,7 @@ import requests
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
+from grpo_platform.tracking.names import CLAIM_TAG
 from tests.e2e.processes import Server, failing_start, server
 from tests.e2e.stores import PASSWORD, STORES, SharedStore, on_a_host_called
 from tests.service.tracking_support import working_in
@@ -95,9 +96,11 @@ def claims(store: SharedStore, folder: Path, job_id: str) -> dict[str, Worker]:
     """The worker that claimed each attempt."""
     with working_in(folder, **store.settings):
         run = MlflowClient(store.settings["MLFLOW_TRACKING_URI"]).get_run(job_id)
-    claimed = {name: text for name, text in run.data.params.items() if name.startswith("claim.")}
+    claimed = {name: text for name, text in run.data.tags.items() if name.startswith(CLAIM_TAG)}
     return {
-        name: Worker(text.partition(":")[0].rpartition("-")[0], int(text.split(":")[1]))
+        name.removeprefix(CLAIM_TAG): Worker(
+            text.partition(":")[0].rpartition("-")[0], int(text.split(":")[1])
+        )
         for name, text in claimed.items()
     }
 
@@ -170,9 +173,9 @@ def test_each_job_runs_once(store, clients, tmp_path):
         assert (job["attempt"], job["current_timesteps"]) == (1, 2000)
         assert len(clients[1].model(f"job_{number}")["versions"]) == 1
     claimed = [claims(store, tmp_path, job_id) for job_id in jobs]
-    assert all(list(found) == ["claim.1"] for found in claimed)
+    assert all(list(found) == ["1"] for found in claimed)
     if on_a_host_called("other"):
-        assert {found["claim.1"].host for found in claimed} == set(HOSTS)
+        assert {found["1"].host for found in claimed} == set(HOSTS)
 
 
 def test_one_key_is_one_job_whichever_servers_are_asked_at_once(clients):
@@ -209,7 +212,7 @@ def test_a_job_is_stopped_resumed_and_survives_its_worker(store, clients, tmp_pa
     two.resume(job_id)
     until(lambda: one.job(job_id)["current_timesteps"] > stopped["current_timesteps"] + 5_000)
     attempt = one.job(job_id)["attempt"]
-    worker = claims(store, tmp_path, job_id)[f"claim.{attempt}"]
+    worker = claims(store, tmp_path, job_id)[str(attempt)]
     psutil.Process(worker.process_id).kill()
     job = two.wait(job_id, timeout_seconds=300)
     assert job["status"] == "completed", job["error_message"]
@@ -254,8 +257,8 @@ def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_pa
     assert steps == sorted(set(steps))
     if on_a_host_called("other"):
         claimed = claims(store, tmp_path, job_id)
-        assert claimed["claim.1"].host == "gone"
-        assert claimed["claim.2"].host in HOSTS
+        assert claimed["1"].host == "gone"
+        assert claimed["2"].host in HOSTS
 
 
 def test_a_store_that_goes_away_in_use_is_503_until_it_returns(store, servers, clients):

@@ -259,7 +259,7 @@ def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
         run = MlflowClient(tracking_uri=uri).get_run(run_id)
     assert "3 of 3 trials" in said.read_text()
     assert run.data.tags["grpo.sweep"] == "1"
-    assert len([key for key in run.data.params if key.startswith("claim.trial.")]) == 3
+    assert len([key for key in run.data.tags if key.startswith("grpo.claim.trial.")]) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -252,6 +252,14 @@ def test_ready_is_true_while_the_store_is_there_and_the_runner_lives(tmp_path):
         assert client.get("/health/live").status_code == 200
         away.rename(database)
         wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
+        artifacts = tmp_path / "mlruns"
+        away = artifacts.rename(tmp_path / "away")
+        wait_until(lambda: all(client.get(p).status_code == 503 for p in probes), 30)
+        refused = client.post("/train", json={})
+        assert (refused.status_code, "mounted" in refused.json()["detail"]) == (503, True)
+        assert not artifacts.exists()
+        away.rename(artifacts)
+        wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
     # the client has ended the application, and with it the runner
     stopped = client_of(services)
     for probe in probes:

@@ -7,7 +7,7 @@ import pytest
 
 from grpo_platform.jobs.ray_backend import RayBackend
 from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking.names import claim_param
+from grpo_platform.tracking.names import CLAIM_TAG
 from tests.service.jobs_support import assert_as_undisturbed, platform
 from tests.service.ray_support import ray_cluster
 
@@ -59,9 +59,9 @@ def test_a_node_that_is_lost_costs_no_job_and_changes_none(live, cluster):
     cluster.cut_off(node)
     for job in jobs:
         done = live.wait(job.job_id, JobStatus.COMPLETED, seconds=300)
-        params = live.client.get_run(job.job_id).data.params
-        claims = {name for name in params if name.startswith("claim.")}
-        assert claims == {claim_param(number) for number in range(1, done.attempt + 1)}
+        tags = live.client.get_run(job.job_id).data.tags
+        claims = {name for name in tags if name.startswith(CLAIM_TAG)}
+        assert claims == {f"{CLAIM_TAG}{number}" for number in range(1, done.attempt + 1)}
         assert (done.attempt > 1) == (job.job_id in held)
         assert done.crashes == done.attempt - 1
         assert_as_undisturbed(live, done)

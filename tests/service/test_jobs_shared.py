@@ -9,6 +9,7 @@ from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.runner import Runner
 from grpo_platform.jobs.states import JobStatus
 from grpo_platform.settings import Settings
+from grpo_platform.tracking.names import CLAIM_TAG, Tag
 from tests.service.jobs_support import kill, long_job, platform
 from tests.service.tracking_support import jobs_of, request
 
@@ -31,8 +32,13 @@ def other(live):
 
 
 def claims_of(live, job_id):
-    params = live.client.get_run(job_id).data.params
-    return sorted(key for key in params if key.startswith("claim."))
+    run = live.client.get_run(job_id).data
+    assert not any("claim" in key for key in run.params)
+    ledger = live.client.get_run(run.tags[Tag.LEDGER]).data.params
+    mine = {key: who for key, who in ledger.items() if key.startswith(job_id)}
+    shown = {key: who for key, who in run.tags.items() if key.startswith(CLAIM_TAG)}
+    assert sorted(mine.values()) == sorted(shown.values())
+    return sorted(key.removeprefix(f"{job_id}.") for key in mine)
 
 
 def test_two_servers_share_a_queue_and_run_each_job_once(live, other):
@@ -44,7 +50,7 @@ def test_two_servers_share_a_queue_and_run_each_job_once(live, other):
     for job in jobs:
         done = live.wait(job.job_id, JobStatus.COMPLETED, seconds=200)
         assert done.attempt == 1
-        assert claims_of(live, job.job_id) == ["claim.1"]
+        assert claims_of(live, job.job_id) == ["1"]
         assert len(live.versions_of(job.job_id)) == 1
 
 
@@ -58,7 +64,7 @@ def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
     assert found.crashes == 1
     other.stop(job.job_id)  # whichever server runs it
     live.wait(job.job_id, JobStatus.STOPPED, seconds=60)
-    assert claims_of(live, job.job_id) == ["claim.1", "claim.2"]
+    assert claims_of(live, job.job_id) == ["1", "2"]
 
 
 def test_one_key_is_one_job_however_many_ask_at_once_and_after_a_restart(live):

@@ -99,7 +99,8 @@ def test_a_claimed_trial_that_cannot_be_stored_fails_alone(tmp_path):
         draft = one.jobs.draft(request, extra_tags=tags)
         values = request.to_dict() | TOO_LONG
         one.jobs.set_tags(draft.job_id, {Tag.REQUEST: json.dumps(values)})
-        one.client.log_param(sweep_id, trial_claim(0), draft.job_id)
+        ledger = one.client.get_run(sweep_id).data.tags[Tag.LEDGER]
+        one.client.log_param(ledger, f"{sweep_id}.{trial_claim(0)}", draft.job_id)
         sweeps.runner.start()
         try:
             assert sweeps.ended(sweep_id).status is JobStatus.COMPLETED

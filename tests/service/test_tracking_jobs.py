@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _get_store
 
 from grpo.errors import UnknownNameError
 from grpo_platform.errors import (
@@ -22,7 +23,7 @@ from grpo_platform.errors import (
 )
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking import sql_rows
+from grpo_platform.tracking import ledger, sql_rows
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Metric, Tag
 from grpo_platform.tracking.records import RUN_STATUS
@@ -182,6 +183,59 @@ def test_one_worker_wins_a_claim(jobs):
     assert jobs.claim(job_id, 1, winner)  # asked again after an answer that was lost
     assert not jobs.claim(job_id, 1, "another")
     assert jobs.claim(job_id, 2, "another")
+
+
+def test_claims_of_an_earlier_release_are_honoured(jobs):
+    """It kept them as params of the job's own run, where there is no ledger."""
+    client = MlflowClient(tracking_uri=jobs.tracking_uri)
+    job_id = jobs.create(request()).job_id
+    client.delete_tag(job_id, Tag.LEDGER)
+    client.log_param(job_id, "claim.1", "earlier")
+    assert jobs.get(job_id).claimed_by == "earlier"
+    assert not jobs.claim(job_id, 1, "new")
+    jobs.requeue(job_id, crashed=True)
+    assert jobs.claim(job_id, 2, "new")
+    assert not jobs.claim(job_id, 2, "another")
+    assert client.get_run(job_id).data.params["claim.2"] == "new"
+    assert jobs.get(job_id).claimed_by == "new"
+
+
+def test_a_claim_holds_whatever_happens_to_its_ledger(jobs):
+    client = MlflowClient(tracking_uri=jobs.tracking_uri)
+    job_id = jobs.create(request()).job_id
+    book = client.get_run(job_id).data.tags[Tag.LEDGER]
+    client.log_param(book, f"{job_id}.1", "dead")  # it had no time to show it on the run
+    assert jobs.get(job_id).claimed_by is None
+    assert not jobs.claim(job_id, 1, "new")
+    assert jobs.get(job_id).claimed_by == "dead"
+    client.delete_experiment(client.get_run(book).info.experiment_id)
+    assert jobs.claim(job_id, 2, "w")
+    assert client.get_run(book).data.params[f"{job_id}.2"] == "w"
+    if jobs.tracking_uri.startswith("http"):
+        return
+    client.delete_run(book)
+    _get_store(jobs.tracking_uri)._hard_delete_run(book)  # as `mlflow gc`
+    assert not jobs.claim(job_id, 2, "another")
+    assert jobs.claim(job_id, 3, "w")
+    assert not jobs.claim(job_id, 3, "another")
+    later = JobStore(jobs.tracking_uri)  # finds the newest ledger gone, and makes another
+    job_id = later.create(request()).job_id
+    assert client.get_run(job_id).data.tags[Tag.LEDGER] != book
+    assert later.claim(job_id, 1, "w")
+
+
+def test_jobs_share_ledgers_that_do_not_grow_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "_MOST", 3)
+    uri = prepare(tmp_path).tracking_uri
+    client = MlflowClient(tracking_uri=uri)
+    one, two = JobStore(uri), JobStore(uri)
+    used = []
+    for store in (one, one, two, one, one):
+        job_id = store.create(request()).job_id
+        assert store.claim(job_id, 1, "w")
+        used.append(client.get_run(job_id).data.tags[Tag.LEDGER])
+    assert used[0] == used[1] == used[2] == used[3]  # by then it holds four
+    assert used[4] != used[0]
 
 
 def test_queued_and_running_are_oldest_first(jobs):

@@ -5,17 +5,22 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _get_store
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
 from grpo_platform.errors import StoreError, StoreGoneError, StoreUnavailableError
+from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.sweeps import SweepStore
 from tests.service.registry_support import Bench
-from tests.service.tracking_support import jobs_of, prepare, request, working_in
+from tests.service.sweeps_support import SPACE
+from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request, working_in
 
 
 def test_a_fresh_directory_gets_a_database_in_wal_mode_and_an_experiment(tmp_path):
@@ -117,14 +122,23 @@ def _claim(arguments):
     return JobStore(uri).claim(job_id, attempt, worker)
 
 
-def test_of_four_processes_that_claim_at_once_one_wins(tmp_path):
-    store = prepare(tmp_path)
-    job_id = jobs_of(store).create(request()).job_id
+@pytest.mark.parametrize("remote", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_of_four_processes_that_claim_at_once_one_wins(tmp_path, remote):
+    server = TrackingServer(tmp_path)
+    if remote:
+        server.start()
+    store = prepare(tmp_path, server.uri if remote else None)
+    jobs = jobs_of(store)
+    job_id = jobs.create(request()).job_id
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
         for attempt in range(1, 9):
             claims = [(store.tracking_uri, job_id, attempt, f"w{i}") for i in range(4)]
             assert pool.map(_claim, claims, chunksize=1).count(True) == 1
+    run = MlflowClient(store.tracking_uri).get_run(job_id).data
+    assert not [key for key in run.params if "claim" in key]  # it would lead every comparison
+    assert jobs.get(job_id).claimed_by == run.tags["grpo.claim.1"]
+    server.stop()
 
 
 def test_a_moved_directory_is_noticed_and_explained(tmp_path):
@@ -149,6 +163,28 @@ def test_a_start_without_the_artifacts_is_refused_until_they_are_back_or_given_u
         assert CliRunner().invoke(app, ["store", "adopt"]).exit_code == 0
     assert prepare(tmp_path) == store
     jobs_of(store).create(request())
+
+
+def test_a_store_on_a_full_disk_takes_no_jobs_and_says_so(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no file system may be mounted here")
+    try:
+        jobs = jobs_of(prepare(disk))
+        jobs.check_writable()
+        with pytest.raises(OSError, match="space"):
+            (disk / "filler").write_bytes(bytes(32 << 20))
+        time.sleep(1.1)  # a look holds for a second
+        for call in (jobs.check_writable, lambda: jobs.create(request())):
+            with pytest.raises(StoreUnavailableError, match=r"No space left|disk is full"):
+                call()
+        (disk / "filler").unlink()
+        jobs.check_writable()
+        jobs.create(request())
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_an_artifact_root_that_vanishes_while_in_use_is_away_until_it_returns(tmp_path):
@@ -185,6 +221,26 @@ def test_a_deleted_experiment_is_restored(tmp_path):
     client.delete_experiment(store.experiment_id)
     assert prepare(tmp_path) == store
     jobs_of(store).create(request())
+
+
+def test_an_experiment_that_is_deleted_while_serving_is_restored_by_the_next_job(tmp_path):
+    store = prepare(tmp_path)
+    jobs, sweeps = jobs_of(store), SweepStore(jobs_of(store))
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    for create in (
+        lambda: jobs.create(request()),
+        lambda: sweeps.create(SweepRequest(search_space=SPACE, n_trials=1)),
+    ):
+        client.delete_experiment(store.experiment_id)
+        create()
+        assert client.get_experiment(store.experiment_id).lifecycle_stage == "active"
+    client.delete_experiment(store.experiment_id)
+    jobs_of(store).check_writable()  # a job could be taken
+    _get_store(store.tracking_uri)._hard_delete_experiment(store.experiment_id)  # as `mlflow gc`
+    for call in (lambda: jobs.create(request()), jobs_of(store).check_writable):
+        with pytest.raises(StoreError, match="start the server again"):
+            call()
+    assert JobStore(prepare(tmp_path).tracking_uri).create(request())
 
 
 def test_a_store_that_a_ui_made_first_is_explained_where_it_cannot_be_used(tmp_path):

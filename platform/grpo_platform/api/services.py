@@ -62,15 +62,15 @@ class Services:
         return {JobStatus.QUEUED: self.jobs.waiting, JobStatus.RUNNING: running}
 
     def check_ready(self) -> None:
-        """Whether jobs are taken and the store can be reached.
+        """Whether a job could be taken now: the store can be read and written.
 
         Raises:
             NotReadyError: jobs are not taken.
-            StoreError: the store cannot be reached.
+            StoreError: the store cannot be used.
         """
         if not self.jobs.alive:
             raise NotReadyError
-        self.store.queued(1)
+        self.store.check_writable()
 
     def delete_model(self, name: str) -> None:
         """Delete a model from memory, registry and disk.

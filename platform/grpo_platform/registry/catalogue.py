@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import (
@@ -35,15 +34,11 @@ from grpo_platform.registry.released import (
     check_sizes,
     read_policy_files,
 )
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.boundary import is_missing, retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
 
-__all__ = [
-    "Catalogue",
-    "error_code",
-    "is_missing",
-]
+__all__ = ["Catalogue"]
 
 _T = TypeVar("_T")
 _PAGE: Final = 1000
@@ -252,20 +247,5 @@ class Catalogue:
             raise
 
 
-def error_code(error: StoreError) -> str | None:
-    """MLflow's code of what the store refused."""
-    cause = error.__cause__
-    return cause.error_code if isinstance(cause, MlflowException) else None
-
-
 _left_by_readers = shutil.ignore_patterns("__pycache__", DOWNLOAD_NOTE)
 """Of a model's folder: what is not checked is not handed on; byte code would be run."""
-
-
-def is_missing(error: StoreError) -> bool:
-    """Whether the store refused since there is no such thing.
-
-    An MLflow server with authentication denies permission for what does not exist, unless the user
-    is an administrator.
-    """
-    return error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "PERMISSION_DENIED"}

@@ -16,15 +16,21 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.errors import StoreError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
+from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, MODEL_KIND, Tag
 from grpo_platform.registry.records import Comparison, Decision
-from grpo_platform.tracking.boundary import retrying, when_granted
+from grpo_platform.tracking.boundary import error_code, is_missing, retrying, when_granted
+from grpo_platform.tracking.experiments import ensure_experiment
 
 __all__ = ["DecisionLog", "champions"]
 
 _PREFIX: Final = "decision."
 _NOTE: Final = "mlflow.note.content"
+_EXPLAINED: Final = (
+    "Kept by grpo-platform: one run for each model name, whose parameters are the decisions about "
+    "its versions. A run's description shows the latest: which version became champion, when, and "
+    "why; its artifacts hold the returns that were compared. Nothing is trained here."
+)
 _NOTED: Final = 20  # decisions in the description of the run
 
 
@@ -147,22 +153,12 @@ def _decision(text: str) -> Decision:
 
 def _experiment(client: MlflowClient, job_experiment: Experiment) -> str:
     """Id of the experiment for decisions, made beside the jobs' one if it is missing."""
-    found = retrying(lambda: client.get_experiment_by_name(DECISIONS_EXPERIMENT))
-    if found is not None:
-        if found.lifecycle_stage == LifecycleStage.DELETED:
-            retrying(lambda: client.restore_experiment(found.experiment_id))
-        return str(found.experiment_id)
     location = job_experiment.artifact_location.rstrip("/")
     served = location.startswith("mlflow-artifacts:")  # then the server knows where
-    try:
-        return str(
-            retrying(
-                lambda: client.create_experiment(
-                    DECISIONS_EXPERIMENT, None if served else f"{location}/promotions"
-                )
-            )
-        )
-    except StoreError as error:
-        if error_code(error) != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return _experiment(client, job_experiment)
+    found = ensure_experiment(
+        client,
+        DECISIONS_EXPERIMENT,
+        location=None if served else f"{location}/promotions",
+        note=_EXPLAINED,
+    )
+    return str(found.experiment_id)

@@ -7,11 +7,11 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
 from grpo_platform.errors import ConflictError, StoreError, UnknownModelError
-from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
+from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.decisions import DecisionLog
 from grpo_platform.registry.entities import is_ours
 from grpo_platform.registry.names import MODEL_KIND, Tag
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.boundary import error_code, is_missing, retrying
 
 __all__ = ["delete_logged_model", "delete_model"]
 

@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import RegisteredModel
 from grpo.errors import GRPOError
 from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import Catalogue, error_code, is_missing
+from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.comparison import (
     COMPARISON_SEED,
     Evaluate,
@@ -30,7 +30,7 @@ from grpo_platform.registry.entities import champion_of, environment_tagged, ver
 from grpo_platform.registry.names import CHAMPION, Tag
 from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.records import Comparison, Decision
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.boundary import error_code, is_missing, retrying
 
 __all__ = ["Promoter"]
 

@@ -1,6 +1,6 @@
 """Register a job's policy: once, whatever crashes in between."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +9,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from grpo.policy import Policy
 from grpo_platform.errors import StoreError
 from grpo_platform.registry.card import ModelCard, canonical_json
-from grpo_platform.registry.catalogue import Catalogue, error_code
+from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.decisions import DecisionLog
 from grpo_platform.registry.deletion import delete_logged_model, delete_model
 from grpo_platform.registry.entities import is_ours, version_ref
@@ -17,7 +17,8 @@ from grpo_platform.registry.names import MODEL_KIND, POLICY_DIR, WEIGHTS_FILE, T
 from grpo_platform.registry.packaging import save_policy
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.registry.released import file_hashes
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.boundary import error_code, retrying
+from grpo_platform.tracking.names import Tag as RunTag
 
 __all__ = ["Point", "register_policy"]
 
@@ -43,7 +44,7 @@ def register_policy(
     run = retrying(lambda: catalogue.client.get_run(job_id))
     catalogue.files.require(run.info.artifact_uri)  # before there is a name, or a version of it
     experiment_id = run.info.experiment_id
-    _ensure_name(catalogue, name, card, experiment_id)
+    _ensure_name(catalogue, name, card, experiment_id, _description(name, card, run.data.tags))
     _drop_leftovers(catalogue, job_id, experiment_id)
     logged, files = _log_model(catalogue, job_id, experiment_id, policy, name, card)
     _attach_to_run(catalogue, job_id, logged.model_id, card.timesteps, metrics)
@@ -70,18 +71,22 @@ def register_policy(
     return version_ref(version)
 
 
-def _ensure_name(catalogue: Catalogue, name: str, card: ModelCard, experiment_id: str) -> None:
+def _ensure_name(
+    catalogue: Catalogue, name: str, card: ModelCard, experiment_id: str, description: str
+) -> None:
     """Make the registered model, with its log of decisions, unless it exists."""
     while True:
         catalogue.check_name(name, card.env_name, card.env_kwargs)
         found = catalogue.lookup(name)
         if found is not None and Tag.DELETING in found.tags:
             delete_model(catalogue, name)
-        elif found is not None or _create_name(catalogue, name, card, experiment_id):
+        elif found is not None or _create_name(catalogue, name, card, experiment_id, description):
             return
 
 
-def _create_name(catalogue: Catalogue, name: str, card: ModelCard, experiment_id: str) -> bool:
+def _create_name(
+    catalogue: Catalogue, name: str, card: ModelCard, experiment_id: str, description: str
+) -> bool:
     """Whether the name is ours now; False if another job was faster."""
     client = catalogue.client
     experiment = retrying(lambda: client.get_experiment(experiment_id))
@@ -92,7 +97,6 @@ def _create_name(catalogue: Catalogue, name: str, card: ModelCard, experiment_id
         Tag.ENV_KWARGS: canonical_json(card.env_kwargs),
         Tag.DECISIONS: run_id,
     }
-    description = f"GRPO policies for {card.env_name}; the alias champion serves the bare name."
     try:
         retrying(lambda: client.create_registered_model(name, tags, description))
     except StoreError as error:
@@ -101,6 +105,16 @@ def _create_name(catalogue: Catalogue, name: str, card: ModelCard, experiment_id
             raise
         return False
     return True
+
+
+def _description(name: str, card: ModelCard, run_tags: Mapping[str, str]) -> str:
+    """What the MLflow UI says of a new name."""
+    if origin := run_tags.get(RunTag.REPRODUCES):
+        return (
+            f"Trained by `grpo-platform reproduce {origin}`, to be compared with that run; it is "
+            f"never promoted. `grpo-platform models delete {name}` removes it."
+        )
+    return f"GRPO policies for {card.env_name}; the alias champion serves the bare name."
 
 
 def _drop_leftovers(catalogue: Catalogue, job_id: str, experiment_id: str) -> None:

@@ -13,7 +13,16 @@ from mlflow.exceptions import MlflowException
 from grpo_platform.addresses import without_credentials
 from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
 
-__all__ = ["CODES", "DAMAGED", "UNAVAILABLE_CAUSES", "retrying", "store_errors", "when_granted"]
+__all__ = [
+    "CODES",
+    "DAMAGED",
+    "UNAVAILABLE_CAUSES",
+    "error_code",
+    "is_missing",
+    "retrying",
+    "store_errors",
+    "when_granted",
+]
 
 _T = TypeVar("_T")
 
@@ -57,6 +66,15 @@ DAMAGED: Final = (
     "grpo-platform store restore. Without one, `sqlite3 mlflow.db .recover` saves what can be read."
 )
 """For the user, with what sqlite says; a full disk or a copy made by hand in use did it."""
+
+_TRY_AGAIN: Final = "The MLflow store cannot be reached now; try again."
+_ADVICE: Final = {
+    "database or disk is full": "The MLflow store's disk is full: make room, then try again.",
+    "readonly database": (
+        "The MLflow store's database is read-only: let this account write to it and its directory."
+    ),
+}
+"""What to do about errors of sqlite that pass only when somebody acts."""
 
 _DAMAGE: Final = re.compile(r"file is not a database|disk image is malformed")
 _CREDENTIALS: Final = (
@@ -110,9 +128,8 @@ def _translate(error: Exception, job_id: str | None) -> PlatformError:
         return StoreError(DAMAGED.format(damage[0]))
     lines = without_credentials(str(error)).strip().splitlines() or [type(error).__name__]
     if kind is StoreUnavailableError:
-        return StoreUnavailableError(
-            f"The MLflow store cannot be reached now; try again. ({lines[0][:300]})"
-        )
+        advice = next((said for sign, said in _ADVICE.items() if sign in str(error)), _TRY_AGAIN)
+        return StoreUnavailableError(f"{advice} ({lines[0][:300]})")
     if kind is UnknownJobError and job_id is not None:
         return UnknownJobError(job_id)
     if _is_denied(error):
@@ -183,3 +200,18 @@ def when_granted(call: Callable[[], _T]) -> _T:
             if not _is_denied(error.__cause__) or time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
+
+
+def error_code(error: StoreError) -> str | None:
+    """MLflow's code of what the store refused."""
+    cause = error.__cause__
+    return cause.error_code if isinstance(cause, MlflowException) else None
+
+
+def is_missing(error: StoreError) -> bool:
+    """Whether the store refused since there is no such thing.
+
+    An MLflow server with authentication denies permission for what does not exist, unless the user
+    is an administrator.
+    """
+    return error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "PERMISSION_DENIED"}

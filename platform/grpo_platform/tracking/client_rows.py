@@ -9,9 +9,9 @@ from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.tracking.boundary import retrying
-from grpo_platform.tracking.names import CLAIM_PREFIX, JOB_READY, Tag
+from grpo_platform.tracking.names import JOB_READY, Tag
 from grpo_platform.tracking.pages import Cursor
-from grpo_platform.tracking.rows import RunQuery, RunRow
+from grpo_platform.tracking.rows import RunQuery, RunRow, claims_of
 
 __all__ = ["ClientRows"]
 
@@ -98,7 +98,7 @@ def _row_of(run: Run) -> RunRow:
         deleted=run.info.lifecycle_stage == LifecycleStage.DELETED,
         tags=run.data.tags,
         metrics=run.data.metrics,
-        claims={k: v for k, v in run.data.params.items() if k.startswith(CLAIM_PREFIX)},
+        claims=claims_of(run.data.tags, run.data.params),
     )
 
 

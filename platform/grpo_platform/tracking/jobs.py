@@ -2,11 +2,12 @@
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
 from mlflow.tracking._tracking_service.utils import _get_store
 
 from grpo_platform.errors import (
@@ -14,11 +15,13 @@ from grpo_platform.errors import (
     InvalidRequestError,
     PlatformError,
     StoreError,
+    StoreUnavailableError,
 )
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.signing import Signer
 from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.life import JobLife, now_ms
 from grpo_platform.tracking.names import (
     EXPERIMENT,
@@ -41,6 +44,11 @@ __all__ = ["JobStore"]
 
 _MAX_TAG_LENGTH: Final = 8000
 _MANY: Final = 100
+_CHECK_SECONDS: Final = 1.0
+_PURGED: Final = (
+    f"The experiment {EXPERIMENT} was deleted for good in MLflow: start the server again, which "
+    "makes it anew."
+)
 _SOME_ID: Final = "0" * 32
 
 _Records = list[JobRecord]
@@ -63,6 +71,7 @@ class JobStore(JobLife):
         super().__init__(tracking_uri, signer)
         self._experiment_id = experiment_id
         self._search = JobSearch(self._reader)
+        self._checked = float("-inf")
 
     def create(self, request: JobRequest) -> JobRecord:
         """Make a queued job: a SCHEDULED run with all params and tags.
@@ -153,16 +162,26 @@ class JobStore(JobLife):
 
     def schedule_run(self, name: str, tags: Mapping[str, str]) -> Run:
         """Make a SCHEDULED run that is neither a job nor a sweep yet."""
-        start_time, experiment_id = now_ms(), self._experiment()
         self._files.require_writable()
-        run = retrying(
-            lambda: self._client.create_run(
-                experiment_id,
-                start_time=start_time,
-                tags={**tags, Tag.CREATING: JOB_READY},
-                run_name=name,
+        start_time = now_ms()
+        own = {**tags, Tag.CREATING: JOB_READY, Tag.LEDGER: self._ledger.current()}
+
+        def create() -> Run:
+            made = self._experiment()
+            return retrying(
+                lambda: self._client.create_run(
+                    made, start_time=start_time, tags=own, run_name=name
+                )
             )
-        )
+
+        try:
+            run = create()
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            if not self._find_experiment_again():
+                raise
+            run = create()
         run_id = run.info.run_id
         try:
             retrying(lambda: self._client.update_run(run_id, status=RUN_STATUS[JobStatus.QUEUED]))
@@ -195,6 +214,7 @@ class JobStore(JobLife):
             Tag.JOB: JOB_READY,
             model_tag(request.model_name_for(run_id)): JOB_READY,
             Tag.HEARTBEAT: str(now_ms()),
+            Tag.LEDGER: self._ledger.current(),
         }
         tags |= self._signature(run_id, tags[Tag.REQUEST])
         retrying(
@@ -281,6 +301,34 @@ class JobStore(JobLife):
         self._write(job_id, lambda: self._client.delete_run(job_id))
         if (forever := _hard_delete(self.tracking_uri)) is not None:
             retrying(lambda: forever(job_id), job_id)
+
+    def check_writable(self) -> None:
+        """Refuse, as `create` would, where a job cannot be stored; looks at most once a second.
+
+        Raises:
+            StoreUnavailableError: the database or the artifacts are away, full, or read-only.
+            StoreError: the store refused.
+        """
+        now = time.monotonic()
+        if now - self._checked < _CHECK_SECONDS:
+            return
+        self._files.require_writable()
+        if retrying(lambda: self._client.get_experiment_by_name(EXPERIMENT)) is None:
+            raise StoreError(_PURGED)
+        self._ledger.touch(str(now_ms()))
+        self._checked = now
+
+    def _find_experiment_again(self) -> bool:
+        """Whether jobs can be made now where they could not: their experiment was deleted."""
+        found = retrying(lambda: self._client.get_experiment_by_name(EXPERIMENT))
+        if found is None:
+            raise StoreError(_PURGED)
+        changed = found.experiment_id != self._experiment_id
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            ensure_experiment(self._client, EXPERIMENT)
+            changed = True
+        self._experiment_id = found.experiment_id
+        return changed
 
     def _experiment(self) -> str:
         if self._experiment_id is None:

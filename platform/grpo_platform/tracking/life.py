@@ -8,7 +8,7 @@ from typing import Final
 from grpo_platform.errors import ConflictError
 from grpo_platform.jobs.states import TERMINAL, JobStatus, check_transition
 from grpo_platform.signing import not_vouched_for
-from grpo_platform.tracking.names import Tag, claim_param
+from grpo_platform.tracking.names import Tag, attempt_claim
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord
 from grpo_platform.tracking.runs import RunStore
 
@@ -22,7 +22,7 @@ class JobLife(RunStore):
 
     def claim(self, job_id: str, attempt: int, worker: str) -> bool:
         """Try to become the one worker of an attempt; True for exactly one of those that try."""
-        return self._claim(job_id, claim_param(attempt), worker)
+        return self._claim(job_id, attempt_claim(attempt), worker)
 
     def start(self, job_id: str, worker: str) -> JobRecord:
         """Say that this worker runs the job.

@@ -3,7 +3,9 @@
 from typing import Final
 
 __all__ = [
-    "CLAIM_PREFIX",
+    "CLAIMS_EXPERIMENT",
+    "CLAIM_PARAM",
+    "CLAIM_TAG",
     "CLOCK_METRICS",
     "EXPERIMENT",
     "JOB_METRICS",
@@ -11,7 +13,7 @@ __all__ = [
     "SYSTEM_METRICS_PREFIX",
     "Metric",
     "Tag",
-    "claim_param",
+    "attempt_claim",
     "env_tag",
     "idempotency_tag",
     "model_tag",
@@ -21,6 +23,9 @@ __all__ = [
 
 EXPERIMENT: Final = "grpo"
 """Experiment that holds the jobs made over the API."""
+
+CLAIMS_EXPERIMENT: Final = "grpo-claims"
+"""Experiment of the ledgers, see `ledger`."""
 
 JOB_READY: Final = "1"
 """Value of the tags whose presence is what counts."""
@@ -35,6 +40,10 @@ class Tag:
     """Marks, without `JOB`, a run that is being made a job."""
     ARTIFACTS: Final = "grpo.artifacts"
     """Of the jobs' experiment: text of the marker in its folder."""
+    LEDGER: Final = "grpo.ledger"
+    """Of a job or sweep: run that holds its claims. Of the ledgers' experiment: the newest one."""
+    PROBED: Final = "grpo.probed"
+    """Of a ledger: when a server last tried whether the store takes writes, unix milliseconds."""
     REQUEST: Final = "grpo.request"
     """`JobRequest` as JSON."""
     SIGNATURE: Final = "grpo.signature"
@@ -143,15 +152,19 @@ JOB_METRICS: Final = frozenset(value for key, value in vars(Metric).items() if k
 
 SYSTEM_METRICS_PREFIX: Final = "system/"
 
-CLAIM_PREFIX: Final = "claim."
+CLAIM_PARAM: Final = "claim."
+"""Prefix of the params in which releases before 0.2 kept claims; their runs go on with them."""
+
+CLAIM_TAG: Final = "grpo.claim."
+"""Prefix of the tags that show the claims on a run; what decides is its ledger."""
 
 CLOCK_METRICS: Final = frozenset({Metric.FPS, Metric.TIME_ELAPSED})
 """Metrics that differ between two equal runs, beside those under `SYSTEM_METRICS_PREFIX`."""
 
 
-def claim_param(attempt: int) -> str:
-    """Key of the param that the worker of an attempt writes; params are immutable, so one wins."""
-    return f"{CLAIM_PREFIX}{attempt}"
+def attempt_claim(attempt: int) -> str:
+    """What the worker of an attempt claims of its job."""
+    return str(attempt)
 
 
 def env_tag(env_name: str) -> str:
@@ -173,8 +186,8 @@ def idempotency_tag(digest: str) -> str:
 
 
 def trial_claim(number: int) -> str:
-    """Key of the sweep's param that names the job of a trial; a number is given away once."""
-    return f"{CLAIM_PREFIX}trial.{number}"
+    """What the job of a trial claims of its sweep; a number is given away once."""
+    return f"trial.{number}"
 
 
 def trials_tag(sweep_id: str) -> str:

@@ -13,7 +13,7 @@ from grpo.errors import ConfigError
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.tracking.names import Metric, Tag, claim_param, env_tag
+from grpo_platform.tracking.names import Metric, Tag, attempt_claim, env_tag
 from grpo_platform.tracking.rows import RunRow
 
 __all__ = ["JOB_STATUS", "RUN_STATUS", "STOPPED_BY", "JobRecord", "finite", "record_of"]
@@ -167,7 +167,7 @@ def record_of(run: RunRow) -> JobRecord:
         attempt=attempt,
         crashes=_integer(tags.get(Tag.CRASHES)) or 0,
         worker=tags.get(Tag.WORKER) or None,
-        claimed_by=run.claims.get(claim_param(attempt)),
+        claimed_by=run.claims.get(attempt_claim(attempt)),
         heartbeat_ms=_integer(tags.get(Tag.HEARTBEAT)),
         stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
         model_name=request.model_name_for(run.run_id),

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from grpo_platform.tracking.names import CLAIM_PARAM, CLAIM_TAG
 from grpo_platform.tracking.pages import Cursor, Page, encode_token
 
-__all__ = ["RunQuery", "RunReader", "RunRow", "page_of"]
+__all__ = ["RunQuery", "RunReader", "RunRow", "claims_of", "page_of"]
 
 _T = TypeVar("_T")
 
@@ -33,7 +34,7 @@ class RunRow:
     """Latest value of each key, NaN and infinities included."""
 
     claims: Mapping[str, str]
-    """Params whose keys are `claim_param(attempt)`."""
+    """Who holds what was claimed: by `attempt_claim` or `trial_claim`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +65,21 @@ class RunReader(Protocol):
         Raises:
             UnknownJobError: there is none.
         """
+
+
+def claims_of(tags: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
+    """Claims on a run, by what is claimed.
+
+    Args:
+        tags: of the run.
+        params: of the run; others than claims are left out.
+    """
+    return {
+        key.removeprefix(prefix): holder
+        for prefix, found in ((CLAIM_TAG, tags), (CLAIM_PARAM, params))
+        for key, holder in found.items()
+        if key.startswith(prefix)
+    }
 
 
 def page_of(

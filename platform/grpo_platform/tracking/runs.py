@@ -18,7 +18,14 @@ from grpo_platform.tracking.client_rows import ClientRows
 from grpo_platform.tracking.dataset import dataset_of
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
-from grpo_platform.tracking.names import JOB_METRICS, SYSTEM_METRICS_PREFIX, Tag
+from grpo_platform.tracking.ledger import Ledger
+from grpo_platform.tracking.names import (
+    CLAIM_PARAM,
+    CLAIM_TAG,
+    JOB_METRICS,
+    SYSTEM_METRICS_PREFIX,
+    Tag,
+)
 from grpo_platform.tracking.presence import require_database
 from grpo_platform.tracking.records import JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import Point
@@ -53,6 +60,7 @@ class RunStore:
             self._client = MlflowClient(tracking_uri=tracking_uri)
             self._reader = _reader(tracking_uri, self._client)
         self._files = RunFiles(tracking_uri)
+        self._ledger = Ledger(self._client)
 
     def get(self, job_id: str, *, include_deleted: bool = False) -> JobRecord:
         """The job as it stands in the store.
@@ -170,19 +178,34 @@ class RunStore:
         own_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
         self._write(job_id, lambda: self._client.log_batch(job_id, metrics, own_params, own_tags))
 
-    def _claim(self, run_id: str, key: str, holder: str) -> bool:
-        """Write a param unless another has; True for exactly one of the holders that try."""
+    def _claim(self, run_id: str, claim: str, holder: str) -> bool:
+        """Claim something of a run; True for exactly one of the holders that try.
+
+        Whoever finds it claimed shows it on the run too: the one who won may have died before.
+        """
         require_job_id(run_id)
+        row = self._reader.get(run_id)
+        held, ledger = row.claims.get(claim), row.tags.get(Tag.LEDGER)
+        if held is None and ledger:
+            held = self._ledger.claim(ledger, f"{run_id}.{claim}", holder)
+            if held is not None:
+                self._log(run_id, tags={f"{CLAIM_TAG}{claim}": held})
+        if held is None:
+            held = self._claim_by_param(run_id, f"{CLAIM_PARAM}{claim}", holder)
+        return held == holder
+
+    def _claim_by_param(self, run_id: str, key: str, holder: str) -> str:
+        """As releases before 0.2 did, for their runs; returns who holds it."""
         try:
             retrying(lambda: self._client.log_param(run_id, key, holder), run_id)
         except StoreUnavailableError:
             raise
         except StoreError:
-            params = self._run(run_id).data.params
+            params: dict[str, str] = self._run(run_id).data.params
             if key not in params:
                 raise
-            return params[key] == holder
-        return True
+            return params[key]
+        return holder
 
     def _signature(self, run_id: str, request: str) -> dict[str, str]:
         """The tag that lets servers with this token train a run."""

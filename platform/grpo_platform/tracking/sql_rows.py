@@ -29,8 +29,8 @@ from sqlalchemy import (
 
 from grpo_platform.errors import UnknownJobError
 from grpo_platform.tracking.boundary import retrying
-from grpo_platform.tracking.names import CLAIM_PREFIX, Tag
-from grpo_platform.tracking.rows import RunQuery, RunRow
+from grpo_platform.tracking.names import CLAIM_PARAM, Tag
+from grpo_platform.tracking.rows import RunQuery, RunRow, claims_of
 
 __all__ = ["SqlRows"]
 
@@ -56,7 +56,7 @@ _COLUMNS: Final = (
 _IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
 _TAGS: Final = select(_TAG.run_uuid, _TAG.key, _TAG.value).where(_TAG.run_uuid.in_(_IDS))
 _CLAIMS: Final = select(_PARAM.run_uuid, _PARAM.key, _PARAM.value).where(
-    _PARAM.run_uuid.in_(_IDS), _PARAM.key.startswith(CLAIM_PREFIX, autoescape=True)
+    _PARAM.run_uuid.in_(_IDS), _PARAM.key.startswith(CLAIM_PARAM, autoescape=True)
 )
 _METRICS: Final = select(_METRIC.run_uuid, _METRIC.key, _METRIC.value, _METRIC.is_nan).where(
     _METRIC.run_uuid.in_(_IDS)
@@ -170,12 +170,12 @@ def _carries_itself(key: str) -> ColumnElement[bool]:
 def _rows(connection: Connection, runs: Sequence[Row[Any]]) -> Iterator[RunRow]:
     ids = [run.run_uuid for run in runs]
     tags: _Values = defaultdict(dict)
-    claims: _Values = defaultdict(dict)
+    params: _Values = defaultdict(dict)
     metrics: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for run_id, key, value in connection.execute(_TAGS, {"ids": ids}):
         tags[run_id][key] = value
     for run_id, key, value in connection.execute(_CLAIMS, {"ids": ids}):
-        claims[run_id][key] = value
+        params[run_id][key] = value
     for run_id, key, number, is_nan in connection.execute(_METRICS, {"ids": ids}):
         metrics[run_id][key] = _NAN if is_nan else number
     for run in runs:
@@ -189,5 +189,5 @@ def _rows(connection: Connection, runs: Sequence[Row[Any]]) -> Iterator[RunRow]:
             deleted=run.lifecycle_stage == LifecycleStage.DELETED,
             tags=tags[run.run_uuid],
             metrics=metrics[run.run_uuid],
-            claims=claims[run.run_uuid],
+            claims=claims_of(tags[run.run_uuid], params[run.run_uuid]),
         )

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from mlflow.entities import Experiment, LifecycleStage
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Experiment
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
@@ -27,6 +26,7 @@ from grpo_platform.tracking.addresses import (
 )
 from grpo_platform.tracking.artifact_guard import mark_artifacts
 from grpo_platform.tracking.boundary import DAMAGED, store_errors, when_granted
+from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.locations import local_path, sqlite_path
 from grpo_platform.tracking.locks import alone, share
 from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
@@ -189,9 +189,8 @@ def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             experiment = _create_experiment(client, uri, artifact_location)
-        elif experiment.lifecycle_stage == LifecycleStage.DELETED:
-            _log.warning("Experiment %s was deleted in MLflow; it is restored.", EXPERIMENT)
-            client.restore_experiment(experiment.experiment_id)
+        else:
+            experiment = ensure_experiment(client, EXPERIMENT)
         if experiment.tags.get(Tag.JOB) is None:
             made = experiment.experiment_id
             when_granted(lambda: client.set_experiment_tag(made, Tag.JOB, JOB_READY))
@@ -214,16 +213,7 @@ def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> 
     if folder is not None:
         # only now: a folder that vanishes later may be a mount that is away
         folder.mkdir(parents=True, exist_ok=True)
-    try:
-        client.create_experiment(EXPERIMENT, artifact_location=location)
-    except MlflowException as error:
-        # another server did it between our two calls
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    created = client.get_experiment_by_name(EXPERIMENT)
-    if created is None:
-        raise StoreError(f"MLflow created the experiment {EXPERIMENT} but does not return it.")
-    return created
+    return ensure_experiment(client, EXPERIMENT, location=location)
 
 
 def _sweep(client: MlflowClient, experiment_id: str) -> None:

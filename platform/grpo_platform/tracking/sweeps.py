@@ -1,7 +1,7 @@
 """Sweeps in the MLflow store: a parent run each, whose trials are jobs nested under it.
 
-The parent's param `claim.trial.<number>` names the job of a trial. Params are immutable, so a
-number is given away once, whoever tries; the job is made visible only after that.
+The job of a trial claims its number in the parent's ledger: a number is given away once, whoever
+tries, and the job is made visible only after that.
 """
 
 import json
@@ -72,6 +72,7 @@ class SweepStore(RunStore):
         if Tag.SWEEP not in run.data.tags:
             params = {k: v for k, v in request.params().items() if k not in run.data.params}
             tags = {Tag.SWEEP_REQUEST: request.to_json(), Tag.SWEEP: JOB_READY}
+            tags[Tag.LEDGER] = self._ledger.current()
             tags |= self._signature(run_id, request.to_json())
             experiment = run.info.experiment_id
             retrying(lambda: self._client.set_experiment_tag(experiment, Tag.JOB, JOB_READY))

@@ -51,7 +51,7 @@ async def get_live() -> Probe:
 
 @router.get("/health/ready", operation_id="get_ready", responses=documented(503))
 def get_ready(services: ServicesDep) -> Probe:
-    """Whether jobs are taken and the store can be reached; needs no token."""
+    """Whether a job could be taken now: the store can be written; needs no token."""
     services.check_ready()
     return Probe(status="ready")
 

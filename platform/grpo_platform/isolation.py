@@ -2,34 +2,24 @@
 
 A constructor may crash in C, call `exit`, or never come back; whatever it does, the server that
 asked for it goes on, and says what happened. A question takes some milliseconds: its process is
-forked from one that has `grpo` imported, `python -m grpo_platform.isolation CONTROL`, which this
-module's `Isolation` starts when it is first needed.
-
-CONTROL is a sequenced-packet socket, on which the server sends `{"call", "arguments"}` together
-with one end of a stream. On that come JSON objects, a line each: `{"started"}`, what the call says
-(`doing`, `value`, then `done` or `error`), and at last `{"ended"}` with the status of waitpid(2). A
-stream that the server closes ends its process.
+forked from one that has `grpo` imported (`isolation_process.py`), which is started when it is
+first needed.
 """
 
 import contextlib
-import faulthandler
 import functools
 import json
-import logging
-import os
-import select
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final
 
 import gymnasium
 
@@ -37,24 +27,15 @@ import grpo
 from grpo import errors, rewards
 from grpo.envs import catalogue
 from grpo.evaluation import EVALUATION_SEED, Evaluation
-from grpo_platform.errors import BusyError
-from grpo_platform.jobs.exchange import (
-    evaluation_from_json,
-    evaluation_to_json,
-    load_policy,
-    save_policy,
-)
-from grpo_platform.jobs.identity import die_with_parent, ending
-from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
+from grpo_platform import isolation_process
+from grpo_platform.errors import BusyError, NotReadyError
+from grpo_platform.isolation_process import Message, error_from_json, why_not_trainable
+from grpo_platform.jobs.exchange import evaluation_from_json, save_policy
+from grpo_platform.jobs.identity import ending
 from grpo_platform.settings import child_environment
 
-__all__ = ["Isolation", "main"]
+__all__ = ["Isolation"]
 
-_log = logging.getLogger(__name__)
-
-_Message = dict[str, Any]
-
-_MAX_QUESTION: Final = 1 << 17
 _MAX_LINE: Final = 1 << 26
 _START_SECONDS: Final = 120.0
 """Until a process that imports torch has forked the first one that answers, on a busy machine."""
@@ -68,9 +49,6 @@ _KEPT: Final = 1024
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _PLUG_IN_GROUPS: Final = (catalogue.ENTRY_POINT_GROUP, rewards.ENTRY_POINT_GROUP)
 _HARMLESS_KWARGS: Final = {"max_episode_steps"}
-
-
-# --- the server's end ------------------------------------------------------------------------
 
 
 class Isolation:
@@ -88,6 +66,7 @@ class Isolation:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._is_closed = False
         self._places = threading.BoundedSemaphore(_AT_ONCE)
         self._known: dict[str, Future[Any]] = {}
 
@@ -100,6 +79,7 @@ class Isolation:
     def close(self) -> None:
         """End the process that questions are forked from, and with it all of them."""
         with self._lock:
+            self._is_closed = True
             if self._control is not None:
                 self._control.close()
                 self._control = None
@@ -133,6 +113,30 @@ class Isolation:
                 "rewards", lambda: list(self._ask("rewards", self._limit))
             )
         return found[0]
+
+    def environment_names(self) -> list[str]:
+        """Ids of all environments that are registered, sorted; raises what `validate` does."""
+        if not _plug_ins():
+            return sorted(gymnasium.registry)
+        with self._as_unsupported("The plug-ins"):
+            found: list[list[str]] = self._once(
+                "names", lambda: list(self._ask("names", self._limit))
+            )
+        return found[0]
+
+    def try_environments(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+        """Each name with the reason why it cannot be trained as it is registered, or None."""
+        here = {name for name in names if _is_trusted(name, {})}
+        yield from ((name, why_not_trainable(name)) for name in names if name in here)
+        waiting = deque(name for name in names if name not in here)
+        while waiting:
+            try:
+                for reason in self._ask("try", self._limit, names=list(waiting)):
+                    yield waiting.popleft(), reason
+            except _LostError as lost:
+                if waiting:
+                    name = waiting.popleft()
+                    yield name, f"{name} cannot be used here: {lost}."
 
     def evaluate(
         self,
@@ -239,6 +243,8 @@ class Isolation:
             return control
 
     def _launch(self) -> socket.socket:
+        if self._is_closed:
+            raise NotReadyError
         if self._control is not None:
             self._control.close()
         if self._process is not None:
@@ -247,7 +253,7 @@ class Isolation:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", isolation_process.__name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=child_environment() | _ONE_THREAD,
@@ -277,11 +283,11 @@ def _is_trusted(env_name: str, env_kwargs: Mapping[str, Any]) -> bool:
     if registered is None:
         return True
     entry = registered.entry_point
-    if not isinstance(entry, str) or registered.additional_wrappers:
+    module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
+    if registered.additional_wrappers or not f"{module}.".startswith("gymnasium.envs."):
         return False
-    if entry.startswith("gymnasium.envs.classic_control"):  # no argument makes those endless
-        return True
-    return entry.startswith("gymnasium.envs.") and not set(env_kwargs) - _HARMLESS_KWARGS
+    is_classic = module.startswith("gymnasium.envs.classic_control.")
+    return is_classic or not set(env_kwargs) - _HARMLESS_KWARGS  # some could make others endless
 
 
 def _listen(stream: socket.socket, limit: float) -> Iterator[Any]:
@@ -294,7 +300,7 @@ def _listen(stream: socket.socket, limit: float) -> Iterator[Any]:
             try:
                 line = lines.readline(_MAX_LINE)
             except TimeoutError:
-                raise _LostError(f"it took longer than {limit:g} s{doing}") from None
+                raise _LostError(f"it took longer than {stream.gettimeout():g} s{doing}") from None
             if not line:
                 kind = _LostError if started else _NotStartedError
                 raise kind(f"the process that tries environments was ended{doing}; try again")
@@ -309,162 +315,15 @@ def _listen(stream: socket.socket, limit: float) -> Iterator[Any]:
             elif "done" in message:
                 return
             elif "error" in message:
-                raise _error_from_json(message["error"])
+                raise error_from_json(message["error"])
             elif "ended" in message:
                 reason = ending(message["ended"]) or "ended without an answer"
                 raise _LostError(f"the process that tried it {reason}{doing}")
 
 
-def _message(line: bytes) -> _Message:
+def _message(line: bytes) -> Message:
     try:
         found = json.loads(line)
     except ValueError:  # cut off where the process died
         return {}
     return found if isinstance(found, dict) else {}
-
-
-# --- the process that is forked, and those that answer ---------------------------------------
-
-
-class _Child(NamedTuple):
-    pid: int
-    pidfd: int
-    stream: socket.socket
-
-
-def main(control_fd: int) -> None:
-    """Fork a process for each question until the server is gone; its questions go with it."""
-    control = socket.socket(fileno=control_fd)
-    poller = select.poll()
-    poller.register(control, select.POLLIN)
-    children: dict[int, _Child] = {}
-    while True:
-        for descriptor, _ in poller.poll():
-            if descriptor == control.fileno():
-                text, descriptors, _, _ = socket.recv_fds(control, _MAX_QUESTION, 1)
-                if not text:
-                    for child in children.values():
-                        _kill(child)
-                    return
-                child = _fork(control, json.loads(text), socket.socket(fileno=descriptors[0]))
-                children[child.pidfd] = children[child.stream.fileno()] = child
-                poller.register(child.pidfd, select.POLLIN)
-                poller.register(child.stream, 0)  # only that the server closed it
-            elif descriptor not in children:  # it went with another of this turn
-                continue
-            elif descriptor == (child := children[descriptor]).pidfd:
-                for known in (descriptor, child.stream.fileno()):
-                    del children[known]
-                    with contextlib.suppress(KeyError):
-                        poller.unregister(known)
-                _bury(child)
-            else:
-                poller.unregister(descriptor)
-                _kill(child)
-
-
-def _fork(control: socket.socket, question: _Message, stream: socket.socket) -> _Child:
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        control.close()
-        _answer(parent, question, stream)
-    return _Child(pid, os.pidfd_open(pid), stream)
-
-
-def _bury(child: _Child) -> None:
-    _kill(child)  # what it started itself, while its id cannot be another's yet
-    _, status = os.waitpid(child.pid, 0)
-    with contextlib.suppress(OSError):
-        child.stream.sendall(b"\n")  # it may have died within a line
-        _say(child.stream, {"ended": status})
-    child.stream.close()
-    os.close(child.pidfd)
-
-
-def _kill(child: _Child) -> None:
-    for kill in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError):
-            kill(child.pid, signal.SIGKILL)
-
-
-def _answer(parent: int, question: _Message, stream: socket.socket) -> NoReturn:
-    code = 1
-    try:
-        os.setsid()
-        _say(stream, {"started": True})
-        die_with_parent(parent)
-        restrict_memory(default_memory_bytes())
-        faulthandler.enable()
-        os.dup2(2, 1)  # what environments print goes to the server's log
-        for message in _CALLS[question["call"]](**question["arguments"]):
-            _say(stream, message)
-        _say(stream, {"done": True})
-        code = 0
-    except grpo.GRPOError as error:
-        _say(stream, {"error": _error_to_json(error)})
-        code = 0
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the last frame of this process
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _say(stream: socket.socket, message: _Message) -> None:
-    stream.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _load_plug_ins() -> Iterator[_Message]:
-    yield {"doing": "the installed plug-ins were loaded"}
-    catalogue.load_plug_ins()
-    rewards.reward_names()
-
-
-def _validate(config: _Message) -> Iterator[_Message]:
-    yield from _load_plug_ins()
-    yield {"doing": f"{config['env_name']} was made and reset"}
-    grpo.validate(grpo.GRPOConfig(**config))
-
-
-def _rewards() -> Iterator[_Message]:
-    yield from _load_plug_ins()
-    yield {"value": rewards.describe_rewards()}
-
-
-def _evaluate(path: str, env_name: str, **game: Any) -> Iterator[_Message]:  # noqa: ANN401
-    yield from _load_plug_ins()
-    yield {"doing": f"{env_name} was played"}
-    found = grpo.evaluate(load_policy(Path(path)), env_name, **game)
-    yield {"value": evaluation_to_json(found)}
-
-
-_CALLS: Final[Mapping[str, Callable[..., Iterable[_Message]]]] = {
-    "evaluate": _evaluate,
-    "rewards": _rewards,
-    "validate": _validate,
-}
-
-
-def _error_to_json(error: grpo.GRPOError) -> _Message:
-    return {
-        "kind": type(error).__name__,
-        "message": str(error),
-        "attributes": {name: getattr(error, name) for name in ("field", "allowed")
-                       if hasattr(error, name)},
-    }  # fmt: skip
-
-
-def _error_from_json(values: _Message) -> grpo.GRPOError:
-    kind: type[grpo.GRPOError] = getattr(errors, values["kind"])
-    error = kind.__new__(kind, values["message"])  # each has an __init__ of its own
-    for name, value in values["attributes"].items():
-        setattr(error, name, value)
-    return error
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -94,6 +94,7 @@ def build_services(settings: Settings) -> "Services":
         PlatformError: Ray was asked for, and is not installed, or its cluster cannot be used.
     """
     from grpo_platform.api.services import Services
+    from grpo_platform.environments import Environments
     from grpo_platform.isolation import Isolation
     from grpo_platform.jobs.runner import Runner
     from grpo_platform.registry.models import Registry
@@ -128,6 +129,7 @@ def build_services(settings: Settings) -> "Services":
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
         isolation=isolation,
+        environments=Environments(isolation),
     )
 
 

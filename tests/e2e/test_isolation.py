@@ -1,10 +1,14 @@
 """A server whose plug-in does what it must not: it goes on, and says what happened."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 import requests
 
+from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, server, train
 from tests.service.faulty_environments import FAULTY, install_plugin
 
@@ -41,6 +45,17 @@ def test_what_a_constructor_does_is_told_and_ends_nothing_else(running, fault, s
         assert said in reply.json()["detail"]
         assert reply.json()["errors"][0]["field"] == "env_name"
     assert requests.get(f"{running.url}/health/ready", timeout=30).ok
+
+
+def test_client_and_command_line_list_environments_by_trial(running):
+    with GRPOClient(running.url) as client:
+        assert [each["env_name"] for each in client.environments("faulty")] == [FAULTY]
+    command = [sys.executable, "-m", "grpo_platform", "--url", running.url, "environments"]
+    done = subprocess.run(
+        [*command, "taxi", "--refused", "--json"], capture_output=True, text=True, timeout=120
+    )
+    (taxi,) = json.loads(done.stdout)
+    assert "Discrete observations" in taxi["reason"]
 
 
 def test_a_promotion_whose_game_crashes_is_refused_and_ends_nothing_else(running, tmp_path):

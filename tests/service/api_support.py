@@ -23,7 +23,11 @@ def services_in(folder: Path, **settings: object) -> Iterator[Services]:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        yield build_services(Settings(mlflow_ui_port=0, **settings))
+        services = build_services(Settings(mlflow_ui_port=0, **settings))
+        try:
+            yield services
+        finally:
+            services.isolation.close()
     finally:
         os.chdir(before)
 

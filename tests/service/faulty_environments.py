@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = "tests/Faulty-v0"
+MANY = 2_965
 
 
 class Memory:
@@ -105,7 +106,16 @@ def register() -> None:
     )  # fmt: skip
 
 
-def install_plugin(folder: Path) -> str:
+def register_many() -> None:
+    """Entry point of the same group: a catalogue as large as those of several distributions."""
+    for number in range(MANY):
+        gym.register(f"many/Walk{number:04d}-v0", f"{__name__}:Faulty")
+    for fault in ("segfault", "hang", "raise"):
+        wrong = {"fault": fault, "after": -1}
+        gym.register(f"many/Very-{fault}-v0", f"{__name__}:Faulty", kwargs=wrong)
+
+
+def install_plugin(folder: Path, function: str = "register") -> str:
     """Make a distribution that registers the environment; returns the PYTHONPATH for it."""
     metadata = folder / "faulty_environments-1.dist-info"
     metadata.mkdir()
@@ -113,6 +123,6 @@ def install_plugin(folder: Path) -> str:
         "Metadata-Version: 2.1\nName: faulty-environments\nVersion: 1\n"
     )
     (metadata / "entry_points.txt").write_text(
-        f"[gymnasium.envs]\n__root__ = {__name__}:register\n"
+        f"[gymnasium.envs]\n__root__ = {__name__}:{function}\n"
     )
     return os.pathsep.join([str(folder), str(ROOT)])

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+import time
 
+import gymnasium
 import pytest
 from starlette.routing import compile_path
 
@@ -64,10 +66,44 @@ def test_health_and_probes(client):
 def test_empty_lists(client):
     assert client.get("/training/jobs").json() == {"jobs": [], "next_page_token": None}
     assert client.get("/models").json() == {"models": [], "next_page_token": None}
-    names = [e["env_name"] for e in client.get("/environments").json()["environments"]]
-    assert "CartPole-v1" in names
     rewards = [r["name"] for r in client.get("/rewards").json()["rewards"]]
     assert {"environment", "optimized_cartpole", "simple_cartpole"} <= set(rewards)
+
+
+def environments(client, **query):
+    """All pages of the list, once everything in it was tried."""
+    found, token = {}, None
+    while True:
+        follows = {} if token is None else {"page_token": token}
+        reply = client.get("/environments", params={**query, **follows, "limit": 7})
+        assert reply.status_code == 200, reply.text
+        page = reply.json()
+        assert len(page["environments"]) <= 7
+        if any(record["trainable"] is None for record in page["environments"]):
+            time.sleep(0.1)
+            continue
+        found |= {record["env_name"]: record for record in page["environments"]}
+        if (token := page["next_page_token"]) is None:
+            return found
+
+
+def test_the_list_of_environments_has_what_a_job_may_name_and_why_others_may_not(client):
+    yes, no = environments(client), environments(client, trainable=False)
+    assert set(yes) | set(no) == set(gymnasium.registry)
+    assert not set(yes) & set(no)
+    assert yes["CartPole-v1"]["reason"] is None
+    assert yes["CartPole-v1"]["preset"] == {"reward_function_type": "optimized_cartpole"}
+    assert "Discrete observations" in no["Taxi-v4"]["reason"]
+    assert "gymnasium-robotics" in no["HalfCheetah-v3"]["reason"]
+    for name in ("Taxi-v4", "HalfCheetah-v3"):
+        refused = client.post("/train", json={"env_name": name})
+        assert (refused.status_code, refused.json()["detail"]) == (400, no[name]["reason"])
+    assert set(environments(client, name="lunar")) == {
+        "LunarLander-v3", "LunarLanderContinuous-v3",
+    }  # fmt: skip
+    assert environments(client, name="nothing of that name") == {}
+    for query in ({"page_token": "x"}, {"limit": 0}, {"trainable": "perhaps"}):
+        assert client.get("/environments", params=query).status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
     platform.BusyError: ErrorRow(503, "busy", "Busy"),
     platform.NotReadyError: ErrorRow(503, "not-ready", "Not ready"),
     platform.StoreUnavailableError: ErrorRow(503, "store-unavailable", "Store unavailable"),
+    platform.StoreGoneError: ErrorRow(503, "store-gone", "Store not where it was"),
     platform.StoreError: ErrorRow(503, "store-error", "Store refused"),
 }
 """The most specific class of an error that is listed here decides."""

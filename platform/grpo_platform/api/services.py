@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from grpo_platform.environments import Environments
 from grpo_platform.errors import ConflictError, NotReadyError
 from grpo_platform.isolation import Isolation
 from grpo_platform.jobs.runner import Runner
@@ -34,6 +35,7 @@ class Services:
     serving: ServingService
     ui: MlflowUI
     isolation: Isolation
+    environments: Environments
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server begins to shut down: whoever streams ends."""
 

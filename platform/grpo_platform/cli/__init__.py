@@ -1,5 +1,6 @@
 """The command line: serve, train, watch, evaluate, predict."""
 
+import itertools
 import os
 from typing import Annotated, Any
 
@@ -110,6 +111,27 @@ def train(
         _report(job, verdict)
     if job["status"] != "completed":
         raise typer.Exit(1)
+
+
+@app.command()
+def environments(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Only ids that contain it.")] = "",
+    refused: Annotated[
+        bool, typer.Option("--refused", help="Those that cannot be trained, and why.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most environments shown.")] = 100,
+    as_json: JsonFlag = False,
+) -> None:
+    """Environments that the server can train in."""
+    with errors_as_sentences():
+        listed = connect(context).iter_environments(name, trainable=not refused)
+        found = list(itertools.islice(listed, limit))
+    if as_json:
+        show_json(found)
+        return
+    rows = [(each["env_name"], each["reason"]) for each in found]
+    table(("environment", "reason"), rows)
 
 
 # a negative number is no option

@@ -403,11 +403,21 @@ class GRPOClient:
         """How the server is doing."""
         return self._transport.call("GET", "/health")
 
-    def environments(self) -> list[dict[str, Any]]:
-        """What can be trained."""
-        return cast(
-            list[dict[str, Any]], self._transport.call("GET", "/environments")["environments"]
-        )
+    def iter_environments(
+        self, name: str = "", *, trainable: bool = True
+    ) -> Iterator[dict[str, Any]]:
+        """What can be trained, or with `trainable=False` what cannot, and why; by name.
+
+        Args:
+            name: only ids that contain it.
+            trainable: which of them.
+        """
+        wanted = {"name": name, "trainable": str(trainable).lower()}
+        return self._transport.pages("/environments", "environments", wanted)
+
+    def environments(self, name: str = "", *, trainable: bool = True) -> list[dict[str, Any]]:
+        """All that `iter_environments` gives."""
+        return list(self.iter_environments(name, trainable=trainable))
 
     def rewards(self) -> list[dict[str, Any]]:
         """What can be trained on."""

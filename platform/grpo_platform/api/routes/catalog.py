@@ -1,10 +1,11 @@
 """What can be trained, and how."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from grpo.envs.catalogue import registered_names
+from fastapi import APIRouter, Query
+
 from grpo.presets import PRESETS, REWARD_PRESETS
-from grpo.rewards import describe_rewards
+from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
 from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.catalog import Environment, EnvironmentList, Reward, RewardList
 
@@ -13,24 +14,37 @@ __all__ = ["router"]
 router = APIRouter(tags=["catalog"], responses=documented(401, 403))
 
 
-@router.get("/environments", operation_id="list_environments")
-def list_environments() -> EnvironmentList:
-    """Environments that are registered here and that a policy can be trained in."""
-    return EnvironmentList(
-        environments=[
-            Environment(
-                env_name=name,
-                preset=dict(PRESETS.get(name, {})),
-                reward_presets={
-                    reward: dict(fields) for reward, fields in REWARD_PRESETS.get(name, {}).items()
-                },
-            )
-            for name in registered_names()
-        ]
+@router.get("/environments", operation_id="list_environments", responses=documented(400, 422))
+def list_environments(
+    services: ServicesDep,
+    name: Annotated[
+        str, Query(max_length=200, description="Only ids that contain this, in whatever case.")
+    ] = "",
+    trainable: Annotated[
+        bool, Query(description="Those that can be trained, or those that cannot.")
+    ] = True,
+    limit: Limit = 100,
+    page_token: PageToken = None,
+) -> EnvironmentList:
+    """Environments that are registered here, by name; each was made and reset once."""
+    page = services.environments.list(
+        name=name, trainable=trainable, limit=limit, page_token=page_token
     )
+    environments = [
+        Environment(
+            **record._asdict(),
+            preset=dict(PRESETS.get(record.env_name, {})),
+            reward_presets={
+                reward: dict(fields)
+                for reward, fields in REWARD_PRESETS.get(record.env_name, {}).items()
+            },
+        )
+        for record in page.items
+    ]
+    return EnvironmentList(environments=environments, next_page_token=page.next_page_token)
 
 
-@router.get("/rewards", operation_id="list_rewards")
-def list_rewards() -> RewardList:
+@router.get("/rewards", operation_id="list_rewards", responses=documented(400))
+def list_rewards(services: ServicesDep) -> RewardList:
     """Reward functions that can be trained on."""
-    return RewardList(rewards=[Reward(**reward) for reward in describe_rewards()])
+    return RewardList(rewards=[Reward(**reward) for reward in services.isolation.rewards()])

@@ -8,9 +8,15 @@ __all__ = ["Environment", "EnvironmentList", "Reward", "RewardList"]
 
 
 class Environment(Reply):
-    """One environment that can be trained."""
+    """One registered environment."""
 
     env_name: str
+    trainable: bool | None
+    """Whether POST /train takes it; null where it was not tried yet."""
+
+    reason: str | None
+    """Why it cannot be trained, or is not known to; null where it can."""
+
     preset: dict[str, JsonValue]
     """Fields of POST /train that differ from the general defaults here, unless they are given."""
 
@@ -19,9 +25,11 @@ class Environment(Reply):
 
 
 class EnvironmentList(Reply):
-    """Environments by name."""
+    """A page of environments, by name."""
 
     environments: list[Environment]
+    next_page_token: str | None
+    """Leads to the next page; null on the last one."""
 
 
 class Reward(Reply):

@@ -16,7 +16,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from grpo.policy import Prediction
+from grpo.policies import Prediction
 
 __all__ = ["ZOO", "PPOPolicy", "train_ppo"]
 

@@ -3,6 +3,7 @@
 from grpo.checkpoint import TrainingState
 from grpo.config import GRPOConfig
 from grpo.errors import (
+    AdvantageError,
     CheckpointError,
     ConfigError,
     EnvironmentFaultError,
@@ -11,15 +12,19 @@ from grpo.errors import (
     TrainingDivergedError,
 )
 from grpo.evaluation import Evaluation, evaluate, paired_difference
-from grpo.policy import Policy, PolicySpec, Prediction
+from grpo.grpo import GRPO
+from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec, Prediction
 from grpo.presets import PRESETS, REWARD_PRESETS, resolve_config
-from grpo.reporting import EpisodeStats, NullReporter, Reporter, RolloutStats, UpdateStats
-from grpo.trainer import Trainer, TrainResult
-from grpo.validation import validate
+from grpo.reporting import EpisodeStats, Reporter, RolloutStats, UpdateStats
+from grpo.trainer import Trainer, TrainResult, validate
 
 __all__ = [
+    "GRPO",
     "PRESETS",
     "REWARD_PRESETS",
+    "ActorCriticPolicy",
+    "AdvantageError",
+    "BasePolicy",
     "CheckpointError",
     "ConfigError",
     "EnvironmentFaultError",
@@ -27,8 +32,7 @@ __all__ = [
     "Evaluation",
     "GRPOConfig",
     "GRPOError",
-    "NullReporter",
-    "Policy",
+    "MlpPolicy",
     "PolicySpec",
     "Prediction",
     "Reporter",

@@ -4,16 +4,21 @@ Arrays have shape (T, G, K): time index within the segment, group, member. `aliv
 that the member took a step at that index; what lies outside is never read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ADVANTAGES", "Advantages", "group_advantages", "segment_returns"]
+from grpo.errors import AdvantageError
+from grpo.registry import Objects, Registry
+
+__all__ = ["ADVANTAGES", "AdvantageFunction", "Advantages", "group_advantages", "segment_returns"]
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
+AdvantageFunction = Callable[[Float64Array, BoolArray], tuple[Float64Array, BoolArray]]
 
 _EQUAL = 1e-7
 """Returns whose standard deviation is below this share of the group's largest are equal."""
@@ -64,8 +69,10 @@ def segment_returns(
     return returns
 
 
-def group_advantages(name: str, returns: Float64Array, alive: BoolArray) -> Advantages:
-    """Advantages of a named kind, one of `ADVANTAGES`.
+def group_advantages(
+    name: str, returns: Float64Array, alive: BoolArray, objects: Objects | None = None
+) -> Advantages:
+    """Advantages of a named kind, one of `ADVANTAGES` or one that was handed in.
 
     A comparison whose returns are equal, up to round-off relative to the group's largest
     return, or that has a single member, gives exactly 0 and is not informative: dividing
@@ -75,8 +82,12 @@ def group_advantages(name: str, returns: Float64Array, alive: BoolArray) -> Adva
         name: which.
         returns: shape (T, G, K), 0 where not alive.
         alive: shape (T, G, K).
+        objects: those that were handed in.
+
+    Raises:
+        AdvantageError: a function that is not ours raised, or returned what is no advantage.
     """
-    values, degenerate = ADVANTAGES[name](returns, alive)
+    values, degenerate = ADVANTAGES.get(name, objects)(returns, alive)
     informative = alive & ~degenerate
     compared = alive.any(axis=2)
     silent = compared & ~informative.any(axis=2)
@@ -158,15 +169,45 @@ def outcome(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, Bool
     return np.broadcast_to(values, returns.shape), degenerate
 
 
-ADVANTAGES: Mapping[
-    str, Callable[[Float64Array, BoolArray], tuple[Float64Array, BoolArray]]
-] = {
-    "blend": blend,
-    "dr": dr,
-    "global": global_,
-    "loo_time": loo_time,
-    "outcome": outcome,
-    "z_time": z_time,
-}  # fmt: skip
-"""Each named advantage: (returns, alive) → (advantages, degenerate); shapes that broadcast to
-(T, G, K)."""
+def _checked(function: Any) -> AdvantageFunction:  # noqa: ANN401 - whatever was handed in
+    """A function that is not ours; it may leave the degenerate comparisons to us."""
+    if not callable(function):
+        raise TypeError(f"it is a {type(function).__name__}, not a function")
+    name = getattr(function, "__name__", type(function).__name__)
+
+    def checked(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, BoolArray]:
+        try:
+            result = function(returns, alive)
+        except Exception as error:
+            raise AdvantageError(
+                f"The advantage {name!r} raised {type(error).__name__}: {error}"
+            ) from error
+        given = result if isinstance(result, tuple) else (result, None)
+        values = np.asarray(given[0], dtype=np.float64)
+        degenerate = _compare(returns, alive).degenerate if given[1] is None else given[1]
+        if values.shape != returns.shape or not np.isfinite(values[alive]).all():
+            raise AdvantageError(
+                f"The advantage {name!r} must return finite numbers of shape {returns.shape}, "
+                f"(time, groups, members), not shape {values.shape}"
+                f"{'' if values.shape != returns.shape else ' with NaN or infinity'}."
+            )
+        return values, degenerate
+
+    return checked
+
+
+ADVANTAGES: Registry[AdvantageFunction] = Registry(
+    "advantage",
+    "grpo.advantages",
+    {
+        "blend": blend,
+        "dr": dr,
+        "global": global_,
+        "loo_time": loo_time,
+        "outcome": outcome,
+        "z_time": z_time,
+    },
+    _checked,
+)
+"""Each named advantage: (returns, alive), both of shape (T, G, K), → (advantages, degenerate) of
+shapes that broadcast to it, or the advantages alone."""

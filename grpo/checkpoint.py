@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from grpo.config import GRPOConfig
 from grpo.errors import CheckpointError, ConfigError, in_words
-from grpo.groups import VisitedState
 from grpo.network import FloatArray
+from grpo.rollout import VisitedState
 from grpo.updates import OptimizerState
 
 __all__ = ["FORMAT", "TrainingState", "load", "save"]

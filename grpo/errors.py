@@ -6,6 +6,8 @@ GRPOError
 │   ├── UnknownNameError           a name that no registry knows; lists those that are allowed
 │   ├── IncompatibleError          values that do not go together
 │   └── UnsupportedEnvironmentError  spaces that the policy cannot represent, or no such build
+├── UnsupportedPolicyError         a policy whose code cannot be packaged
+├── AdvantageError                 an advantage function raised, or returned what is none
 ├── RewardError                    a reward function returned the wrong shape, NaN or infinity
 ├── EnvironmentFaultError               an environment raised while it was stepped
 ├── TrainingDivergedError          loss or parameters became NaN or infinite
@@ -17,6 +19,7 @@ from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
+    "AdvantageError",
     "CheckpointError",
     "ConfigError",
     "EnvironmentFaultError",
@@ -27,6 +30,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnknownNameError",
     "UnsupportedEnvironmentError",
+    "UnsupportedPolicyError",
     "did_you_mean",
     "in_words",
     "nearest",
@@ -130,6 +134,14 @@ class IncompatibleError(ConfigError):
 
 class UnsupportedEnvironmentError(ConfigError):
     """An environment whose spaces the policy cannot represent, or that cannot be made here."""
+
+
+class UnsupportedPolicyError(GRPOError):
+    """A policy whose code cannot be written down as a graph of plain tensor operations."""
+
+
+class AdvantageError(GRPOError):
+    """An advantage function raised, or returned the wrong shape, NaN or infinity."""
 
 
 class RewardError(GRPOError):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from grpo.envs import VecEnv, make_vec_env
 from grpo.errors import IncompatibleError, OutOfRangeError
+from grpo.registry import Objects
 
 __all__ = [
     "EVALUATION_SEED",
@@ -66,7 +67,7 @@ class _Prediction(Protocol):
 
 
 class Predictor(Protocol):
-    """What `evaluate` asks of a policy; `grpo.policy.Policy` is one."""
+    """What `evaluate` asks of a policy; `grpo.policies.MlpPolicy` is one."""
 
     def act(self, observations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
         """Likeliest actions for observations of shape (N, *observation_shape)."""
@@ -151,6 +152,7 @@ def evaluate(
     env_name: str,
     *,
     env_kwargs: Mapping[str, Any] | None = None,
+    objects: Objects | None = None,
     n_episodes: int = 100,
     seed: int = EVALUATION_SEED,
     skip: int = 0,
@@ -162,6 +164,7 @@ def evaluate(
         policy: what acts.
         env_name: Gymnasium id.
         env_kwargs: keyword arguments of `gymnasium.make`.
+        objects: those that were handed in.
         n_episodes: how many, at least 1. Where the environment has no time limit, an episode is
             cut after `ENDLESS_STEPS / n_episodes` steps, at least `LEAST_STEPS` and at most
             `STEP_LIMIT`; others after `STEP_LIMIT`. The log tells it.
@@ -176,8 +179,14 @@ def evaluate(
     if n_episodes < 1:
         raise OutOfRangeError("n_episodes must be at least 1.", field="n_eval_episodes")
     seeds = evaluation_seeds(skip + n_episodes, seed)[skip:]
-    members = min(n_episodes, _TOGETHER)
-    envs = make_vec_env(env_name, env_kwargs, members, branching=False, most_instances=_INSTANCES)
+    envs = make_vec_env(
+        env_name,
+        env_kwargs,
+        min(n_episodes, _TOGETHER),
+        objects=objects,
+        branching=False,
+        most_instances=_INSTANCES,
+    )
     limit = _step_limit(envs.spec.max_episode_steps, n_episodes)
     rng = np.random.default_rng(seed)
     try:

@@ -3,16 +3,10 @@
 All functions are pure and reduce to a scalar mean, unless they say otherwise.
 """
 
-import math
-
 import torch
 
 __all__ = [
-    "categorical_entropy",
-    "categorical_log_prob",
     "clipped_surrogate",
-    "gaussian_entropy",
-    "gaussian_log_prob",
     "k3",
     "value_loss",
 ]
@@ -47,28 +41,3 @@ def k3(log_prob: torch.Tensor, log_prob_reference: torch.Tensor) -> torch.Tensor
 def value_loss(scaled: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean squared error, both of shape (B,), in the scaled units of the value network."""
     return torch.square(scaled - targets).mean()
-
-
-def categorical_log_prob(logits: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """Log softmax at the actions: (B, n), (B,) int64 → (B,)."""
-    return torch.log_softmax(logits, dim=1).gather(1, actions[:, None]).squeeze(1)
-
-
-def categorical_entropy(logits: torch.Tensor) -> torch.Tensor:
-    """−Σ p log p: (B, n) → (B,), nats."""
-    log_p = torch.log_softmax(logits, dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1)
-
-
-def gaussian_log_prob(
-    mean: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor
-) -> torch.Tensor:
-    """Log density of N(mean, diag exp(log_std)²): (B, k), (k,), (B, k) → (B,)."""
-    deviation = (actions - mean) / log_std.exp()
-    return (-0.5 * deviation.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(dim=1)
-
-
-def gaussian_entropy(mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    """Σ log σ + k/2 (1 + log 2π), the same for each of the B rows of `mean`: → (B,)."""
-    constant = 0.5 * mean.shape[1] * (1.0 + math.log(2.0 * math.pi))
-    return (log_std.sum() + constant).expand(mean.shape[0])

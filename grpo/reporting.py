@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from grpo.checkpoint import TrainingState
     from grpo.evaluation import Evaluation
 
-__all__ = ["EpisodeStats", "NullReporter", "Reporter", "RolloutStats", "UpdateStats"]
+__all__ = ["EpisodeStats", "Reporter", "RolloutStats", "UpdateStats"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +80,17 @@ class UpdateStats:
 
 
 class Reporter:
-    """Receives what a trainer has to say. Override what is of interest.
+    """Receives what a trainer has to say. Override what is of interest; each method does nothing.
 
     All methods are called from the thread that trains, between two updates; what they raise
-    ends the training.
+    ends the training. Where `on_rollout` or `on_update` returns False, training stops after the
+    iteration.
     """
 
-    def on_rollout(self, stats: RolloutStats) -> None:
+    def on_rollout(self, stats: RolloutStats) -> bool | None:
         """Called after each iteration's rollouts."""
 
-    def on_update(self, stats: UpdateStats) -> None:
+    def on_update(self, stats: UpdateStats) -> bool | None:
         """Called after each iteration's updates."""
 
     def on_evaluation(self, timesteps: int, evaluation: "Evaluation") -> None:
@@ -97,7 +98,3 @@ class Reporter:
 
     def on_checkpoint(self, state: "TrainingState") -> None:
         """Called when a checkpoint is due; `state` is a copy that later steps do not change."""
-
-
-class NullReporter(Reporter):
-    """Says nothing."""

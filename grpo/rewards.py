@@ -1,26 +1,24 @@
 """Rewards that can be trained on, by name; plug-ins come in by the entry point `grpo.rewards`."""
 
-import functools
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from grpo.envs import EnvironmentSpec
-from grpo.errors import IncompatibleError, RewardError, UnknownNameError, in_words
+from grpo.errors import IncompatibleError, RewardError, in_words
+from grpo.registry import Objects, Registry
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "REWARDS",
     "RewardDefinition",
     "RewardFunction",
     "describe_rewards",
     "get_reward",
     "optimized_cartpole",
-    "reward_names",
     "simple_cartpole",
 ]
 
@@ -28,8 +26,6 @@ ENTRY_POINT_GROUP = "grpo.rewards"
 """Distributions add rewards by an entry point of this group that names a `RewardDefinition`, or
 a plain `RewardFunction`; the entry point's name is the reward's. One that does not load, or takes
 a name that there is, is left out and logged."""
-
-_log = logging.getLogger(__name__)
 
 _POLE_LIMIT = 0.2095  # radians: |θ| at which CartPole ends
 
@@ -51,7 +47,7 @@ class RewardFunction(Protocol):
 
         Args:
             next_observations: shape (N, *observation_shape), observations after the step.
-            actions: shape (N,) indices from 0, or (N, *action_shape) within the bounds.
+            actions: as the environment takes them: shape (N,) integers, or (N, *action_shape).
             rewards: shape (N,), the environment's own.
             terminated: shape (N,), whether the episode ended there; a truncation is none.
 
@@ -138,37 +134,46 @@ _BUILT_IN: Mapping[str, RewardDefinition] = {
 }
 
 
-def reward_names() -> tuple[str, ...]:
-    """Names of all rewards, plug-ins included; sorted."""
-    return tuple(sorted(_registry().found))
+def _definition(thing: object) -> RewardDefinition:
+    if isinstance(thing, RewardDefinition):
+        return thing
+    if not callable(thing):
+        raise TypeError(f"it is a {type(thing).__name__}, not a RewardDefinition or a function")
+    lines = (thing.__doc__ or "No description.").strip().splitlines()
+    return RewardDefinition(function=thing, description=lines[0])
+
+
+REWARDS: Registry[RewardDefinition] = Registry(
+    "reward_function_type", ENTRY_POINT_GROUP, _BUILT_IN, _definition
+)
+"""All rewards by name."""
 
 
 def describe_rewards() -> list[dict[str, str]]:
     """Name, description and environments of each reward, as JSON values; sorted by name."""
     return [
         {"name": name, "description": found.description, "environments": found.fits_description}
-        for name, found in sorted(_registry().found.items())
+        for name, found in REWARDS.items()
     ]
 
 
-def get_reward(name: str, env_spec: EnvironmentSpec) -> RewardFunction:
+def get_reward(
+    name: str, env_spec: EnvironmentSpec, objects: Objects | None = None
+) -> RewardFunction:
     """The reward of that name, for that environment; what it returns is checked at each call.
+
+    Args:
+        name: of `REWARDS`, or of one that was handed in.
+        env_spec: the environment.
+        objects: those that were handed in.
 
     Raises:
         UnknownNameError: no such reward.
         IncompatibleError: it does not fit the environment, or is a plug-in that does not load.
     """
-    registry, broken = _registry()
-    if name in broken:
-        raise IncompatibleError(
-            f"The plug-in of the reward {name!r} does not load: {broken[name]}.",
-            field="reward_function_type",
-        )
-    found = registry.get(name)
-    if found is None:
-        raise UnknownNameError("reward_function_type", name, registry)
+    found = REWARDS.get(name, objects)
     if not found.fits(env_spec):
-        fitting = ", ".join(key for key, other in sorted(registry.items()) if other.fits(env_spec))
+        fitting = ", ".join(key for key, other in REWARDS.items() if other.fits(env_spec))
         why = f" ({', '.join(env_spec.deviations)})" if env_spec.deviations else ""
         raise IncompatibleError(
             f"The reward {name!r} is made for {found.fits_description}, not for "
@@ -207,37 +212,3 @@ def _checked(name: str, function: RewardFunction) -> RewardFunction:
         return result
 
     return checked
-
-
-class _Registry(NamedTuple):
-    found: Mapping[str, RewardDefinition]
-    broken: Mapping[str, str]
-    """Plug-ins that are left out, by name, and why."""
-
-
-@functools.cache
-def _registry() -> _Registry:
-    found, broken = dict(_BUILT_IN), dict[str, str]()
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name in found:
-            _log.warning("A second reward %r is left out: %s.", entry.name, entry.value)
-            continue
-        try:
-            found[entry.name] = _load(entry)
-        except RewardError as error:
-            _log.warning("The reward %r is left out: %s", entry.name, error, exc_info=True)
-            broken[entry.name] = str(error)
-    return _Registry(found, broken)
-
-
-def _load(entry: EntryPoint) -> RewardDefinition:
-    try:
-        loaded = entry.load()
-    except (Exception, SystemExit) as error:
-        raise RewardError(in_words(error)) from error
-    if isinstance(loaded, RewardDefinition):
-        return loaded
-    if not callable(loaded):
-        raise RewardError(f"it is a {type(loaded).__name__}, not a RewardDefinition or a function")
-    lines = (loaded.__doc__ or "No description.").strip().splitlines()
-    return RewardDefinition(function=loaded, description=lines[0])

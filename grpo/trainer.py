@@ -2,36 +2,38 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
+from grpo.advantages import ADVANTAGES
 from grpo.checkpoint import TrainingState
 from grpo.config import GRPOConfig
-from grpo.envs import Branching, EnvironmentSpec, make_vec_env
+from grpo.envs import Branching, EnvironmentSpec, check_environment, make_vec_env
 from grpo.errors import IncompatibleError
 from grpo.evaluation import Evaluation, evaluate
-from grpo.groups import GroupCollector
 from grpo.learner import Learner
-from grpo.policy import Policy, PolicySpec
-from grpo.reporting import NullReporter, Reporter, RolloutStats
+from grpo.policies import BasePolicy, PolicySpec, make_policy
+from grpo.registry import Objects
+from grpo.reporting import Reporter, RolloutStats
 from grpo.rewards import get_reward
-from grpo.streams import Streams
+from grpo.rng import Streams
+from grpo.rollout import RolloutCollector
 from grpo.updates import Updater
-from grpo.validation import validate
 
-__all__ = ["EndedBy", "TrainResult", "Trainer", "policy_spec"]
+__all__ = ["EndedBy", "TrainResult", "Trainer", "policy_spec", "validate"]
 
-EndedBy = Literal["total_timesteps", "target_return", "should_finish", "should_stop"]
-"""What ended a training: its budget, an evaluation, or one of the callers' questions."""
+EndedBy = Literal["total_timesteps", "target_return", "should_finish", "should_stop", "callback"]
+"""What ended a training: its budget, an evaluation, one of the callers' questions, or a hook that
+said False."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class TrainResult:
     """What a training run came to."""
 
-    policy: Policy
+    policy: BasePolicy
     """The policy after the last iteration."""
 
     timesteps: int
@@ -51,8 +53,8 @@ class TrainResult:
 
     @property
     def stopped(self) -> bool:
-        """Whether `should_stop` ended it, in the middle."""
-        return self.ended_by == "should_stop"
+        """Whether `should_stop` or a hook of the reporter ended it, in the middle."""
+        return self.ended_by in ("should_stop", "callback")
 
 
 class Trainer:
@@ -60,6 +62,8 @@ class Trainer:
 
     Args:
         config: hyperparameters.
+        objects: environments, rewards, advantages and classes that were handed in, by the names
+            that `config` has for them.
         reporter: hears of rollouts, updates, evaluations and checkpoints.
         should_stop: asked between two iterations; ends the training as it is, to go on later.
         should_finish: asked between two iterations, from the second on; ends the training early
@@ -78,37 +82,40 @@ class Trainer:
         self,
         config: GRPOConfig,
         *,
+        objects: Objects | None = None,
         reporter: Reporter | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         should_finish: Callable[[], bool] = lambda: False,
         checkpoint_seconds: float | None = None,
         state: TrainingState | None = None,
-        initial_policy: Policy | None = None,
-        updater: Callable[[Policy, GRPOConfig], Updater] | None = None,
+        initial_policy: BasePolicy | None = None,
+        updater: Callable[[BasePolicy, GRPOConfig], Updater] | None = None,
     ) -> None:
-        spec = validate(config)
-        self._config = config
-        self.reporter = NullReporter() if reporter is None else reporter
+        spec = validate(config, objects)
+        self.config = config
+        self._objects = objects or {}
+        self.reporter = Reporter() if reporter is None else reporter
         self._should_stop = should_stop
         self._should_finish = should_finish
         self._checkpoint_seconds = checkpoint_seconds
-        self.policy = Policy(policy_spec(spec, config), config.seed)
+        self.policy = make_policy(policy_spec(spec, config), config.seed, objects)
         if initial_policy is not None:
             _copy_policy(initial_policy, self.policy)
         self._streams = Streams.from_seed(config.seed)
-        self._envs = make_vec_env(
+        self.envs = make_vec_env(
             config.env_name,
             config.env_kwargs,
             config.num_groups * config.group_size,
+            objects=objects,
             branching=config.start_states != "reset",
         )
         self._learner = Learner(
-            self.policy, config, self._streams, updater and updater(self.policy, config)
+            self.policy, config, self._streams, updater and updater(self.policy, config), objects
         )
-        self._collector = GroupCollector(
+        self._collector = RolloutCollector(
             self.policy,
-            self._envs,
-            get_reward(config.reward_function_type, spec),
+            self.envs,
+            get_reward(config.reward_function_type, spec, objects),
             config,
             self._streams,
             timesteps=0 if state is None else state.timesteps,
@@ -124,75 +131,112 @@ class Trainer:
     @property
     def resumes_exactly(self) -> bool:
         """Whether a run that goes on from a `state` equals one that never paused, bit for bit."""
-        return self._envs.storable_snapshots or self._config.start_states == "reset"
+        return self.envs.storable_snapshots or self.config.start_states == "reset"
 
     @property
     def branching(self) -> tuple[Branching, str]:
         """How visited states are reached again, and in a sentence why so."""
-        if self._config.start_states == "reset":
+        if self.config.start_states == "reset":
             return "none", "start_states is 'reset': every group starts at a seeded reset."
-        return self._envs.branching, self._envs.branching_reason
+        return self.envs.branching, self.envs.branching_reason
 
     def train(self) -> TrainResult:
         """Collect and learn until the budget is used, `target_return` reached, or the end asked.
 
+        It may be called again, after a stop or with a new budget, and goes on.
+
         Raises:
             TrainingDivergedError: weights or losses became NaN or infinite.
             EnvironmentFaultError: the environment raised.
-            RewardError: the reward function did, or returned what is none.
+            RewardError, AdvantageError: that function did, or returned what is none.
         """
+        with self.policy.fitting_threads():
+            return self._train()
+
+    def _train(self) -> TrainResult:
         checkpoint_due = _Timer(self._checkpoint_seconds)
         evaluation = None
-        while (remaining := self._config.total_timesteps - self.timesteps) > 0:
+        while (remaining := self.config.total_timesteps - self.timesteps) > 0:
             if self._should_stop():
                 return self._result("should_stop")
             if self.timesteps > 0 and self._should_finish():
                 return self._result("should_finish", evaluation or self._evaluate())
             before = self.timesteps
-            self._iterate(remaining)
+            goes_on = self._iterate(remaining)
             evaluation = self._evaluate_if_due(before)
             if checkpoint_due():
                 self.reporter.on_checkpoint(self.state())
             if evaluation is not None and self._reached(evaluation):
                 return self._result("target_return", evaluation)
+            if not goes_on:
+                return self._result("callback")
         return self._result("total_timesteps", self._evaluate())
 
-    def _iterate(self, remaining: int) -> None:
+    def set_budget(self, total_timesteps: int, *, reset_num_timesteps: bool) -> None:
+        """Give the next `train` so many timesteps, with a learning-rate schedule over them.
+
+        Args:
+            total_timesteps: how many.
+            reset_num_timesteps: count from 0 again; else on from those that were done, and the
+                schedule goes on where so many of all of them leave it.
+
+        Raises:
+            OutOfRangeError: fewer than one.
+        """
+        config = replace(self.config, total_timesteps=total_timesteps)
+        if reset_num_timesteps:
+            self._collector.timesteps = 0
+        else:
+            config = replace(config, total_timesteps=total_timesteps + self.timesteps)
+        self.config = self._learner.config = config
+
+    def close(self) -> None:
+        """Let the environments go."""
+        self.envs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _iterate(self, remaining: int) -> bool:
+        """One iteration; returns whether no hook said False."""
         rollout = self._collector.collect(remaining)
         comparison = self._learner.compare(rollout)
-        self.reporter.on_rollout(
-            RolloutStats(
-                timesteps=rollout.timesteps,
-                rewards=rollout.mean_rewards(),
-                episodes=rollout.episodes,
-                degenerate_fraction=comparison.advantages.degenerate_fraction,
-            )
+        stats = RolloutStats(
+            timesteps=rollout.timesteps,
+            rewards=rollout.mean_rewards(),
+            episodes=rollout.episodes,
+            degenerate_fraction=comparison.advantages.degenerate_fraction,
         )
-        self.reporter.on_update(self._learner.learn(rollout, comparison))
+        goes_on = self.reporter.on_rollout(stats) is not False
+        update = self._learner.learn(rollout, comparison)
+        return self.reporter.on_update(update) is not False and goes_on
 
     def _evaluate_if_due(self, before: int) -> Evaluation | None:
         """Evaluate when a multiple of `eval_freq` was passed since `before`, short of the end."""
-        frequency, now = self._config.eval_freq, self.timesteps
+        frequency, now = self.config.eval_freq, self.timesteps
         passed = frequency > 0 and now // frequency > before // frequency
-        return self._evaluate() if passed and now < self._config.total_timesteps else None
+        return self._evaluate() if passed and now < self.config.total_timesteps else None
 
     def _evaluate(self) -> Evaluation:
-        config = self._config
+        config = self.config
         evaluation = evaluate(
             self.policy,
             config.env_name,
             env_kwargs=config.env_kwargs,
+            objects=self._objects,
             n_episodes=config.n_eval_episodes,
         )
         self.reporter.on_evaluation(self.timesteps, evaluation)
         return evaluation
 
     def _reached(self, evaluation: Evaluation) -> bool:
-        target = self._config.target_return
+        target = self.config.target_return
         return target is not None and evaluation.mean >= target
 
     def _result(self, ended_by: EndedBy, evaluation: Evaluation | None = None) -> TrainResult:
-        self._envs.close()
         return TrainResult(
             policy=self.policy,
             timesteps=self.timesteps,
@@ -204,10 +248,10 @@ class Trainer:
 
     def state(self) -> TrainingState:
         """A copy of everything that the rest of the run depends on."""
-        learner, storable = self._learner, self._envs.storable_snapshots
+        learner, storable = self._learner, self.envs.storable_snapshots
         starts = self._collector.next_starts
         return TrainingState(
-            config=self._config,
+            config=self.config,
             weights=self.policy.flat.copy(),
             buffers={name: value.numpy().copy() for name, value in self.policy.named_buffers()},
             optimizer=learner.updater.state(),
@@ -220,8 +264,8 @@ class Trainer:
         )
 
     def _load(self, state: TrainingState) -> None:
-        allowed = {"total_timesteps": self._config.total_timesteps}
-        if state.config.to_dict() | allowed != self._config.to_dict():
+        allowed = {"total_timesteps": self.config.total_timesteps}
+        if state.config.to_dict() | allowed != self.config.to_dict():
             raise IncompatibleError("The state to go on from belongs to another config.")
         self.policy.flat[:] = state.weights
         for name, value in self.policy.named_buffers():
@@ -234,6 +278,21 @@ class Trainer:
         self._collector.next_starts = list(state.next_starts)
 
 
+def validate(config: GRPOConfig, objects: Objects | None = None) -> EnvironmentSpec:
+    """Everything about a config that can be known before a step is run.
+
+    Whether the device exists is for the machine that trains, which may be another one.
+
+    Raises:
+        ConfigError: what is wrong, and what would be right.
+    """
+    spec = check_environment(config.env_name, config.env_kwargs, objects)
+    get_reward(config.reward_function_type, spec, objects)
+    ADVANTAGES.get(config.advantage, objects)
+    make_policy(policy_spec(spec, config), config.seed, objects)
+    return spec
+
+
 def policy_spec(environment: EnvironmentSpec, config: GRPOConfig) -> PolicySpec:
     """The policy that fits an environment."""
     return PolicySpec(
@@ -241,10 +300,12 @@ def policy_spec(environment: EnvironmentSpec, config: GRPOConfig) -> PolicySpec:
         action=environment.action,
         net_arch=config.net_arch,
         normalize_observations=config.normalize_observations,
+        policy=config.policy,
+        policy_kwargs=config.policy_kwargs,
     )
 
 
-def _copy_policy(source: Policy, target: Policy) -> None:
+def _copy_policy(source: BasePolicy, target: BasePolicy) -> None:
     if source.spec != target.spec:
         raise IncompatibleError(
             "The policy to start from has other shapes: use the environment, net_arch and "

@@ -18,7 +18,7 @@ class Batch:
     """The N transitions of one iteration."""
 
     inputs: FloatArray
-    """Shape (n_in + 1, N): normalised observations, a column each, and a last row of ones."""
+    """The observations as the policy encoded them."""
 
     actions: npt.NDArray[Any]
     """Actions of the policy: shape (N,) int64, or (N, k) float."""

@@ -9,7 +9,7 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from benchmarks.chaos.world import World
-from grpo.policy import Policy
+from grpo.policies import BasePolicy
 from grpo.trainer import Trainer
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.states import JobStatus
@@ -95,7 +95,7 @@ def _histories(client: MlflowClient, job_id: str) -> Histories:
     }
 
 
-def _train_undisturbed(request: JobRequest) -> tuple[Histories, Policy]:
+def _train_undisturbed(request: JobRequest) -> tuple[Histories, BasePolicy]:
     reporter = TrackingReporter(request.config.total_timesteps, request.max_metric_points)
     result = Trainer(request.config, reporter=reporter).train()
     expected: dict[str, list[tuple[int, float]]] = {}
@@ -124,7 +124,7 @@ def _is_reproducible(key: str) -> bool:
     return key not in CLOCK_METRICS and not key.startswith(SYSTEM_METRICS_PREFIX)
 
 
-def _equal(one: Policy, other: Policy) -> bool:
+def _equal(one: BasePolicy, other: BasePolicy) -> bool:
     pairs: list[tuple[Any, Any]] = list(
         zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     )

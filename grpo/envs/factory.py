@@ -14,6 +14,7 @@ from grpo.envs.spec import EnvironmentSpec, check_environment
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.envs.vec_env import VecEnv
 from grpo.envs.verification import find_branching, resets_afresh, steps_exactly
+from grpo.registry import Objects
 
 __all__ = ["make_vec_env"]
 
@@ -36,6 +37,7 @@ def make_vec_env(
     env_kwargs: Mapping[str, Any] | None,
     num_members: int,
     *,
+    objects: Objects | None = None,
     branching: bool = True,
     most_instances: int | None = None,
 ) -> VecEnv:
@@ -45,6 +47,7 @@ def make_vec_env(
         env_name: Gymnasium id.
         env_kwargs: keyword arguments of `gymnasium.make`.
         num_members: how many.
+        objects: those that were handed in.
         branching: whether snapshots will be taken; without, no time is spent to find out how.
         most_instances: make fewer members where each is an instance of its own, which costs time
             and memory.
@@ -53,7 +56,7 @@ def make_vec_env(
         ConfigError: as `check_environment`.
         EnvironmentFaultError: the environment raised while it was tried.
     """
-    spec = check_environment(env_name, env_kwargs)
+    spec = check_environment(env_name, env_kwargs, objects)
     classic = _classic_control(spec)
     if classic is not None:
         return classic(spec, num_members)

@@ -3,9 +3,9 @@
 import functools
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -28,13 +28,17 @@ from grpo.errors import (
     UnsupportedEnvironmentError,
     in_words,
 )
+from grpo.registry import Objects, handed_in
 from grpo.spaces import ActionSpec, BoxActions, DiscreteActions
 
-__all__ = ["EnvironmentSpec", "check_environment", "fault", "make_environment"]
+__all__ = ["EnvironmentSpec", "Source", "check_environment", "fault"]
 
 _log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.floating[Any]]
+
+Source = EnvSpec | Callable[..., gym.Env[Any, Any]]
+"""What makes instances of an environment: a registration, or a function."""
 
 _RESERVED_KWARGS = {
     "id": "name the environment with env_name",
@@ -74,6 +78,9 @@ class EnvironmentSpec:
     action: ActionSpec
     """The actions."""
 
+    source: "Source" = field(repr=False)
+    """What makes instances: its registration, or what was handed in."""
+
     max_episode_steps: int | None
     """Steps after which Gymnasium's TimeLimit truncates an episode; None without a limit."""
 
@@ -84,6 +91,14 @@ class EnvironmentSpec:
     def observes_cartpole(self) -> bool:
         """Whether observations are CartPole's own: x, its speed, the angle θ, its speed."""
         return self.family == "cartpole"
+
+    def make(self) -> gym.Env[Any, Any]:
+        """One instance, without Gymnasium's passive checker (ours has looked already).
+
+        Raises:
+            IncompatibleError, UnsupportedEnvironmentError: as `check_environment`.
+        """
+        return _make(self.env_name, self.source, self.env_kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; null where a bound is infinite. Hashed: a new field is a new environment."""
@@ -103,11 +118,16 @@ class EnvironmentSpec:
 
 
 def check_environment(
-    env_name: str, env_kwargs: Mapping[str, Any] | None = None
+    env_name: str, env_kwargs: Mapping[str, Any] | None = None, objects: Objects | None = None
 ) -> EnvironmentSpec:
     """Make the environment once, look at its spaces and its first observation, close it again.
 
     The answer is kept, so asking again costs nothing.
+
+    Args:
+        env_name: Gymnasium id, or the name of what was handed in.
+        env_kwargs: keyword arguments of what makes it.
+        objects: an `EnvSpec` or a function that makes an environment, where one was handed in.
 
     Raises:
         UnknownNameError: no such environment is registered.
@@ -117,7 +137,7 @@ def check_environment(
             machine, or its first observation is not what its space says.
     """
     kwargs = dict(env_kwargs or {})
-    registered = _lookup(env_name)
+    source = _lookup(env_name, objects or {})
     _check_kwargs(kwargs)
     try:
         key = json.dumps(kwargs, sort_keys=True, allow_nan=False)
@@ -125,32 +145,33 @@ def check_environment(
         raise IncompatibleError(
             f"env_kwargs must hold JSON values: {in_words(error)}.", field="env_kwargs"
         ) from error
-    return _check(_Identity(registered), key)
-
-
-def make_environment(env_name: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
-    """One instance, without Gymnasium's passive checker (ours has looked already).
-
-    Raises:
-        UnknownNameError, IncompatibleError, UnsupportedEnvironmentError: as `check_environment`.
-    """
-    return _make(_lookup(env_name), dict(env_kwargs))
+    return _check(_Identity(env_name, source), key)
 
 
 class _Identity:
-    """A registration as cache key: by identity, so that registering a name anew is noticed."""
+    """A source as cache key: by identity, so that registering a name anew is noticed."""
 
-    def __init__(self, spec: EnvSpec) -> None:
-        self.spec = spec
+    def __init__(self, env_name: str, source: Source) -> None:
+        self.env_name = env_name
+        self.source = source
 
     def __hash__(self) -> int:
-        return id(self.spec)
+        return id(self.source)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.spec is self.spec
+        return isinstance(other, _Identity) and other.source is self.source
 
 
-def _lookup(env_name: str) -> EnvSpec:
+def _lookup(env_name: str, objects: Objects) -> Source:
+    if handed_in(env_name):
+        source = objects.get(env_name)
+        if source is None:
+            raise IncompatibleError(
+                f"The environment {env_name[1:-1]} was handed in as an object: pass it again, or "
+                "name a registered one.",
+                field="env_name",
+            )
+        return cast(Source, source)
     # By the registry itself: `gymnasium.spec` would import what stands before a colon, and
     # `gymnasium.make(str)` warns about names that have a newer version.
     load_plug_ins()
@@ -179,46 +200,53 @@ def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
 @functools.lru_cache(maxsize=256)
 def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
     kwargs = json.loads(kwargs_json)
-    env = _make(identity.spec, kwargs)
+    name, source = identity.env_name, identity.source
+    env = _make(name, source, kwargs)
     try:
-        spec = _describe(identity.spec, kwargs, env)
+        spec = _describe(name, source, kwargs, env)
         _check_first_observation(spec, env)
     finally:
-        _close(env, identity.spec.id)
+        _close(env, name)
     return spec
 
 
-def _make(registered: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+def _make(name: str, source: Source, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
-        import_environment(registered)
-        return gym.make(registered, disable_env_checker=True, **kwargs)
+        if isinstance(source, EnvSpec):
+            import_environment(source)
+            return gym.make(source, disable_env_checker=True, **kwargs)
+        env = source(**kwargs)
     except TypeError as error:
         if not kwargs:
-            raise _unsupported(registered.id, f"cannot be made here: {in_words(error)}") from error
+            raise _unsupported(name, f"cannot be made here: {in_words(error)}") from error
         raise IncompatibleError(
-            f"{registered.id} does not take these env_kwargs: {in_words(error)}.",
+            f"{name} does not take these env_kwargs: {in_words(error)}.",
             field="env_kwargs",
         ) from error
     except (Exception, SystemExit) as error:
         # Anything may come out of a foreign constructor: missing libraries, assertions, files.
-        raise _unsupported(registered.id, f"cannot be made here: {in_words(error)}") from error
+        raise _unsupported(name, f"cannot be made here: {in_words(error)}") from error
+    if not isinstance(env, gym.Env):
+        raise _unsupported(name, f"is a {type(env).__name__}, not a gymnasium.Env")
+    return env
 
 
 def _describe(
-    registered: EnvSpec, kwargs: Mapping[str, Any], env: gym.Env[Any, Any]
+    name: str, source: Source, kwargs: Mapping[str, Any], env: gym.Env[Any, Any]
 ) -> EnvironmentSpec:
-    observation = _check_observation_space(registered.id, env.observation_space)
+    observation = _check_observation_space(name, env.observation_space)
     return EnvironmentSpec(
-        env_name=registered.id,
+        env_name=name,
+        source=source,
         env_kwargs=kwargs,
         family=family_of(env),
         deviations=deviations_of(env, kwargs),
         observation_shape=tuple(observation.shape),
         observation_low=_as_float(observation.low),
         observation_high=_as_float(observation.high),
-        action=_check_action_space(registered.id, env.action_space),
+        action=_check_action_space(name, env.action_space),
         max_episode_steps=time_limit_of(env),
-        reward_threshold=registered.reward_threshold,
+        reward_threshold=env.spec.reward_threshold if env.spec else None,
     )
 
 

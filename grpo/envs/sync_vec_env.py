@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from grpo.envs.branching import Brancher
-from grpo.envs.spec import EnvironmentSpec, fault, make_environment
+from grpo.envs.spec import EnvironmentSpec, fault
 from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
 
@@ -50,7 +50,7 @@ class SyncVecEnv(VecEnv):
         self.steps_taken = 0
         self._brancher = brancher
         self._afresh = afresh
-        self.envs = [make_environment(spec.env_name, spec.env_kwargs) for _ in range(num_members)]
+        self.envs = [spec.make() for _ in range(num_members)]
         self._used = [False] * num_members
         self._action_space = self.envs[0].action_space
         dtype = self.envs[0].observation_space.dtype or np.dtype(np.float64)
@@ -172,7 +172,7 @@ class SyncVecEnv(VecEnv):
             self.envs[member].close()
         except Exception as error:  # noqa: BLE001 - foreign, and it is not needed any more
             _log.warning("%s", fault(self.spec.env_name, "close", error))
-        self.envs[member] = make_environment(self.spec.env_name, self.spec.env_kwargs)
+        self.envs[member] = self.spec.make()
 
     def _not_finite(
         self, members: IntArray, rewards: npt.NDArray[np.float64]
@@ -203,21 +203,15 @@ class SyncVecEnv(VecEnv):
 def environment_actions(
     space: spaces.Space[Any], actions: npt.NDArray[Any]
 ) -> list[npt.NDArray[Any]]:
-    """Actions of the policy, shape (n, *action_shape), as an environment's `step` takes them.
+    """Actions, shape (n, *action_shape), one by one and of the type that a space declares.
 
     Args:
         space: the environment's, Discrete or Box.
-        actions: indices from 0, or numbers within the bounds.
-
-    Returns:
-        n actions of the space's type: of a Discrete one, named as it names them; of a Box of
-        integers, rounded to the nearest.
+        actions: as `BasePolicy.act` gives them.
     """
-    if isinstance(space, spaces.Discrete):
-        return list(actions.astype(space.dtype, copy=False) + space.start)
-    if np.issubdtype(space.dtype, np.integer):
-        actions = np.rint(actions)
     taken = actions.astype(space.dtype, copy=False)
+    if isinstance(space, spaces.Discrete):
+        return list(taken)
     return [taken[i, ...] for i in range(len(taken))]  # arrays, also of shape ()
 
 

@@ -84,9 +84,8 @@ class VecEnv(abc.ABC):
 
         Args:
             members: distinct indices, shape (n,).
-            actions: as `Policy.act` gives them: shape (n,) indices from 0, to which the space's
-                `start` is added, or (n, *action_shape) floats within the bounds, which are cast
-                to the space's precision.
+            actions: as the environment takes them, and `BasePolicy.act` gives them: shape (n,) or
+                (n, *action_shape); they are cast to the space's type.
 
         Raises:
             EnvironmentFaultError: an environment raised, or gave what is no number or not finite.

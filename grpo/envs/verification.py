@@ -264,7 +264,7 @@ def _actions(spec: EnvironmentSpec, n: int, seed: int) -> Actions:
     rng = np.random.default_rng(seed)
     action = spec.action
     if isinstance(action, DiscreteActions):
-        return rng.integers(0, action.n, n)
+        return action.to_env(rng.integers(0, action.n, n))
     drawn = rng.standard_normal((n, *action.shape))
     bounds = (np.reshape(bound, action.shape) for bound in (action.low, action.high))
     return np.clip(drawn, *bounds)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 from grpo.envs.spec import EnvironmentSpec
 
@@ -57,8 +57,8 @@ def remembered(spec: EnvironmentSpec, question: str, find: Callable[[], T]) -> T
 
 
 def _path(spec: EnvironmentSpec, question: str) -> Path | None:
-    registered = gym.registry[spec.env_name]
-    if not isinstance(registered.entry_point, str):
+    registered = spec.source
+    if not isinstance(registered, EnvSpec) or not isinstance(registered.entry_point, str):
         return None
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -140,7 +140,7 @@ class Isolation:
 
     def evaluate(
         self,
-        policy: grpo.Policy,
+        policy: grpo.BasePolicy,
         env_name: str,
         *,
         env_kwargs: Mapping[str, Any] | None = None,

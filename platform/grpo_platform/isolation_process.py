@@ -129,7 +129,7 @@ def _say(stream: socket.socket, message: Message) -> None:
 def _load_plug_ins() -> Iterator[Message]:
     yield {"doing": "the installed plug-ins were loaded"}
     catalogue.load_plug_ins()
-    rewards.reward_names()
+    rewards.REWARDS.names()
 
 
 def _validate(config: Message) -> Iterator[Message]:

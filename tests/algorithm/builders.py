@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from grpo import GRPOConfig
 from grpo.network import Parameters
-from grpo.policy import Policy, PolicySpec
+from grpo.policies import MlpPolicy, PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo.updates import Batch
 
@@ -22,9 +22,9 @@ def make_policy(
     net_arch: tuple[int, ...] = (8, 5),
     seed: int = 0,
     dtype: npt.DTypeLike = np.float64,
-) -> Policy:
+) -> MlpPolicy:
     spec = PolicySpec(observation_shape=(4,), action=action, net_arch=net_arch)
-    policy = Policy(spec, seed, dtype)
+    policy = MlpPolicy(spec, seed, dtype)
     # far from the near-uniform start, so that no term vanishes
     policy.flat += 0.3 * np.random.default_rng(seed).standard_normal(policy.flat.shape).astype(
         dtype
@@ -33,18 +33,17 @@ def make_policy(
 
 
 def make_batch(
-    policy: Policy, n: int = 50, *, seed: int = 0, kl: bool = False, silent: float = 0.0
+    policy: MlpPolicy, n: int = 50, *, seed: int = 0, kl: bool = False, silent: float = 0.0
 ) -> Batch:
     """Transitions of a policy slightly different from `policy`, so that ratios differ from 1."""
     rng = np.random.default_rng(seed)
     dtype = policy.flat.dtype
     inputs = np.ones((5, n), dtype)
     inputs[:-1] = rng.standard_normal((4, n))
-    outputs = policy.outputs(inputs)
-    actions = policy.head.sample(outputs, policy.policy_parameters.log_std, rng)
-    log_prob = policy.head.log_prob(
-        outputs, policy.policy_parameters.log_std, policy.head.encode(actions, dtype)
-    )[0]
+    actions = policy.head.sample(
+        policy.forward_columns(inputs), policy.policy_parameters.log_std, rng
+    )
+    log_prob = policy.outputs(inputs).log_prob(actions)
     return Batch(
         inputs=inputs,
         actions=actions,

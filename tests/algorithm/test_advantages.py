@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from grpo.advantages import ADVANTAGES, group_advantages, segment_returns
-from grpo.config import ADVANTAGES as NAMES
+from grpo.errors import AdvantageError, IncompatibleError
+from grpo.registry import name_of
 
 ROOT = np.sqrt(1.5)  # z-score of the extremes of three equidistant values
 
@@ -18,8 +19,22 @@ def everyone(shape):
     return np.ones(shape, np.bool_)
 
 
-def test_the_names_are_those_of_the_config():
-    assert tuple(sorted(ADVANTAGES)) == NAMES
+def test_an_advantage_that_is_handed_in_is_called_and_checked():
+    returns, alive = np.arange(6.0).reshape(1, 2, 3), everyone((1, 2, 3))
+    name = name_of(test_an_advantage_that_is_handed_in_is_called_and_checked)
+    centred = group_advantages(name, returns, alive, {name: lambda r, a: r - r.mean()})
+    np.testing.assert_array_equal(centred.values, returns - 2.5)
+    assert centred.informative.all()
+    equal = group_advantages(name, np.ones((1, 2, 3)), alive, {name: lambda r, a: r})
+    assert not equal.values.any()
+    assert equal.degenerate_fraction == 1.0
+    for wrong in (lambda r, a: r[0], lambda r, a: r * np.nan, lambda r, a: 1 / 0):
+        with pytest.raises(AdvantageError, match="lambda"):
+            group_advantages(name, returns, alive, {name: wrong})
+    with pytest.raises(IncompatibleError, match="pass it again"):
+        group_advantages(name, returns, alive)
+    with pytest.raises(IncompatibleError, match="not a function"):
+        group_advantages(name, returns, alive, {name: 3})
 
 
 # --- returns -------------------------------------------------------------------------------
@@ -103,7 +118,7 @@ def test_where_all_are_equal_blend_is_half_of_global():
 # --- degenerate comparisons ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADVANTAGES.names())
 @pytest.mark.parametrize("noise", [0.0, 1e-15, 1e-13])
 @pytest.mark.parametrize("level", [1e-6, 1.0, -3e5, 1e9])
 def test_equal_returns_give_exactly_zero(name, noise, level):
@@ -116,7 +131,7 @@ def test_equal_returns_give_exactly_zero(name, noise, level):
     assert result.degenerate_fraction == 1.0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADVANTAGES.names())
 def test_small_returns_that_differ_are_not_equal(name):
     returns = 1e-9 * np.random.default_rng(0).standard_normal((6, 2, 4))
     result = group_advantages(name, returns, everyone(returns.shape))
@@ -124,7 +139,7 @@ def test_small_returns_that_differ_are_not_equal(name):
     assert result.degenerate_fraction == 0.0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADVANTAGES.names())
 def test_returns_that_only_time_tells_apart_are_equal(name):
     returns = np.broadcast_to(np.arange(6.0, 0.0, -1.0)[:, None, None], (6, 1, 4))
     assert not group_advantages(name, returns, everyone((6, 1, 4))).values.any()
@@ -161,7 +176,7 @@ def groups(draw):
     return returns * alive, alive
 
 
-@given(groups(), st.sampled_from(NAMES), st.randoms(use_true_random=False))
+@given(groups(), st.sampled_from(ADVANTAGES.names()), st.randoms(use_true_random=False))
 def test_member_order_does_not_matter(group, name, random):
     returns, alive = group
     order = list(range(returns.shape[2]))
@@ -190,7 +205,7 @@ def test_a_constant_on_every_return_does_not_matter(group, name, constant):
     np.testing.assert_allclose(here.values[same], there.values[same], rtol=1e-6, atol=1e-6)
 
 
-@given(groups(), st.sampled_from(NAMES))
+@given(groups(), st.sampled_from(ADVANTAGES.names()))
 def test_advantages_are_finite_and_zero_where_silent(group, name):
     returns, alive = group
     result = group_advantages(name, returns, alive)
@@ -207,7 +222,7 @@ def test_advantages_of_a_comparison_sum_to_zero(group, name):
     np.testing.assert_allclose(total, 0.0, atol=1e-9)
 
 
-@given(groups(), st.sampled_from(NAMES))
+@given(groups(), st.sampled_from(ADVANTAGES.names()))
 def test_what_lies_outside_a_segment_is_never_read(group, name):
     returns, alive = group
     tail = np.zeros(alive.shape[1:])

@@ -36,7 +36,7 @@ def walk(envs, member, n, seed):
     seen = []
     for _ in range(n):
         if isinstance(envs.spec.action, DiscreteActions):
-            action = rng.integers(0, envs.spec.action.n, 1)
+            action = envs.spec.action.to_env(rng.integers(0, envs.spec.action.n, 1))
         else:
             action = rng.uniform(envs.spec.action.low, envs.spec.action.high)[None]
         result = envs.step(member, action)

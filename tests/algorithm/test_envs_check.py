@@ -153,7 +153,7 @@ def test_mujocos_warnings_go_to_the_log_and_not_to_a_file(tmp_path, monkeypatch,
     assert not list(tmp_path.iterdir())
 
 
-def step(envs, action=0):
+def step(envs, action=5):
     return envs.step(np.array([0]), np.array([action]))
 
 
@@ -174,8 +174,8 @@ def test_indices_are_given_as_the_environment_names_them():
     with registered(Walk) as env_name:
         envs = make_vec_env(env_name, {}, 1, branching=False)
         envs.reset(np.array([0]), [0])
-        step(envs, 0)
-        step(envs, 1)
+        for action in envs.spec.action.to_env(np.array([0, 1])):
+            step(envs, action)
         assert [name for name, _ in envs.envs[0].unwrapped.history] == [5, 6]
         envs.close()
 
@@ -238,7 +238,8 @@ def test_scalars_and_whole_numbers_reach_the_environment_as_it_declares_them(who
         envs = make_vec_env(env_name, {}, 2)
         first = envs.reset(np.array([0, 1]), [0, 1])
         assert first.shape == (2,)
-        actions = np.array([[1.6, -0.4], [0.2, 4.9]]) if whole else np.array([0.5, -0.5])
+        raw = np.array([[0.15, -0.35], [-0.2, 0.98]]) if whole else np.array([[0.5], [-0.5]])
+        actions = spec.action.to_env(raw)
         result = envs.step(np.array([0, 1]), actions)
         moved = result.observations - first
         assert moved == pytest.approx([2.0, 5.0] if whole else [0.5, -0.5])

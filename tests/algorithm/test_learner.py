@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from grpo import diagnostics, losses
-from grpo.groups import Rollout
 from grpo.learner import Learner
-from grpo.streams import Streams
+from grpo.rng import Streams
+from grpo.rollout import Rollout
 from tests.algorithm.builders import make_policy, short_config
 
 
@@ -49,7 +49,7 @@ def test_without_bootstrap_nothing_lies_beyond_a_segment():
 def test_with_bootstrap_only_a_terminal_state_has_nothing_beyond_it():
     rollout, policy = make_rollout(), make_policy()
     returns = by_member(rollout, make_learner(policy, bootstrap=True).compare(rollout).returns)
-    _, truncated, cut = policy.values(policy.normalize(rollout.last_observations))
+    _, truncated, cut = policy.values(policy.encode(rollout.last_observations))
     assert min(abs(truncated), abs(cut)) > 1e-3
     expected = [
         [1.5, 1, 0],
@@ -61,7 +61,7 @@ def test_with_bootstrap_only_a_terminal_state_has_nothing_beyond_it():
 
 def test_a_rollout_is_in_the_normaliser_before_it_is_learned_from():
     rollout, policy = make_rollout(), make_policy()
-    inputs = make_learner(policy).compare(rollout).inputs
+    inputs = make_learner(policy).compare(rollout).encoded
     np.testing.assert_allclose(inputs[:-1].mean(axis=1), 0.0, atol=1e-9)
     np.testing.assert_allclose(inputs[:-1].std(axis=1), 1.0, rtol=1e-6)
     np.testing.assert_array_equal(inputs[-1], 1.0)

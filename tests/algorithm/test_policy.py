@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.moments import forgetting_moments, merge_moments
-from grpo.policy import Policy, PolicySpec
+from grpo.policies import MlpPolicy, PolicySpec
+from grpo.running_mean_std import forgetting_moments, merge_moments
 from grpo.spaces import BoxActions, DiscreteActions
 from tests.algorithm.builders import BOX, DISCRETE, make_policy
 
@@ -35,8 +35,10 @@ def test_numpy_and_torch_give_the_same(kind):
     policy = trained_like(kind)
     x = observations()
     outputs, values = policy(torch.from_numpy(x))
-    inputs = policy.normalize(x)
-    np.testing.assert_allclose(policy.outputs(inputs).T, outputs.detach().numpy(), rtol=1e-12)
+    inputs = policy.encode(x)
+    np.testing.assert_allclose(
+        policy.forward_columns(inputs).T, outputs.detach().numpy(), rtol=1e-12
+    )
     np.testing.assert_allclose(policy.values(inputs), values.detach().numpy(), rtol=1e-12)
 
 
@@ -70,7 +72,7 @@ def test_state_dict_carries_everything(kind):
     buffer = io.BytesIO()
     torch.save(policy.state_dict(), buffer)
     buffer.seek(0)
-    other = Policy(PolicySpec.from_dict(json.loads(json.dumps(policy.spec.to_dict()))), seed=9)
+    other = MlpPolicy(PolicySpec.from_dict(json.loads(json.dumps(policy.spec.to_dict()))), seed=9)
     other.load_state_dict(torch.load(buffer, weights_only=True))
     here, there = policy.predict(observations()), other.predict(observations())
     np.testing.assert_array_equal(here.actions, there.actions)
@@ -94,7 +96,7 @@ def test_equal_seeds_are_equal_and_different_ones_differ():
 
 
 def test_a_fresh_policy_is_near_uniform_and_orthogonal():
-    policy = Policy(PolicySpec(observation_shape=(4,), action=DISCRETE), seed=0)
+    policy = MlpPolicy(PolicySpec(observation_shape=(4,), action=DISCRETE), seed=0)
     probabilities = policy.predict(observations()).action_probs
     np.testing.assert_allclose(probabilities, 1 / 3, atol=0.02)
     weight = policy.state_dict()["policy_net.1.weight"].double()
@@ -105,9 +107,9 @@ def test_box_actions_are_scaled_and_clipped_in_the_environments_units():
     policy = make_policy(BOX)
     raw = np.array([[0.5, 5.0], [9.0, -9.0]])
     # [-1, 1] keeps its scale; without an upper bound the second has none, and clips at -2
-    np.testing.assert_array_equal(policy.scale_actions(raw), [[0.5, 5.0], [1.0, -2.0]])
+    np.testing.assert_array_equal(policy.to_env(raw), [[0.5, 5.0], [1.0, -2.0]])
     torque = BoxActions(shape=(1,), low=(-2.0,), high=(6.0,))
-    scaled = make_policy(torque).scale_actions(np.array([[0.5], [-3.0]]))
+    scaled = make_policy(torque).to_env(np.array([[0.5], [-3.0]]))
     np.testing.assert_array_equal(scaled, [[4.0], [-2.0]])
 
 
@@ -116,7 +118,7 @@ def test_prediction_of_box_actions_gives_mean_and_deviation_in_the_environments_
     policy = make_policy(torque)
     policy.policy_parameters.log_std[:] = np.log(0.25)
     prediction = policy.predict(observations())
-    raw = policy.outputs(policy.normalize(observations())).T
+    raw = policy.forward_columns(policy.encode(observations())).T
     np.testing.assert_allclose(prediction.mean, 2.0 + 4.0 * raw)
     np.testing.assert_allclose(prediction.std, 1.0)
     np.testing.assert_allclose(prediction.actions, np.clip(2.0 + 4.0 * raw, -2.0, 6.0))
@@ -134,11 +136,13 @@ def test_sampled_actions_follow_the_generator():
 
 def test_observations_of_any_shape_are_flattened():
     spec = PolicySpec(observation_shape=(2, 3), action=DiscreteActions(2))
-    policy = Policy(spec)
+    policy = MlpPolicy(spec)
     x = np.random.default_rng(0).standard_normal((5, 2, 3))
     policy.observe(x)
     outputs, _ = policy(torch.from_numpy(x))
-    np.testing.assert_allclose(policy.outputs(policy.normalize(x)).T, outputs.detach(), atol=1e-6)
+    np.testing.assert_allclose(
+        policy.forward_columns(policy.encode(x)).T, outputs.detach(), atol=1e-6
+    )
     assert policy.act(x).shape == (5,)
 
 
@@ -164,17 +168,17 @@ def test_the_normaliser_standardises_what_it_saw():
     x = observations(500)
     for part in np.array_split(x, 7):
         policy.observe(part)
-    inputs = policy.normalize(x)[:-1]
+    inputs = policy.encode(x)[:-1]
     np.testing.assert_allclose(inputs.mean(axis=1), 0.0, atol=1e-9)
     np.testing.assert_allclose(inputs.std(axis=1), 1.0, rtol=1e-6)
 
 
 def test_without_normalisation_observations_pass():
-    policy = Policy(
+    policy = MlpPolicy(
         PolicySpec(observation_shape=(4,), action=DISCRETE, normalize_observations=False)
     )
     policy.observe(observations())
-    np.testing.assert_allclose(policy.normalize(observations())[:-1].T, observations(), rtol=1e-6)
+    np.testing.assert_allclose(policy.encode(observations())[:-1].T, observations(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ACTIONS)
@@ -186,7 +190,7 @@ def test_huge_observations_are_clipped_once_normalised(kind, dtype):
         policy.observation_var.numpy() + 1e-8
     )
     far, at_the_bound = policy.predict(huge[None]), policy.predict(bound[None])
-    np.testing.assert_allclose(policy.normalize(huge[None])[:-1, 0], 1e6 * np.sign(huge))
+    np.testing.assert_allclose(policy.encode(huge[None])[:-1, 0], 1e6 * np.sign(huge))
     np.testing.assert_allclose(far.values, at_the_bound.values, rtol=1e-5)
     np.testing.assert_allclose(far.actions, at_the_bound.actions, rtol=1e-5)
     outputs, value = policy(torch.from_numpy(huge[None]))
@@ -196,7 +200,7 @@ def test_huge_observations_are_clipped_once_normalised(kind, dtype):
 
 def test_rescaling_keeps_every_value_and_standardises_the_targets():
     policy = trained_like("discrete")
-    inputs = policy.normalize(observations())
+    inputs = policy.encode(observations())
     before = policy.values(inputs)
     scaled = policy.rescale_values(np.array([1e4, 2e4, -5e3]))
     np.testing.assert_allclose(policy.values(inputs), before, rtol=1e-9)

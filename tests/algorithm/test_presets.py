@@ -6,7 +6,7 @@ from grpo.config import GRPOConfig
 from grpo.envs.catalogue import registered_names
 from grpo.errors import OutOfRangeError
 from grpo.presets import PRESETS, REWARD_PRESETS, resolve_config
-from grpo.validation import validate
+from grpo.trainer import validate
 
 
 def test_the_defaults_are_cartpoles_preset_with_its_shaped_reward():

@@ -10,7 +10,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 import grpo.rewards as module
 from grpo.envs import check_environment
 from grpo.errors import IncompatibleError, RewardError, UnknownNameError
-from grpo.rewards import RewardDefinition, describe_rewards, get_reward, reward_names
+from grpo.rewards import REWARDS, RewardDefinition, describe_rewards, get_reward
 from tests.algorithm.toy_environments import Masked, Truncate, registered
 
 CARTPOLE = check_environment("CartPole-v1")
@@ -65,10 +65,10 @@ def test_environment_is_the_environments_own():
 
 
 def test_names_and_descriptions():
-    assert {"environment", "optimized_cartpole", "simple_cartpole"} <= set(reward_names())
-    assert list(reward_names()) == sorted(reward_names())
+    assert {"environment", "optimized_cartpole", "simple_cartpole"} <= set(REWARDS.names())
+    assert list(REWARDS.names()) == sorted(REWARDS.names())
     described = {entry["name"]: entry for entry in describe_rewards()}
-    assert tuple(described) == reward_names()
+    assert tuple(described) == REWARDS.names()
     assert described["simple_cartpole"]["environments"] == "CartPole"
     assert all(entry["description"] for entry in described.values())
 
@@ -123,15 +123,10 @@ def test_cartpole_rewards_read_nothing_but_cartpoles_own_observations(make, fits
         (lambda o, a, r, t: o[:, 99], "raised IndexError"),
     ],
 )
-def test_what_is_no_reward_is_refused(monkeypatch, function, message):
-    broken = {"bad": RewardDefinition(function=function, description="Bad.")}
-    monkeypatch.setattr(module, "_BUILT_IN", broken)
-    module._registry.cache_clear()
-    try:
-        with pytest.raises(RewardError, match=message):
-            score(get_reward("bad", CARTPOLE), np.zeros((3, 4)))
-    finally:
-        module._registry.cache_clear()
+def test_what_is_no_reward_is_refused(function, message):
+    reward = get_reward("<bad>", CARTPOLE, {"<bad>": function})
+    with pytest.raises(RewardError, match=message):
+        score(reward, np.zeros((3, 4)))
 
 
 def upside_down(next_observations, actions, rewards, terminated):
@@ -156,14 +151,14 @@ def plug_ins(monkeypatch):
         EntryPoint("gone", f"{here}:no_such_thing", module.ENTRY_POINT_GROUP),
         EntryPoint("environment", f"{here}:upside_down", module.ENTRY_POINT_GROUP),
     ]
-    monkeypatch.setattr(module, "entry_points", lambda *, group: entries)
-    module._registry.cache_clear()
+    monkeypatch.setattr("grpo.registry.entry_points", lambda *, group: entries)
+    vars(REWARDS).pop("_entries", None)  # what was found before
     yield
-    module._registry.cache_clear()
+    vars(REWARDS).pop("_entries", None)
 
 
 def test_plug_ins_are_found_by_entry_point(plug_ins):
-    assert {"plain", "defined"} <= set(reward_names())
+    assert {"plain", "defined"} <= set(REWARDS.names())
     assert score(get_reward("plain", CARTPOLE), np.zeros((2, 4)), [1, 2]).tolist() == [-1, -2]
     assert get_reward("defined", ACROBOT)
     with pytest.raises(IncompatibleError, match="made for six numbers"):
@@ -173,7 +168,7 @@ def test_plug_ins_are_found_by_entry_point(plug_ins):
 
 
 def test_plug_ins_that_do_not_load_are_left_out_and_say_why(plug_ins, caplog):
-    assert not {"number", "gone"} & set(reward_names())
+    assert not {"number", "gone"} & set(REWARDS.names())
     with pytest.raises(IncompatibleError, match="does not load: it is a int"):
         get_reward("number", CARTPOLE)
     with pytest.raises(IncompatibleError, match="AttributeError"):

@@ -9,11 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grpo import GRPOConfig, TrainingDivergedError, losses
-from grpo.autograd import AutogradUpdater, policy_loss, resolve_device
-from grpo.closed_form import ClosedFormUpdater
 from grpo.errors import IncompatibleError
+from grpo.numpy_updater import NumpyUpdater
 from grpo.optimizer import FlatAdam, clip_norm
 from grpo.spaces import DiscreteActions
+from grpo.torch_updater import TorchUpdater, policy_loss, resolve_device
 from grpo.updates import minibatches
 from tests.algorithm.builders import BOX, DISCRETE, make_batch, make_policy
 
@@ -45,8 +45,8 @@ def test_closed_form_equals_autograd_in_float64(kind, net_arch, fields):
     closed = make_policy(ACTIONS[kind], net_arch=net_arch)
     plain = copy.deepcopy(closed)
     batch = make_batch(closed, kl="kl_coef" in fields, silent=0.2)
-    one = ClosedFormUpdater(closed, config(**fields))
-    two = AutogradUpdater(plain, config(**fields))
+    one = NumpyUpdater(closed, config(**fields))
+    two = TorchUpdater(plain, config(**fields))
     start = closed.flat.copy()
     for rate in (config().learning_rate, 0.5 * config().learning_rate):
         one.set_learning_rate(rate)
@@ -61,7 +61,7 @@ def test_closed_form_equals_autograd_in_float64(kind, net_arch, fields):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("updater", [ClosedFormUpdater, AutogradUpdater])
+@pytest.mark.parametrize("updater", [NumpyUpdater, TorchUpdater])
 def test_a_learning_rate_of_zero_changes_nothing(updater):
     policy = make_policy(BOX)
     before = policy.flat.copy()
@@ -78,8 +78,8 @@ def test_a_replica_on_a_device_does_the_same_bit_for_bit(kind):
     far = copy.deepcopy(near)
     fields = {"kl_coef": 0.1, "ent_coef": 0.01}
     one, two = (
-        AutogradUpdater(near, config(**fields)),
-        AutogradUpdater(far, config(**fields), "cpu"),
+        TorchUpdater(near, config(**fields)),
+        TorchUpdater(far, config(**fields), "cpu"),
     )
     for seed in range(3):
         batch = make_batch(near, seed=seed, kl=True, silent=0.2)
@@ -89,7 +89,7 @@ def test_a_replica_on_a_device_does_the_same_bit_for_bit(kind):
     np.testing.assert_array_equal(near.flat, far.flat)
     for name, buffer in near.named_buffers():
         assert torch.equal(buffer, far.get_buffer(name))
-    resumed = AutogradUpdater(far, config(**fields), "cpu")
+    resumed = TorchUpdater(far, config(**fields), "cpu")
     resumed.load(two.state())
     for updater in (one, resumed):
         updater.run(batch, *streams())
@@ -109,13 +109,13 @@ def test_closed_form_stays_near_autograd_in_float32(kind):
     closed = make_policy(ACTIONS[kind], dtype=np.float32)
     plain = copy.deepcopy(closed)
     batch = make_batch(closed)
-    ClosedFormUpdater(closed, config()).run(batch, *streams())
-    AutogradUpdater(plain, config()).run(batch, *streams())
+    NumpyUpdater(closed, config()).run(batch, *streams())
+    TorchUpdater(plain, config()).run(batch, *streams())
     np.testing.assert_allclose(closed.flat, plain.flat, atol=1e-4)
 
 
-@pytest.mark.parametrize("source", [ClosedFormUpdater, AutogradUpdater])
-@pytest.mark.parametrize("target", [ClosedFormUpdater, AutogradUpdater])
+@pytest.mark.parametrize("source", [NumpyUpdater, TorchUpdater])
+@pytest.mark.parametrize("target", [NumpyUpdater, TorchUpdater])
 def test_optimizer_state_carries_over_between_the_paths(source, target):
     policy = make_policy(BOX)
     batch = make_batch(policy)
@@ -129,7 +129,7 @@ def test_optimizer_state_carries_over_between_the_paths(source, target):
     np.testing.assert_allclose(policy.flat, other.flat, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("updater", [ClosedFormUpdater, AutogradUpdater])
+@pytest.mark.parametrize("updater", [NumpyUpdater, TorchUpdater])
 def test_transitions_without_signal_leave_the_policy_bit_identical(updater):
     policy = make_policy()
     runner = updater(policy, config(ent_coef=0.1))
@@ -148,8 +148,8 @@ def test_silent_transitions_among_others_change_nothing():
     other = copy.deepcopy(policy)
     noisy = copy.copy(batch.advantages)
     noisy[~batch.informative] = 1e6
-    ClosedFormUpdater(policy, config()).run(batch, *streams())
-    ClosedFormUpdater(other, config()).run(
+    NumpyUpdater(policy, config()).run(batch, *streams())
+    NumpyUpdater(other, config()).run(
         type(batch)(**{n: getattr(batch, n) for n in batch.__slots__} | {"advantages": noisy}),
         *streams(),
     )
@@ -162,14 +162,14 @@ def test_the_value_head_cannot_touch_the_policy():
     batch = make_batch(policy)
     wrong = {n: getattr(batch, n) for n in batch.__slots__} | {"targets": batch.targets * 1e3}
     other.value_parameters.flat[:] = 7.0
-    ClosedFormUpdater(policy, config()).run(batch, *streams())
-    ClosedFormUpdater(other, config()).run(
+    NumpyUpdater(policy, config()).run(batch, *streams())
+    NumpyUpdater(other, config()).run(
         type(batch)(**wrong), np.random.default_rng(1), np.random.default_rng(99)
     )
     np.testing.assert_array_equal(policy.policy_parameters.flat, other.policy_parameters.flat)
 
 
-@pytest.mark.parametrize("updater", [ClosedFormUpdater, AutogradUpdater])
+@pytest.mark.parametrize("updater", [NumpyUpdater, TorchUpdater])
 def test_a_gradient_that_is_not_finite_ends_the_training(updater):
     policy = make_policy()
     batch = make_batch(policy)
@@ -213,10 +213,7 @@ def test_at_the_old_policy_the_gradient_is_reinforces(kind):
     actions, advantages = torch.from_numpy(batch.actions), torch.from_numpy(batch.advantages)
 
     def log_prob():
-        outputs, _ = policy.evaluate_normalized(inputs)
-        if kind == "discrete":
-            return losses.categorical_log_prob(outputs, actions)
-        return losses.gaussian_log_prob(outputs, policy.log_std, actions)
+        return policy.distribution.log_prob(*policy.policy_outputs(inputs), actions)
 
     reinforce = -(log_prob() * advantages).mean()
     surrogate = policy_loss(

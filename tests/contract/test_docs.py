@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from grpo import GRPOConfig, config, rewards
+from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
 from grpo_platform.api.openapi import install_openapi
 from grpo_platform.api.problems import FieldProblem, Problem
@@ -128,7 +129,7 @@ def test_fields_of_a_reply_are_documented(call: str) -> None:
     assert [name for name in fields if f"`{name}`" not in text] == []
 
 
-NOT_FIELDS = {"true", "false", "null", *config.ADVANTAGES, *rewards.reward_names(), *JobStatus}
+NOT_FIELDS = {"true", "false", "null", *config.ADVANTAGES, *rewards.REWARDS.names(), *JobStatus}
 FREE = {
     # words that the schema does not hold: of events, of JSON that is not typed, of another call
     "GET /training/{job_id}/events": {"metrics", "progress", "end"},
@@ -298,13 +299,13 @@ def rows_under(heading: str) -> list[list[str]]:
 
 def test_every_advantage_is_documented_and_no_other() -> None:
     named = {row[0].strip("`") for row in rows_under("Advantages")}
-    assert named == set(config.ADVANTAGES)
+    assert named == set(ADVANTAGES.names())
 
 
 def test_fields_that_the_algorithms_page_names_exist() -> None:
     known = {spec.name for spec in dataclasses.fields(GRPOConfig)}
-    known |= set(config.ADVANTAGES) | set(config.START_STATES)
-    known |= set(rewards.reward_names())
+    known |= set(ADVANTAGES.names()) | set(config.START_STATES)
+    known |= set(rewards.REWARDS.names())
     named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", ALGORITHM))
     assert named - known == set()
 

@@ -13,7 +13,7 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from grpo import GRPOConfig
-from grpo.policy import Policy
+from grpo.policies import MlpPolicy
 from grpo.trainer import Trainer
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.request import JobRequest
@@ -189,7 +189,7 @@ def _undisturbed(config: str, max_points: int) -> tuple[dict[str, list[tuple[int
     return histories, weights_of(result.policy)
 
 
-def weights_of(policy: Policy) -> bytes:
+def weights_of(policy: MlpPolicy) -> bytes:
     return policy.flat.tobytes() + b"".join(value.numpy().tobytes() for value in policy.buffers())
 
 

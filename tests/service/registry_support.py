@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from grpo import GRPOConfig
 from grpo.envs import check_environment
 from grpo.evaluation import evaluate
-from grpo.policy import Policy, PolicySpec
+from grpo.policies import MlpPolicy, PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
@@ -25,9 +25,9 @@ PENDULUM = PolicySpec(observation_shape=(3,), action=BoxActions((1,), (-2.0,), (
 _numbers = itertools.count()
 
 
-def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> Policy:
+def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> MlpPolicy:
     """Untrained, but with an opinion, a normaliser and a value scale of its own."""
-    policy = Policy(spec, seed=seed)
+    policy = MlpPolicy(spec, seed=seed)
     policy.flat[:] *= gain
     rng = np.random.default_rng(seed)
     with torch.no_grad():
@@ -38,12 +38,12 @@ def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> Policy:
     return policy
 
 
-def balancing_policy(speed=0.2) -> Policy:
+def balancing_policy(speed=0.2) -> MlpPolicy:
     """Pushes where CartPole's pole falls, by its angle plus `speed` times its velocity.
 
     Mean returns: 41 for a speed of 0, 500 for 0.2, 478 for 1, 387 for 2.
     """
-    policy = Policy(CARTPOLE)
+    policy = MlpPolicy(CARTPOLE)
     policy.flat[:] = 0.0
     with torch.no_grad():
         policy.policy_net[0].weight[0] = torch.tensor([0.0, 0.0, 1.0, speed])

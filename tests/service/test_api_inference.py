@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grpo.policy import PolicySpec
+from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.errors import UnknownModelError
 from tests.service.api_support import client_of, services_in

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.policy import PolicySpec
+from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.errors import UnsafeModelError
 from grpo_platform.registry import loader as loader_module

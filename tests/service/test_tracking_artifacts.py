@@ -14,7 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from grpo.envs import check_environment
-from grpo.policy import Policy
+from grpo.policies import MlpPolicy
 from grpo.presets import resolve_config
 from grpo.trainer import policy_spec
 from grpo_platform.jobs.logs import read_log
@@ -42,7 +42,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def policy_for(env_name, **env_kwargs):
     config = resolve_config(env_name=env_name, env_kwargs=env_kwargs, seed=1)
-    return Policy(policy_spec(check_environment(env_name, env_kwargs), config), 1)
+    return MlpPolicy(policy_spec(check_environment(env_name, env_kwargs), config), 1)
 
 
 @pytest.fixture(scope="module")

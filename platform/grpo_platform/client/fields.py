@@ -35,6 +35,8 @@ class TrainSettings(TypedDict, total=False):
     bootstrap: bool
     normalize_observations: bool
     net_arch: list[int]
+    policy: str
+    policy_kwargs: Mapping[str, Any]
     eval_freq: int
     n_eval_episodes: int
     target_return: float | None

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from grpo import checkpoint
 from grpo.envs import check_environment
-from grpo.policy import Policy
+from grpo.policies import BasePolicy
 from grpo_platform.jobs.exchange import evaluation_from_json, policy_of, save_policy
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.registry.card import ModelCard
@@ -40,7 +40,7 @@ class Completion:
         self._request = request
         self._folder = folder
         self._registry = Registry(jobs.tracking_uri)
-        self._policy: Policy | None = None
+        self._policy: BasePolicy | None = None
 
     def describe_start(self, environment: Mapping[str, Any]) -> None:
         """Tag the run with where it comes from, and what the trainer found out.

@@ -12,7 +12,7 @@ import torch
 from grpo.checkpoint import TrainingState
 from grpo.envs import EnvironmentSpec
 from grpo.evaluation import Evaluation
-from grpo.policy import Policy, PolicySpec
+from grpo.policies import BasePolicy, PolicySpec, make_policy
 from grpo.trainer import policy_spec
 
 __all__ = [
@@ -39,26 +39,26 @@ def evaluation_from_json(values: Mapping[str, Any]) -> Evaluation:
     return Evaluation(**dict(values) | arrays)
 
 
-def save_policy(policy: Policy, path: Path) -> None:
+def save_policy(policy: BasePolicy, path: Path) -> None:
     """Write a policy to an `.npz` file, for `load_policy`."""
     state = {name: value.cpu().numpy() for name, value in policy.state_dict().items()}
     spec = np.frombuffer(json.dumps(policy.spec.to_dict()).encode(), np.uint8)
     np.savez(path, allow_pickle=False, **{_SPEC: spec}, **state)
 
 
-def load_policy(path: Path) -> Policy:
+def load_policy(path: Path) -> BasePolicy:
     """Inverse of `save_policy`."""
     with np.load(path, allow_pickle=False) as file:
         state = {name: torch.from_numpy(file[name]) for name in file.files if name != _SPEC}
         spec = json.loads(file[_SPEC].tobytes())
-    policy = Policy(PolicySpec.from_dict(spec))
+    policy = make_policy(PolicySpec.from_dict(spec))
     policy.load_state_dict(state)
     return policy
 
 
-def policy_of(state: TrainingState, environment: EnvironmentSpec) -> Policy:
+def policy_of(state: TrainingState, environment: EnvironmentSpec) -> BasePolicy:
     """The policy of a training's state."""
-    policy = Policy(policy_spec(environment, state.config))
+    policy = make_policy(policy_spec(environment, state.config))
     policy.flat[:] = state.weights
     for name, value in policy.named_buffers():
         value.numpy()[...] = state.buffers[name]

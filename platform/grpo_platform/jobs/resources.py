@@ -10,7 +10,7 @@ from typing import Final
 import psutil
 import torch
 
-from grpo.autograd import resolve_device
+from grpo.torch_updater import resolve_device
 from grpo_platform.errors import InvalidRequestError
 from grpo_platform.jobs.request import JobRequest
 

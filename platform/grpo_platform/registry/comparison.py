@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlflow.entities.model_registry import ModelVersion
 
 from grpo.evaluation import Evaluation, Interval, evaluation_seeds, mean_interval
-from grpo.policy import Policy
+from grpo.policies import BasePolicy
 from grpo_platform.errors import ConflictError
 from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.catalogue import Catalogue
@@ -112,7 +112,7 @@ class Evaluate(Protocol):
 
     def __call__(
         self,
-        policy: Policy,
+        policy: BasePolicy,
         env_name: str,
         /,
         *,
@@ -215,7 +215,7 @@ class _Player:
     """A version, and the returns of the episodes that it has played so far."""
 
     def __init__(self, catalogue: Catalogue, version: ModelVersion, game: Game) -> None:
-        self._policy: Policy = policy_from_files(catalogue.read(version_ref(version)))
+        self._policy: BasePolicy = policy_from_files(catalogue.read(version_ref(version)))
         self._card = _card(version)
         self._game = game
         self.returns: npt.NDArray[np.float64] = np.zeros(0)

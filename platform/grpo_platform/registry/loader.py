@@ -2,13 +2,14 @@
 
 It knows neither the package it comes from nor MLflow: numpy and torch are all it needs, so a
 model works in an environment that has only those and MLflow. Nothing is unpickled. The mathematics
-is that of `grpo.policy.Policy`; tests hold the two equal.
+is that of `grpo.policies.MlpPolicy`; tests hold the two equal.
 """
 
 import io
 import json
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +18,29 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["FORMAT", "GRPOPredictor", "Single"]
+__all__ = [
+    "FORMAT",
+    "GRAPH_FORMAT",
+    "PYTHON_OPERATIONS",
+    "GRPOPredictor",
+    "GraphPredictor",
+    "Single",
+    "operation",
+    "read_policy",
+]
 
 FORMAT = 1
-"""Version of the layout of `spec.json` and `weights.pt` that this loader reads."""
+"""Layout of `spec.json` and `weights.pt` of an `MlpPolicy`, which `GRPOPredictor` reads."""
+
+GRAPH_FORMAT = 2
+"""Layout of those of any other policy, which `GraphPredictor` reads."""
+
+PYTHON_OPERATIONS = (
+    "add", "eq", "floordiv", "ge", "getitem", "gt", "le", "lt", "mod", "mul", "ne", "neg", "sub",
+)  # fmt: skip
+"""Functions of Python's `operator` that a graph may call, on sizes and on lists of tensors."""
+
+_PURE = frozenset({"erfinv", "lgamma", "special_ndtri", "sym_size"})  # beside those tagged core
 
 _VARIANCE_FLOOR = 1e-8
 _LARGEST = 1e6  # of a normalised observation: finite input, however absurd, gives finite output
@@ -44,11 +64,29 @@ class Single(NamedTuple):
     """Estimated return, in the units of the reward trained on."""
 
 
-def _load_pyfunc(data_path: str) -> "GRPOPredictor":
+def _load_pyfunc(data_path: str) -> "GRPOPredictor | GraphPredictor":
     """What `mlflow.pyfunc.load_model` calls."""
     folder = Path(data_path)
     spec = (folder / "spec.json").read_bytes()
-    return GRPOPredictor.from_bytes(spec, (folder / "weights.pt").read_bytes())
+    return read_policy(spec, (folder / "weights.pt").read_bytes())
+
+
+def read_policy(spec: bytes, weights: bytes) -> "GRPOPredictor | GraphPredictor":
+    """Read the contents of `spec.json` and `weights.pt`; only tensors are accepted.
+
+    Raises:
+        ValueError: they are damaged, or of no format that this loader reads.
+    """
+    try:
+        state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+        values = json.loads(spec)
+        if values["format"] == GRAPH_FORMAT:
+            return GraphPredictor(values, state)
+        return GRPOPredictor(values, {name: tensor.numpy() for name, tensor in state.items()})
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"These files hold no policy: {error}") from error
 
 
 class GRPOPredictor:
@@ -94,22 +132,6 @@ class GRPOPredictor:
         self._fused = self._fuse(policy, value) if narrow else None
         self._rng = np.random.default_rng()
 
-    @classmethod
-    def from_bytes(cls, spec: bytes, weights: bytes) -> "GRPOPredictor":
-        """Read the contents of `spec.json` and `weights.pt`; only tensors are accepted.
-
-        Raises:
-            ValueError: they are damaged, or not of this format.
-        """
-        try:
-            state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
-            arrays = {name: tensor.numpy() for name, tensor in state.items()}
-            return cls(json.loads(spec), arrays)
-        except ValueError:
-            raise
-        except Exception as error:
-            raise ValueError(f"These files hold no policy: {error}") from error
-
     def predict(
         self, model_input: object, params: Mapping[str, Any] | None = None
     ) -> dict[str, Array]:
@@ -136,11 +158,7 @@ class GRPOPredictor:
         Raises:
             ValueError: the observations have another shape.
         """
-        if observations.shape[1:] != self.observation_shape:
-            raise ValueError(
-                f"Expected observations of shape (N, {', '.join(map(str, self.observation_shape))})"
-                f", not {observations.shape}."
-            )
+        _check_shape(observations, self.observation_shape)
         flat = observations.reshape(len(observations), self._size)
         parts = [
             self._forward(flat[start : start + self._chunk])
@@ -309,6 +327,140 @@ class GRPOPredictor:
         )
         if not fits:
             raise ValueError("The weights do not have the shapes that the specification names.")
+
+
+class GraphPredictor:
+    """A policy of any network: a graph of ATen operations, interpreted; immutable.
+
+    Args:
+        spec: contents of `spec.json`.
+        tensors: contents of `weights.pt`.
+
+    Raises:
+        ValueError: they do not belong together, or call what no policy needs.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        if not all(torch.isfinite(t).all() for n, t in tensors.items() if n not in _BOUNDS):
+            raise ValueError("The weights are not finite.")
+        self.observation_shape = tuple(int(n) for n in spec["observation_shape"])
+        self.discrete = spec["action"]["kind"] == "discrete"
+        self.action_shape = () if self.discrete else tuple(map(int, spec["action"]["shape"]))
+        self._size = math.prod(self.observation_shape)
+        graph = spec["graph"]
+        self._observations, self._uniform = graph["inputs"]
+        self._noise = int(graph["noise"])
+        self._outputs = graph["outputs"]
+        self._tensors = dict(tensors)
+        self._nodes = [
+            (str(name), operation(target), args, kwargs)
+            for name, target, args, kwargs in graph["nodes"]
+        ]
+        self._rng = np.random.default_rng()
+        reply = self.predict_batch(np.zeros((2, *self.observation_shape), np.float32))
+        if not {"action", "value"} <= set(reply) or len(reply["action"]) != 2:
+            raise ValueError("The graph gives no action and value for each observation.")
+
+    def predict(
+        self, model_input: object, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Array]:
+        """As `GRPOPredictor.predict`."""
+        deterministic = bool((params or {}).get("deterministic", True))
+        return self.predict_batch(np.asarray(model_input), deterministic)
+
+    def predict_batch(
+        self,
+        observations: Array,
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, Array]:
+        """As `GRPOPredictor.predict_batch`; beside action and value, what the policy tells."""
+        _check_shape(observations, self.observation_shape)
+        uniform = (rng or self._rng).random((len(observations), self._noise), np.float32)
+        known: dict[str, Any] = {
+            # float32 rounds up to 1, where an inverse distribution function is infinite
+            self._uniform: torch.from_numpy(uniform).clamp(1e-7, 1.0 - 1e-7),
+            self._observations: torch.from_numpy(np.ascontiguousarray(observations, np.float32)),
+        }
+        with torch.inference_mode():
+            for name, function, args, kwargs in self._nodes:
+                given = {key: self._value(value, known) for key, value in kwargs.items()}
+                known[name] = function(*self._value(args, known), **given)
+            reply = {key: self._value(out, known).numpy() for key, out in self._outputs.items()}
+        sample = reply.pop("sample")
+        return reply if deterministic else reply | {"action": sample}
+
+    def predict_one(
+        self,
+        observation: list[float],
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Single:
+        """As `GRPOPredictor.predict_one`."""
+        if len(observation) != self._size:
+            raise ValueError(f"Expected {self._size} numbers, not {len(observation)}.")
+        batch = np.array(observation, np.float32).reshape(1, *self.observation_shape)
+        reply = self.predict_batch(batch, deterministic, rng)
+        probabilities = reply["action_probs"][0].tolist() if "action_probs" in reply else None
+        return Single(reply["action"][0].tolist(), probabilities, float(reply["value"][0]))
+
+    def _value(self, argument: Any, known: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any type
+        """An argument of an operation, as `registry/graph.py` wrote it."""
+        if isinstance(argument, list):
+            return [self._value(item, known) for item in argument]
+        if not isinstance(argument, dict):
+            return argument
+        ((kind, name),) = argument.items()
+        if kind == "node":
+            return known[name]
+        if kind == "tensor":
+            return self._tensors[name]
+        if kind == "torch":
+            return _constant(name)
+        if kind == "float":
+            return float(name)
+        if kind == "device":
+            return torch.device("cpu")
+        raise ValueError(f"The graph has an argument of kind {kind!r}.")
+
+
+_BOUNDS = frozenset({"low", "high"})  # of a Box action: infinite where there is none
+
+
+def operation(target: str) -> Callable[..., Any]:
+    """What a graph calls by a name: an ATen operation without side effects, or arithmetic.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if target in PYTHON_OPERATIONS:
+        function: Callable[..., Any] = getattr(operator, target)
+        return function
+    namespace, _, rest = target.partition(".")
+    name, _, overload = rest.partition(".")
+    packet = getattr(torch.ops.aten, name, None) if namespace == "aten" else None
+    found = getattr(packet, overload, None) if overload else None
+    if not isinstance(found, torch._ops.OpOverload):
+        raise ValueError(f"a policy may not call {target!r}")
+    core = torch.Tag.core in found.tags or name in _PURE
+    if not core or found._schema.is_mutable:
+        raise ValueError(f"a policy may not call {target!r}")
+    return found
+
+
+def _constant(name: str) -> torch.dtype | torch.layout | torch.memory_format:
+    value = getattr(torch, name, None)
+    if not isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+        raise ValueError(f"The graph names {name!r} of torch.")
+    return value
+
+
+def _check_shape(observations: Array, shape: tuple[int, ...]) -> None:
+    if observations.shape[1:] != shape:
+        raise ValueError(
+            f"Expected observations of shape (N, {', '.join(map(str, shape))}), not "
+            f"{observations.shape}."
+        )
 
 
 def _affine(weights: Mapping[str, Array], name: str) -> Array:

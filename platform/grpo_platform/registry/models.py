@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow.utils.search_utils import SearchUtils
 
 import grpo
-from grpo.policy import Policy
+from grpo.policies import BasePolicy
 from grpo_platform.errors import InvalidPageTokenError, UnknownModelError
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.catalogue import Catalogue
@@ -75,7 +75,7 @@ class Registry:
     def register(
         self,
         job_id: str,
-        policy: Policy,
+        policy: BasePolicy,
         name: str,
         card: ModelCard,
         metrics: Sequence[Point] = (),
@@ -197,7 +197,7 @@ class Registry:
             return False
         return True
 
-    def load_policy(self, reference: str) -> Policy:
+    def load_policy(self, reference: str) -> BasePolicy:
         """The policy of a version, to train on or to evaluate.
 
         Raises:

@@ -4,6 +4,7 @@ The `pytorch` flavor is a `torch.export` archive of the greedy policy; `python_f
 our loader, which travels as code beside the weights.
 """
 
+import copy
 import io
 import json
 import threading
@@ -23,10 +24,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from torch import nn
 
-from grpo.policy import Policy, PolicySpec
-from grpo.spaces import BoxActions, DiscreteActions
+from grpo.policies import BasePolicy, MlpPolicy, PolicySpec, make_policy
+from grpo.spaces import DiscreteActions
 from grpo_platform.errors import UnsafeModelError
-from grpo_platform.registry.loader import FORMAT, GRPOPredictor
+from grpo_platform.registry.graph import policy_graph
+from grpo_platform.registry.loader import FORMAT, GRAPH_FORMAT, read_policy
 from grpo_platform.registry.names import (
     CODE_DIR,
     LOADER_MODULE,
@@ -36,66 +38,14 @@ from grpo_platform.registry.names import (
 )
 from grpo_platform.registry.released import PolicyFiles, installed_loader, why_no_policy
 
-__all__ = ["GreedyPolicy", "policy_from_files", "save_policy", "warm_up"]
+__all__ = ["policy_from_files", "save_policy", "warm_up"]
 
 _exporting = threading.Lock()  # torch.export works on one model at a time
 _EXAMPLE_BATCH = 2  # a batch of one would be frozen into the exported graph
 
 
-class GreedyPolicy(nn.Module):
-    """The most probable actions of a policy; this is what is exported."""
-
-    low: torch.Tensor
-    high: torch.Tensor
-    centre: torch.Tensor
-    half_range: torch.Tensor
-
-    def __init__(self, policy: Policy) -> None:
-        super().__init__()
-        self.policy = policy
-        action = policy.spec.action
-        self.start = action.start if isinstance(action, DiscreteActions) else 0
-        self.action_shape = action.shape if isinstance(action, BoxActions) else ()
-        self.integer = isinstance(action, BoxActions) and action.integer
-        if isinstance(action, BoxActions):
-            low, high = torch.tensor(action.low), torch.tensor(action.high)
-            bounded = torch.isfinite(low) & torch.isfinite(high)
-            bottom = torch.where(bounded, low, torch.tensor(-1.0))
-            top = torch.where(bounded, high, torch.tensor(1.0))
-            self.register_buffer("low", low)
-            self.register_buffer("high", high)
-            self.register_buffer("centre", (bottom + top) / 2.0)
-            self.register_buffer("half_range", (top - bottom) / 2.0)
-
-    def forward(self, observations: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As the loader's `predict`, with `deterministic` true.
-
-        Args:
-            observations: shape (N, *observation shape), float32.
-        """
-        outputs, value = self.policy(observations)
-        if isinstance(self.policy.spec.action, DiscreteActions):
-            return {
-                "action": outputs.argmax(dim=-1) + self.start,
-                "action_probs": torch.softmax(outputs, dim=-1),
-                "value": value,
-            }
-        mean = self.centre + self.half_range * outputs
-        std = (self.half_range * torch.exp(self.policy.log_std)).expand_as(mean)
-        action = torch.clamp(mean, self.low, self.high)
-        if self.integer:
-            action = torch.round(action)
-        shape = (-1, *self.action_shape)
-        return {
-            "action": action.reshape(shape),
-            "mean": mean.reshape(shape),
-            "std": std.reshape(shape),
-            "value": value,
-        }
-
-
 def save_policy(
-    policy: Policy,
+    policy: BasePolicy,
     path: Path,
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -105,7 +55,7 @@ def save_policy(
     """Write `policy` as an MLflow model to the folder `path`, which must not exist.
 
     Args:
-        policy: on any device; it is written for the CPU.
+        policy: on the CPU.
         path: where to.
         metadata: JSON values that the model's file repeats, such as its card.
         model_id: logged model that it will be the files of.
@@ -113,22 +63,22 @@ def save_policy(
 
     Raises:
         UnsafeModelError: the installed loader is not a released one.
+        UnsupportedPolicyError: the policy's code cannot be traced.
     """
     loader = installed_loader()
-    policy = _cpu_copy(policy)
+    spec, tensors = _policy_files(policy)
     model = Model(
         run_id=run_id,
         model_id=model_id,
-        signature=_signature(policy.spec),
+        signature=_signature(policy),
         metadata=dict(metadata or {}),
     )
     _save_pytorch_flavor(policy, path, model)
     folder = path / POLICY_DIR
     folder.mkdir()
-    spec = {"format": FORMAT} | policy.spec.to_dict()
     (folder / SPEC_FILE).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     buffer = io.BytesIO()
-    torch.save(policy.state_dict(), buffer)
+    torch.save(tensors, buffer)
     (folder / WEIGHTS_FILE).write_bytes(buffer.getvalue())
     (path / CODE_DIR).mkdir()
     (path / CODE_DIR / f"{LOADER_MODULE}.py").write_bytes(loader)
@@ -143,21 +93,43 @@ def save_policy(
     model.save(str(path / "MLmodel"))
 
 
-def policy_from_files(files: PolicyFiles) -> Policy:
-    """The policy, to be trained on or evaluated.
+def policy_from_files(files: PolicyFiles) -> BasePolicy:
+    """The policy, to be trained on.
 
     Raises:
         UnsafeModelError: the files hold no policy.
+        IncompatibleError: its class was handed in as an object, so that it can be served but not
+            rebuilt; or is a plug-in's that is not installed here.
     """
     try:
-        # first: it builds nothing larger than the weights are
-        GRPOPredictor.from_bytes(files.spec, files.weights)
-        policy = Policy(PolicySpec.from_dict(json.loads(files.spec)))
+        read_policy(files.spec, files.weights)  # first: it builds nothing larger than the weights
+        spec = PolicySpec.from_dict(json.loads(files.spec))
+    except Exception as error:
+        raise UnsafeModelError(f"A model's files hold no policy: {error}") from error
+    policy = make_policy(spec)
+    try:
         state = torch.load(io.BytesIO(files.weights), map_location="cpu", weights_only=True)
+        if not isinstance(policy, MlpPolicy):
+            names = set(policy.state_dict())
+            state = {
+                name.removeprefix("policy."): value
+                for name, value in state.items()
+                if name.removeprefix("policy.") in names
+            }
         policy.load_state_dict(state)
     except Exception as error:
         raise UnsafeModelError(f"A model is not loaded: {why_no_policy(error)}") from error
     return policy
+
+
+def _policy_files(policy: BasePolicy) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Contents of the two files that the loader reads."""
+    if isinstance(policy, MlpPolicy):
+        return {"format": FORMAT} | policy.spec.to_dict(), policy.state_dict()
+    with _exporting, _without_source_paths():
+        graph, tensors = policy_graph(policy.export())
+    state = {f"policy.{name}": value for name, value in policy.state_dict().items()}
+    return {"format": GRAPH_FORMAT} | policy.spec.to_dict() | {"graph": graph}, state | tensors
 
 
 def warm_up() -> None:
@@ -167,23 +139,23 @@ def warm_up() -> None:
     """
     spec = PolicySpec(observation_shape=(2,), action=DiscreteActions(2), net_arch=(2,))
     with TemporaryDirectory() as folder:
-        save_policy(Policy(spec), Path(folder) / "model")
+        save_policy(MlpPolicy(spec), Path(folder) / "model")
 
 
-def _cpu_copy(policy: Policy) -> Policy:
-    copy = Policy(policy.spec)
-    copy.load_state_dict({name: value.cpu() for name, value in policy.state_dict().items()})
-    for module in copy.modules():  # tensors of their own: an archive cannot hold views of one
+def _apart(policy: BasePolicy) -> BasePolicy:
+    """A copy whose tensors are its own: an archive cannot hold views of one."""
+    apart = copy.deepcopy(policy)
+    for module in apart.modules():
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, nn.Parameter(parameter.detach().clone()))
-    return copy
+    return apart
 
 
-def _save_pytorch_flavor(policy: Policy, path: Path, model: Model) -> None:
+def _save_pytorch_flavor(policy: BasePolicy, path: Path, model: Model) -> None:
     example = np.zeros((_EXAMPLE_BATCH, *policy.spec.observation_shape), np.float32)
     with _exporting, _without_source_paths():
         mlflow.pytorch.save_model(
-            GreedyPolicy(policy),
+            _apart(policy).export().eval(),
             str(path),
             mlflow_model=model,
             signature=model.signature,
@@ -209,18 +181,17 @@ def _release(distribution: str) -> str:
     return version(distribution).split("+")[0]
 
 
-def _signature(spec: PolicySpec) -> ModelSignature:
+def _signature(policy: BasePolicy) -> ModelSignature:
     float32 = np.dtype(np.float32)
-    if isinstance(spec.action, DiscreteActions):
-        outputs = [
-            TensorSpec(np.dtype(np.int64), (-1,), "action"),
-            TensorSpec(float32, (-1, spec.action.n), "action_probs"),
-        ]
-    else:
-        shape = (-1, *spec.action.shape)
-        outputs = [TensorSpec(float32, shape, name) for name in ("action", "mean", "std")]
+    with torch.inference_mode():
+        reply = policy.export()(torch.zeros((_EXAMPLE_BATCH, *policy.spec.observation_shape)))
     return ModelSignature(
-        inputs=Schema([TensorSpec(float32, (-1, *spec.observation_shape))]),
-        outputs=Schema([*outputs, TensorSpec(float32, (-1,), "value")]),
+        inputs=Schema([TensorSpec(float32, (-1, *policy.spec.observation_shape))]),
+        outputs=Schema(
+            [
+                TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]), name)
+                for name, tensor in reply.items()
+            ]
+        ),
         params=ParamSchema([ParamSpec("deterministic", "boolean", default=True)]),
     )

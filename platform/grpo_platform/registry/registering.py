@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 
-from grpo.policy import Policy
+from grpo.policies import BasePolicy
 from grpo_platform.errors import StoreError
 from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.catalogue import Catalogue
@@ -32,7 +32,7 @@ _VERSIONS_TAG = "mlflow.modelVersions"  # how the MLflow UI finds the versions o
 def register_policy(
     catalogue: Catalogue,
     job_id: str,
-    policy: Policy,
+    policy: BasePolicy,
     name: str,
     card: ModelCard,
     metrics: Sequence[Point],
@@ -132,7 +132,7 @@ def _log_model(
     catalogue: Catalogue,
     job_id: str,
     experiment_id: str,
-    policy: Policy,
+    policy: BasePolicy,
     name: str,
     card: ModelCard,
 ) -> tuple[LoggedModel, dict[str, str]]:

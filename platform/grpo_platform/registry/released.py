@@ -32,6 +32,8 @@ RELEASED_LOADERS: Final[Mapping[str, str]] = {
     "be092d50976daaf7ebe6d4440e458fc79a6b2a6f9edcd129103f2278b5127a9b": "grpo_policy_loader_v1",
     # clips single observations as it clips batches; rounds actions that are whole numbers
     "e52414dacbfa2e6edeadd33aff78680a7ba10942bbf1c1faa494178438ac67b6": "grpo_policy_loader_v1",
+    # interprets the graph of any policy
+    "dbef5483e9047018202328be23a6505336cb5049a54ad1616d69964f85517c11": "grpo_policy_loader_v1",
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_platform.errors import InvalidObservationError, UnsafeModelError
-from grpo_platform.registry.loader import GRPOPredictor, Single
+from grpo_platform.registry.loader import Single, read_policy
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.registry.released import PolicyFiles, why_no_policy
 
@@ -31,7 +31,7 @@ class LoadedModel:
 
     def __init__(self, ref: ModelVersionRef, files: PolicyFiles) -> None:
         try:
-            self._predictor = GRPOPredictor.from_bytes(files.spec, files.weights)
+            self._predictor = read_policy(files.spec, files.weights)
         except ValueError as error:
             label = f"{ref.name}/{ref.version}"
             raise UnsafeModelError(f"{label} is not loaded: {why_no_policy(error)}") from error

@@ -36,7 +36,7 @@ class VideoError(PlatformError):
 
 
 class Actor(Protocol):
-    """What acts in a video; `grpo.policy.Policy` is one."""
+    """What acts in a video; `grpo.policies.MlpPolicy` is one."""
 
     def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Greedy actions for observations of shape (N, *observation_shape)."""

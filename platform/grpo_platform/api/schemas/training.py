@@ -120,6 +120,12 @@ class TrainRequest(RequestBody):
     net_arch: Annotated[list[_Width], Field(max_length=8)] = Field(default_factory=lambda: [64, 64])
     """Widths of the hidden layers."""
 
+    policy: Annotated[str, Field(min_length=1, max_length=200)] = "MlpPolicy"
+    """Class of the policy, by its registered name."""
+
+    policy_kwargs: JsonObject = Field(default_factory=dict)
+    """What the policy is built with beside `net_arch`: JSON values, classes by registered name."""
+
     eval_freq: Annotated[int, bounded("eval_freq"), WHOLE] = 0
     """Evaluate each time this many timesteps have passed; 0 evaluates only at the end."""
 

@@ -2,7 +2,7 @@
 
 For networks of this size the time goes into the calls, not into the arithmetic, so this does per
 minibatch what autograd does, in a tenth of the calls, into buffers that are kept. A test holds
-it equal to `grpo.autograd`, the plain statement of the same update.
+it equal to `grpo.torch_updater`, the plain statement of the same update.
 """
 
 import math
@@ -15,15 +15,15 @@ from grpo.config import GRPOConfig
 from grpo.errors import TrainingDivergedError
 from grpo.network import FloatArray, Parameters, Workspace
 from grpo.optimizer import FlatAdam, clip_norm
-from grpo.policy import Policy
+from grpo.policies.mlp import MlpPolicy
 from grpo.updates import Batch, OptimizerState, UpdateSummary, minibatches
 
-__all__ = ["ClosedFormUpdater"]
+__all__ = ["NumpyUpdater"]
 
 _SIZES_KEPT = 16
 
 
-class ClosedFormUpdater:
+class NumpyUpdater:
     """Updates `policy` in place.
 
     Args:
@@ -31,7 +31,7 @@ class ClosedFormUpdater:
         config: coefficients, minibatches and learning rate.
     """
 
-    def __init__(self, policy: Policy, config: GRPOConfig) -> None:
+    def __init__(self, policy: MlpPolicy, config: GRPOConfig) -> None:
         self._policy = policy
         self._config = config
         self._policy_gradient = _like(policy.policy_parameters)
@@ -131,7 +131,9 @@ class ClosedFormUpdater:
 class _PolicyPass:
     """Forward and backward pass of the policy's loss over minibatches of one size."""
 
-    def __init__(self, policy: Policy, gradient: Parameters, config: GRPOConfig, size: int) -> None:
+    def __init__(
+        self, policy: MlpPolicy, gradient: Parameters, config: GRPOConfig, size: int
+    ) -> None:
         self._parameters = policy.policy_parameters
         self._gradient = gradient
         self._head = policy.head

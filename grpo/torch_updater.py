@@ -13,14 +13,13 @@ from grpo import losses
 from grpo.config import GRPOConfig
 from grpo.errors import IncompatibleError, TrainingDivergedError
 from grpo.optimizer import ADAM_BETAS, ADAM_EPSILON
-from grpo.policy import Policy
-from grpo.spaces import DiscreteActions
+from grpo.policies.base import BasePolicy
 from grpo.updates import Batch, OptimizerState, UpdateSummary, minibatches
 
-__all__ = ["AutogradUpdater", "policy_loss", "resolve_device"]
+__all__ = ["TorchUpdater", "policy_loss", "resolve_device"]
 
 
-class AutogradUpdater:
+class TorchUpdater:
     """Updates `policy` on a device of torch.
 
     Without a device it works on the policy itself, on the CPU. With one it works on a replica
@@ -32,15 +31,13 @@ class AutogradUpdater:
         device: of torch, where the arithmetic happens.
     """
 
-    def __init__(self, policy: Policy, config: GRPOConfig, device: str | None = None) -> None:
+    def __init__(self, policy: BasePolicy, config: GRPOConfig, device: str | None = None) -> None:
         self._policy = policy
         self._config = config
         self._device = torch.device(device or "cpu")
         self._module = policy if device is None else copy.deepcopy(policy).to(self._device)
-        self._value_parameters = list(self._module.value_net.parameters())
-        self._policy_parameters = list(self._module.policy_net.parameters())
-        if policy.head.log_std:
-            self._policy_parameters.append(self._module.log_std)
+        self._value_parameters = self._module.value_parameters_list()
+        self._policy_parameters = self._module.policy_parameters_list()
         self._policy_adam, self._value_adam = (
             torch.optim.Adam(
                 parameters, lr=config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON
@@ -66,7 +63,7 @@ class AutogradUpdater:
     def _update_policy(self, batch: Batch, rng: np.random.Generator) -> list[float]:
         kept, config = batch.informative, self._config
         data = {
-            "inputs": self._tensor(batch.inputs[:-1, kept].T),
+            "inputs": self._tensor(self._policy.torch_inputs(batch.inputs)[kept]),
             "actions": self._tensor(batch.actions[kept], keep_integers=True),
             "log_prob_old": self._tensor(batch.log_prob_old[kept]),
             "advantages": self._tensor(batch.advantages[kept]),
@@ -92,10 +89,11 @@ class AutogradUpdater:
 
     def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
         config = self._config
-        inputs, targets = self._tensor(batch.inputs[:-1].T), self._tensor(batch.targets)
+        inputs = self._tensor(self._policy.torch_inputs(batch.inputs))
+        targets = self._tensor(batch.targets)
         for chosen in minibatches(len(targets), config.batch_size, config.n_epochs, rng):
             index = torch.from_numpy(chosen).to(self._device)
-            _, scaled = self._module.evaluate_normalized(inputs[index])
+            scaled = self._module.scaled_values(inputs[index])
             self._value_adam.zero_grad()
             losses.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
             self._value_adam.step()
@@ -150,7 +148,7 @@ class AutogradUpdater:
             for mine, theirs in self._pairs(holder):
                 mine[name] = theirs.data.clone().to(self._device)
 
-    def _pairs(self, holder: Policy) -> Iterator[tuple[dict[str, Any], torch.nn.Parameter]]:
+    def _pairs(self, holder: BasePolicy) -> Iterator[tuple[dict[str, Any], torch.nn.Parameter]]:
         """Adam's state of each parameter, beside the holder's parameter of the same place."""
         places = dict(holder.named_parameters())
         adam_of = {id(parameter): self._value_adam for parameter in self._value_parameters}
@@ -160,7 +158,7 @@ class AutogradUpdater:
 
 
 def policy_loss(
-    policy: Policy,
+    policy: BasePolicy,
     config: GRPOConfig,
     *,
     inputs: torch.Tensor,
@@ -174,26 +172,21 @@ def policy_loss(
     Args:
         policy: whose loss.
         config: coefficients.
-        inputs: shape (B, n_in), normalised observations.
+        inputs: shape (B, …), standardised observations.
         actions: shape (B,) int64, or (B, k) in the units of the policy.
         log_prob_old: shape (B,).
         advantages: shape (B,).
         log_prob_reference: shape (B,), where there is a KL term.
     """
-    outputs, _ = policy.evaluate_normalized(inputs)
-    if isinstance(policy.spec.action, DiscreteActions):
-        log_prob = losses.categorical_log_prob(outputs, actions)
-        entropy = losses.categorical_entropy(outputs)
-    else:
-        log_prob = losses.gaussian_log_prob(outputs, policy.log_std, actions)
-        entropy = losses.gaussian_entropy(outputs, policy.log_std)
+    outputs, log_std = policy.policy_outputs(inputs)
+    log_prob = policy.distribution.log_prob(outputs, log_std, actions)
     loss = losses.clipped_surrogate(
         log_prob, log_prob_old, advantages, config.clip_range, config.clip_high
     )
     if log_prob_reference is not None:
         loss = loss + config.kl_coef * losses.k3(log_prob, log_prob_reference)
     if config.ent_coef:
-        loss = loss - config.ent_coef * entropy.mean()
+        loss = loss - config.ent_coef * policy.distribution.entropy(outputs, log_std).mean()
     return loss
 
 

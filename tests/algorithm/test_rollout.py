@@ -6,10 +6,10 @@ import pytest
 
 from grpo import EnvironmentFaultError
 from grpo.envs import check_environment, make_vec_env
-from grpo.groups import GroupCollector
-from grpo.policy import Policy
+from grpo.policies import MlpPolicy
 from grpo.rewards import get_reward
-from grpo.streams import Streams
+from grpo.rng import Streams
+from grpo.rollout import RolloutCollector
 from grpo.trainer import policy_spec
 from tests.algorithm.builders import short_config
 
@@ -48,11 +48,11 @@ def corridor():
 def make_collector(**fields):
     config = short_config(**{"env_name": "CartPole-v1", **fields})
     spec = check_environment(config.env_name, config.env_kwargs)
-    policy = Policy(policy_spec(spec, config), config.seed)
+    policy = MlpPolicy(policy_spec(spec, config), config.seed)
     envs = make_vec_env(config.env_name, config.env_kwargs, config.num_groups * config.group_size)
     reward = get_reward(config.reward_function_type, spec)
     return (
-        GroupCollector(policy, envs, reward, config, Streams.from_seed(config.seed)),
+        RolloutCollector(policy, envs, reward, config, Streams.from_seed(config.seed)),
         envs,
         policy,
     )

@@ -1,28 +1,22 @@
 """Collect groups: rollouts of several members from one start state, stepped together."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from grpo import network
 from grpo.config import GRPOConfig
 from grpo.envs import Snapshot, StepResult, VecEnv
-from grpo.moments import standardize
-from grpo.network import Workspace
-from grpo.policy import Policy
+from grpo.policies import BasePolicy
 from grpo.reporting import EpisodeStats
 from grpo.rewards import RewardFunction
-from grpo.streams import Streams
+from grpo.rng import Streams
 
-__all__ = ["GroupCollector", "Rollout", "VisitedState"]
+__all__ = ["Rollout", "RolloutCollector", "VisitedState"]
 
 _RESET_SEEDS = 2**31
 """Training's resets are seeded below this, evaluation's from it on."""
-
-_SIZES_KEPT = 16
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -87,7 +81,7 @@ class Rollout:
         return means
 
 
-class GroupCollector:
+class RolloutCollector:
     """Runs groups of members, and remembers where the next ones start.
 
     Args:
@@ -104,19 +98,20 @@ class GroupCollector:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: BasePolicy,
         envs: VecEnv,
         reward: RewardFunction,
         config: GRPOConfig,
         streams: Streams,
         timesteps: int = 0,
     ) -> None:
-        self._actor = _Actor(policy, streams.actions)
+        self._policy = policy
+        self._actor = policy.actor(streams.actions)
         self._envs = envs
         self._reward = reward
         self._config = config
         self._rng = streams.starts
-        self._offset = timesteps - envs.steps_taken
+        self.timesteps = timesteps
         self._branches = config.start_states != "reset" and envs.branching != "none"
         self.next_starts: list[VisitedState | None] = [None] * config.num_groups
 
@@ -124,6 +119,10 @@ class GroupCollector:
     def timesteps(self) -> int:
         """Environment steps of the run so far, replays included."""
         return self._offset + self._envs.steps_taken
+
+    @timesteps.setter
+    def timesteps(self, timesteps: int) -> None:
+        self._offset = timesteps - self._envs.steps_taken
 
     def collect(self, budget: int) -> Rollout:
         """Run every group for one segment, with at most `budget` steps in all.
@@ -175,7 +174,7 @@ class GroupCollector:
         self._actor.refresh()
         for _ in range(horizon):
             actions = self._actor.sample(observations)
-            scaled = self._actor.policy.scale_actions(actions)
+            scaled = self._policy.to_env(actions)
             result = self._envs.step(members, scaled)
             ended = result.terminated | result.truncated
             segment.add(members, observations, actions, scaled, result, self.timesteps)
@@ -316,29 +315,3 @@ class _Segment:
         for t, members in enumerate(self._members):
             alive[t, members] = True
         return alive
-
-
-class _Actor:
-    """Samples actions, with buffers and the normaliser's scale kept between steps."""
-
-    def __init__(self, policy: Policy, rng: np.random.Generator) -> None:
-        self.policy = policy
-        self._parameters = policy.policy_parameters
-        self._rng = rng
-        self._work = lru_cache(_SIZES_KEPT)(self._make_work)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look at the normaliser again, once the policy was updated."""
-        self._mean, self._scale = self.policy.normalizer()
-
-    def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """An action of the policy for each observation, shape (n, *shape)."""
-        work = self._work(len(observations))
-        columns = observations.reshape(len(observations), -1).T
-        standardize(columns, self._mean, self._scale, work.inputs[:-1])
-        outputs = network.forward(self._parameters, work.inputs, work)
-        return self.policy.head.sample(outputs, self._parameters.log_std, self._rng)
-
-    def _make_work(self, batch: int) -> Workspace:
-        return Workspace(self._parameters.layout, batch, self._parameters.flat.dtype)

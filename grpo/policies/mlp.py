@@ -1,0 +1,269 @@
+"""The policy that everybody starts with: an MLP, and a value head with a trunk of its own.
+
+It acts and learns in numpy, with its gradient written out: for networks of this size the time goes
+into torch's calls, not into arithmetic. Torch sees the same weights, for CUDA and for export.
+"""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from grpo import network
+from grpo.distributions import ClosedFormCategorical, closed_form, default_distribution
+from grpo.errors import OutOfRangeError
+from grpo.network import FloatArray, Layout, Parameters, Workspace
+from grpo.policies.base import BasePolicy, PolicyOutputs, PolicySpec, Prediction
+from grpo.running_mean_std import standardize
+from grpo.spaces import BoxActions
+
+if TYPE_CHECKING:
+    from grpo.config import GRPOConfig
+    from grpo.updates import Updater
+
+__all__ = ["MlpPolicy"]
+
+_POLICY_LAST_GAIN = 0.01
+_SIZES_KEPT = 16
+
+
+class MlpPolicy(BasePolicy):
+    """Categorical or Gaussian policy and value head, tanh between the layers.
+
+    `state_dict` has `policy_net.<i>.weight` and `.bias` per layer, the last one the head (logits
+    or means), `value_net.<i>.…` alike, `log_std` for Box actions, and the buffers. With x the
+    flattened observation:
+
+        z = clip((x − observation_mean) / sqrt(observation_var + 1e-8), −1e6, 1e6)
+        outputs = policy_net(z), value = value_mean + value_std · value_net(z)
+
+    A Box action is `centre + half_range · a` clipped to the bounds, where
+    a ~ N(outputs, exp(log_std)²).
+
+    Args:
+        spec: shapes of everything.
+        seed: of the initial weights.
+        dtype: of the weights: float32, or float64 for tests of the mathematics.
+    """
+
+    def __init__(self, spec: PolicySpec, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> None:
+        super().__init__(spec)
+        if spec.policy_kwargs:
+            raise OutOfRangeError(
+                f"MlpPolicy takes no policy_kwargs, not {sorted(spec.policy_kwargs)}: its widths "
+                "are net_arch. Other parts go with ActorCriticPolicy.",
+                field="policy_kwargs",
+            )
+        self.distribution = default_distribution(spec.action)(spec.action)
+        self.head = closed_form(spec.action)
+        trunk = (spec.observation_size, *spec.net_arch)
+        policy_layout = Layout((*trunk, self.head.outputs), self.head.log_std)
+        value_layout = Layout((*trunk, 1))
+        self.flat = np.zeros(policy_layout.size + value_layout.size, dtype)
+        self.policy_size = policy_layout.size
+        self.policy_parameters = Parameters(policy_layout, self.flat[: policy_layout.size])
+        self.value_parameters = Parameters(value_layout, self.flat[policy_layout.size :])
+        # a small last gain starts the policy near uniform (Engstrom et al., 2005.12729)
+        generator = np.random.default_rng(seed)
+        network.initialize(self.policy_parameters, _POLICY_LAST_GAIN, generator)
+        network.initialize(self.value_parameters, 1.0, generator)
+        self.policy_net = _module(self.policy_parameters)
+        self.value_net = _module(self.value_parameters)
+        if self.head.log_std:
+            self.log_std = nn.Parameter(torch.from_numpy(self.policy_parameters.log_std))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy by value: a plain deep copy would tear the views from the flat vector."""
+        return _rebuild, (self.spec, self.flat.dtype.str, self.state_dict())
+
+    # --- acting: numpy --------------------------------------------------------------------
+
+    def actor(self, rng: np.random.Generator) -> "_Actor":
+        """See `BasePolicy.actor`."""
+        return _Actor(self, rng)
+
+    def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """See `BasePolicy.act`."""
+        return self.to_env(self.head.mode(self.forward_columns(self.encode(observations))))
+
+    def predict(
+        self,
+        observations: npt.NDArray[Any],
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Prediction:
+        """See `BasePolicy.predict`."""
+        columns = self.encode(observations)
+        outputs, log_std = self.forward_columns(columns), self.policy_parameters.log_std
+        if deterministic:
+            actions: npt.NDArray[Any] = self.head.mode(outputs)
+        else:
+            actions = self.head.sample(outputs, log_std, rng or np.random.default_rng())
+        told: dict[str, FloatArray] = {}
+        action = self.spec.action
+        if isinstance(self.head, ClosedFormCategorical):
+            told["action_probs"] = np.ascontiguousarray(self.head.probabilities(outputs).T)
+        elif isinstance(action, BoxActions):
+            shape = (-1, *action.shape)
+            centre, half_range = action.scale
+            std = np.broadcast_to(half_range * np.exp(log_std), outputs.T.shape)
+            told["mean"] = (centre + half_range * outputs.T).reshape(shape)
+            told["std"] = std.reshape(shape).copy()
+        return Prediction(
+            actions=self.to_env(actions),
+            action_probs=told.get("action_probs"),
+            mean=told.get("mean"),
+            std=told.get("std"),
+            values=self.values(columns),
+        )
+
+    # --- learning: numpy ------------------------------------------------------------------
+
+    def encode(self, observations: npt.NDArray[Any]) -> FloatArray:
+        """Standardised observations as columns: (N, *shape) → (size + 1, N), the last row ones.
+
+        Raises:
+            IncompatibleError: the observations have another shape.
+        """
+        self._check_shape(observations)
+        mean, scale = self.normalizer()
+        columns = np.ones((len(mean) + 1, len(observations)), self.flat.dtype)
+        standardize(observations.reshape(len(observations), -1).T, mean, scale, columns[:-1])
+        return columns
+
+    def outputs(self, encoded: FloatArray, weights: FloatArray | None = None) -> PolicyOutputs:
+        """See `BasePolicy.outputs`."""
+        layout = self.policy_parameters.layout
+        parameters = self.policy_parameters if weights is None else Parameters(layout, weights)
+        return _Outputs(self, self.forward_columns(encoded, parameters), parameters.log_std)
+
+    def forward_columns(
+        self, encoded: FloatArray, parameters: Parameters | None = None
+    ) -> FloatArray:
+        """The head's outputs, shape (outputs, N), at encoded observations."""
+        parameters = self.policy_parameters if parameters is None else parameters
+        work = Workspace(parameters.layout, encoded.shape[1], self.flat.dtype)
+        return network.forward(parameters, encoded, work)
+
+    def values(self, encoded: FloatArray) -> FloatArray:
+        """See `BasePolicy.values`."""
+        work = Workspace(self.value_parameters.layout, encoded.shape[1], self.flat.dtype)
+        scaled = network.forward(self.value_parameters, encoded, work)[0]
+        values: FloatArray = self.value_mean.numpy() + self.value_std.numpy() * scaled
+        return values
+
+    def make_updater(self, config: "GRPOConfig") -> "Updater":
+        """The closed form on the CPU, autograd on CUDA."""
+        from grpo.numpy_updater import NumpyUpdater
+        from grpo.torch_updater import TorchUpdater, resolve_device
+
+        device = resolve_device(config.device)
+        if device == "cpu":
+            return NumpyUpdater(self, config)
+        return TorchUpdater(self, config, device)
+
+    def _rescale_last_value_layer(self, shift: float, factor: float) -> None:
+        last = self.value_parameters.layers[-1]
+        last[:, -1] += shift
+        last *= factor
+
+    # --- torch: the reference, and what is exported ---------------------------------------
+
+    def torch_inputs(self, encoded: FloatArray) -> FloatArray:
+        """See `BasePolicy.torch_inputs`."""
+        return encoded[:-1].T
+
+    def policy_outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `BasePolicy.policy_outputs`."""
+        log_std = self.log_std if self.head.log_std else inputs.new_zeros(0)
+        return _run(self.policy_net, self._rows(inputs)), log_std
+
+    def scaled_values(self, inputs: torch.Tensor) -> torch.Tensor:
+        """See `BasePolicy.scaled_values`."""
+        return _run(self.value_net, self._rows(inputs)).squeeze(-1)
+
+    def _rows(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.reshape(-1, self.spec.observation_size)
+
+    def policy_parameters_list(self) -> list[nn.Parameter]:
+        """See `BasePolicy.policy_parameters_list`."""
+        free = [self.log_std] if self.head.log_std else []
+        return [*self.policy_net.parameters(), *free]
+
+    def value_parameters_list(self) -> list[nn.Parameter]:
+        """See `BasePolicy.value_parameters_list`."""
+        return list(self.value_net.parameters())
+
+
+class _Outputs:
+    """See `PolicyOutputs`."""
+
+    __slots__ = ("_log_std", "_outputs", "_policy")
+
+    def __init__(self, policy: MlpPolicy, outputs: FloatArray, log_std: FloatArray) -> None:
+        self._policy = policy
+        self._outputs = outputs
+        self._log_std = log_std
+
+    def log_prob(self, actions: npt.NDArray[Any]) -> FloatArray:
+        """See `PolicyOutputs.log_prob`."""
+        head = self._policy.head
+        encoded = head.encode(actions, self._policy.flat.dtype)
+        return head.log_prob(self._outputs, self._log_std, encoded)[0]
+
+    def entropy(self) -> FloatArray:
+        """See `PolicyOutputs.entropy`."""
+        return self._policy.head.entropy(self._outputs, self._log_std)
+
+
+class _Actor:
+    """See `Actor`."""
+
+    def __init__(self, policy: MlpPolicy, rng: np.random.Generator) -> None:
+        self._policy = policy
+        self._parameters = policy.policy_parameters
+        self._rng = rng
+        self._work = lru_cache(_SIZES_KEPT)(self._make_work)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See `Actor.refresh`."""
+        self._mean, self._scale = self._policy.normalizer()
+
+    def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """See `Actor.sample`."""
+        work = self._work(len(observations))
+        columns = observations.reshape(len(observations), -1).T
+        standardize(columns, self._mean, self._scale, work.inputs[:-1])
+        outputs = network.forward(self._parameters, work.inputs, work)
+        return self._policy.head.sample(outputs, self._parameters.log_std, self._rng)
+
+    def _make_work(self, batch: int) -> Workspace:
+        return Workspace(self._parameters.layout, batch, self._parameters.flat.dtype)
+
+
+def _module(parameters: Parameters) -> nn.ModuleList:
+    """Linear layers whose weights and biases are views of the flat vector."""
+    layers = nn.ModuleList()
+    for affine in parameters.layers:
+        layer = nn.Linear(affine.shape[1] - 1, affine.shape[0], device="meta")
+        layer.weight = nn.Parameter(torch.from_numpy(affine[:, :-1]))
+        layer.bias = nn.Parameter(torch.from_numpy(affine[:, -1]))
+        layers.append(layer)
+    return layers
+
+
+def _run(layers: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
+    for layer in layers[:-1]:
+        x = torch.tanh(layer(x))
+    outputs: torch.Tensor = layers[-1](x)
+    return outputs
+
+
+def _rebuild(spec: PolicySpec, dtype: str, state: dict[str, torch.Tensor]) -> MlpPolicy:
+    policy = MlpPolicy(spec, dtype=dtype)
+    policy.load_state_dict(state)
+    return policy

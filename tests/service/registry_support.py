@@ -52,9 +52,9 @@ def balancing_policy(speed=0.2) -> MlpPolicy:
     return policy
 
 
-def constant_policy(action, n) -> Policy:
+def constant_policy(action, n) -> MlpPolicy:
     """Always the same of n actions, whatever it sees."""
-    policy = Policy(PolicySpec(observation_shape=(1,), action=DiscreteActions(n)))
+    policy = MlpPolicy(PolicySpec(observation_shape=(1,), action=DiscreteActions(n)))
     policy.flat[:] = 0.0
     with torch.no_grad():
         policy.policy_net[-1].bias[action] = 9.0

@@ -47,9 +47,17 @@ def test_the_champion_changes_on_evidence_and_by_hand_only(running: Server) -> N
     assert refused.stdout.rstrip().endswith("Version 1 stays champion.")
     worse = next(client.iter_jobs(model_name=NAME))
     assert (worse["model_version"], worse["promoted"], serving(client)) == (2, False, 1)
+    said = worse["promotion_reason"]
+    assert said.startswith("Worse: mean return ")
+    assert said.endswith(" Version 1 stays champion.")
+    assert said in refused.stdout
+    assert f"Not promoted: {said}" in "\n".join(client.logs(worse["job_id"]))
+    events = requests.get(f"{running.url}/training/{worse['job_id']}/events", timeout=30).text
+    assert said in events.rpartition("event: end")[2]
 
     better = train(running, model_name=NAME, **BETTER)
     assert (better["model_version"], better["promoted"], serving(client)) == (3, True, 3)
+    assert better["promotion_reason"].startswith("Better: mean return ")
 
     assert client.rollback(NAME)["verdict"] == "rolled_back"
     assert serving(client) == 1

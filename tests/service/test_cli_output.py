@@ -28,7 +28,7 @@ def test_a_message_is_no_markup(console):
     job = {"job_id": "j", "status": "failed", "error_message": ODD}
     with console.capture() as shown:
         sweeps._report(None, sweep)
-        cli._report(job, "")
+        cli._report(job)
     assert f"Sweep s failed. {ODD}" in shown.get()
     assert f"Job j failed. {ODD}" in shown.get()
 

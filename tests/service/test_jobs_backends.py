@@ -71,7 +71,7 @@ def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(liv
     assert done.end_time is not None
     assert done.attempt == 1
     assert live.versions_of(job.job_id) == [int(done.model_version)]
-    assert done.promoted is True
+    assert (done.promoted, done.promotion_reason) == (True, "The name had no champion.")
     assert done.metrics["eval/mean_reward"] > 8
     assert [step for step, _ in live.histories(job.job_id)["rollout/reward"]][-1] <= 1500
     assert live.client.get_run(job.job_id).data.tags["resume_exact"] == "true"
@@ -81,6 +81,7 @@ def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(liv
     assert f"Branching: exact. {done.branching_reason}" in log
     assert f"Attempt 1 of job {job.job_id}" in log
     assert "Registered life version" in log
+    assert f"Promoted: {done.promotion_reason}" in log
     deadline = time.monotonic() + 60
     while live.jobs.list_artifacts(job.job_id, "checkpoints"):
         assert time.monotonic() < deadline

@@ -23,6 +23,7 @@ def job_reply(record: JobRecord) -> Job:
         model_name=record.model_name,
         model_version=None if record.model_version is None else int(record.model_version),
         promoted=record.promoted,
+        promotion_reason=record.promotion_reason,
         eta_seconds=_eta_seconds(record),
         attempt=record.attempt,
         env_name=record.request.config.env_name,

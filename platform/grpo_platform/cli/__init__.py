@@ -104,11 +104,10 @@ def train(
             )
             return
         job = _watch(client, accepted["job_id"], quiet=as_json)
-        verdict = "" if as_json else _decided(client, job)
     if as_json:
         show_json(job)
     else:
-        _report(job, verdict)
+        _report(job)
     if job["status"] != "completed":
         raise typer.Exit(1)
 
@@ -222,17 +221,15 @@ def _advance(progress: Progress, bar: TaskID, job: Job) -> None:
     progress.update(bar, completed=job["progress"], description=job["status"], shown=shown)
 
 
-def _decided(client: GRPOClient, job: Job) -> str:
-    made, actor = job["model_version"], f"job {job['job_id']}"
-    return "" if made is None else models.decided(client, job["model_name"], made, actor)
-
-
-def _report(job: Job, verdict: str) -> None:
+def _report(job: Job) -> None:
     if job["status"] == "completed":
         mean = job["metrics"].get("eval/mean_reward")
         played = "" if mean is None else f" It returns {mean:,.1f} on average."
         played += f" Its {job['stopped_by']} ended it." if job["stopped_by"] else ""
         made = f"{job['model_name']} version {job['model_version']} is registered."
+        verdict = "It serves under its name."
+        if not job["promoted"]:
+            verdict = f"It was not promoted. {job['promotion_reason'] or ''}"
         console.print(f"{made}{played} {verdict}", soft_wrap=True)
     else:
         console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")

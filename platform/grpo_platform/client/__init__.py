@@ -76,6 +76,7 @@ class Job(TypedDict):
     model_name: str
     model_version: int | None
     promoted: bool | None
+    promotion_reason: str | None
     eta_seconds: float | None
     attempt: int
     env_name: str

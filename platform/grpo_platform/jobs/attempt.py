@@ -284,8 +284,7 @@ class Attempt:
         if unfinished:
             return self._conclude_order()
         _log.info("%s", self._progress.summary(end))
-        version = self._persist(lambda: self._completion.register(end), PATIENCE_SECONDS)
-        _log.info("Registered %s version %s.", version.name, version.version)
+        self._persist(lambda: self._completion.register(end), PATIENCE_SECONDS)
         return self._finish(JobStatus.COMPLETED)
 
     def _flush(self) -> None:

@@ -1,5 +1,6 @@
 """From a finished training to a completed job: evaluation, model, version, description."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,14 @@ from grpo_platform.jobs.exchange import evaluation_from_json, policy_of, save_po
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
-from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.provenance import code_version, provenance_tags
 
 __all__ = ["Completion"]
+
+_log = logging.getLogger(__name__)
 
 _NICENESS: Final = 10
 """Of the process while it draws: other jobs train meanwhile."""
@@ -76,7 +78,7 @@ class Completion:
         save_policy(self._registry.load_policy(reference), path)
         return path
 
-    def register(self, done: Mapping[str, Any]) -> ModelVersionRef:
+    def register(self, done: Mapping[str, Any]) -> None:
         """Register the trained policy, once, and decide whether it serves the bare name.
 
         Args:
@@ -101,6 +103,7 @@ class Completion:
         )
         name = self._request.model_name_for(self._job_id)
         version = self._registry.register(self._job_id, self._policy, name, card)
+        _log.info("Registered %s version %d.", name, version.version)
         decision = self._registry.decide_after_training(
             version, self._request.promote, f"job {self._job_id}"
         )
@@ -108,9 +111,10 @@ class Completion:
             Tag.STOPPED_BY: done["stopped_by"] or "",
             Tag.MODEL_VERSION: str(version.version),
             Tag.PROMOTED: str(decision.promoted).lower(),
+            Tag.PROMOTION_REASON: decision.outcome,
         }
         self._jobs.set_tags(self._job_id, tags)
-        return version
+        _log.info("%s: %s", "Promoted" if decision.promoted else "Not promoted", decision.outcome)
 
     def illustrate(self) -> None:
         """Give the run its curve, video and description, at low priority.

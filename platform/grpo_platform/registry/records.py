@@ -115,6 +115,13 @@ class Decision:
         """Whether the version became champion."""
         return self.champion_after == self.version
 
+    @property
+    def outcome(self) -> str:
+        """The reason, and who stays champion where the version did not become it."""
+        if self.promoted or self.champion_after is None:
+            return self.reason
+        return f"{self.reason} Version {self.champion_after} stays champion."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionInfo:

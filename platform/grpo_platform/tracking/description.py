@@ -29,6 +29,12 @@ def describe(record: JobRecord, *, files: Sequence[str]) -> str:
         f"Trained for {record.current_timesteps:,} timesteps on the reward "
         f"`{config.reward_function_type}`, seed {config.seed}.",
     ]
+    if record.promotion_reason is not None:
+        champion = "is" if record.promoted else "is not"
+        parts.append(
+            f"Version {record.model_version} of `{record.model_name}` {champion} promoted. "
+            f"{record.promotion_reason}"
+        )
     if CURVE_FILE in files:
         parts.append(f"![Learning curve]({_artifact(record, CURVE_FILE)})")
     if VIDEO_FILE in files:

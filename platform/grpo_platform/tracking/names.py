@@ -79,6 +79,8 @@ class Tag:
     """Why so, in a sentence."""
     MODEL_VERSION: Final = "grpo.model_version"
     PROMOTED: Final = "grpo.promoted"
+    PROMOTION_REASON: Final = "grpo.promotion_reason"
+    """Why the version became champion or not, and who stays it, in sentences."""
     SWEEP: Final = "grpo.sweep"
     """Marks the runs that are sweeps; set in the last call that makes one."""
     SWEEP_REQUEST: Final = "grpo.sweep.request"

@@ -111,6 +111,9 @@ class JobRecord:
     promoted: bool | None = None
     """Whether that version became champion; None until decided."""
 
+    promotion_reason: str | None = None
+    """Why, and who stays champion where it did not."""
+
     checkpoint: str | None = None
     """Artifact path of the newest verified checkpoint."""
 
@@ -175,6 +178,7 @@ def record_of(run: RunRow) -> JobRecord:
         branching=_branching(tags.get(Tag.BRANCHING)),
         branching_reason=tags.get(Tag.BRANCHING_REASON) or None,
         promoted=None if not promoted else promoted == "true",
+        promotion_reason=tags.get(Tag.PROMOTION_REASON) or None,
         checkpoint=tags.get(Tag.CHECKPOINT) or None,
         artifact_uri=run.artifact_uri,
         deleted=run.deleted,

@@ -211,7 +211,12 @@ class Job(Reply):
     """Version that the job made; null until it completed."""
 
     promoted: bool | None
-    """Whether that version serves under the model's name; null until decided."""
+    """Whether that version became the champion, which serves under the model's name; null until
+    decided."""
+
+    promotion_reason: str | None
+    """Why it did or did not, with what was compared, and which version stays champion; null until
+    decided, and in jobs of earlier releases."""
 
     eta_seconds: float | None
     """Expected time to the end, in seconds; null when it cannot be told."""

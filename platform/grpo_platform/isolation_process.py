@@ -27,6 +27,7 @@ from grpo import errors, rewards
 from grpo.envs import catalogue, check_environment
 from grpo_platform.jobs.exchange import evaluation_to_json, load_policy
 from grpo_platform.jobs.identity import die_with_parent
+from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
 
 __all__ = ["Message", "error_from_json", "main", "why_not_trainable"]
 
@@ -103,6 +104,7 @@ def _answer(parent: int, question: Message, stream: socket.socket) -> NoReturn:
         os.setsid()
         _say(stream, {"started": True})
         die_with_parent(parent)
+        restrict_memory(default_memory_bytes())
         faulthandler.enable()
         os.dup2(2, 1)  # what environments print goes to the server's log
         for message in _CALLS[question["call"]](**question["arguments"]):

@@ -387,6 +387,8 @@ def test_errors_are_documented_as_what_they_are(schema):
     for operations in schema["paths"].values():
         for operation in operations.values():
             assert {"401", "403"} <= set(operation["responses"])
+            if "requestBody" in operation:
+                assert {"413", "415", "422"} <= set(operation["responses"])
             for status, reply in operation["responses"].items():
                 if status >= "400":
                     assert list(reply["content"]) == ["application/problem+json"]

@@ -185,7 +185,7 @@ def test_what_is_asked_and_loaded_is_counted(client):
         assert value(after, line) >= value(before, line) + more, line
     assert value(after, "grpo_model_loads_total") >= 1
     assert value(after, "grpo_model_load_seconds_total") > 0
-    assert value(after, "grpo_models_loaded") == 1
+    assert value(after, "grpo_models_loaded") >= 1
     for status in ("queued", "running"):
         assert value(after, f'grpo_training_jobs{{status="{status}"}}') == 0
 

@@ -24,7 +24,7 @@ __all__ = ["router"]
 router = APIRouter(
     tags=["inference"],
     route_class=FastJsonRoute,
-    responses=documented(401, 403, 404, 409, 413, 422, 503),
+    responses=documented(401, 403, 404, 409, 413, 415, 422, 503),
 )
 
 

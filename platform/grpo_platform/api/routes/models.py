@@ -72,7 +72,7 @@ def delete_model(name: ModelPath, services: ServicesDep) -> DeletedModel:
 @router.post(
     "/models/{name}/promote",
     operation_id="promote_model",
-    responses=documented(400, 404, 409, 413),
+    responses=documented(400, 404, 409, 413, 415),
 )
 async def promote_model(
     name: ModelPath, body: PromoteRequest, services: ServicesDep, request: Request

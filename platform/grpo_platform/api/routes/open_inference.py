@@ -88,7 +88,9 @@ router = APIRouter(
     route_class=_ProtocolRoute,
     responses=documented(401, 403),
 )
-_infer_router = APIRouter(route_class=_InferRoute, responses=documented(404, 409, 413, 422, 503))
+_infer_router = APIRouter(
+    route_class=_InferRoute, responses=documented(404, 409, 413, 415, 422, 503)
+)
 
 
 @router.get("", operation_id="v2_server_metadata")

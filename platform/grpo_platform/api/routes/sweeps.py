@@ -13,7 +13,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["sweeps"], route_class=JsonRoute, responses=documented(401, 403, 422, 503))
 
 
-@router.post("/sweeps", operation_id="start_sweep", responses=documented(400, 404, 409, 413))
+@router.post("/sweeps", operation_id="start_sweep", responses=documented(400, 404, 409, 413, 415))
 def start_sweep(body: SweepBody, services: ServicesDep) -> SweepAnswer:
     """Queue a sweep: jobs that try hyperparameters, each choice learning from those before."""
     sweep = submit_sweep(services, body)

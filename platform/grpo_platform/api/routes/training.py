@@ -47,7 +47,9 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("/train", operation_id="start_training", responses=documented(400, 404, 409, 413, 429))
+@router.post(
+    "/train", operation_id="start_training", responses=documented(400, 404, 409, 413, 415, 429)
+)
 def start_training(
     body: TrainRequest, services: ServicesDep, idempotency_key: IdempotencyKey = None
 ) -> TrainReply:

@@ -140,7 +140,7 @@ odd = "カート… \\udcff"
 output.table((odd,), [(odd,)], title=odd)
 output.show_json({odd: odd})
 output.answer({"message": odd}, as_json=False)
-cli._report({"job_id": "j", "status": "failed", "error_message": odd}, "")
+cli._report({"job_id": "j", "status": "failed", "error_message": odd})
 with output.progress_bar(quiet=False) as bar:
     bar.add_task(odd, total=1.0, shown=odd)
 try:

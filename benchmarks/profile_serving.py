@@ -37,7 +37,7 @@ from benchmarks.serving import (
     train,
 )
 from grpo_platform.api.schemas.inference import BatchRequest, InferenceReply, InferenceRequest
-from grpo_platform.registry.loader import GRPOPredictor
+from grpo_platform.registry.loader import read_policy
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
 
@@ -156,7 +156,7 @@ def time_alone(uri: str, targets: dict[str, Target]) -> None:
     registry = Registry(uri)
     service = ServingService(registry, 8)
     model = service.load(MODEL)
-    predictor = GRPOPredictor.from_bytes(*registry.read(model.ref))
+    predictor = read_policy(*registry.read(model.ref))
     location = MlflowClient(uri, uri).get_logged_model(model.ref.model_id).artifact_location
     pyfunc = mlflow.pyfunc.load_model(urlsplit(location).path)
     single, batch = (targets[name].body for name in ("single", "batch"))

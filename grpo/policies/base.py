@@ -301,12 +301,11 @@ class BasePolicy(nn.Module, abc.ABC):
 
     def standardize(self, observations: torch.Tensor) -> torch.Tensor:
         """Standardised observations, shape (N, *shape) as they came."""
-        flat = observations.reshape(-1, self.spec.observation_size).to(torch.float64)
-        std = torch.sqrt(self.observation_var + VARIANCE_FLOOR)
-        normalized = ((flat - self.observation_mean) / std).clamp(
-            -LARGEST_STANDARDIZED, LARGEST_STANDARDIZED
-        )
-        return normalized.reshape(observations.shape).to(self.dtype)
+        shape = self.spec.observation_shape
+        mean = self.observation_mean.reshape(shape)
+        std = torch.sqrt(self.observation_var + VARIANCE_FLOOR).reshape(shape)
+        standardized = (observations.to(torch.float64) - mean) / std
+        return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The distribution's outputs, shape (N, n_outputs), and values, shape (N,).

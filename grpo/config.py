@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from grpo.advantages import ADVANTAGES
 from grpo.errors import IncompatibleError, OutOfRangeError
 from grpo.fields import Bound, OneOf, check_fields, fields_of
+from grpo.policies import POLICIES
 
 __all__ = ["BOUNDS", "DEVICES", "LEARNING_RATE_SCHEDULES", "START_STATES", "GRPOConfig"]
 
@@ -140,6 +141,7 @@ class GRPOConfig:
             reward = _SHAPED_REWARDS.get(self.env_name, "environment")
             object.__setattr__(self, "reward_function_type", reward)
         ADVANTAGES.check(self.advantage)
+        POLICIES.check(self.policy)
         self._check_net_arch()
         if self.target_return is not None and self.eval_freq == 0:
             raise IncompatibleError(

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from grpo.config import BOUNDS, GRPOConfig
+from grpo.config import GRPOConfig
 from grpo.errors import ConfigError, IncompatibleError, OutOfRangeError, UnknownNameError
+from grpo.fields import fields_of
 from grpo.presets import resolve_config
 
 __all__ = ["SEARCHABLE", "Choices", "FloatRange", "IntRange", "Spec", "check_space", "parse_space"]
 
-_KINDS: Final = {field.name: str(field.type) for field in dataclasses.fields(GRPOConfig)}
-SEARCHABLE: Final = frozenset(_KINDS) - {"env_name", "env_kwargs", "seed", "device"}
+_FIELDS: Final = fields_of(GRPOConfig)
+SEARCHABLE: Final = frozenset(_FIELDS) - {"env_name", "env_kwargs", "seed", "device"}
 """Fields that may vary. A model's name belongs to one environment, and a seed is not tuned."""
 
 _MAX_CHOICES: Final = 100
@@ -172,12 +173,12 @@ def _choices(field: str, name: str, values: object) -> Choices:
 
 
 def _range(field: str, name: str, kind: str, own: Mapping[str, Any]) -> Spec:
-    if name not in BOUNDS or kind not in _KINDS[name].replace("<class '", "")[:5]:
+    bound = _FIELDS[name].bound
+    if bound is None or _FIELDS[name].type.__name__ != kind:
         raise OutOfRangeError(f"{field} cannot be a range of type {kind}.", field=f"{field}.type")
     for key, value in own.items():
         _check_number(f"{field}.{key}", key, kind, value)
     spec = FloatRange(**own) if kind == "float" else IntRange(**own)
-    bound = BOUNDS[name]
     too_low = spec.low <= bound.low if bound.exclusive_low else spec.low < bound.low
     if too_low or spec.high > bound.high:
         low = f"above {bound.low:g}" if bound.exclusive_low else f"at least {bound.low:g}"

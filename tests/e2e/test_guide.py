@@ -55,6 +55,22 @@ def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
         assert shown in printed
 
 
+def test_the_librarys_page_runs(tmp_path: Path) -> None:
+    printed = run_blocks(ROOT / "docs" / "library.md", tmp_path, None)
+    (played,) = re.findall(r"^return (\d+\.\d)$", printed, re.MULTILINE)
+    assert float(played) >= 400
+    for shown in (
+        "GRPO(CartPole-v1, MlpPolicy 64×64, optimized_cartpole, 5,000 timesteps)",
+        "True (3,)",
+        "6000",
+        "True callback",
+        "exact",
+        "<__main__.upright>",
+        "2,500 timesteps)",
+    ):
+        assert shown in printed
+
+
 @pytest.mark.xdist_group("port 8000")
 def test_the_users_guide_runs_unchanged(tmp_path: Path) -> None:
     if not USERS_GUIDE.exists():

@@ -127,18 +127,19 @@ def test_of_four_processes_that_claim_at_once_one_wins(tmp_path, remote):
     server = TrackingServer(tmp_path)
     if remote:
         server.start()
-    store = prepare(tmp_path, server.uri if remote else None)
-    jobs = jobs_of(store)
-    job_id = jobs.create(request()).job_id
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
-        for attempt in range(1, 9):
-            claims = [(store.tracking_uri, job_id, attempt, f"w{i}") for i in range(4)]
-            assert pool.map(_claim, claims, chunksize=1).count(True) == 1
-    run = MlflowClient(store.tracking_uri).get_run(job_id).data
-    assert not [key for key in run.params if "claim" in key]  # it would lead every comparison
-    assert jobs.get(job_id).claimed_by == run.tags["grpo.claim.1"]
-    server.stop()
+    try:
+        store = prepare(tmp_path, server.uri if remote else None)
+        jobs = jobs_of(store)
+        job_id = jobs.create(request()).job_id
+        with multiprocessing.get_context("spawn").Pool(4) as pool:
+            for attempt in range(1, 9):
+                claims = [(store.tracking_uri, job_id, attempt, f"w{i}") for i in range(4)]
+                assert pool.map(_claim, claims, chunksize=1).count(True) == 1
+        run = MlflowClient(store.tracking_uri).get_run(job_id).data
+        assert not [key for key in run.params if "claim" in key]  # it would lead every comparison
+        assert jobs.get(job_id).claimed_by == run.tags["grpo.claim.1"]
+    finally:
+        server.stop()
 
 
 def test_a_moved_directory_is_noticed_and_explained(tmp_path):

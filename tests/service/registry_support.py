@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from grpo import GRPOConfig
 from grpo.envs import check_environment
 from grpo.evaluation import evaluate
-from grpo.policies import MlpPolicy, PolicySpec
+from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
@@ -25,9 +25,10 @@ PENDULUM = PolicySpec(observation_shape=(3,), action=BoxActions((1,), (-2.0,), (
 _numbers = itertools.count()
 
 
-def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> MlpPolicy:
+def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> BasePolicy:
     """Untrained, but with an opinion, a normaliser and a value scale of its own."""
-    policy = MlpPolicy(spec, seed=seed)
+    make = ActorCriticPolicy if spec.policy == "ActorCriticPolicy" else MlpPolicy
+    policy = make(spec, seed=seed)
     policy.flat[:] *= gain
     rng = np.random.default_rng(seed)
     with torch.no_grad():

@@ -33,6 +33,9 @@ ONE_ANSWER = {
     "box": PolicySpec(observation_shape=(3,), action=BoxActions((1,), (-2.0,), (2.0,))),
     "unbounded": PolicySpec(observation_shape=(2,), action=BoxActions((1,), (-math.inf,), (1.0,))),
     "wide": PolicySpec(observation_shape=(4,), action=DiscreteActions(3), net_arch=(160,)),
+    "graph": PolicySpec(
+        observation_shape=(4,), action=DiscreteActions(3), policy="ActorCriticPolicy"
+    ),
 }
 
 
@@ -155,6 +158,10 @@ def test_one_policy_gives_one_answer_whatever_the_observation(client, bench, kin
             np.reshape(action, np.shape(actions)), actions, rtol=1e-4, atol=1e-4, err_msg=way
         )
         np.testing.assert_allclose(value, values, rtol=1e-3, atol=1e-3, err_msg=way)
+    huge = {"model_name": kind, "observation": (signs[-1] * 1e308).tolist()}  # no float32 holds it
+    reply = client.post("/inference", json=huge).json()
+    np.testing.assert_allclose(np.ravel(reply["action"]), np.ravel(actions[-1]), rtol=1e-4)
+    np.testing.assert_allclose(reply["value"], values[-1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("path", ["/inference", "/inference/batch"])

@@ -377,10 +377,12 @@ class GraphPredictor:
         """As `GRPOPredictor.predict_batch`; beside action and value, what the policy tells."""
         _check_shape(observations, self.observation_shape)
         uniform = (rng or self._rng).random((len(observations), self._noise), np.float32)
+        with np.errstate(over="ignore"):  # infinity is clipped like what is nearly so
+            inputs = np.ascontiguousarray(observations, np.float32)
         known: dict[str, Any] = {
             # float32 rounds up to 1, where an inverse distribution function is infinite
             self._uniform: torch.from_numpy(uniform).clamp(1e-7, 1.0 - 1e-7),
-            self._observations: torch.from_numpy(np.ascontiguousarray(observations, np.float32)),
+            self._observations: torch.from_numpy(inputs),
         }
         with torch.inference_mode():
             for name, function, args, kwargs in self._nodes:
@@ -399,7 +401,7 @@ class GraphPredictor:
         """As `GRPOPredictor.predict_one`."""
         if len(observation) != self._size:
             raise ValueError(f"Expected {self._size} numbers, not {len(observation)}.")
-        batch = np.array(observation, np.float32).reshape(1, *self.observation_shape)
+        batch = np.array(observation, np.float64).reshape(1, *self.observation_shape)
         reply = self.predict_batch(batch, deterministic, rng)
         probabilities = reply["action_probs"][0].tolist() if "action_probs" in reply else None
         return Single(reply["action"][0].tolist(), probabilities, float(reply["value"][0]))

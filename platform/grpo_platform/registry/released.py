@@ -34,6 +34,8 @@ RELEASED_LOADERS: Final[Mapping[str, str]] = {
     "e52414dacbfa2e6edeadd33aff78680a7ba10942bbf1c1faa494178438ac67b6": "grpo_policy_loader_v1",
     # interprets the graph of any policy
     "dbef5483e9047018202328be23a6505336cb5049a54ad1616d69964f85517c11": "grpo_policy_loader_v1",
+    # a number that no float32 holds is huge, not an error, to a graph too
+    "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": "grpo_policy_loader_v1",
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 

@@ -105,7 +105,7 @@ def policy_from_files(files: PolicyFiles) -> BasePolicy:
         read_policy(files.spec, files.weights)  # first: it builds nothing larger than the weights
         spec = PolicySpec.from_dict(json.loads(files.spec))
     except Exception as error:
-        raise UnsafeModelError(f"A model's files hold no policy: {error}") from error
+        raise UnsafeModelError(f"A model is not loaded: {why_no_policy(error)}") from error
     policy = make_policy(spec)
     try:
         state = torch.load(io.BytesIO(files.weights), map_location="cpu", weights_only=True)

@@ -60,7 +60,7 @@ def prove_unused(path: Path) -> None:
                 connection.execute("PRAGMA journal_mode=DELETE")
     except (BlockingIOError, sqlite3.OperationalError) as error:
         raise ConflictError(
-            f"{path} is in use ({error}): stop the server, its jobs and the MLflow UI first."
+            f"{path} is in use: stop the server, its jobs and the MLflow UI first."
         ) from error
 
 

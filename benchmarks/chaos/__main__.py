@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -22,12 +22,6 @@ from grpo_platform.jobs.states import TERMINAL, JobStatus
 _ACTIVE: Final = 4
 _POSSIBLE_SECONDS: Final = 300.0
 _MOST_ORPHANED_SECONDS: Final = 30.0
-_TASKS: Final[tuple[dict[str, Any], ...]] = (
-    {"env_name": "CartPole-v1", "reward_function_type": "optimized_cartpole"},
-    {"env_name": "CartPole-v1", "eval_freq": 7_000, "n_eval_episodes": 20},
-    {"env_name": "Acrobot-v1", "n_eval_episodes": 10},
-    {"env_name": "Pendulum-v1", "n_eval_episodes": 20},
-)
 
 
 def main() -> None:
@@ -49,18 +43,18 @@ def run(folder: Path, chosen: argparse.Namespace) -> bool:
     """Chaos, quiet, and the verdict; True where nothing is wrong."""
     done: Counter[str] = Counter()
     began = time.monotonic()
-    with world(folder, chosen.servers) as made:
+    with world(folder, chosen.servers, chosen.seed, chosen.timesteps) as made:
         watch = Watch(made)
         watch.start()
         faults = plan(chosen.seed, chosen.faults, has_small_disk=made.has_small_disk)
         for number, fault in enumerate(faults, 1):
-            _break_something(made, fault, random.Random(f"{chosen.seed}/{number}"), chosen)
+            _break_something(made, fault, random.Random(f"{chosen.seed}/{number}"))
             done[fault.__name__] += 1
             print(f"{number:4d} {fault.__name__}", flush=True)
         chaos_seconds = time.monotonic() - began
         while len(made.jobs) < chosen.jobs:
             made.keep_alive()
-            _submit(made, chosen)
+            _submit(made)
             time.sleep(0.5)
         for server in made.servers:
             made.wait_until_ready(server)
@@ -70,9 +64,7 @@ def run(folder: Path, chosen: argparse.Namespace) -> bool:
     return _report(made, done, verdict, watch, chaos_seconds)
 
 
-def _break_something(
-    made: World, fault: Fault, rng: random.Random, chosen: argparse.Namespace
-) -> None:
+def _break_something(made: World, fault: Fault, rng: random.Random) -> None:
     """Let a moment pass, and then the fault happen, as soon as it can.
 
     Raises:
@@ -82,7 +74,7 @@ def _break_something(
     pause = rng.uniform(0.2, 1.5)
     while time.monotonic() < deadline:
         made.keep_alive()
-        _submit(made, chosen)
+        _submit(made)
         time.sleep(pause)
         pause = 0.2
         with contextlib.suppress(PlatformError):  # the store is away still, from the fault before
@@ -91,29 +83,15 @@ def _break_something(
     raise RuntimeError(f"{fault.__name__} could not happen for {_POSSIBLE_SECONDS:g} s.")
 
 
-def _submit(made: World, chosen: argparse.Namespace) -> None:
-    """Keep a few jobs alive; a POST whose answer is lost is sent again with the same key."""
+def _submit(made: World) -> None:
+    """Keep a few jobs alive."""
     try:
         store = made.store()
         active = len(store.running()) + len(store.queued(_ACTIVE))
     except PlatformError:
         return
     for _ in range(_ACTIVE - active):
-        number = len(made.jobs)
-        body = _body(number, random.Random(f"{chosen.seed}/job {number}"), chosen.timesteps)
-        reply = made.call("POST", "/train", json=body, headers={"Idempotency-Key": str(number)})
-        reply.raise_for_status()
-        made.jobs[reply.json()["job_id"]] = body
-
-
-def _body(number: int, rng: random.Random, most_timesteps: int) -> dict[str, Any]:
-    return dict(rng.choice(_TASKS)) | {
-        "total_timesteps": rng.randint(1_000, most_timesteps),
-        "seed": number,
-        "checkpoint_seconds": rng.choice((0.2, 0.5, 1.0)),
-        "max_attempts": 100,
-        "model_name": f"chaos-{number}",
-    }
+        made.submit()
 
 
 def _wait_for_all(made: World) -> None:
@@ -123,7 +101,10 @@ def _wait_for_all(made: World) -> None:
     deadline = time.monotonic() + 900
     while waiting and time.monotonic() < deadline:
         for job_id in sorted(waiting):
-            status = made.call("GET", f"/training/{job_id}/status").json()["status"]
+            job = made.call("GET", f"/training/{job_id}/status").json()
+            status = job["status"]
+            if status == JobStatus.FAILED and "disk is full" not in (job["error_message"] or ""):
+                made.failed[job_id] = job["error_message"]
             if status in (JobStatus.STOPPED, JobStatus.FAILED) and job_id not in resumed:
                 resumed.add(job_id)
                 made.call("POST", f"/training/{job_id}/resume")
@@ -142,6 +123,7 @@ def _report(
     figures = {
         "completed": verdict.completed,
         "lost": verdict.lost,
+        "failed, though not for a full disk": verdict.failed,
         "without exactly one version": verdict.versions,
         "models that do not predict": verdict.deaf,
         "metric histories with doubled points": verdict.doubled,

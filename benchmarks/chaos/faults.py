@@ -17,6 +17,11 @@ from grpo_platform.jobs.states import TERMINAL
 from grpo_platform.tracking.boundary import store_errors
 from grpo_platform.tracking.records import JobRecord
 
+_STORM_READY: Final = 0.5
+"""Share of the servers in a storm that come to take jobs up before they are killed."""
+
+_STORM_SECONDS: Final = 3.0
+
 Fault = Callable[[World, random.Random], bool]
 """Returns whether it could be done; False: nothing happened, try again a little later."""
 
@@ -69,6 +74,16 @@ def terminate_server(world: World, rng: random.Random) -> bool:
     return _restart(world, rng.choice(world.servers), signal.SIGTERM, rng)
 
 
+def kill_starting_server(world: World, rng: random.Random) -> bool:
+    """Kill -9 of a server, and of the next one while it starts and takes jobs up."""
+    return _storm(world, rng, kills=2)
+
+
+def restart_storm(world: World, rng: random.Random) -> bool:
+    """Kill -9 of a server, and again of each that follows, eight in all."""
+    return _storm(world, rng, kills=8)
+
+
 def kill_everything(world: World, rng: random.Random) -> bool:
     """Kill -9 of a server, its forkserver and all workers at once, and a new start."""
     server = rng.choice(world.servers)
@@ -110,13 +125,36 @@ def stop_and_resume(world: World, rng: random.Random) -> bool:
     """A user stops a job, and takes it up again."""
     store = world.store()
     job_id = _one_of([*store.running(), *store.queued(100)], rng)
-    if job_id is None or world.call("POST", f"/training/{job_id}/stop").status_code != 200:
+    return job_id is not None and _stop_and_resume(world, job_id, rng)
+
+
+def stop_after_submit(world: World, rng: random.Random) -> bool:
+    """A user stops a job as soon as it is accepted, and takes it up again."""
+    return _stop_and_resume(world, world.submit(), rng)
+
+
+def stop_after_resume(world: World, rng: random.Random) -> bool:
+    """A user stops a job, takes it up again, and stops it again at once."""
+    job_id = _one_of(world.store().running(), rng)
+    return (
+        job_id is not None
+        and _stop_and_resume(world, job_id, rng)
+        and _stop_and_resume(world, job_id, rng)
+    )
+
+
+def stop_after_claim(world: World, rng: random.Random) -> bool:
+    """A user stops a job in the moment in which a worker has claimed it."""
+    job_id = _one_of(world.store().running(), rng)
+    if job_id is None or not _stop_and_resume(world, job_id, rng):
         return False
     deadline = time.monotonic() + 60
-    while world.store().get(job_id).status not in TERMINAL and time.monotonic() < deadline:
-        time.sleep(0.1)
-    world.call("POST", f"/training/{job_id}/resume")
-    return True
+    while time.monotonic() < deadline:
+        job = world.store().get(job_id)
+        if job.claimed_by is not None or job.status in TERMINAL:
+            break
+        time.sleep(0.005)
+    return _stop_and_resume(world, job_id, rng)
 
 
 def lock_database(world: World, rng: random.Random) -> bool:
@@ -136,6 +174,23 @@ def hide_database(world: World, rng: random.Random) -> bool:
     folder.rename(away)
     time.sleep(rng.uniform(0.5, 4.0))
     away.rename(folder)
+    return True
+
+
+def hide_artifacts(world: World, rng: random.Random) -> bool:
+    """The root of the artifacts vanishes and returns, as a volume that is not mounted."""
+    if not all(server.is_settled() for server in world.servers):
+        return False
+    away = world.folder / "artifacts-away"
+    world.artifacts.rename(away)
+    time.sleep(rng.uniform(0.5, 4.0))
+    away.rename(world.artifacts)  # refused where somebody made it anew
+    return True
+
+
+def set_clock(world: World, rng: random.Random) -> bool:
+    """The clock of every process is set, by up to two hours, and stays so."""
+    world.clock.write_text(str(rng.uniform(-7200.0, 7200.0)))
     return True
 
 
@@ -164,9 +219,10 @@ def delete_running_run(world: World, rng: random.Random) -> bool:
 
 FAULTS: Final[dict[Fault, int]] = {
     kill_worker: 6, kill_trainer: 5, terminate_worker: 3, freeze_worker: 2, kill_forkserver: 3,
-    kill_server: 2, terminate_server: 2, kill_everything: 2, power_cut: 1, kill_ui: 1,
-    stop_and_resume: 4, lock_database: 3, hide_database: 2, fill_disk: 2, delete_queued_run: 1,
-    delete_running_run: 1,
+    kill_server: 2, terminate_server: 2, kill_starting_server: 2, restart_storm: 1,
+    kill_everything: 2, power_cut: 1, kill_ui: 1, stop_and_resume: 3, stop_after_submit: 2,
+    stop_after_resume: 2, stop_after_claim: 2, lock_database: 3, hide_database: 2,
+    hide_artifacts: 2, set_clock: 2, fill_disk: 2, delete_queued_run: 1, delete_running_run: 1,
 }  # fmt: skip
 """How often each comes, in relation to the others."""
 
@@ -207,6 +263,30 @@ def _restart(world: World, server: Server, number: int, rng: random.Random) -> b
     server.process.wait(60)
     time.sleep(rng.uniform(0.0, 2.0))
     world.start(server)
+    return True
+
+
+def _storm(world: World, rng: random.Random, *, kills: int) -> bool:
+    """Kill a server again and again, from before it listens until after it has taken jobs up."""
+    server = rng.choice(world.servers)
+    for _ in range(kills):
+        if not _restart(world, server, signal.SIGKILL, rng):
+            return False
+        if rng.random() < _STORM_READY:
+            with contextlib.suppress(RuntimeError):
+                world.wait_until_ready(server)
+        time.sleep(rng.uniform(0.0, _STORM_SECONDS))
+    return True
+
+
+def _stop_and_resume(world: World, job_id: str, rng: random.Random) -> bool:
+    time.sleep(rng.choice((0.0, 0.0, 0.05, 0.5)))
+    if world.call("POST", f"/training/{job_id}/stop").status_code != 200:
+        return False
+    deadline = time.monotonic() + 60
+    while world.store().get(job_id).status not in TERMINAL and time.monotonic() < deadline:
+        time.sleep(0.02)
+    world.call("POST", f"/training/{job_id}/resume")
     return True
 
 

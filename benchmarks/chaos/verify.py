@@ -27,6 +27,7 @@ class Verdict:
     completed: int = 0
     twins: int = 0
     lost: int = 0
+    failed: int = 0
     doubled: int = 0
     missing: int = 0
     changed: int = 0
@@ -53,6 +54,8 @@ def verify(world: World, seed: int, most_twins: int) -> Verdict:
     store, registry = world.store(), Registry(world.tracking_uri)
     kept = [job_id for job_id in world.jobs if job_id not in world.deleted]
     sample = set(random.Random(seed).sample(kept, min(most_twins, len(kept))))
+    for job_id, message in world.failed.items():
+        verdict.note("failed", job_id, message)
     for job_id in kept:
         record = store.get(job_id)
         if record.status is not JobStatus.COMPLETED:
@@ -69,10 +72,10 @@ def verify(world: World, seed: int, most_twins: int) -> Verdict:
         if job_id in sample:
             verdict.twins += 1
             policy = registry.load_policy(f"{record.model_name}/{record.model_version}")
-            expected, twin = _train_undisturbed(record.request)
+            expected, twin = _train_undisturbed(record.request, registry)
             _compare(verdict, job_id, found, expected)
             if not _equal(policy, twin):
-                verdict.note("changed", job_id, "other weights than its undisturbed twin")
+                verdict.note("changed", job_id, f"other weights than its twin; {world.jobs[job_id]}")
     return verdict
 
 
@@ -95,9 +98,10 @@ def _histories(client: MlflowClient, job_id: str) -> Histories:
     }
 
 
-def _train_undisturbed(request: JobRequest) -> tuple[Histories, BasePolicy]:
+def _train_undisturbed(request: JobRequest, registry: Registry) -> tuple[Histories, BasePolicy]:
     reporter = TrackingReporter(request.config.total_timesteps, request.max_metric_points)
-    result = Trainer(request.config, reporter=reporter).train()
+    begun = None if request.init_from is None else registry.load_policy(request.init_from)
+    result = Trainer(request.config, reporter=reporter, initial_policy=begun).train()
     expected: dict[str, list[tuple[int, float]]] = {}
     for point in [*reporter.drain(), *reporter.finish()]:
         if _is_reproducible(point.key):

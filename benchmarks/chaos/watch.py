@@ -13,7 +13,7 @@ from grpo_platform.jobs.identity import liveness
 class Watch(threading.Thread):
     """Measures for how long runs are RUNNING without a living worker.
 
-    Time in which no server runs does not count: there is nobody who could notice.
+    Time in which no server takes jobs does not count: there is nobody who could notice.
     """
 
     def __init__(self, world: World) -> None:
@@ -30,7 +30,7 @@ class Watch(threading.Thread):
         while not self._ended.wait(1.0):
             now = time.monotonic()
             passed, before = now - before, now
-            if any(server.alive for server in self._world.servers):
+            if any(server.is_ready() for server in self._world.servers):
                 with contextlib.suppress(PlatformError):
                     self._look(passed)
 

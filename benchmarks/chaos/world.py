@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,11 +16,22 @@ from typing import Any, Final
 import psutil
 import requests
 
+from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.jobs import JobStore
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _READY_SECONDS: Final = 180.0
 _DISK_MEGABYTES: Final = 800
+_CLOCK: Final = Path(__file__).parent / "clock"
+_FROM_VERSION: Final = 0.3
+"""Share of the jobs that start from a version's weights, where there is one."""
+
+_TASKS: Final[tuple[dict[str, Any], ...]] = (
+    {"env_name": "CartPole-v1", "reward_function_type": "optimized_cartpole"},
+    {"env_name": "CartPole-v1", "eval_freq": 7_000, "n_eval_episodes": 20},
+    {"env_name": "Acrobot-v1", "n_eval_episodes": 10},
+    {"env_name": "Pendulum-v1", "n_eval_episodes": 20},
+)
 
 
 @dataclass
@@ -66,15 +78,29 @@ class World:
     folder: Path
     servers: list[Server]
     has_small_disk: bool
+    seed: int
+    most_timesteps: int
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Body of each accepted job, by id."""
     deleted: set[str] = field(default_factory=set)
     """Jobs whose run was deleted on purpose."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Messages of jobs that failed, though nothing that was done to them may fail a job."""
 
     @property
     def database(self) -> Path:
         """The store's file."""
         return self.folder / "store" / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """Root of the artifacts."""
+        return self.folder / "work" / "mlruns"
+
+    @property
+    def clock(self) -> Path:
+        """Says by how many seconds the servers' clock is off."""
+        return self.folder / "clock"
 
     @property
     def tracking_uri(self) -> str:
@@ -96,6 +122,8 @@ class World:
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "TMPDIR": str(self.folder / "tmp"),
+            "PYTHONPATH": os.pathsep.join([str(_CLOCK), os.environ.get("PYTHONPATH", "")]),
+            "CHAOS_CLOCK_FILE": str(self.clock),
         }
         with (self.folder / "logs" / f"server-{server.number}.log").open("ab") as log:
             server.process = subprocess.Popen(
@@ -103,6 +131,30 @@ class World:
                 env=ours | settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+
+    def submit(self) -> str:
+        """Have one more job accepted; a POST whose answer is lost is sent again with its key."""
+        number = len(self.jobs)
+        rng = random.Random(f"{self.seed}/job {number}")
+        body = dict(rng.choice(_TASKS)) | {
+            "total_timesteps": rng.randint(1_000, self.most_timesteps),
+            "seed": number,
+            "checkpoint_seconds": rng.choice((0.2, 0.5, 1.0)),
+            "max_attempts": 100,
+            "model_name": f"chaos-{number}",
+        }
+        if rng.random() < _FROM_VERSION:
+            body |= self._weights_for(body["env_name"])
+        key = {"Idempotency-Key": str(number)}
+        reply = self.call("POST", "/train", json=body, headers=key)
+        reply.raise_for_status()
+        job_id: str = reply.json()["job_id"]
+        self.jobs[job_id] = body
+        return job_id
+
+    def _weights_for(self, env_name: str) -> dict[str, str]:
+        done = self.store().list(status=JobStatus.COMPLETED, env_name=env_name, limit=1).items
+        return {"init_from": f"{done[0].model_name}/{done[0].model_version}"} if done else {}
 
     def keep_alive(self) -> None:
         """Start the servers that could not start, as a supervisor does."""
@@ -168,12 +220,13 @@ class World:
 
 
 @contextlib.contextmanager
-def world(folder: Path, servers: int) -> Iterator[World]:
+def world(folder: Path, servers: int, seed: int, most_timesteps: int) -> Iterator[World]:
     """Folders, on a small disk of their own where this user may mount one, and servers."""
     mounted = _mount(folder)
     for name in ("work", "store", "tmp", "logs"):
         (folder / name).mkdir()
-    made = World(folder, [Server(i, _free_port(), 0) for i in range(servers)], mounted)
+    found = [Server(i, _free_port(), 0) for i in range(servers)]
+    made = World(folder, found, mounted, seed, most_timesteps)
     made.servers[0].ui_port = _free_port()
     try:
         for server in made.servers:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.chaos.faults import Fault, plan
 from benchmarks.chaos.verify import Verdict, verify
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--twins", type=int, default=40, help="jobs trained again, at most")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # as where jobs train: a twin has its bits
     with tempfile.TemporaryDirectory(prefix="grpo-chaos-") as folder:
         sys.exit(0 if run(Path(folder), chosen) else 1)
 

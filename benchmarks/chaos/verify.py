@@ -75,7 +75,7 @@ def verify(world: World, seed: int, most_twins: int) -> Verdict:
             expected, twin = _train_undisturbed(record.request, registry)
             _compare(verdict, job_id, found, expected)
             if not _equal(policy, twin):
-                verdict.note("changed", job_id, f"other weights than its twin; {world.jobs[job_id]}")
+                verdict.note("changed", job_id, f"other weights; {world.jobs[job_id]}")
     return verdict
 
 

@@ -9,6 +9,7 @@ import sys
 from multiprocessing import Pipe
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from grpo import Trainer, checkpoint
 from grpo_platform.jobs.states import JobStatus
@@ -43,12 +44,12 @@ def stored(tmp_path):
     return tmp_path / "c.npz"
 
 
-def messages_of(folder, *orders):
+def messages_of(folder, *orders, request=REQUEST):
     """What the trainer says to these orders, all of which are there before it looks."""
     ours, theirs = Pipe()
     for order in orders:
         ours.send_bytes(json.dumps(order).encode())
-    train(theirs, REQUEST, folder)
+    train(theirs, request, folder)
     theirs.close()
     said = []
     while ours.poll():
@@ -77,6 +78,20 @@ def test_a_stop_before_start_is_a_stop_that_keeps_what_was_trained(tmp_path, sto
 def test_a_start_alone_trains_to_the_end(tmp_path, stored):
     done = messages_of(tmp_path, START | {"checkpoint": str(stored)})[-1]
     assert (done["kind"], done["stopped"], done["timesteps"]) == ("done", False, 600)
+
+
+def test_the_bits_do_not_depend_on_the_cores_of_the_machine(tmp_path):
+    # members and minibatches that are large enough for BLAS to share a product among threads
+    pendulum = request(
+        env_name="Pendulum-v1", total_timesteps=3000, seed=1, n_eval_episodes=2, num_groups=16,
+        group_size=8, batch_size=1024, start_states="reset",
+    )  # fmt: skip
+    weights = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            messages_of(tmp_path, START, request=pendulum)
+        weights.append(checkpoint.load(tmp_path / "final.npz")[0].weights)
+    assert (weights[0] == weights[1]).all()
 
 
 # --- a worker that is told to end before its trainer has begun ---------------------------

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from threadpoolctl import threadpool_limits
 
 import grpo
 from grpo import checkpoint
@@ -55,6 +56,7 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threadpool_limits(1)  # BLAS on several threads adds up in another order: other bits
     pipe = _Pipe(connection)
     try:
         start = pipe.wait_for_start()

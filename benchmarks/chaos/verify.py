@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from mlflow.tracking import MlflowClient
@@ -92,7 +93,8 @@ def _check_prediction(
 def _histories(client: MlflowClient, job_id: str) -> Histories:
     keys = client.get_run(job_id).data.metrics
     return {
-        key: [(m.step, m.value) for m in client.get_metric_history(job_id, key)]
+        # the store has them in order of their timestamps, and clocks are set
+        key: sorted((m.step, m.value) for m in client.get_metric_history(job_id, key))
         for key in keys
         if _is_reproducible(key)
     }
@@ -121,7 +123,8 @@ def _compare(verdict: Verdict, job_id: str, found: Histories, expected: Historie
         if absent := {step for step, _ in wanted} - {step for step, _ in points}:
             verdict.note("missing", job_id, f"{key} at {sorted(absent)[:5]}")
         elif points != wanted:
-            verdict.note("changed", job_id, key)
+            unlike = next((a, b) for a, b in zip_longest(points, wanted) if a != b)
+            verdict.note("changed", job_id, f"{key}: (step, value) {unlike[0]}, not {unlike[1]}")
 
 
 def _is_reproducible(key: str) -> bool:

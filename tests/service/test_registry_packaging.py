@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -252,3 +254,31 @@ def ask(url, body):
             return reply.json()
         time.sleep(0.2)
     raise AssertionError("the server did not answer")
+
+
+def said_by_a_child(save, limit_bytes):
+    """What `save` raises where no file may have more bytes, as on a disk that becomes full."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # of its own, since torch may end the process that could not write
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+        try:
+            save()
+        except OSError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as said:
+        return said.read()
+
+
+def test_files_that_do_not_fit_are_errors_that_jobs_wait_for(tmp_path, monkeypatch):
+    policy = random_policy(CARTPOLE)
+    said = said_by_a_child(lambda: save_policy(policy, tmp_path / "model"), 8192)
+    assert "torch could not write the model's archive" in said
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100_000))
+    with pytest.raises(OSError, match="No space left"):
+        save_policy(policy, tmp_path / "full")

@@ -5,15 +5,18 @@ our loader, which travels as code beside the weights.
 """
 
 import copy
+import errno
 import io
 import json
+import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import mlflow.pytorch
 import numpy as np
@@ -40,6 +43,9 @@ from grpo_platform.registry.released import PolicyFiles, installed_loader, why_n
 
 __all__ = ["policy_from_files", "save_policy", "warm_up"]
 
+_ARCHIVE_BYTES: Final = 4 << 20
+"""More than a model's files take beside its weights."""
+
 _exporting = threading.Lock()  # torch.export works on one model at a time
 _EXAMPLE_BATCH = 2  # a batch of one would be frozen into the exported graph
 
@@ -62,6 +68,7 @@ def save_policy(
         run_id: run that trained it.
 
     Raises:
+        OSError: the files cannot be written.
         UnsafeModelError: the installed loader is not a released one.
         UnsupportedPolicyError: the policy's code cannot be traced.
     """
@@ -152,8 +159,9 @@ def _apart(policy: BasePolicy) -> BasePolicy:
 
 
 def _save_pytorch_flavor(policy: BasePolicy, path: Path, model: Model) -> None:
+    _require_room(path.parent, policy)
     example = np.zeros((_EXAMPLE_BATCH, *policy.spec.observation_shape), np.float32)
-    with _exporting, _without_source_paths():
+    with _exporting, _without_source_paths(), _files_written():
         mlflow.pytorch.save_model(
             _apart(policy).export().eval(),
             str(path),
@@ -163,6 +171,25 @@ def _save_pytorch_flavor(policy: BasePolicy, path: Path, model: Model) -> None:
             serialization_format="pt2",
             pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
         )
+
+
+def _require_room(folder: Path, policy: BasePolicy) -> None:
+    """Refuse a disk that is full: torch's writer of archives may end the process over one."""
+    needed = _ARCHIVE_BYTES + sum(t.nbytes for t in policy.state_dict().values())
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+@contextmanager
+def _files_written() -> Iterator[None]:
+    """Say as any other writer does that a file cannot be written, as on a full disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "inline_container" not in str(error):  # torch's writer of archives
+            raise
+        said = f"torch could not write the model's archive: {str(error).splitlines()[0]}"
+        raise OSError(errno.EIO, said) from error
 
 
 @contextmanager

@@ -21,8 +21,6 @@ from grpo_platform.wording import escape_unprintable
 
 if TYPE_CHECKING:
     from grpo_platform.api.services import Services
-    from grpo_platform.jobs.backend import Backend
-    from grpo_platform.tracking.store import Store
 
 __all__ = ["build_services", "main", "serve"]
 
@@ -96,6 +94,7 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.api.services import Services
     from grpo_platform.environments import Environments
     from grpo_platform.isolation import Isolation
+    from grpo_platform.jobs.backend import find_backend
     from grpo_platform.jobs.runner import Runner
     from grpo_platform.registry.models import Registry
     from grpo_platform.serving.service import ServingService
@@ -106,10 +105,7 @@ def build_services(settings: Settings) -> "Services":
     from grpo_platform.tracking.sweeps import SweepStore
     from grpo_platform.ui import MlflowUI
 
-    if settings.job_backend == "ray":
-        from grpo_platform.jobs.ray_backend import require_ray
-
-        require_ray()  # before a store is made
+    make_backend = find_backend(settings.job_backend)  # before a store is made
     store = prepare_store(settings)
     if settings.api_token is not None:
         close_to_others(store)
@@ -117,7 +113,7 @@ def build_services(settings: Settings) -> "Services":
     jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
     isolation = Isolation(settings.environment_seconds)
     registry = Registry(store.tracking_uri, evaluate=isolation.evaluate)
-    runner = Runner(jobs, _backend(settings, store), settings)
+    runner = Runner(jobs, make_backend(store, settings), settings)
     sweeps = SweepStore(jobs)
     return Services(
         settings=settings,
@@ -131,20 +127,6 @@ def build_services(settings: Settings) -> "Services":
         isolation=isolation,
         environments=Environments(isolation),
     )
-
-
-def _backend(settings: Settings, store: "Store") -> "Backend":
-    """Where jobs run; a cluster is connected already, so that its absence ends the start."""
-    if settings.job_backend == "local":
-        from grpo_platform.jobs.local import LocalBackend
-
-        limit = settings.max_job_memory_megabytes
-        return LocalBackend(store, None if limit is None else limit << 20)
-    from grpo_platform.jobs.ray_backend import RayBackend
-
-    backend = RayBackend(store)
-    backend.start()
-    return backend
 
 
 class _Server(uvicorn.Server):

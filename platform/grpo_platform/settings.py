@@ -58,8 +58,9 @@ class Settings(BaseSettings):
     mlflow_ui_port: int = Field(5000, ge=0, le=65535)
     """Port of the MLflow UI, moved up when busy; 0 turns the UI off."""
 
-    job_backend: Literal["local", "ray"] = "local"
-    """Where jobs run: processes of this machine, or a Ray cluster."""
+    job_backend: str = "local"
+    """Where jobs run: `local`, processes of this machine, `ray`, a Ray cluster, or the name of an
+    installed backend (entry point `grpo.backends`)."""
 
     environment_seconds: float = Field(30.0, ge=1, le=3600, allow_inf_nan=False)
     """How long an environment may take to be made and reset when a job for it is submitted."""

@@ -1,7 +1,8 @@
 """What a user may add is added here, from outside the source tree, and trained, saved and served.
 
 A folder with a distribution's metadata brings a reward, an advantage, a distribution over actions,
-a network, an environment and a policy class by entry points. A real server finds them by name.
+a network, an environment, a policy class and a backend by entry points. A real server finds them by
+name.
 """
 
 import os
@@ -26,6 +27,7 @@ from torch import nn
 
 from grpo import ActorCriticPolicy
 from grpo.distributions import Distribution
+from grpo_platform.jobs.local import LocalBackend
 
 
 class Line(gymnasium.Env):
@@ -113,6 +115,19 @@ class Residual(ActorCriticPolicy):
         return nn.Sequential(_Skip(n), nn.Linear(n, n_outputs))
 
 
+class Noting(LocalBackend):
+    """Local processes, and a line for each."""
+
+    def submit(self, task):
+        with open("submitted.txt", "a", encoding="utf-8") as file:
+            print(task.job_id, file=file)
+        super().submit(task)
+
+
+def noting(store, settings):
+    return Noting(store)
+
+
 class _Skip(nn.Module):
     def __init__(self, n):
         super().__init__()
@@ -135,6 +150,8 @@ Kumaraswamy = stranger:Kumaraswamy
 Wide = stranger:Wide
 [grpo.policies]
 Residual = stranger:Residual
+[grpo.backends]
+noting = stranger:noting
 """
 
 LINE = {"env_name": "Line-v0", "total_timesteps": 600, "n_steps": 10, "n_eval_episodes": 4}
@@ -166,7 +183,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    with server(tmp_path_factory.mktemp("server"), PYTHONPATH=path) as found:
+    folder = tmp_path_factory.mktemp("server")
+    with server(folder, PYTHONPATH=path, GRPO_JOB_BACKEND="noting") as found:
         yield found
 
 
@@ -186,13 +204,14 @@ def jobs(client: GRPOClient) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_what_a_stranger_adds_is_trained_saved_and_served(client, jobs, name):
+def test_what_a_stranger_adds_is_trained_saved_and_served(running, client, jobs, name):
     job = client.wait(jobs[name])
     assert job["status"] == "completed", job["error_message"]
     reply = client.predict(f"own-{name}", [0.5])
     assert len(reply["action"]) == 1
     assert -1.0 <= reply["action"][0] <= 1.0
     assert np.isfinite(reply["value"])
+    assert jobs[name] in (running.folder / "submitted.txt").read_text()
     sampled = client.predict_batch(f"own-{name}", [[0.0]] * 20, deterministic=False)
     assert len({action[0] for action in sampled["actions"]}) > 1
 

@@ -1,13 +1,18 @@
 """Where jobs run: the interface that local processes and a cluster both fit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
+from grpo.errors import ConfigError
+from grpo.registry import Registry
+from grpo_platform.errors import PlatformError
 from grpo_platform.jobs.request import JobRequest
+from grpo_platform.settings import Settings
+from grpo_platform.tracking.store import Store
 
-__all__ = ["Backend", "Exit", "Liveness", "Wait", "WorkerTask"]
+__all__ = ["Backend", "BackendFactory", "Exit", "Liveness", "Wait", "WorkerTask", "find_backend"]
 
 
 class Liveness(StrEnum):
@@ -95,3 +100,55 @@ class Backend(Protocol):
 
     def shutdown(self, timeout_seconds: float) -> None:
         """Ask all workers to leave their jobs to the next start, wait, and end those that stay."""
+
+
+BackendFactory = Callable[[Store, Settings], Backend]
+"""Makes a server's backend from its store, which every worker must reach, and its settings."""
+
+
+def find_backend(name: str) -> BackendFactory:
+    """The way to run jobs that a name stands for: `local`, `ray`, or an installed one.
+
+    Distributions add theirs by an entry point of the group `grpo.backends` that names a
+    `BackendFactory`.
+
+    Raises:
+        PlatformError: there is no such backend, or it cannot be used here.
+    """
+    try:
+        make = _BACKENDS.get(name)
+    except ConfigError as error:
+        raise PlatformError(str(error)) from error
+    if make is _ray:
+        from grpo_platform.jobs.ray_backend import require_ray
+
+        require_ray()
+    return make
+
+
+def _local(store: Store, settings: Settings) -> Backend:
+    from grpo_platform.jobs.local import LocalBackend
+
+    limit = settings.max_job_memory_megabytes
+    return LocalBackend(store, None if limit is None else limit << 20)
+
+
+def _ray(store: Store, settings: Settings) -> Backend:
+    from grpo_platform.jobs.ray_backend import RayBackend
+
+    del settings
+    backend = RayBackend(store)
+    backend.start()  # so that the cluster's absence ends the server's start
+    return backend
+
+
+def _factory(thing: Any) -> BackendFactory:  # noqa: ANN401 - whatever an entry point names
+    if not callable(thing):
+        raise TypeError(f"it is a {type(thing).__name__}, not a function of a store and settings")
+    factory: BackendFactory = thing
+    return factory
+
+
+_BACKENDS: Registry[BackendFactory] = Registry(
+    "GRPO_JOB_BACKEND", "grpo.backends", {"local": _local, "ray": _ray}, _factory
+)

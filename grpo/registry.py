@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from grpo.errors import IncompatibleError, UnknownNameError, in_words
 
-__all__ = ["Objects", "Registry", "handed_in", "name_of"]
+__all__ = ["Objects", "Registry", "handed_in", "name_of", "plug_ins"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,8 @@ Objects = Mapping[str, Any]
 """Objects that were handed in, by the name that `name_of` gave them."""
 
 _HANDED_IN = re.compile(r"<.{1,200}>")
+
+_GROUPS = ("grpo.", "gymnasium.envs")
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,12 @@ def name_of(thing: object) -> str:
 def handed_in(name: object) -> bool:
     """Whether a name stands for an object that was handed in."""
     return isinstance(name, str) and _HANDED_IN.fullmatch(name) is not None
+
+
+def plug_ins() -> list[EntryPoint]:
+    """What installed distributions bring: environments, and all that stands in a registry."""
+    groups = sorted(group for group in entry_points().groups if group.startswith(_GROUPS))
+    return [entry for group in groups for entry in entry_points(group=group)]
 
 
 class _Entries(NamedTuple, Generic[T]):
@@ -87,6 +95,8 @@ class Registry(Generic[T]):
         """
         if handed_in(name):
             return self._handed_in(name, objects or {})
+        if name in self._built_in:
+            return self._built_in[name]
         entries = self._entries
         if name in entries.broken:
             raise IncompatibleError(
@@ -98,13 +108,13 @@ class Registry(Generic[T]):
         return entries.found[name]
 
     def check(self, name: str) -> None:
-        """Say whether `get` could find a name, were what was handed in passed again.
+        """Refuse a name that nothing has; imports no plug-in, so that `get` may yet fail.
 
         Raises:
-            UnknownNameError, IncompatibleError: as `get`.
+            UnknownNameError: no such name.
         """
-        if not handed_in(name):
-            self.get(name)
+        if not handed_in(name) and name not in self._installed:
+            raise UnknownNameError(self._field, name, self._installed)
 
     def _handed_in(self, name: str, objects: Objects) -> T:
         if name not in objects:
@@ -123,6 +133,10 @@ class Registry(Generic[T]):
     @property
     def _kind(self) -> str:
         return self._group.rpartition(".")[2].removesuffix("s").replace("_", " ")
+
+    @functools.cached_property
+    def _installed(self) -> frozenset[str]:
+        return frozenset(self._built_in) | entry_points(group=self._group).names
 
     @functools.cached_property
     def _entries(self) -> _Entries[T]:

@@ -16,7 +16,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,8 +24,8 @@ import gymnasium
 
 import grpo
 from grpo import errors, rewards
-from grpo.envs import catalogue
 from grpo.evaluation import EVALUATION_SEED, Evaluation
+from grpo.registry import plug_ins
 from grpo_platform import isolation_process
 from grpo_platform.errors import BusyError, NotReadyError
 from grpo_platform.isolation_process import Message, error_from_json, why_not_trainable
@@ -47,7 +46,12 @@ _AT_ONCE: Final = 16
 _ATTEMPTS: Final = 3
 _KEPT: Final = 1024
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_PLUG_IN_GROUPS: Final = (catalogue.ENTRY_POINT_GROUP, rewards.ENTRY_POINT_GROUP)
+_JUDGED: Final = (
+    "env_name", "env_kwargs", "reward_function_type", "advantage", "policy", "policy_kwargs",
+    "net_arch",
+)  # fmt: skip
+"""What the answer depends on; each field's own range was looked at before."""
+
 _HARMLESS_KWARGS: Final = {"max_episode_steps"}
 
 
@@ -94,10 +98,12 @@ class Isolation:
             grpo.ConfigError: what is wrong, also where it crashed, or did not come to an end.
             BusyError: as many callers wait for an answer as may.
         """
-        if _is_trusted(config.env_name, config.env_kwargs):
+        # a torch policy may be large, and its arguments anything
+        is_mlp = config.policy == "MlpPolicy" and not config.policy_kwargs
+        if is_mlp and _is_trusted(config.env_name, config.env_kwargs):
             grpo.validate(config)
             return
-        about = (config.env_name, config.env_kwargs, config.reward_function_type)
+        about = [config.to_dict()[name] for name in _JUDGED]
         with self._as_unsupported(config.env_name):
             self._once(
                 json.dumps(about, sort_keys=True),
@@ -272,7 +278,7 @@ class _NotStartedError(_LostError):
 
 @functools.cache
 def _plug_ins() -> bool:
-    return any(entry_points(group=group) for group in _PLUG_IN_GROUPS)
+    return bool(plug_ins())
 
 
 def _is_trusted(env_name: str, env_kwargs: Mapping[str, Any]) -> bool:

@@ -116,6 +116,10 @@ def _answer(parent: int, question: Message, stream: socket.socket) -> NoReturn:
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+        traceback.print_exc()
+        refused = errors.ConfigError(f"This cannot be trained: {errors.in_words(error)}.")
+        _say(stream, {"error": _error_to_json(refused)})
     except BaseException:  # noqa: BLE001 - the last frame of this process
         traceback.print_exc()
     finally:
@@ -137,6 +141,8 @@ def _load_plug_ins() -> Iterator[Message]:
 def _validate(config: Message) -> Iterator[Message]:
     yield from _load_plug_ins()
     yield {"doing": f"{config['env_name']} was made and reset"}
+    check_environment(config["env_name"], config["env_kwargs"])
+    yield {"doing": f"{config['policy']} was built"}
     grpo.validate(grpo.GRPOConfig(**config))
 
 

@@ -1,10 +1,13 @@
 """A misspelled name is answered with the one that was meant."""
 
+from importlib.metadata import EntryPoint, EntryPoints
+
 import pytest
 
 from grpo.config import GRPOConfig
 from grpo.envs import check_environment
 from grpo.errors import ConfigError, UnknownNameError, did_you_mean, nearest
+from grpo.registry import Registry
 from grpo.rewards import get_reward
 
 KNOWN = ("CartPole-v1", "LunarLander-v3", "learning_rate", "n_steps", "loo_time")
@@ -64,3 +67,15 @@ def unknown_advantage():
 def test_every_name_of_a_config_is_answered_so(raises, meant):
     with pytest.raises(ConfigError, match=f"Did you mean '{meant}'"):
         raises()
+
+
+def test_a_name_is_checked_without_an_import(monkeypatch):
+    entries = EntryPoints([EntryPoint("theirs", "antigravity.nowhere:thing", "grpo.things")])
+    monkeypatch.setattr("grpo.registry.entry_points", lambda *, group: entries)
+    things = Registry("thing", "grpo.things", {"ours": 1}, int)
+    monkeypatch.setattr(EntryPoint, "load", lambda _: pytest.fail("it was imported"))
+    things.check("ours")
+    things.check("theirs")
+    assert things.get("ours") == 1
+    with pytest.raises(UnknownNameError, match="Did you mean 'theirs'"):
+        things.check("their")

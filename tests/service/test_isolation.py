@@ -8,6 +8,7 @@ import pytest
 
 from grpo import GRPOConfig, evaluate
 from grpo.errors import (
+    ConfigError,
     EnvironmentFaultError,
     IncompatibleError,
     UnknownNameError,
@@ -24,6 +25,18 @@ SECONDS = 2.0
 
 def config(env_name=FAULTY, **kwargs):
     return GRPOConfig(env_name=env_name, env_kwargs=kwargs)
+
+
+def test_a_large_policy_is_built_elsewhere_and_not_for_long():
+    here = Isolation(1.0)
+    began = time.monotonic()
+    here.validate(GRPOConfig(net_arch=(4096,) * 8))  # the library's own fits, and is not drawn
+    assert time.monotonic() - began < 1
+    with pytest.raises(UnsupportedEnvironmentError, match="1 s while ActorCriticPolicy was built"):
+        here.validate(GRPOConfig(net_arch=(4096,) * 8, policy="ActorCriticPolicy"))
+    with pytest.raises(ConfigError, match="policy_kwargs"):
+        here.validate(GRPOConfig(policy_kwargs={"features_extractor_kwargs": 5}))
+    here.close()
 
 
 def test_what_is_gymnasiums_own_is_looked_at_right_here():

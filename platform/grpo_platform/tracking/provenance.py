@@ -10,7 +10,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -19,13 +19,13 @@ import grpo
 from grpo.envs import check_environment
 from grpo.errors import ConfigError
 from grpo.presets import resolve_config
+from grpo.registry import plug_ins
 from grpo_platform.jobs.request import JobRequest
 from grpo_platform.tracking.names import Tag
 
 __all__ = ["CodeVersion", "code_version", "environment_of", "provenance_tags", "reproduce_command"]
 
 _PACKAGES: Final = ("grpo-platform", "torch", "numpy", "gymnasium", "mlflow")
-_PLUGIN_GROUPS: Final = ("gymnasium.envs", "grpo.rewards")
 _GIT_SECONDS: Final = 5.0
 _MAX_SPEC: Final = 7_500
 _LARGE: Final = ("low", "high")
@@ -154,7 +154,7 @@ def _anonymous(url: str) -> str:
 
 def _versions() -> dict[str, str]:
     """Versions of the packages that a training depends on, plug-ins included."""
-    plugins = [plugin.dist for group in _PLUGIN_GROUPS for plugin in entry_points(group=group)]
+    plugins = [entry.dist for entry in plug_ins()]
     found = {plugin.name: plugin.version for plugin in plugins if plugin is not None}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: the long one takes a quarter of an hour."""
+"""The short form of `make chaos`: the long one takes half an hour and more."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def test_a_few_faults_lose_nothing() -> None:
     done = subprocess.run(
         [
             sys.executable, "-m", "benchmarks.chaos", "--faults", "8", "--jobs", "4",
-            "--timesteps", "6000", "--seed", "117",
+            "--timesteps", "6000", "--seed", "3868",
         ],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip

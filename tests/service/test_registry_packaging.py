@@ -266,8 +266,8 @@ def said_by_a_child(save, limit_bytes):
             save()
         except OSError as error:
             os.write(write, str(error).encode())
-        finally:
-            os._exit(0)
+            os._exit(1)  # before what torch left is cleaned up, which may abort
+        os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
     with os.fdopen(read) as said:

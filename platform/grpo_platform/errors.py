@@ -63,10 +63,15 @@ class UnknownSweepError(NotFoundError):
 
 
 class UnknownModelError(NotFoundError):
-    """No model of ours has this name, version or alias."""
+    """No model of ours has this name, version or alias.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"No model {name[:200]!r}. GET /models lists them.")
+    Args:
+        name: as it was given.
+        hint: a sentence that names the nearest, and a space; or nothing.
+    """
+
+    def __init__(self, name: str, hint: str = "") -> None:
+        super().__init__(f"No model {name[:200]!r}. {hint}GET /models lists them.")
 
 
 class ConflictError(PlatformError):

@@ -372,3 +372,13 @@ def test_decisions_have_an_experiment_of_their_own(bench):
     experiment = bench.client.get_experiment(run.info.experiment_id)
     assert experiment.name == DECISIONS_EXPERIMENT
     assert run.info.status == "FINISHED"
+
+
+def test_a_misspelled_name_is_answered_with_the_nearest_of_ours(bench):
+    bench.register("inverted-balance")
+    bench.client.create_registered_model("inverted-balanze")  # somebody else's
+    for call in (bench.registry.get, bench.registry.resolve):
+        with pytest.raises(UnknownModelError, match=r"Did you mean 'inverted-balance'\? GET"):
+            call("inverted-balancs")
+    with pytest.raises(UnknownModelError, match=r"^No model 'zzzzzz'\. GET /models"):
+        bench.registry.get("zzzzzz")

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.tracking import MlflowClient
 
+from grpo.errors import did_you_mean
 from grpo_platform.errors import (
     ConflictError,
     StoreError,
@@ -26,7 +27,7 @@ from grpo_platform.registry.entities import (
     latest_of,
     version_ref,
 )
-from grpo_platform.registry.names import REFERENCE, Tag
+from grpo_platform.registry.names import MODEL_KIND, REFERENCE, Tag
 from grpo_platform.registry.records import ModelEnvironment, ModelVersionRef
 from grpo_platform.registry.released import (
     DOWNLOAD_NOTE,
@@ -38,10 +39,14 @@ from grpo_platform.tracking.boundary import is_missing, retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
 
-__all__ = ["Catalogue"]
+__all__ = ["OURS", "Catalogue"]
 
 _T = TypeVar("_T")
 _PAGE: Final = 1000
+_SUGGESTED: Final = 100
+
+OURS: Final = f"tags.`{Tag.KIND}` = '{MODEL_KIND}'"
+"""Filter of a search for this platform's models."""
 
 
 class Catalogue:
@@ -73,8 +78,20 @@ class Catalogue:
         """
         found = self.lookup(name)
         if found is None or not is_ours(found) or Tag.DELETING in found.tags:
-            raise UnknownModelError(name)
+            raise UnknownModelError(name, did_you_mean(name, self._latest_names()))
         return found
+
+    def _latest_names(self) -> list[str]:
+        """Of the models that changed last, for suggestions; empty where the store is away."""
+        try:
+            found = retrying(
+                lambda: self.client.search_registered_models(
+                    OURS, _SUGGESTED, ["last_updated_timestamp DESC"]
+                )
+            )
+        except StoreError:
+            return []
+        return [model.name for model in found if Tag.DELETING not in model.tags]
 
     def environment_of(self, name: str) -> ModelEnvironment | None:
         """The environment that a name belongs to; None if the name is free.

@@ -14,7 +14,7 @@ import grpo
 from grpo.policies import BasePolicy
 from grpo_platform.errors import InvalidPageTokenError, UnknownModelError
 from grpo_platform.registry.card import ModelCard
-from grpo_platform.registry.catalogue import Catalogue
+from grpo_platform.registry.catalogue import OURS, Catalogue
 from grpo_platform.registry.comparison import Evaluate
 from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.entities import (
@@ -25,7 +25,7 @@ from grpo_platform.registry.entities import (
     latest_of,
     version_info,
 )
-from grpo_platform.registry.names import MODEL_KIND, Tag
+from grpo_platform.registry.names import Tag
 from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.records import (
@@ -45,7 +45,6 @@ __all__ = ["Listener", "Registry"]
 Listener = Callable[[str, bool], None]
 """Called with a model's name, and whether it was deleted."""
 
-_OURS: Final = f"tags.`{Tag.KIND}` = '{MODEL_KIND}'"
 _MAX_OFFSET: Final = 2**31
 
 
@@ -129,7 +128,7 @@ class Registry:
         if offset:
             token = SearchUtils.create_page_token(offset)  # type: ignore[no-untyped-call]
         client = self._catalogue.client
-        found = retrying(lambda: client.search_registered_models(_OURS, limit, ["name ASC"], token))
+        found = retrying(lambda: client.search_registered_models(OURS, limit, ["name ASC"], token))
         items = [self._summary(model) for model in found if Tag.DELETING not in model.tags]
         if not found.token:  # None or, over HTTP, empty
             return Page(items, None)

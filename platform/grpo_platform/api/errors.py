@@ -50,6 +50,8 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
         400, "unsupported-environment", "Environment not supported"
     ),
     algorithm.ConfigError: ErrorRow(400, "bad-configuration", "Configuration cannot be trained"),
+    algorithm.UnsupportedPolicyError: ErrorRow(400, "unsupported-policy", "Policy not supported"),
+    algorithm.AdvantageError: ErrorRow(400, "advantage-fault", "Advantage function failed"),
     algorithm.RewardError: ErrorRow(400, "reward-fault", "Reward function failed"),
     algorithm.EnvironmentFaultError: ErrorRow(400, "environment-fault", "Environment failed"),
     algorithm.TrainingDivergedError: ErrorRow(409, "diverged", "Training diverged"),

@@ -68,7 +68,8 @@ def test_a_store_is_in_its_own_directory_whatever_the_name(tmp_path, name):
         client.log_text(run_id, "by MLflow", "by/mlflow.txt")
         assert jobs.download(run_id, "by/mlflow.txt", folder).is_file()
     with sqlite3.connect(folder / "mlflow.db") as connection:
-        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+        # the two, and the ledger of claims
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (3,)
     assert prepare(folder) == store  # by its absolute URI, from another process's settings
     assert prepare(tmp_path, store.tracking_uri) == store
     assert [path.name for path in tmp_path.iterdir()] == [name]  # no folder of a misread name

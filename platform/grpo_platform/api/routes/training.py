@@ -121,7 +121,7 @@ def delete_job(job_id: JobId, services: ServicesDep) -> DeletedJob:
 
 
 @router.get(
-    "/training/{job_id}/metrics", operation_id="get_metric_history", responses=documented(404)
+    "/training/{job_id}/metrics", operation_id="get_metric_history", responses=documented(400, 404)
 )
 def get_metric_history(
     job_id: JobId,

@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from grpo.policies import PolicySpec
+from grpo.spaces import DiscreteActions
 from grpo_platform.client import GRPOClient
+from grpo_platform.registry.packaging import save_policy
 from tests.e2e.processes import Server, server
+from tests.service.registry_support import random_policy
 
 pytestmark = pytest.mark.slow
 
@@ -69,16 +73,32 @@ def test_models_answer_as_they_did(client, name):
 
 
 def test_models_load_by_both_flavors(running):
-    (folder,) = [
-        path.parent
-        for path in (running.folder / "mlruns" / "grpo" / "models").glob("*/artifacts/MLmodel")
-        if _input_shape(path.parent) == (4,)
-    ]
+    (folder,) = [path.parent for path in _models(running) if _input_shape(path.parent) == (4,)]
     observations = np.array([OBSERVATIONS["balance"]] * 2, np.float32)
     table = mlflow.pyfunc.load_model(str(folder)).predict(observations)
     assert table["action"].tolist() == [FACTS["balance_reply"]["action"]] * 2
     outputs = mlflow.pytorch.load_model(str(folder))(torch.from_numpy(observations))
     assert int(outputs["action"][0]) == FACTS["balance_reply"]["action"]
+
+
+def test_models_of_both_releases_load_in_one_process(running, tmp_path):
+    """Each by the loader that it carries, whichever of them Python met first."""
+    earlier = next(path.parent for path in _models(running) if _input_shape(path.parent) == (3,))
+    spec = PolicySpec(observation_shape=(3,), action=DiscreteActions(2), policy="ActorCriticPolicy")
+    policy = random_policy(spec, seed=1)
+    save_policy(policy, tmp_path / "new", metadata={}, model_id="m-1", run_id="r-1")
+    observations = np.array([[0.1, -0.3, 0.2]], np.float32)
+    before = mlflow.pyfunc.load_model(str(earlier)).predict(observations)
+    answers = mlflow.pyfunc.load_model(str(tmp_path / "new")).predict(observations)
+    expected = policy.predict(observations)
+    np.testing.assert_allclose(answers["value"], expected.values, rtol=1e-5)
+    assert answers["action"].tolist() == expected.actions.tolist()
+    again = mlflow.pyfunc.load_model(str(earlier)).predict(observations)
+    np.testing.assert_equal(again, before)
+
+
+def _models(running: Server) -> Iterator[Path]:
+    yield from (running.folder / "mlruns" / "grpo" / "models").glob("*/artifacts/MLmodel")
 
 
 def _input_shape(folder: Path) -> tuple[int, ...]:

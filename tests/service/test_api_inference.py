@@ -224,6 +224,9 @@ def test_a_model_that_loads_slowly_holds_no_other_models_batches_back(tmp_path, 
             waiting = other.submit(client.post, path, json=body)
             assert asked.wait(60)
             answered = post(client, "/inference/batch", "observations", "[[0, 0, 0, 0]]")
+            for i in range(100):  # no two references wait for each other, whatever their names
+                other_body = {"model_name": f"other_{i}", "observations": [[0.0] * 4]}
+                assert client.post("/inference/batch", json=other_body).status_code == 404
             assert not waiting.done()
             answers.set()
             assert waiting.result(60).status_code == 404

@@ -22,6 +22,7 @@ from grpo_platform.errors import UnsafeModelError
 from grpo_platform.registry import loader as loader_module
 from grpo_platform.registry import released
 from grpo_platform.registry.loader import FORMAT, GRPOPredictor, read_policy
+from grpo_platform.registry.names import LOADER_MODULE
 from tests.service.registry_support import CARTPOLE, PENDULUM, random_policy
 
 
@@ -218,7 +219,9 @@ def test_it_stands_alone():
 
 def test_the_installed_loader_is_a_released_one(monkeypatch):
     source = released.installed_loader()
-    assert hashlib.sha256(source).hexdigest() in released.RELEASED_LOADERS
+    names = released.RELEASED_LOADERS
+    assert names[hashlib.sha256(source).hexdigest()] == LOADER_MODULE
+    assert len(set(names.values())) == len(names), "a process would take one for another"
     monkeypatch.setattr(released, "RELEASED_LOADERS", {})
     with pytest.raises(UnsafeModelError, match="not a released one"):
         released.installed_loader()

@@ -36,8 +36,8 @@ WEIGHTS_FILE: Final = "weights.pt"
 CODE_DIR: Final = "code"
 """Folder, in the model, of the loader that travels with it."""
 
-LOADER_MODULE: Final = "grpo_policy_loader_v1"
-"""Name under which the loader travels; a loader that is not compatible gets another one."""
+LOADER_MODULE: Final = "grpo_policy_loader_v2"
+"""Name under which the loader travels with new models; every change to it takes the next one."""
 
 REFERENCE: Final = re.compile(
     rf"(?P<name>{MODEL_NAME_PATTERN[1:-1]})(?:@(?P<alias>[A-Za-z0-9_-]{{1,64}})"

@@ -30,21 +30,18 @@ __all__ = [
 
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
     "be092d50976daaf7ebe6d4440e458fc79a6b2a6f9edcd129103f2278b5127a9b": "grpo_policy_loader_v1",
-    # clips single observations as it clips batches; rounds actions that are whole numbers
-    "e52414dacbfa2e6edeadd33aff78680a7ba10942bbf1c1faa494178438ac67b6": "grpo_policy_loader_v1",
-    # interprets the graph of any policy
-    "dbef5483e9047018202328be23a6505336cb5049a54ad1616d69964f85517c11": "grpo_policy_loader_v1",
-    # a number that no float32 holds is huge, not an error, to a graph too
-    "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": "grpo_policy_loader_v1",
+    # one rule for huge observations; interprets the graph of any policy
+    "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": LOADER_MODULE,
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 
-Append only: a version is loaded only if the loader it carries is in here.
+Append only: a version is loaded only if the loader it carries is in here. No two share a name:
+Python imports a name once, so that a process that loads models of two releases would otherwise
+read the one with the other's loader.
 """
 
 _SPEC = f"{POLICY_DIR}/{SPEC_FILE}"
 _WEIGHTS = f"{POLICY_DIR}/{WEIGHTS_FILE}"
-_LOADER = f"{CODE_DIR}/{LOADER_MODULE}.py"
 
 DOWNLOAD_NOTE: Final = "registered_model_meta"
 """What MLflow writes beside the files when it downloads a model."""
@@ -55,7 +52,7 @@ _MOST_BYTES: Final = 2**20
 _MOST_WEIGHTS: Final = 2**30
 
 _FLAVOR_KEYS: Final[Mapping[str, Mapping[str, object]]] = {
-    "python_function": {"loader_module": LOADER_MODULE, "data": POLICY_DIR, "code": CODE_DIR},
+    "python_function": {"data": POLICY_DIR, "code": CODE_DIR},
     "pytorch": {"model_data": "data", "code": None},
 }
 _FREE_KEYS: Final = frozenset({"env", "python_version", "pytorch_version"})
@@ -147,11 +144,10 @@ def read_policy_files(directory: Path, files: Mapping[str, str], name: str) -> P
             raise UnsafeModelError(f"{name} is not loaded: {path!r} was changed.")
         if not path.startswith("data/"):  # the exported model is for others
             contents[path] = content
-    missing = sorted({"MLmodel", _SPEC, _WEIGHTS, _LOADER}.difference(contents))
+    missing = sorted({"MLmodel", _SPEC, _WEIGHTS}.difference(contents))
     if missing:
         raise UnsafeModelError(f"{name} is not loaded: it has no {missing[0]!r}.")
-    _check_loader(contents, name)
-    _check_mlmodel(contents["MLmodel"], name)
+    _check_mlmodel(contents["MLmodel"], _loader_module(contents, name), name)
     return PolicyFiles(spec=contents[_SPEC], weights=contents[_WEIGHTS])
 
 
@@ -180,19 +176,22 @@ def _read(directory: Path, path: str) -> bytes:
         return file.read(_MOST_WEIGHTS)
 
 
-def _check_loader(contents: Mapping[str, bytes], name: str) -> None:
+def _loader_module(contents: Mapping[str, bytes], name: str) -> str:
+    """Name of the loader that is the only code in the model, and one of ours."""
     code = [path for path in contents if path.startswith(f"{CODE_DIR}/")]
-    released = RELEASED_LOADERS.get(_sha256(contents[_LOADER]))
-    if code != [_LOADER] or released != LOADER_MODULE:
+    module = RELEASED_LOADERS.get(_sha256(contents[code[0]])) if len(code) == 1 else None
+    if module is None or code != [f"{CODE_DIR}/{module}.py"]:
         raise UnsafeModelError(f"{name} is not loaded: it carries a loader that is not ours.")
+    return module
 
 
-def _check_mlmodel(content: bytes, name: str) -> None:
+def _check_mlmodel(content: bytes, loader_module: str, name: str) -> None:
+    expected: dict[str, Mapping[str, object]] = dict(_FLAVOR_KEYS)
+    expected["python_function"] = {"loader_module": loader_module, **expected["python_function"]}
     try:
         flavors: Any = yaml.safe_load(content)["flavors"]
-        foreign = set(flavors).difference(_FLAVOR_KEYS)
-        fits = not foreign and all(
-            _flavor_fits(flavors[flavor], expected) for flavor, expected in _FLAVOR_KEYS.items()
+        fits = not set(flavors).difference(expected) and all(
+            _flavor_fits(flavors[flavor], keys) for flavor, keys in expected.items()
         )
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UnsafeModelError(f"{name} is not loaded: its MLmodel file cannot be read.") from error

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
+from weakref import WeakValueDictionary
 
 from grpo_platform.errors import PlatformError, StoreError, UnknownModelError, UnsafeModelError
 from grpo_platform.registry.models import Registry
@@ -35,7 +36,6 @@ STALE_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 1.0
 """How long the store may take to answer before a model that is loaded serves without it."""
 
-_STRIPES: Final = 64  # locks that references share: clients choose references, not memory
 
 
 @dataclass(slots=True)
@@ -86,7 +86,9 @@ class ServingService:
         self._registry = registry
         self._cache = ModelCache(cache_size)
         self._bindings: dict[str, _Binding] = {}
-        self._locks = [threading.Lock() for _ in range(_STRIPES)]
+        # one a reference, kept only while somebody holds or waits for it: clients choose references
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._locks_lock = threading.Lock()
         self._refresher = ThreadPoolExecutor(1, thread_name_prefix="model-refresh")
         self.stats = CacheStats()
         registry.subscribe(self._changed)
@@ -236,7 +238,8 @@ class ServingService:
             self.evict(held.name)
 
     def _lock(self, reference: str) -> threading.Lock:
-        return self._locks[hash(reference) % _STRIPES]
+        with self._locks_lock:
+            return self._locks.setdefault(reference, threading.Lock())
 
 
 def _asked_in_vain(binding: _Binding, now: float) -> bool:

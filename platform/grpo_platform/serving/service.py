@@ -37,7 +37,6 @@ PATIENCE_SECONDS: Final = 1.0
 """How long the store may take to answer before a model that is loaded serves without it."""
 
 
-
 @dataclass(slots=True)
 class CacheStats:
     """Counters since the start."""

@@ -80,7 +80,7 @@ def cold(folder: Path, client: MlflowClient, seed: int) -> float:
     run = client.create_run("0")
     values = GUIDE_STEP_2 | {"seed": seed, "model_name": f"cold-{seed}"}
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "grpo_platform.project", "train", *words]
+    command = [sys.executable, "-m", "grpo_platform.mlproject", "train", *words]
     return timed(command, folder, MLFLOW_RUN_ID=run.info.run_id)
 
 

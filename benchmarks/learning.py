@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from benchmarks.results import FOLDER, write_machine
+from grpo.config import resolve_config
 from grpo.evaluation import evaluate, iqm, stratified_bootstrap_interval
-from grpo.presets import resolve_config
 from grpo.trainer import Trainer
 
 RESULTS = FOLDER / "learning.csv"

@@ -18,13 +18,13 @@ import psutil
 from benchmarks.results import write_rows
 from benchmarks.server import machine
 from grpo import GRPOConfig
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.backend import Backend
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.ray_backend import RayBackend
-from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store, prepare_store
 from tests.service.ray_support import ray_cluster

@@ -31,15 +31,15 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from benchmarks.results import write_rows
-from grpo.presets import resolve_config
+from grpo.config import resolve_config
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.trainer import Trainer
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.names import Metric
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.worker import run_worker
-from grpo_platform.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Metric
 from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.store import Store, configure_mlflow, prepare_store
 

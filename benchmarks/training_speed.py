@@ -20,8 +20,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks.ppo_baseline import ZOO, PPOPolicy
 from benchmarks.results import write_rows
+from grpo.config import resolve_config
 from grpo.evaluation import evaluate
-from grpo.presets import resolve_config
 from grpo.reporting import Reporter, UpdateStats
 from grpo.trainer import Trainer
 

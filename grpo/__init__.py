@@ -1,7 +1,7 @@
 """Group relative policy optimization for Gymnasium environments."""
 
 from grpo.checkpoint import TrainingState
-from grpo.config import GRPOConfig
+from grpo.config import PRESETS, REWARD_PRESETS, GRPOConfig, resolve_config
 from grpo.errors import (
     AdvantageError,
     CheckpointError,
@@ -14,8 +14,8 @@ from grpo.errors import (
 from grpo.evaluation import Evaluation, evaluate, paired_difference
 from grpo.grpo import GRPO
 from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec, Prediction
-from grpo.presets import PRESETS, REWARD_PRESETS, resolve_config
-from grpo.reporting import EpisodeStats, Reporter, RolloutStats, UpdateStats
+from grpo.reporting import Reporter, RolloutStats, UpdateStats
+from grpo.rollout import EpisodeStats
 from grpo.trainer import Trainer, TrainResult, validate
 
 __all__ = [

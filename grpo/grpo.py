@@ -20,13 +20,12 @@ from gymnasium.envs.registration import EnvSpec
 from grpo import checkpoint
 from grpo.advantages import AdvantageFunction
 from grpo.checkpoint import TrainingState
-from grpo.config import GRPOConfig
+from grpo.config import GRPOConfig, resolve_config
 from grpo.envs import VecEnv
 from grpo.errors import CheckpointError, IncompatibleError, OutOfRangeError, did_you_mean
 from grpo.evaluation import EVALUATION_SEED, Evaluation, evaluate
 from grpo.fields import fields_of
 from grpo.policies import POLICIES, BasePolicy, name_parts
-from grpo.presets import resolve_config
 from grpo.registry import name_of
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.rewards import RewardDefinition, RewardFunction

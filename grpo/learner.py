@@ -6,19 +6,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo import diagnostics
+from grpo import learner
 from grpo.advantages import Advantages, group_advantages, segment_returns
 from grpo.config import GRPOConfig
 from grpo.errors import TrainingDivergedError
 from grpo.network import FloatArray
-from grpo.policies import BasePolicy
+from grpo.numpy_updater import NumpyUpdater
+from grpo.policies import BasePolicy, MlpPolicy
 from grpo.registry import Objects
 from grpo.reporting import UpdateStats
 from grpo.rng import Streams
 from grpo.rollout import Rollout
+from grpo.torch_updater import TorchUpdater, resolve_device
 from grpo.updates import Batch, Updater
 
-__all__ = ["Comparison", "Learner"]
+__all__ = [
+    "Comparison",
+    "Learner",
+    "clip_fraction",
+    "explained_variance",
+    "k3_old_new",
+    "make_updater",
+    "mean",
+    "surrogate_loss",
+]
 
 _COOLDOWN = 0.3
 """Share of the budget, at its end, over which `cooldown` lowers the step size."""
@@ -41,6 +52,21 @@ class Comparison:
     """Shape (N,): V before the update."""
 
 
+def make_updater(policy: BasePolicy, config: GRPOConfig) -> Updater:
+    """The way to do the minibatch updates of a policy on `config.device`.
+
+    The closed form in numpy for an `MlpPolicy` on the CPU, autograd for all else: on the policy
+    itself, or on a replica on CUDA.
+
+    Raises:
+        IncompatibleError: CUDA is asked for, and this machine has none.
+    """
+    device = resolve_device(config.device)
+    if isinstance(policy, MlpPolicy) and device == "cpu":
+        return NumpyUpdater(policy, config)
+    return TorchUpdater(policy, config, None if device == "cpu" else device)
+
+
 class Learner:
     """Owns what learning needs beside the policy: optimisers and the reference policy.
 
@@ -48,7 +74,7 @@ class Learner:
         policy: what is trained.
         config: hyperparameters.
         streams: generators.
-        updater: does the minibatch updates; by default the policy's own for `config.device`.
+        updater: does the minibatch updates; by default `make_updater`'s.
         objects: those that were handed in.
 
     Attributes:
@@ -70,7 +96,7 @@ class Learner:
         self.config = config
         self._streams = streams
         self._objects = objects
-        self.updater = policy.make_updater(config) if updater is None else updater
+        self.updater = make_updater(policy, config) if updater is None else updater
         self.reference: FloatArray | None = None
         self.iterations = 0
         self.n_updates = 0
@@ -117,9 +143,7 @@ class Learner:
             iteration=self.iterations,
             n_updates=self.n_updates,
             grad_norm=summary.grad_norm,
-            explained_variance=diagnostics.explained_variance(
-                comparison.values, comparison.returns
-            ),
+            explained_variance=learner.explained_variance(comparison.values, comparison.returns),
             **self._outcome(batch, comparison),
         )
         if not (np.isfinite(self._policy.flat.sum()) and np.isfinite(stats.value_loss)):
@@ -171,11 +195,48 @@ class Learner:
         low, high = config.clip_range, config.clip_high
         loss = 0.0
         if kept.any():
-            loss = diagnostics.surrogate_loss(log_ratio[kept], batch.advantages[kept], low, high)
+            loss = learner.surrogate_loss(log_ratio[kept], batch.advantages[kept], low, high)
         return {
             "policy_loss": loss,
             "value_loss": float(np.dot(error, error)) / len(error),
-            "entropy": diagnostics.mean(outputs.entropy()),
-            "approx_kl": diagnostics.k3_old_new(log_ratio),
-            "clip_fraction": diagnostics.clip_fraction(log_ratio, low, high),
+            "entropy": learner.mean(outputs.entropy()),
+            "approx_kl": learner.k3_old_new(log_ratio),
+            "clip_fraction": learner.clip_fraction(log_ratio, low, high),
         }
+
+
+def surrogate_loss(
+    log_ratio: FloatArray, advantages: FloatArray, clip_low: float, clip_high: float
+) -> float:
+    """−mean min(ρ A, clip(ρ) A); both of shape (N,). As `grpo.losses.clipped_surrogate`."""
+    ratio = np.exp(log_ratio)
+    clipped = np.minimum(np.maximum(ratio, 1.0 - clip_low), 1.0 + clip_high)
+    return -mean(np.minimum(ratio * advantages, clipped * advantages))
+
+
+def k3_old_new(log_ratio: FloatArray) -> float:
+    """Mean of ρ − 1 − log ρ ≥ 0: estimates KL(π_old ‖ π) from π_old's samples; shape (N,)."""
+    return mean(np.expm1(log_ratio) - log_ratio)
+
+
+def clip_fraction(log_ratio: FloatArray, clip_low: float, clip_high: float) -> float:
+    """Share of transitions whose ratio lies outside the clip range; shape (N,)."""
+    ratio = np.exp(log_ratio)
+    outside = (ratio < 1.0 - clip_low) | (ratio > 1.0 + clip_high)
+    return int(np.count_nonzero(outside)) / len(outside)
+
+
+def explained_variance(values: FloatArray, returns: FloatArray) -> float:
+    """1 − Var(R − V) / Var(R), 0 where all returns are equal; both of shape (N,)."""
+    variance = _variance(returns)
+    return 1.0 - _variance(returns - values) / variance if variance > 0.0 else 0.0
+
+
+def mean(values: FloatArray) -> float:
+    """As `values.mean()` of a vector, without its overhead, which counts at each iteration."""
+    return float(np.add.reduce(values)) / len(values)
+
+
+def _variance(values: FloatArray) -> float:
+    centred = values - mean(values)
+    return float(np.dot(centred, centred)) / len(values)

@@ -1,30 +1,15 @@
 """How a trainer speaks outward: one `Reporter`, whose methods are no-ops by default."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from grpo.checkpoint import TrainingState
-    from grpo.evaluation import Evaluation
+from grpo.checkpoint import TrainingState
+from grpo.evaluation import Evaluation
+from grpo.rollout import EpisodeStats
 
-__all__ = ["EpisodeStats", "Reporter", "RolloutStats", "UpdateStats"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpisodeStats:
-    """One finished episode."""
-
-    timestep: int
-    """Environment timesteps of the run when it ended."""
-
-    episode_return: float
-    """Undiscounted sum of the environment's own rewards."""
-
-    length: int
-    """Steps of the episode, those before a branch included."""
+__all__ = ["Reporter", "RolloutStats", "UpdateStats"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +78,8 @@ class Reporter:
     def on_update(self, stats: UpdateStats) -> bool | None:
         """Called after each iteration's updates."""
 
-    def on_evaluation(self, timesteps: int, evaluation: "Evaluation") -> None:
+    def on_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
         """Called after each evaluation; `timesteps` of the run so far."""
 
-    def on_checkpoint(self, state: "TrainingState") -> None:
+    def on_checkpoint(self, state: TrainingState) -> None:
         """Called when a checkpoint is due; `state` is a copy that later steps do not change."""

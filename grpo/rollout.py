@@ -9,11 +9,10 @@ import numpy.typing as npt
 from grpo.config import GRPOConfig
 from grpo.envs import Snapshot, StepResult, VecEnv
 from grpo.policies import BasePolicy
-from grpo.reporting import EpisodeStats
 from grpo.rewards import RewardFunction
 from grpo.rng import Streams
 
-__all__ = ["Rollout", "RolloutCollector", "VisitedState"]
+__all__ = ["EpisodeStats", "Rollout", "RolloutCollector", "VisitedState"]
 
 _RESET_SEEDS = 2**31
 """Training's resets are seeded below this, evaluation's from it on."""
@@ -21,6 +20,20 @@ _RESET_SEEDS = 2**31
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpisodeStats:
+    """One finished episode."""
+
+    timestep: int
+    """Environment timesteps of the run when it ended."""
+
+    episode_return: float
+    """Undiscounted sum of the environment's own rewards."""
+
+    length: int
+    """Steps of the episode, those before a branch included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from grpo import losses
 from grpo.config import GRPOConfig
 from grpo.errors import IncompatibleError, TrainingDivergedError
-from grpo.optimizer import ADAM_BETAS, ADAM_EPSILON
+from grpo.numpy_updater import ADAM_BETAS, ADAM_EPSILON
 from grpo.policies.base import BasePolicy
 from grpo.updates import Batch, OptimizerState, UpdateSummary, minibatches
 

@@ -17,8 +17,8 @@ from benchmarks.chaos.faults import Fault, plan
 from benchmarks.chaos.verify import Verdict, verify
 from benchmarks.chaos.watch import Watch
 from benchmarks.chaos.world import World, world
-from grpo_platform.errors import PlatformError
-from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.states import TERMINAL, JobStatus
 
 _ACTIVE: Final = 4
 _POSSIBLE_SECONDS: Final = 300.0

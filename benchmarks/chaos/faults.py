@@ -13,8 +13,8 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from benchmarks.chaos.world import Server, World
-from grpo_platform.jobs.states import TERMINAL
-from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.core.states import TERMINAL
+from grpo_platform.tracking.exceptions import store_errors
 from grpo_platform.tracking.records import JobRecord
 
 _STORM_READY: Final = 0.5

@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 from benchmarks.chaos.world import World
 from grpo.policies import BasePolicy
 from grpo.trainer import Trainer
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
-from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.tracking.reporter import TrackingReporter
 
 Histories = Mapping[str, list[tuple[int, float]]]

@@ -5,9 +5,9 @@ import threading
 import time
 
 from benchmarks.chaos.world import World
-from grpo_platform.errors import PlatformError
+from grpo_platform.core.errors import PlatformError
 from grpo_platform.jobs.backend import Liveness
-from grpo_platform.jobs.identity import liveness
+from grpo_platform.jobs.process import liveness
 
 
 class Watch(threading.Thread):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import psutil
 import requests
 
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.states import JobStatus
 from grpo_platform.tracking.jobs import JobStore
 
 ROOT: Final = Path(__file__).resolve().parents[2]

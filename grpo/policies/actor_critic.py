@@ -7,7 +7,7 @@ by `grpo.torch_updater`.
 import copy
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,6 @@ from grpo.distributions import Distribution, default_distribution
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray
 from grpo.policies.base import BasePolicy, PolicyOutputs, PolicySpec, Prediction
-
-if TYPE_CHECKING:
-    from grpo.config import GRPOConfig
-    from grpo.updates import Updater
 
 __all__ = ["ActorCriticPolicy", "FlattenExtractor"]
 
@@ -225,13 +221,6 @@ class ActorCriticPolicy(BasePolicy):
             scaled = self.scaled_values(torch.from_numpy(encoded)).numpy()
         values: FloatArray = self.value_mean.numpy() + self.value_std.numpy() * scaled
         return values
-
-    def make_updater(self, config: "GRPOConfig") -> "Updater":
-        """Autograd, on the policy itself or on a replica on CUDA."""
-        from grpo.torch_updater import TorchUpdater, resolve_device
-
-        device = resolve_device(config.device)
-        return TorchUpdater(self, config, None if device == "cpu" else device)
 
     def _rescale_last_value_layer(self, shift: float, factor: float) -> None:
         last = [module for module in self.value_net.modules() if isinstance(module, nn.Linear)][-1]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,6 @@ from grpo.running_mean_std import (
     merge_moments,
 )
 from grpo.spaces import ActionSpec, BoxActions, action_spec_from_dict
-
-if TYPE_CHECKING:
-    from grpo.config import GRPOConfig
-    from grpo.updates import Updater
 
 __all__ = ["Actor", "BasePolicy", "PolicyOutputs", "PolicySpec", "Prediction", "ServedPolicy"]
 
@@ -228,10 +224,6 @@ class BasePolicy(nn.Module, abc.ABC):
     @abc.abstractmethod
     def values(self, encoded: FloatArray) -> FloatArray:
         """Estimated returns, shape (N,), of encoded observations."""
-
-    @abc.abstractmethod
-    def make_updater(self, config: "GRPOConfig") -> "Updater":
-        """What does the minibatch updates of this policy on `config.device`."""
 
     def observe(self, observations: npt.NDArray[Any]) -> None:
         """Add observations, shape (N, *shape), to the normaliser's moments."""

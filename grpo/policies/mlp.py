@@ -5,7 +5,7 @@ into torch's calls, not into arithmetic. Torch sees the same weights, for CUDA a
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,6 @@ from grpo.network import FloatArray, Layout, Parameters, Workspace
 from grpo.policies.base import BasePolicy, PolicyOutputs, PolicySpec, Prediction
 from grpo.running_mean_std import standardize
 from grpo.spaces import BoxActions
-
-if TYPE_CHECKING:
-    from grpo.config import GRPOConfig
-    from grpo.updates import Updater
 
 __all__ = ["MlpPolicy"]
 
@@ -154,16 +150,6 @@ class MlpPolicy(BasePolicy):
         scaled = network.forward(self.value_parameters, encoded, work)[0]
         values: FloatArray = self.value_mean.numpy() + self.value_std.numpy() * scaled
         return values
-
-    def make_updater(self, config: "GRPOConfig") -> "Updater":
-        """The closed form on the CPU, autograd on CUDA."""
-        from grpo.numpy_updater import NumpyUpdater
-        from grpo.torch_updater import TorchUpdater, resolve_device
-
-        device = resolve_device(config.device)
-        if device == "cpu":
-            return NumpyUpdater(self, config)
-        return TorchUpdater(self, config, device)
 
     def _rescale_last_value_layer(self, shift: float, factor: float) -> None:
         last = self.value_parameters.layers[-1]

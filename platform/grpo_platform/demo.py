@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from grpo_platform.client import ApiError, GRPOClient, Job, TrainFields
-from grpo_platform.settings import Settings
-from grpo_platform.wording import escape_unprintable
+from grpo_platform.core.messages import escape_unprintable
+from grpo_platform.core.settings import Settings
 
 __all__ = ["GUIDE_STEP_2", "OBSERVATION", "DemoError", "main"]
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from pydantic import ValidationError
 
-from grpo_platform.settings import TOKEN_VARIABLE, Settings, unknown_variables
-from grpo_platform.wording import escape_unprintable
+from grpo_platform.core.messages import escape_unprintable
+from grpo_platform.core.settings import TOKEN_VARIABLE, Settings, unknown_variables
 
 if TYPE_CHECKING:
-    from grpo_platform.api.services import Services
+    from grpo_platform.services.container import Services
 
-__all__ = ["build_services", "main", "serve"]
+__all__ = ["main", "serve"]
 
 _GRACE_SECONDS = 5
 _SWITCH_SECONDS = 0.0005
@@ -55,7 +55,8 @@ def serve(settings: Settings) -> None:
     # imported here, since torch and MLflow take seconds and the checks above must not wait
     from grpo_platform.api.app import create_app
     from grpo_platform.api.connections import LATER_SECONDS, Connections, raise_file_limit
-    from grpo_platform.errors import PlatformError
+    from grpo_platform.core.errors import PlatformError
+    from grpo_platform.services.container import build_services
 
     try:
         services = build_services(settings)
@@ -82,51 +83,6 @@ def serve(settings: Settings) -> None:
     except SystemExit as leaving:
         code = leaving.code
     _leave_now(code if server.started and isinstance(code, int) else 1)
-
-
-def build_services(settings: Settings) -> "Services":
-    """Everything behind the routes, ready but not started.
-
-    Raises:
-        StoreError: the MLflow store cannot be used.
-        PlatformError: Ray was asked for, and is not installed, or its cluster cannot be used.
-    """
-    from grpo_platform.api.services import Services
-    from grpo_platform.environments import Environments
-    from grpo_platform.isolation import Isolation
-    from grpo_platform.jobs.backend import find_backend
-    from grpo_platform.jobs.runner import Runner
-    from grpo_platform.registry.models import Registry
-    from grpo_platform.serving.service import ServingService
-    from grpo_platform.signing import Signer
-    from grpo_platform.sweeps.runner import SweepRunner
-    from grpo_platform.tracking.jobs import JobStore
-    from grpo_platform.tracking.store import close_to_others, hold_store, prepare_store
-    from grpo_platform.tracking.sweeps import SweepStore
-    from grpo_platform.ui import MlflowUI
-
-    make_backend = find_backend(settings.job_backend)  # before a store is made
-    store = prepare_store(settings)
-    if settings.api_token is not None:
-        close_to_others(store)
-    hold_store(store)
-    jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
-    isolation = Isolation(settings.environment_seconds)
-    registry = Registry(store.tracking_uri, evaluate=isolation.evaluate)
-    runner = Runner(jobs, make_backend(store, settings), settings)
-    sweeps = SweepStore(jobs)
-    return Services(
-        settings=settings,
-        store=jobs,
-        jobs=runner,
-        sweeps=sweeps,
-        sweep_runner=SweepRunner(sweeps, jobs, runner, registry, settings.max_timesteps),
-        registry=registry,
-        serving=ServingService(registry, settings.model_cache_size),
-        ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
-        isolation=isolation,
-        environments=Environments(isolation),
-    )
 
 
 class _Server(uvicorn.Server):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from grpo import diagnostics, losses
+from grpo import learner, losses
 from grpo.learner import Learner
 from grpo.rng import Streams
 from grpo.rollout import Rollout
@@ -95,23 +95,23 @@ RATIOS = np.array([0.5, 0.75, 1.0, 1.15, 1.4])
 
 
 def test_clip_fraction_by_hand():
-    assert diagnostics.clip_fraction(np.log(RATIOS), 0.2, 0.3) == pytest.approx(3 / 5)
-    assert diagnostics.clip_fraction(np.log(RATIOS), 0.3, 0.1) == pytest.approx(3 / 5)
-    assert diagnostics.clip_fraction(np.log(RATIOS), 0.6, 0.3) == pytest.approx(1 / 5)
+    assert learner.clip_fraction(np.log(RATIOS), 0.2, 0.3) == pytest.approx(3 / 5)
+    assert learner.clip_fraction(np.log(RATIOS), 0.3, 0.1) == pytest.approx(3 / 5)
+    assert learner.clip_fraction(np.log(RATIOS), 0.6, 0.3) == pytest.approx(1 / 5)
 
 
 def test_divergence_by_hand():
     expected = np.mean([0.5 - 1 - np.log(0.5), 3.0 - 1 - np.log(3.0)])
-    assert diagnostics.k3_old_new(np.log([0.5, 3.0])) == pytest.approx(expected)
-    assert diagnostics.k3_old_new(np.zeros(3)) == 0.0
+    assert learner.k3_old_new(np.log([0.5, 3.0])) == pytest.approx(expected)
+    assert learner.k3_old_new(np.zeros(3)) == 0.0
 
 
 def test_explained_variance_by_hand():
     returns = np.array([1.0, 2.0, 3.0, 6.0])
-    assert diagnostics.explained_variance(returns, returns) == 1.0
-    assert diagnostics.explained_variance(np.full(4, 9.0), returns) == pytest.approx(0.0)
-    assert diagnostics.explained_variance(-returns, returns) == pytest.approx(-3.0)
-    assert diagnostics.explained_variance(returns, np.ones(4)) == 0.0
+    assert learner.explained_variance(returns, returns) == 1.0
+    assert learner.explained_variance(np.full(4, 9.0), returns) == pytest.approx(0.0)
+    assert learner.explained_variance(-returns, returns) == pytest.approx(-3.0)
+    assert learner.explained_variance(returns, np.ones(4)) == 0.0
 
 
 @pytest.mark.parametrize("clip", [(0.2, 0.2), (0.1, 0.3)])
@@ -122,6 +122,4 @@ def test_the_reported_loss_is_the_one_that_is_minimised(clip):
     expected = losses.clipped_surrogate(
         torch.from_numpy(log_ratio), zeros, torch.from_numpy(advantages), *clip
     )
-    assert diagnostics.surrogate_loss(log_ratio, advantages, *clip) == pytest.approx(
-        float(expected)
-    )
+    assert learner.surrogate_loss(log_ratio, advantages, *clip) == pytest.approx(float(expected))

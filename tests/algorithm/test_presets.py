@@ -2,10 +2,9 @@
 
 import pytest
 
-from grpo.config import GRPOConfig
+from grpo.config import PRESETS, REWARD_PRESETS, GRPOConfig, resolve_config
 from grpo.envs.catalogue import registered_names
 from grpo.errors import OutOfRangeError
-from grpo.presets import PRESETS, REWARD_PRESETS, resolve_config
 from grpo.trainer import validate
 
 

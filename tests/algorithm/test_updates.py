@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from grpo import GRPOConfig, TrainingDivergedError, losses
 from grpo.errors import IncompatibleError
-from grpo.numpy_updater import NumpyUpdater
-from grpo.optimizer import FlatAdam, clip_norm
+from grpo.numpy_updater import FlatAdam, NumpyUpdater, clip_norm
 from grpo.spaces import DiscreteActions
 from grpo.torch_updater import TorchUpdater, policy_loss, resolve_device
 from grpo.updates import minibatches

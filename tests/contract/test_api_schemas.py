@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 from grpo import GRPOConfig
 from grpo.config import BOUNDS
 from grpo_platform.api.schemas.training import TrainRequest
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import JobStatus
 
 CONFIG = {field.name: field for field in dataclasses.fields(GRPOConfig)}
 OWN = {field.name: field for field in dataclasses.fields(JobRequest) if field.name != "config"}

@@ -15,7 +15,7 @@ from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.client import Job as ClientJob
 from grpo_platform.client import StatusWord
 from grpo_platform.client.fields import SweepFields, TrainFields
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.states import JobStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 

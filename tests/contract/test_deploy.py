@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from grpo_platform.settings import Settings
-from grpo_platform.ui import CHILD_ENVIRONMENT
+from grpo_platform.core.settings import Settings
+from grpo_platform.tracking.ui import CHILD_ENVIRONMENT
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

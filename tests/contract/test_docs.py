@@ -16,8 +16,8 @@ from markdown_it.token import Token
 from grpo import GRPOConfig, config, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
+from grpo_platform.api.errors import FieldProblem, Problem
 from grpo_platform.api.openapi import install_openapi
-from grpo_platform.api.problems import FieldProblem, Problem
 from grpo_platform.api.routes import (
     catalog,
     inference,
@@ -29,9 +29,9 @@ from grpo_platform.api.routes import (
 )
 from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
 from grpo_platform.api.schemas.training import Job, TrainRequest
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.settings import Settings
-from grpo_platform.tracking.names import Metric
+from grpo_platform.core.names import Metric
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.states import JobStatus
 from tests.contract.test_wording import said
 
 ROOT = Path(__file__).resolve().parents[2]

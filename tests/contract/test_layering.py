@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ MODULES = ALGORITHM + PLATFORM
 ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "torch"}
 NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "torch"}
 MAY_IMPORT_MLFLOW = {"tracking", "registry", "serving"}
+LAYERS = (
+    "core", "tracking", "registry", "serving", "jobs", "sweeps", "reproduction", "services",
+    "api", "server", "client", "cli", "mlproject", "demo", "__main__",
+)  # fmt: skip
+"""Of the platform: each imports only itself and what stands before it."""
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -36,6 +42,52 @@ def name_of(path: Path) -> str:
 def test_the_algorithm_stands_alone(path: Path) -> None:
     foreign = {name.partition(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert foreign <= ALGORITHM_MAY_IMPORT
+
+
+def module_of(path: Path) -> str:
+    """Dotted name under which a file is imported."""
+    root = ROOT if path.is_relative_to(ROOT / "grpo") else ROOT / "platform"
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+IMPORTED = {module_of(path): path for path in MODULES}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of ours that a file imports, under whatever condition, for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                part = f"{node.module}.{alias.name}"
+                found.add(part if part in IMPORTED else node.module or "")
+    return found & IMPORTED.keys()
+
+
+def test_every_part_of_the_platform_has_its_layer() -> None:
+    root = ROOT / "platform/grpo_platform"
+    parts = {path.relative_to(root).parts[0].removesuffix(".py") for path in PLATFORM}
+    assert parts == {*LAYERS, "__init__"}
+
+
+@pytest.mark.parametrize("path", PLATFORM, ids=name_of)
+def test_each_layer_imports_only_what_stands_before_it(path: Path) -> None:
+    own = [*module_of(path).split("."), "core"][1]
+    theirs = {
+        name.split(".")[1] for name in imported_modules(path) if name.startswith("grpo_platform.")
+    }
+    assert {part for part in theirs if LAYERS.index(part) > LAYERS.index(own)} == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: imported_modules(path) - {name} for name, path in IMPORTED.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.ja.md", "CONTRIBUTING.md"])

@@ -14,8 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from grpo_platform.project.__main__ import ENTRY_POINTS
-from grpo_platform.project.evaluate import EvaluateParameters
+from grpo_platform.mlproject.__main__ import ENTRY_POINTS
+from grpo_platform.mlproject.evaluate import EvaluateParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -100,7 +100,7 @@ def test_mlproject_and_conda_yaml_belong_together() -> None:
     called = {}
     for name, entry in project["entry_points"].items():
         words = entry["command"].split()
-        assert words[:4] == ["PYTHONPATH=platform:.", "python", "-m", "grpo_platform.project"]
+        assert words[:4] == ["PYTHONPATH=platform:.", "python", "-m", "grpo_platform.mlproject"]
         called[name] = words[4]
     assert called.pop("main") == "train"
     assert {"train", *called.values()} == ENTRY_POINTS.keys()

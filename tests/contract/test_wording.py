@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
-from grpo_platform.wording import as_commands
+from grpo_platform.core.messages import as_commands
 
 PLATFORM = Path(__file__).resolve().parents[2] / "platform/grpo_platform"
 CALL = re.compile(r"\b(GET|POST|PUT|DELETE) /\S*")

@@ -12,8 +12,8 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from tests.e2e.processes import ROOT, environment, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -19,7 +19,7 @@ import requests
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
-from grpo_platform.tracking.names import CLAIM_TAG
+from grpo_platform.core.names import CLAIM_TAG
 from tests.e2e.processes import Server, failing_start, server
 from tests.e2e.stores import PASSWORD, STORES, SharedStore, on_a_host_called
 from tests.service.tracking_support import working_in

@@ -234,7 +234,7 @@ def foreground(
     words = [word for name, value in fixed.items() for word in (f"--{name}", str(value))]
     with (folder / "said.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "grpo_platform.project", "sweep", "--search_space", str(space),
+            [sys.executable, "-m", "grpo_platform.mlproject", "sweep", "--search_space", str(space),
              "--n_trials", "3", *words],
             cwd=folder, env=environment(MLFLOW_TRACKING_URI=uri, MLFLOW_RUN_ID=run_id),
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,

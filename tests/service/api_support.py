@@ -11,9 +11,9 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from grpo_platform.api.app import create_app
-from grpo_platform.api.services import Services
+from grpo_platform.core.settings import Settings
 from grpo_platform.server import build_services
-from grpo_platform.settings import Settings
+from grpo_platform.services.container import Services
 
 BASE = "http://127.0.0.1:8000"
 

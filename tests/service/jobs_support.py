@@ -15,13 +15,13 @@ from mlflow.tracking import MlflowClient
 from grpo import GRPOConfig
 from grpo.policies import MlpPolicy
 from grpo.trainer import Trainer
+from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.local import LocalBackend
-from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.jobs.states import TERMINAL, JobStatus
 from grpo_platform.registry.models import Registry
-from grpo_platform.settings import Settings
-from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import TrackingReporter
 from tests.service import faulty_environments

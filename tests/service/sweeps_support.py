@@ -3,11 +3,11 @@
 import contextlib
 import time
 
-from grpo_platform.jobs.states import TERMINAL
+from grpo_platform.core.states import TERMINAL
+from grpo_platform.sweeps.records import SweepRecord, TrialRecord
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.runner import SweepRunner
-from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord
-from grpo_platform.tracking.sweeps import SweepStore
+from grpo_platform.sweeps.store import SweepStore
 from tests.service.jobs_support import Platform, platform
 
 SPACE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}}

@@ -9,10 +9,10 @@ import gymnasium
 import pytest
 from starlette.routing import compile_path
 
-from grpo_platform.api.gate import is_open
+from grpo_platform.api.middleware import is_open
+from grpo_platform.core.settings import Settings
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.settings import Settings
 from grpo_platform.tracking.store import prepare_store
 from tests.service.api_support import all_routes, client_of, services_in
 

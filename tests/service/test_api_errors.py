@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from grpo import errors as algorithm
-from grpo_platform import errors as platform
 from grpo_platform.api.errors import (
     ERROR_TABLE,
     add_error_handlers,
@@ -18,6 +17,7 @@ from grpo_platform.api.errors import (
 )
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
+from grpo_platform.core import errors as platform
 
 BASES = {
     algorithm.GRPOError, platform.PlatformError, RuntimeError, Exception,

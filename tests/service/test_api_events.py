@@ -8,11 +8,11 @@ import pytest
 
 from grpo import GRPOConfig
 from grpo_platform.api.events import JobFeeds, Watcher
-from grpo_platform.errors import TooManyWatchersError, UnknownJobError
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.errors import TooManyWatchersError, UnknownJobError
+from grpo_platform.core.names import Metric
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import JobStatus
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Metric
 from grpo_platform.tracking.reporter import Point
 from tests.service.api_support import services_in
 

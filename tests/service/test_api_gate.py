@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from grpo_platform.api.errors import add_error_handlers
-from grpo_platform.api.gate import MAX_BODY_BYTES, Gate
 from grpo_platform.api.metrics import Metrics
+from grpo_platform.api.middleware import MAX_BODY_BYTES, RequestMiddleware
+from grpo_platform.core.settings import Settings
 from grpo_platform.serving.service import CacheStats
-from grpo_platform.settings import Settings
 
 TOKEN = "t" * 32
 PROBES = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
@@ -37,7 +37,7 @@ def client(base_url: str = LOCAL, **settings) -> TestClient:
         app.add_api_route(probe, where)
     add_error_handlers(app)
     app.state.metrics = Metrics(CacheStats)
-    app.add_middleware(Gate, settings=Settings(**settings), metrics=app.state.metrics)
+    app.add_middleware(RequestMiddleware, settings=Settings(**settings), metrics=app.state.metrics)
     return TestClient(app, base_url=base_url, raise_server_exceptions=False)
 
 
@@ -175,7 +175,7 @@ def test_request_ids_are_kept_or_made():
 
 
 def test_the_log_has_one_line_a_request_and_no_secrets(caplog):
-    caplog.set_level(logging.INFO, logger="grpo_platform.access")
+    caplog.set_level(logging.INFO, logger="grpo_platform.core.access")
     client(api_token=TOKEN).get("/where%0Alevel=ERROR?q=secret", headers={"X-API-Key": TOKEN})
     (record,) = caplog.records
     assert "\n" not in record.getMessage()

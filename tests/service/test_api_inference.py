@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
-from grpo_platform.errors import UnknownModelError
+from grpo_platform.core.errors import UnknownModelError
 from tests.service.api_support import client_of, services_in
 from tests.service.registry_support import Bench, random_policy, wait_until
 

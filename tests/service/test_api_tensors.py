@@ -7,7 +7,7 @@ import pytest
 
 from grpo_platform.api.schemas.open_inference import InferRequest
 from grpo_platform.api.tensors import HEADER_LENGTH, read_input, write_reply
-from grpo_platform.errors import InvalidObservationError, InvalidRequestError
+from grpo_platform.core.errors import InvalidObservationError, InvalidRequestError
 
 OUTPUTS = {"action": np.array([1, 0]), "value": np.array([0.5, np.nan])}
 

@@ -133,7 +133,7 @@ import typer
 from grpo_platform import cli
 from grpo_platform.cli import output, sweeps
 from tests.e2e.processes import environment
-from grpo_platform.wording import escape_unprintable
+from grpo_platform.core.messages import escape_unprintable
 
 escape_unprintable()
 odd = "カート… \\udcff"
@@ -175,7 +175,7 @@ LOGS = """
 import logging, sys
 from pathlib import Path
 from grpo_platform.jobs.logs import WorkerLog
-from grpo_platform.wording import escape_unprintable
+from grpo_platform.core.messages import escape_unprintable
 
 escape_unprintable()
 WorkerLog(Path(sys.argv[1]), capture=sys.argv[2] == "captured")

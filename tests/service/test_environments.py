@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from grpo_platform import isolation
-from grpo_platform.environments import Environments
-from grpo_platform.errors import InvalidPageTokenError
-from grpo_platform.isolation import Isolation
+from grpo_platform.core.errors import InvalidPageTokenError
+from grpo_platform.jobs import isolation
+from grpo_platform.jobs.isolation import Isolation
+from grpo_platform.services.environments import Environments
 from tests.service.faulty_environments import MANY, install_plugin
 from tests.service.registry_support import wait_until
 

@@ -14,9 +14,9 @@ from grpo.errors import (
     UnknownNameError,
     UnsupportedEnvironmentError,
 )
-from grpo_platform import isolation
-from grpo_platform.errors import BusyError
-from grpo_platform.isolation import Isolation
+from grpo_platform.core.errors import BusyError
+from grpo_platform.jobs import isolation
+from grpo_platform.jobs.isolation import Isolation
 from tests.service.faulty_environments import FAULTY, install_plugin
 from tests.service.registry_support import balancing_policy, wait_until
 

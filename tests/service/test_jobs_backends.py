@@ -13,11 +13,11 @@ import psutil
 import pytest
 import requests
 
-from grpo_platform.errors import ConflictError, QueueFullError
+from grpo_platform.core.errors import ConflictError, QueueFullError
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.logs import read_log
 from grpo_platform.jobs.ray_backend import RayBackend
-from grpo_platform.jobs.states import JobStatus
 from tests.e2e.processes import server
 from tests.service.jobs_support import (
     Onlooker,

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from grpo_platform.errors import StoreError
+from grpo_platform.core.errors import StoreError
 from grpo_platform.jobs.checkpoints import Checkpoints
 from grpo_platform.tracking.files import file_sha256
 from tests.service.tracking_support import jobs_of, prepare, request

@@ -7,11 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from grpo_platform.errors import ConflictError, UnknownJobError
+from grpo_platform.core.errors import ConflictError, UnknownJobError
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.backend import WorkerTask
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.states import JobStatus
 from tests.service.faulty_environments import FAULTY
 from tests.service.jobs_support import assert_as_undisturbed, faulty, kill, long_job, platform
 from tests.service.tracking_support import request

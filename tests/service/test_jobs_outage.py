@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from grpo_platform.errors import StoreGoneError, StoreUnavailableError
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking.names import Metric
+from grpo_platform.core.errors import StoreGoneError, StoreUnavailableError
+from grpo_platform.core.names import Metric
+from grpo_platform.core.states import JobStatus
 from tests.service.faulty_environments import FAULTY
 from tests.service.jobs_support import assert_same_training, platform
 from tests.service.tracking_support import TrackingServer

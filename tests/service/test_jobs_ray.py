@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from grpo_platform.errors import PlatformError
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.ray_backend import RayBackend
 from grpo_platform.jobs.ray_driver import wait_of
-from grpo_platform.jobs.states import JobStatus
 from tests.e2e.processes import ROOT, environment
 from tests.service.jobs_support import assert_as_undisturbed, kill, long_job, platform
 from tests.service.ray_support import ray_cluster

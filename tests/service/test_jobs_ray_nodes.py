@@ -5,9 +5,9 @@ import time
 import psutil
 import pytest
 
+from grpo_platform.core.names import CLAIM_TAG
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.ray_backend import RayBackend
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking.names import CLAIM_TAG
 from tests.service.jobs_support import assert_as_undisturbed, platform
 from tests.service.ray_support import ray_cluster
 

@@ -9,13 +9,13 @@ from subprocess import PIPE
 import pytest
 
 from grpo import GRPOConfig
-from grpo_platform.jobs import identity, scratch
-from grpo_platform.jobs.backend import Liveness
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import JobStatus
+from grpo_platform.jobs import process, workdir
 from grpo_platform.jobs.failures import explain, lost
+from grpo_platform.jobs.process import Liveness
+from grpo_platform.jobs.queue import JobQueue
 from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS, Observer
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.jobs.waiting import WaitingJobs
 from grpo_platform.tracking.records import JobRecord
 from tests.service.registry_support import wait_until
 
@@ -101,7 +101,7 @@ def test_a_new_attempt_with_an_old_heartbeat_is_observed_anew(seen):
 
 
 def test_waiting_jobs_are_taken_in_the_order_of_their_submission():
-    waiting = WaitingJobs()
+    waiting = JobQueue()
     for number in (2, 0, 1):
         waiting.put(record(number))
     assert [waiting.take().job_id for _ in range(3)] == [record(n).job_id for n in range(3)]
@@ -110,7 +110,7 @@ def test_waiting_jobs_are_taken_in_the_order_of_their_submission():
 
 def test_a_job_that_lost_its_worker_waits_longer_each_time_and_holds_nobody_up():
     clock = Clock()
-    waiting = WaitingJobs(clock)
+    waiting = JobQueue(clock)
     for crashes, pause in ((1, 1), (2, 5), (3, 25), (4, 60), (99, 60)):
         lost_often = record(0, attempt=1 + crashes, crashes=crashes)
         waiting.put(lost_often)
@@ -127,7 +127,7 @@ def test_a_job_that_lost_its_worker_waits_longer_each_time_and_holds_nobody_up()
 
 
 def test_waiting_jobs_follow_the_store_as_far_as_it_was_read():
-    waiting = WaitingJobs()
+    waiting = JobQueue()
     for number in (0, 1, 5):
         waiting.put(record(number))
     known = waiting.snapshot()
@@ -138,44 +138,44 @@ def test_waiting_jobs_follow_the_store_as_far_as_it_was_read():
 
 
 def test_waiting_jobs_that_a_complete_read_does_not_find_are_gone():
-    waiting = WaitingJobs()
+    waiting = JobQueue()
     waiting.put(record(0))
     waiting.reconcile(waiting.snapshot(), [], [], complete=True)
     assert len(waiting) == 0
 
 
 def test_a_process_is_known_by_more_than_its_number():
-    own = identity.worker_name(os.getpid())
-    assert identity.liveness(own) is Liveness.ALIVE
+    own = process.worker_name(os.getpid())
+    assert process.liveness(own) is Liveness.ALIVE
     host, pid, started = own.split(":")
-    assert identity.liveness(f"{host}:{pid}:{int(started) + 1}") is Liveness.DEAD
-    assert identity.liveness(f"other-{host}:{pid}:{started}") is Liveness.UNKNOWN
-    assert identity.liveness("nonsense") is Liveness.UNKNOWN
-    assert identity.liveness(f"{host}:x:y") is Liveness.DEAD
+    assert process.liveness(f"{host}:{pid}:{int(started) + 1}") is Liveness.DEAD
+    assert process.liveness(f"other-{host}:{pid}:{started}") is Liveness.UNKNOWN
+    assert process.liveness("nonsense") is Liveness.UNKNOWN
+    assert process.liveness(f"{host}:x:y") is Liveness.DEAD
 
 
 def test_a_zombie_is_dead():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    name = identity.worker_name(child.pid)
-    assert identity.liveness(name) is Liveness.ALIVE
+    name = process.worker_name(child.pid)
+    assert process.liveness(name) is Liveness.ALIVE
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert identity.liveness(name) is Liveness.DEAD
+    assert process.liveness(name) is Liveness.DEAD
     child.communicate()
-    assert identity.liveness(name) is Liveness.DEAD
+    assert process.liveness(name) is Liveness.DEAD
 
 
 def test_the_end_of_a_process_is_told_in_words():
-    assert identity.ending(0) is None
-    assert identity.ending(9) == "was killed by signal 9 (out of memory?)"
-    assert identity.ending(7 << 8) == "ended with exit code 7"
+    assert process.ending(0) is None
+    assert process.ending(9) == "was killed by signal 9 (out of memory?)"
+    assert process.ending(7 << 8) == "ended with exit code 7"
 
 
 HOLD = """
 import os, sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from grpo_platform.jobs.scratch import make_scratch
-print(make_scratch(), flush=True)
+from grpo_platform.jobs.workdir import make_workdir
+print(make_workdir(), flush=True)
 if os.fork():
     os._exit(0)  # as a worker that is killed while its trainer lives
 os.close(1)
@@ -184,7 +184,7 @@ sys.stdin.read()
 LOOK = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from grpo_platform.jobs.scratch import remove_abandoned
+from grpo_platform.jobs.workdir import remove_abandoned
 remove_abandoned()
 """
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
@@ -199,7 +199,7 @@ def can_unshare():
 
 def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = scratch.make_scratch()
+    own = workdir.make_workdir()
     earlier = own.with_name("1-unleased")  # of a release without leases: perhaps a living job's
     earlier.mkdir()
     holder = subprocess.Popen(
@@ -207,13 +207,13 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
     )
     theirs = Path(holder.stdout.readline().strip())
     holder.wait(60)
-    scratch.remove_abandoned()
+    workdir.remove_abandoned()
     assert own.exists()
     assert theirs.exists()
     assert earlier.exists()
     holder.communicate()  # the last that holds it ends
     os.utime(earlier, (0, 0))
-    wait_until(lambda: scratch.remove_abandoned() or not theirs.exists())
+    wait_until(lambda: workdir.remove_abandoned() or not theirs.exists())
     assert own.exists()
     assert not earlier.exists()
 
@@ -221,7 +221,7 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
 @pytest.mark.skipif(not can_unshare(), reason="needs unshare(1) and user namespaces")
 def test_a_server_that_counts_processes_anew_removes_nothing_that_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = scratch.make_scratch()
+    own = workdir.make_workdir()
     command = [*UNSHARE, sys.executable, "-c", LOOK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -232,7 +232,7 @@ def test_a_scratch_folder_of_someone_else_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / f"grpo-jobs-{os.getuid()}").symlink_to(tmp_path)
     with pytest.raises(PermissionError, match="TMPDIR"):
-        scratch.make_scratch()
+        workdir.make_workdir()
 
 
 def test_failures_say_what_to_do():

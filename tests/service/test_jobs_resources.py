@@ -5,8 +5,8 @@ import os
 import pytest
 
 from grpo.errors import IncompatibleError
-from grpo_platform.errors import InvalidRequestError
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.resources import check_this_machine, in_words, resources_of
 from tests.service.api_support import client_of, services_in
 from tests.service.tracking_support import request

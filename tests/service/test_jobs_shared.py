@@ -4,12 +4,12 @@ import concurrent.futures
 
 import pytest
 
-from grpo_platform.errors import UnknownJobError
+from grpo_platform.core.errors import UnknownJobError
+from grpo_platform.core.names import CLAIM_TAG, Tag
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.settings import Settings
-from grpo_platform.tracking.names import CLAIM_TAG, Tag
 from tests.service.jobs_support import kill, long_job, platform
 from tests.service.tracking_support import jobs_of, request
 

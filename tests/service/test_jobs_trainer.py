@@ -12,7 +12,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from grpo import Trainer, checkpoint
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.trainer_process import train
 from grpo_platform.tracking.reporter import TrackingReporter
 from tests.service.jobs_support import assert_as_undisturbed, long_job, platform

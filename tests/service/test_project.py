@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from grpo_platform.api.schemas.training import TrainRequest
-from grpo_platform.errors import InvalidRequestError
-from grpo_platform.project.__main__ import main
-from grpo_platform.project.parameters import parse_parameters
-from grpo_platform.project.train import request_of
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.mlproject.__main__ import main
+from grpo_platform.mlproject.parameters import parse_parameters
+from grpo_platform.mlproject.train import request_of
 from tests.service.tracking_support import prepare
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from grpo_platform.errors import StoreUnavailableError, UnsafeModelError
+from grpo_platform.core.errors import StoreUnavailableError, UnsafeModelError
+from grpo_platform.registry.integrity import file_hashes, read_policy_files
 from grpo_platform.registry.names import LOADER_MODULE, MODEL_KIND, Tag
-from grpo_platform.registry.released import file_hashes, read_policy_files
 from grpo_platform.serving.service import ServingService
 from tests.service.registry_support import Bench, random_policy
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     InvalidPageTokenError,
     UnknownJobError,
     UnknownModelError,

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
-from grpo_platform.errors import UnsafeModelError
+from grpo_platform.core.errors import UnsafeModelError
+from grpo_platform.registry import integrity
 from grpo_platform.registry import loader as loader_module
-from grpo_platform.registry import released
 from grpo_platform.registry.loader import FORMAT, GRPOPredictor, read_policy
 from grpo_platform.registry.names import LOADER_MODULE
 from tests.service.registry_support import CARTPOLE, PENDULUM, random_policy
@@ -218,13 +218,13 @@ def test_it_stands_alone():
 
 
 def test_the_installed_loader_is_a_released_one(monkeypatch):
-    source = released.installed_loader()
-    names = released.RELEASED_LOADERS
+    source = integrity.installed_loader()
+    names = integrity.RELEASED_LOADERS
     assert names[hashlib.sha256(source).hexdigest()] == LOADER_MODULE
     assert len(set(names.values())) == len(names), "a process would take one for another"
-    monkeypatch.setattr(released, "RELEASED_LOADERS", {})
+    monkeypatch.setattr(integrity, "RELEASED_LOADERS", {})
     with pytest.raises(UnsafeModelError, match="not a released one"):
-        released.installed_loader()
+        integrity.installed_loader()
 
 
 @pytest.mark.parametrize("spec", [CARTPOLE, PENDULUM], ids=["discrete", "box"])

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow.exceptions import MlflowException
 
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     ConflictError,
     InvalidPageTokenError,
     UnknownModelError,

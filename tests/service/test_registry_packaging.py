@@ -25,9 +25,9 @@ import yaml
 import grpo
 from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
+from grpo_platform.registry.integrity import file_hashes, read_policy_files
 from grpo_platform.registry.names import LOADER_MODULE
 from grpo_platform.registry.packaging import policy_from_files, save_policy, warm_up
-from grpo_platform.registry.released import file_hashes, read_policy_files
 from tests.service.registry_support import CARTPOLE, PENDULUM, Bench, random_policy
 
 SPECS = {

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.promotion import SCENARIOS, simulate
 from grpo.evaluation import EVALUATION_SEED, evaluation_seeds
-from grpo_platform.errors import ConflictError, UnknownModelError
+from grpo_platform.core.errors import ConflictError, UnknownModelError
 from grpo_platform.registry import comparison, promotion
 from grpo_platform.registry.comparison import COMPARISON_SEED, LEAST_EPISODES, LOOKS, judge
 from grpo_platform.registry.decisions import champions

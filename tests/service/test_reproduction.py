@@ -9,14 +9,19 @@ from dataclasses import replace
 import pytest
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import ConflictError, InvalidRequestError, UnknownJobError
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.errors import ConflictError, InvalidRequestError, UnknownJobError
+from grpo_platform.core.names import Tag
+from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
-from grpo_platform.reproduction.origin import differences
-from grpo_platform.reproduction.report import Reproduction
 from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
-from grpo_platform.reproduction.verdict import Difference, Findings, Verdict, compare
-from grpo_platform.tracking.names import Tag
+from grpo_platform.reproduction.verdict import (
+    Difference,
+    Findings,
+    Reproduction,
+    Verdict,
+    compare,
+    differences,
+)
 from tests.service.tracking_support import jobs_of, prepare, request
 
 EVALUATED = {"eval/ci_low": 10.0, "eval/ci_high": 20.0}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     InvalidObservationError,
     StoreUnavailableError,
     UnknownModelError,

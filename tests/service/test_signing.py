@@ -6,12 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
-from grpo_platform.errors import ConflictError
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.signing import Signer
+from grpo_platform.core.errors import ConflictError
+from grpo_platform.core.names import JOB_READY, Tag
+from grpo_platform.core.signing import Signer
+from grpo_platform.core.states import JobStatus
 from grpo_platform.sweeps.request import SweepRequest
-from grpo_platform.tracking.names import JOB_READY, Tag
-from grpo_platform.tracking.sweeps import SweepStore
+from grpo_platform.sweeps.store import SweepStore
 from tests.service.sweeps_support import SPACE, sweeps_on
 from tests.service.tracking_support import jobs_of, request, working_in
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("jobs")
 TOKEN = "t" * 32
 TINY = {"total_timesteps": 64, "n_eval_episodes": 1}
 LOOKS = 2.0
-"""Seconds between two looks of a server at the store, as `SWEEP_SECONDS`."""
+"""Seconds between two looks of a server at the store, as `SCAN_SECONDS`."""
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from collections import Counter
 
 import pytest
 
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.names import Tag, trial_claim, trials_tag
+from grpo_platform.core.states import JobStatus
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.sampling import propose
 from grpo_platform.sweeps.space import parse_space
-from grpo_platform.tracking.names import Tag, trial_claim, trials_tag
 from tests.service.api_support import client_of, services_in
 from tests.service.jobs_support import platform
 from tests.service.sweeps_support import SHORT, SPACE, Sweeps, sweeps_on

@@ -6,15 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.config import BOUNDS
+from grpo.config import BOUNDS, resolve_config
 from grpo.errors import ConfigError, IncompatibleError, OutOfRangeError, UnknownNameError
-from grpo.presets import resolve_config
 from grpo_platform.sweeps.figures import draw_importance, draw_parallel_coordinates
-from grpo_platform.sweeps.grid import grid_size
+from grpo_platform.sweeps.records import Trial
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.sampling import importances, propose, should_prune
-from grpo_platform.sweeps.space import check_space, parse_space
-from grpo_platform.sweeps.trial import Trial
+from grpo_platform.sweeps.space import check_space, grid_size, parse_space
 
 SPACE = {
     "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
+from grpo.config import resolve_config
 from grpo.envs import check_environment
 from grpo.policies import MlpPolicy
-from grpo.presets import resolve_config
 from grpo.trainer import policy_spec
+from grpo_platform.core.names import Metric, Tag
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import JobStatus
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.curve import draw_learning_curve
 from grpo_platform.tracking.history import HistoryPoint, thin
-from grpo_platform.tracking.names import Metric, Tag
 from grpo_platform.tracking.params import differing, params_of, parse_param
 from grpo_platform.tracking.provenance import (
     code_version,

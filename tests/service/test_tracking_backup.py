@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
-from grpo_platform.errors import ConflictError, InvalidRequestError, StoreError
+from grpo_platform.core.errors import ConflictError, InvalidRequestError, StoreError
 from grpo_platform.tracking.backup import back_up_store, restore_store
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.locations import sqlite_uri

@@ -12,8 +12,13 @@ import sqlalchemy.exc
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException, RestException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
-from grpo_platform.errors import PlatformError, StoreError, StoreUnavailableError, UnknownJobError
-from grpo_platform.tracking.boundary import CODES, retrying, store_errors
+from grpo_platform.core.errors import (
+    PlatformError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownJobError,
+)
+from grpo_platform.tracking.exceptions import CODES, retrying, store_errors
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.reporter import Point
 from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import PlatformError, StoreUnavailableError
-from grpo_platform.tracking import once
-from grpo_platform.tracking.names import JOB_READY, Tag, idempotency_tag
+from grpo_platform.core.errors import PlatformError, StoreUnavailableError
+from grpo_platform.core.names import JOB_READY, Tag, idempotency_tag
+from grpo_platform.tracking import idempotency
 from tests.service.tracking_support import jobs_of, request
 
 SERVERS = 5
@@ -20,7 +20,7 @@ ROUNDS = 8
 
 @pytest.fixture
 def brief(monkeypatch):
-    monkeypatch.setattr(once, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(idempotency, "PATIENCE_SECONDS", 1.0)
 
 
 def tag_of(key):
@@ -82,11 +82,11 @@ def test_a_younger_draft_of_a_dead_server_is_waited_for_and_deleted(store, brief
     def look():
         return [jobs._reader.get(run_id) for run_id in runs_of(store, "younger")]
 
-    assert not once.is_elected(dead.job_id, look, jobs.discard)
-    assert once.is_elected(own.job_id, look, jobs.discard)
+    assert not idempotency.is_elected(dead.job_id, look, jobs.discard)
+    assert idempotency.is_elected(own.job_id, look, jobs.discard)
     assert runs_of(store, "younger") == {own.job_id}
     with pytest.raises(StoreUnavailableError, match="try again"):
-        once.is_elected(dead.job_id, look, jobs.discard)
+        idempotency.is_elected(dead.job_id, look, jobs.discard)
 
 
 def test_an_elder_that_was_not_seen_goes_when_the_younger_is_a_job(store):
@@ -99,6 +99,6 @@ def test_an_elder_that_was_not_seen_goes_when_the_younger_is_a_job(store):
     def look():
         return [jobs._reader.get(run_id) for run_id in runs_of(store, "unseen")]
 
-    assert not once.is_elected(elder.job_id, look, jobs.discard)
-    assert once.await_job(look, jobs.discard).run_id == younger.job_id
+    assert not idempotency.is_elected(elder.job_id, look, jobs.discard)
+    assert idempotency.await_job(look, jobs.discard).run_id == younger.job_id
     assert Tag.JOB in jobs._reader.get(younger.job_id).tags

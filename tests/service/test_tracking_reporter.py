@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo.evaluation import Evaluation
-from grpo.reporting import EpisodeStats, RolloutStats, UpdateStats
-from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric
+from grpo.reporting import RolloutStats, UpdateStats
+from grpo.rollout import EpisodeStats
+from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric
+from grpo_platform.tracking.history import Group
 from grpo_platform.tracking.reporter import Point, TrackingReporter
-from grpo_platform.tracking.series import Group
 
 
 class Clock:

@@ -12,11 +12,11 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
-from grpo_platform.errors import ConflictError, StoreError
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.errors import ConflictError, StoreError
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.serving.service import ServingService
-from grpo_platform.settings import Settings
 from grpo_platform.tracking.schema import SchemaState, read_schema, upgrade_schema
 from grpo_platform.tracking.store import prepare_store
 from tests.service.postgresql_support import postgresql

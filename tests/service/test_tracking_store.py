@@ -14,10 +14,10 @@ from mlflow.tracking._tracking_service.utils import _get_store
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
-from grpo_platform.errors import StoreError, StoreGoneError, StoreUnavailableError
+from grpo_platform.core.errors import StoreError, StoreGoneError, StoreUnavailableError
 from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.sweeps.store import SweepStore
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.sweeps import SweepStore
 from tests.service.registry_support import Bench
 from tests.service.sweeps_support import SPACE
 from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request, working_in
@@ -286,9 +286,9 @@ def test_an_old_schema_is_explained(tmp_path):
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     code = (
-        "from grpo_platform.settings import Settings;"
+        "from grpo_platform.core.settings import Settings;"
         "from grpo_platform.tracking.store import prepare_store;"
-        "from grpo_platform.errors import StoreError\n"
+        "from grpo_platform.core.errors import StoreError\n"
         "try: prepare_store(Settings())\n"
         "except StoreError as e: print(e)"
     )

@@ -1,6 +1,6 @@
 """What is told of a remote MLflow server."""
 
-from grpo_platform.ui import MlflowUI
+from grpo_platform.tracking.ui import MlflowUI
 
 
 def test_the_address_of_a_remote_server_is_told_without_its_password():

@@ -10,12 +10,11 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
-from grpo_platform.api.docs import install_docs
 from grpo_platform.api.errors import add_error_handlers
 from grpo_platform.api.events import JobFeeds
-from grpo_platform.api.gate import Gate
 from grpo_platform.api.metrics import Metrics
-from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_openapi
+from grpo_platform.api.middleware import RequestMiddleware
+from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_docs, install_openapi
 from grpo_platform.api.routes import (
     catalog,
     inference,
@@ -25,8 +24,8 @@ from grpo_platform.api.routes import (
     system,
     training,
 )
-from grpo_platform.api.services import Services
-from grpo_platform.settings import Settings
+from grpo_platform.core.settings import Settings
+from grpo_platform.services.container import Services
 
 __all__ = ["create_app"]
 
@@ -71,7 +70,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     install_docs(app)
     install_openapi(app, secured=settings.api_token is not None)
     add_error_handlers(app)
-    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope
 
 from grpo.errors import did_you_mean
 from grpo_platform.api.errors import InvalidBodyError
-from grpo_platform.errors import InvalidRequestError
+from grpo_platform.core.errors import InvalidRequestError
 
 __all__ = ["CODINGS", "FastJsonRoute", "JsonRoute", "decoded", "parse_body"]
 

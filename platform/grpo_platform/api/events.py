@@ -18,11 +18,16 @@ from typing import Final, NamedTuple
 from anyio import CapacityLimiter, to_thread
 from pydantic_core import to_json
 
-from grpo_platform.api.jobs import job_reply
-from grpo_platform.api.services import Services
-from grpo_platform.errors import PlatformError, StoreError, TooManyWatchersError, UnknownJobError
-from grpo_platform.jobs.states import TERMINAL
-from grpo_platform.tracking.names import Metric
+from grpo_platform.api.schemas.training import job_reply
+from grpo_platform.core.errors import (
+    PlatformError,
+    StoreError,
+    TooManyWatchersError,
+    UnknownJobError,
+)
+from grpo_platform.core.names import Metric
+from grpo_platform.core.states import TERMINAL
+from grpo_platform.services.container import Services
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["EVENT_SCHEMA", "JobFeeds", "Watcher"]

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from grpo_platform.api.schemas.open_inference import InferInput, InferRequest
-from grpo_platform.errors import InvalidObservationError, InvalidRequestError
+from grpo_platform.core.errors import InvalidObservationError, InvalidRequestError
 
 __all__ = ["HEADER_LENGTH", "INPUT", "datatype_of", "read_input", "write_reply"]
 

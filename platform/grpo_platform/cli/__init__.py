@@ -20,7 +20,7 @@ from grpo_platform.cli.output import (
 )
 from grpo_platform.cli.reproduce import reproduce
 from grpo_platform.client import GRPOClient, Job, TrainFields
-from grpo_platform.wording import escape_unprintable
+from grpo_platform.core.messages import escape_unprintable
 
 __all__ = ["app", "main"]
 
@@ -186,9 +186,9 @@ def _evaluate(
     model: str, episodes: int, seed: int | None, *, deterministic: bool
 ) -> dict[str, Any]:
     from grpo.evaluation import EVALUATION_SEED
-    from grpo_platform.registry.evaluating import evaluate_version
+    from grpo_platform.core.settings import Settings
     from grpo_platform.registry.models import Registry
-    from grpo_platform.settings import Settings
+    from grpo_platform.services.evaluation import evaluate_version
     from grpo_platform.tracking.addresses import existing_store_uri
 
     registry = Registry(existing_store_uri(Settings()))

@@ -88,8 +88,8 @@ def download(
     as_json: JsonFlag = False,
 ) -> None:
     """Copy a version's files from the store, as an MLflow model that works anywhere."""
+    from grpo_platform.core.settings import Settings
     from grpo_platform.registry.models import Registry
-    from grpo_platform.settings import Settings
     from grpo_platform.tracking.addresses import existing_store_uri
 
     with errors_as_sentences():

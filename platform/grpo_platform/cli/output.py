@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from grpo_platform.client import ApiError, NotFiniteError, UnknownFieldError
-from grpo_platform.errors import PlatformError
-from grpo_platform.wording import as_commands
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.messages import as_commands
 
 __all__ = [
     "JsonFlag",

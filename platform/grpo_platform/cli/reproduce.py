@@ -8,8 +8,7 @@ from rich.text import Text
 from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table
 
 if TYPE_CHECKING:
-    from grpo_platform.reproduction.report import Reproduction
-    from grpo_platform.reproduction.verdict import Difference
+    from grpo_platform.reproduction.verdict import Difference, Reproduction
 
 __all__ = ["reproduce"]
 
@@ -40,9 +39,9 @@ def reproduce(
 
 
 def _reproduce(run_id: str, seed: int | None, *, quiet: bool) -> "Reproduction":
+    from grpo_platform.core.settings import Settings
     from grpo_platform.registry.models import Registry
     from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
-    from grpo_platform.settings import Settings
     from grpo_platform.tracking.addresses import existing_store_uri
     from grpo_platform.tracking.jobs import JobStore
 

@@ -84,7 +84,7 @@ def restore(source: Annotated[Path, typer.Argument(help="Folder of a backup.")])
 @app.command()
 def adopt() -> None:
     """Go on with the artifact root as it is now, after files in it were lost for good."""
-    from grpo_platform.settings import Settings
+    from grpo_platform.core.settings import Settings
     from grpo_platform.tracking.addresses import existing_store_uri
     from grpo_platform.tracking.artifact_guard import adopt_artifacts
 
@@ -100,11 +100,11 @@ def sign(
     as_json: JsonFlag = False,
 ) -> None:
     """Vouch for jobs and sweeps that were not queued with this GRPO_API_TOKEN; else show them."""
-    from grpo_platform.settings import Settings
-    from grpo_platform.signing import Signer
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.core.signing import Signer
+    from grpo_platform.sweeps.store import SweepStore
     from grpo_platform.tracking.addresses import existing_store_uri
     from grpo_platform.tracking.jobs import JobStore
-    from grpo_platform.tracking.sweeps import SweepStore
 
     with errors_as_sentences():
         settings = Settings()
@@ -136,7 +136,7 @@ def sign(
 
 
 def _uri() -> str:
-    from grpo_platform.settings import Settings
+    from grpo_platform.core.settings import Settings
     from grpo_platform.tracking.addresses import named_store_uri
 
     return named_store_uri(Settings())

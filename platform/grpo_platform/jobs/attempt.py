@@ -12,24 +12,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from grpo_platform.errors import (
-    ConflictError,
-    PlatformError,
-    StoreUnavailableError,
-)
+from grpo_platform.core.errors import ConflictError, PlatformError, StoreUnavailableError
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.checkpoints import Checkpoints
 from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.failures import explain, files_away, lost
-from grpo_platform.jobs.identity import worker_name
+from grpo_platform.jobs.heartbeat import Heartbeat, Order
 from grpo_platform.jobs.logs import WorkerLog
-from grpo_platform.jobs.persistence import GoneError, LeftError, Persistence
-from grpo_platform.jobs.progress import Progress
-from grpo_platform.jobs.pulse import Order, Pulse
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.run_writer import RunWriter
-from grpo_platform.jobs.scratch import FULL, PATIENCE_SECONDS
-from grpo_platform.jobs.states import TERMINAL, JobStatus
+from grpo_platform.jobs.process import worker_name
+from grpo_platform.jobs.retry import GoneError, LeftError, Retry
+from grpo_platform.jobs.run_writer import Progress, RunWriter
 from grpo_platform.jobs.trainer_handle import TrainerHandle
+from grpo_platform.jobs.workdir import FULL, PATIENCE_SECONDS
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import Point
@@ -59,7 +54,7 @@ class Attempt:
         job_id: the job.
         attempt: the attempt to claim.
         request: what the job is to train.
-        folder: scratch folder of this worker.
+        folder: work folder of this worker.
         log: the worker's log.
         foreground: Ctrl-C stops the job, and a lost trainer fails it.
     """
@@ -85,13 +80,13 @@ class Attempt:
         self._log = log
         self._foreground = foreground
         self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._pulse = Pulse(jobs, job_id, attempt, self._give)
+        self._heartbeat = Heartbeat(jobs, job_id, attempt, self._give)
         self._writer = RunWriter(jobs, job_id, attempt, log)
         self._completion = Completion(jobs, job_id, request, folder)
         self._progress = Progress(request.config.total_timesteps, foreground=foreground)
         self._order: Order | None = None
         self._end: dict[str, Any] | None = None
-        self._persist = Persistence(self._pulse)
+        self._retry = Retry(self._heartbeat)
         self._grace_ends = self._time_ends = float("inf")
 
     def run(self, lifeline_fd: int | None) -> int:
@@ -100,7 +95,7 @@ class Attempt:
         status: JobStatus | None = None
         try:
             record = self._take()
-            self._pulse.start()
+            self._heartbeat.start()
             if record.stop_requested:
                 self._give(Order.STOP)
             trains = self._prepare(record)
@@ -114,7 +109,7 @@ class Attempt:
             status = self._fail(error)
         finally:
             self._trainer.kill()
-            self._pulse.stop()
+            self._heartbeat.stop()
         self._afterwards(status)
         return 1 if self._foreground and status is not JobStatus.COMPLETED else 0
 
@@ -132,11 +127,11 @@ class Attempt:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         # runs between two instructions of the main thread: nothing here takes a lock
-        self._persist.terminated = True
+        self._retry.terminated = True
         if self._foreground:
             self._inbox.put({"kind": "order", "order": Order.STOP})
         else:
-            self._pulse.look()
+            self._heartbeat.look()
 
     def _read_trainer(self) -> None:
         for message in self._trainer.messages():
@@ -144,7 +139,7 @@ class Attempt:
 
     def _watch_server(self, lifeline_fd: int) -> None:
         select.select([lifeline_fd], [], [])
-        self._persist.terminated = True
+        self._retry.terminated = True
         self._give(Order.LEAVE)
 
     def _give(self, order: Order) -> None:
@@ -154,7 +149,7 @@ class Attempt:
         self._order = order
         now = time.monotonic()
         if order is Order.LEAVE:
-            self._persist.leave_by = now + LEAVE_SECONDS
+            self._retry.leave_by = now + LEAVE_SECONDS
             hard_end = threading.Timer(LEAVE_SECONDS + 1.0, os._exit, [0])
             hard_end.daemon = True
             hard_end.start()
@@ -172,13 +167,13 @@ class Attempt:
         if self._order is not None:  # its server is gone already: the next one's worker claims it
             raise LeftError
         worker = worker_name(os.getpid())
-        if not self._persist(lambda: self._jobs.claim(self._job_id, self._attempt, worker)):
+        if not self._retry(lambda: self._jobs.claim(self._job_id, self._attempt, worker)):
             raise GoneError
-        record = self._persist(lambda: self._jobs.get(self._job_id))
+        record = self._retry(lambda: self._jobs.get(self._job_id))
         if record.attempt != self._attempt or record.status in TERMINAL:
             raise GoneError
         try:
-            record = self._persist(lambda: self._jobs.start(self._job_id, worker))
+            record = self._retry(lambda: self._jobs.start(self._job_id, worker))
         except ConflictError as error:
             raise GoneError from error
         if record.attempt != self._attempt:  # given away while this process stood still
@@ -194,17 +189,17 @@ class Attempt:
             self._time_ends = time.monotonic() + left + OVERTIME_SECONDS
         self._writer.continue_at(record.current_timesteps, record.seconds)
         if self._attempt > 1:
-            self._persist(lambda: self._log.continue_earlier(self._jobs, self._job_id))
+            self._retry(lambda: self._log.continue_earlier(self._jobs, self._job_id))
         if self._attempt == 1 and self._request.init_from is None:
             return True  # it trains already
         stored = Checkpoints(self._jobs, self._job_id, self._attempt)
-        checkpoint = self._persist(lambda: stored.fetch(record.checkpoint, self._folder))
+        checkpoint = self._retry(lambda: stored.fetch(record.checkpoint, self._folder))
         if checkpoint is not None:
             _log.info("It goes on from checkpoint %s.", checkpoint.name)
         weights = None
         reference = self._request.init_from
         if checkpoint is None and reference is not None:
-            weights = self._persist(lambda: self._completion.fetch_initial_policy(reference))
+            weights = self._retry(lambda: self._completion.fetch_initial_policy(reference))
         if self._order is not None:
             return False  # nothing was trained, so the earlier checkpoint is the newest
         self._trainer.begin(checkpoint=checkpoint, weights=weights, seconds=record.seconds)
@@ -215,7 +210,7 @@ class Attempt:
         while self._end is None:
             self._collect(min(0.5, self._writer.seconds_until_due()))
             self._watch_trainer()
-            if not self._persist.holds():
+            if not self._retry.holds():
                 raise GoneError
             self._writer.write_due()
         return self._end
@@ -256,7 +251,7 @@ class Attempt:
             case "checkpoint_failed":
                 _log.warning("No checkpoint: %s", message["message"])
             case "environment":
-                self._persist(lambda: self._completion.describe_start(message))
+                self._retry(lambda: self._completion.describe_start(message))
             case "finishing":
                 _log.info("Its max_seconds have passed: the policy so far is evaluated.")
                 self._time_ends = float("inf")
@@ -284,12 +279,12 @@ class Attempt:
         if unfinished:
             return self._conclude_order()
         _log.info("%s", self._progress.summary(end))
-        self._persist(lambda: self._completion.register(end), PATIENCE_SECONDS)
+        self._retry(lambda: self._completion.register(end), PATIENCE_SECONDS)
         return self._finish(JobStatus.COMPLETED)
 
     def _flush(self) -> None:
         try:
-            self._persist(self._writer.flush, PATIENCE_SECONDS)
+            self._retry(self._writer.flush, PATIENCE_SECONDS)
         except (StoreUnavailableError, OSError) as error:
             _log.warning("The last checkpoint is lost, an earlier one counts: %s", error)
 
@@ -298,19 +293,19 @@ class Attempt:
             case Order.FORGET:
                 raise GoneError
             case Order.LEAVE:
-                self._persist(lambda: self._requeue(crashed=False))
+                self._retry(lambda: self._requeue(crashed=False))
                 return None
         return self._finish(JobStatus.STOPPED)
 
     def _conclude_lost(self, who: str, reason: str) -> JobStatus | None:
         if self._order is not None:
             return self._conclude_order()
-        crashes = self._persist(lambda: self._jobs.get(self._job_id)).crashes + 1
+        crashes = self._retry(lambda: self._jobs.get(self._job_id)).crashes + 1
         _log.error("The %s %s.", who, reason)
         if self._foreground or crashes >= self._request.max_attempts:
             return self._finish(JobStatus.FAILED, lost(who, reason, crashes))
         _log.info("Another attempt follows.")
-        self._persist(lambda: self._requeue(crashed=True))
+        self._retry(lambda: self._requeue(crashed=True))
         return None
 
     def _requeue(self, *, crashed: bool) -> None:
@@ -320,8 +315,8 @@ class Attempt:
     def _finish(self, status: JobStatus, error_message: str | None = None) -> JobStatus:
         _log.info("The job is %s.", status.value)
         self._upload_log()
-        self._pulse.stop()
-        self._persist(lambda: self._jobs.finish(self._job_id, status, error_message))
+        self._heartbeat.stop()
+        self._retry(lambda: self._jobs.finish(self._job_id, status, error_message))
         return status
 
     def _fail(self, error: Exception) -> JobStatus | None:

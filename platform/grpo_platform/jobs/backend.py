@@ -2,26 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
-from grpo.errors import ConfigError
-from grpo.registry import Registry
-from grpo_platform.errors import PlatformError
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.settings import Settings
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import Settings
+from grpo_platform.jobs.process import Liveness
 from grpo_platform.tracking.store import Store
 
-__all__ = ["Backend", "BackendFactory", "Exit", "Liveness", "Wait", "WorkerTask", "find_backend"]
-
-
-class Liveness(StrEnum):
-    """What a backend knows about a worker that it may not have started itself."""
-
-    ALIVE = "alive"
-    DEAD = "dead"
-    UNKNOWN = "unknown"
-    """It runs out of this backend's sight: only its heartbeat can tell."""
+__all__ = ["Backend", "BackendFactory", "Exit", "Wait", "WorkerTask"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,51 +92,3 @@ class Backend(Protocol):
 
 BackendFactory = Callable[[Store, Settings], Backend]
 """Makes a server's backend from its store, which every worker must reach, and its settings."""
-
-
-def find_backend(name: str) -> BackendFactory:
-    """The way to run jobs that a name stands for: `local`, `ray`, or an installed one.
-
-    Distributions add theirs by an entry point of the group `grpo.backends` that names a
-    `BackendFactory`.
-
-    Raises:
-        PlatformError: there is no such backend, or it cannot be used here.
-    """
-    try:
-        make = _BACKENDS.get(name)
-    except ConfigError as error:
-        raise PlatformError(str(error)) from error
-    if make is _ray:
-        from grpo_platform.jobs.ray_backend import require_ray
-
-        require_ray()
-    return make
-
-
-def _local(store: Store, settings: Settings) -> Backend:
-    from grpo_platform.jobs.local import LocalBackend
-
-    limit = settings.max_job_memory_megabytes
-    return LocalBackend(store, None if limit is None else limit << 20)
-
-
-def _ray(store: Store, settings: Settings) -> Backend:
-    from grpo_platform.jobs.ray_backend import RayBackend
-
-    del settings
-    backend = RayBackend(store)
-    backend.start()  # so that the cluster's absence ends the server's start
-    return backend
-
-
-def _factory(thing: Any) -> BackendFactory:  # noqa: ANN401 - whatever an entry point names
-    if not callable(thing):
-        raise TypeError(f"it is a {type(thing).__name__}, not a function of a store and settings")
-    factory: BackendFactory = thing
-    return factory
-
-
-_BACKENDS: Registry[BackendFactory] = Registry(
-    "GRPO_JOB_BACKEND", "grpo.backends", {"local": _local, "ray": _ray}, _factory
-)

@@ -5,10 +5,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.core.errors import StoreError, StoreUnavailableError
+from grpo_platform.core.names import Tag
 from grpo_platform.tracking.files import file_sha256
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Tag
 
 __all__ = ["Checkpoints"]
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 from grpo import checkpoint
 from grpo.envs import check_environment
 from grpo.policies import BasePolicy
-from grpo_platform.jobs.exchange import evaluation_from_json, policy_of, save_policy
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.core.names import Tag
+from grpo_platform.core.request import JobRequest
+from grpo_platform.jobs.serialization import evaluation_from_json, policy_of, save_policy
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.provenance import code_version, provenance_tags
 
 __all__ = ["Completion"]

@@ -4,8 +4,8 @@ import errno
 from collections.abc import Iterator
 
 from grpo import GRPOError
-from grpo_platform.errors import PlatformError
-from grpo_platform.jobs.scratch import FULL
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.jobs.workdir import FULL
 
 __all__ = ["OUT_OF_MEMORY", "explain", "files_away", "lost"]
 

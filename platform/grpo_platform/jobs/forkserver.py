@@ -23,7 +23,7 @@ import sys
 import traceback
 from typing import Any, NamedTuple, NoReturn
 
-from grpo_platform.wording import escape_unprintable
+from grpo_platform.core.messages import escape_unprintable
 
 __all__ = ["MAX_MESSAGE", "main"]
 
@@ -53,9 +53,9 @@ def main(control_fd: int, lifeline_fd: int) -> None:
 
 def preload() -> None:
     """Import all that a worker needs, and do once what is slow the first time."""
-    from grpo_platform.jobs import warmth
+    from grpo_platform.jobs import preload
 
-    warmth.warm_up()
+    preload.warm_up()
     # what is here stays: no collection needs to visit it, so forks go on sharing its pages
     gc.collect()
     gc.freeze()
@@ -92,7 +92,7 @@ def _spawn(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -> tu
         _run_child(control, lifeline_fd, last_words_write, task)
     os.close(last_words_write)
     os.set_blocking(last_words_read, False)
-    from grpo_platform.jobs.identity import worker_name
+    from grpo_platform.jobs.process import worker_name
 
     pidfd = os.pidfd_open(pid)
     child = _Child(pid, task["job_id"], task["attempt"], last_words_read)

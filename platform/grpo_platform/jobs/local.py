@@ -16,14 +16,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from grpo_platform.errors import PlatformError
-from grpo_platform.jobs import identity, scratch
-from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import child_environment
+from grpo_platform.jobs import process, workdir
+from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
-from grpo_platform.jobs.identity import ending, pid_of
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.process import Liveness, ending, pid_of
 from grpo_platform.jobs.resources import check_this_machine, default_memory_bytes
-from grpo_platform.settings import child_environment
 from grpo_platform.tracking.store import Store
 
 __all__ = ["LocalBackend"]
@@ -95,7 +95,7 @@ class LocalBackend:
         """
         if not hasattr(os, "pidfd_open"):
             raise PlatformError("Local jobs need Linux (pidfd_open, kernel 5.3 or newer).")
-        scratch.remove_abandoned()
+        workdir.remove_abandoned()
         with self._lock:
             self._launch()
 
@@ -145,7 +145,7 @@ class LocalBackend:
 
     def recover(self, worker: str) -> Liveness:
         """See `Backend.recover`; certain for workers of this machine."""
-        return identity.liveness(worker)
+        return process.liveness(worker)
 
     def wake(self) -> None:
         """See `Backend.wake`."""

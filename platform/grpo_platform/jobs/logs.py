@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from grpo_platform.jobs.scratch import temporary_folder
+from grpo_platform.jobs.workdir import temporary_folder
 from grpo_platform.tracking.jobs import JobStore
 
 __all__ = ["LOG_ARTIFACT", "WorkerLog", "add_line", "read_log"]

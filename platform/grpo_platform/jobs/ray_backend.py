@@ -21,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from grpo_platform.errors import PlatformError
-from grpo_platform.jobs import identity
-from grpo_platform.jobs.backend import Exit, Liveness, Wait, WorkerTask
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import child_environment
+from grpo_platform.jobs import process
+from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.jobs.process import Liveness
 from grpo_platform.jobs.resources import resources_of
-from grpo_platform.settings import child_environment
 from grpo_platform.tracking.store import Store
 
 __all__ = ["RayBackend", "require_ray"]
@@ -133,7 +134,7 @@ class RayBackend:
 
     def recover(self, worker: str) -> Liveness:
         """See `Backend.recover`; certain on this machine, elsewhere the heartbeat tells."""
-        return identity.liveness(worker)
+        return process.liveness(worker)
 
     def wake(self) -> None:
         """See `Backend.wake`."""

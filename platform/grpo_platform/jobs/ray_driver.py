@@ -24,8 +24,8 @@ from typing import Any, Final
 import ray
 
 from grpo_platform.jobs.forkserver import MAX_MESSAGE
-from grpo_platform.jobs.identity import machine
-from grpo_platform.jobs.ray_slot import Slot
+from grpo_platform.jobs.process import machine
+from grpo_platform.jobs.ray_actor import WorkerActor
 from grpo_platform.jobs.resources import in_words
 
 __all__ = ["main", "wait_of"]
@@ -155,7 +155,9 @@ class _Driver:
                 self._run(place)
                 return
         self._give_back(0.0)  # what they keep may be what this one waits for
-        slot = ray.remote(Slot).options(max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **resources)
+        slot = ray.remote(WorkerActor).options(
+            max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **resources
+        )
         actor: Any = slot.remote(store, self._environment, machine())
         place.actor = actor
         self._when_done(actor.__ray_ready__.remote(), lambda done: self._ready(place, actor, done))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from grpo_platform.jobs.backend import Liveness
+from grpo_platform.jobs.process import Liveness
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["Observer"]

@@ -11,8 +11,8 @@ import psutil
 import torch
 
 from grpo.torch_updater import resolve_device
-from grpo_platform.errors import InvalidRequestError
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.request import JobRequest
 
 __all__ = [
     "check_this_machine",

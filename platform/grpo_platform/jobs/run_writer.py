@@ -2,17 +2,18 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from grpo_platform.errors import StoreUnavailableError
+from grpo_platform.core.errors import StoreUnavailableError
+from grpo_platform.core.names import Metric, Tag
 from grpo_platform.jobs.checkpoints import Checkpoints
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.reporter import Point
 
-__all__ = ["RunWriter"]
+__all__ = ["Progress", "RunWriter"]
 
 _log = logging.getLogger(__name__)
 
@@ -118,3 +119,46 @@ class RunWriter:
                 found = self._jobs.last_steps(self._job_id, unknown)
                 self._last_steps |= {key: found.get(key, -1) for key in unknown}
         return [p for p in self._points if p.step > self._last_steps.get(p.key, -1)]
+
+
+_log = logging.getLogger(__name__)
+
+_SECONDS: Final = 10.0
+_FOREGROUND_SECONDS: Final = 1.0
+
+
+class Progress:
+    """Logs the progress now and then.
+
+    Args:
+        total_timesteps: budget of the job.
+        foreground: someone watches: say it more often.
+    """
+
+    def __init__(self, total_timesteps: int, *, foreground: bool) -> None:
+        self._total = total_timesteps
+        self._pause = _FOREGROUND_SECONDS if foreground else _SECONDS
+        self._next = 0.0
+        self._return: float | None = None
+
+    def show(self, points: Sequence[Point], timesteps: int) -> None:
+        """Take what the trainer reported."""
+        for point in points:
+            if point.key == Metric.EPISODE_RETURN:
+                self._return = point.value
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._pause
+            _log.info("%s", self._line(timesteps))
+
+    def summary(self, done: Mapping[str, Any]) -> str:
+        """What the trainer's last message says."""
+        found = done["evaluation"]
+        return (
+            f"{self._line(done['timesteps'])}; greedy return, {len(found['returns'])} episodes: "
+            f"mean {found['mean']:.1f}, 95 % interval "
+            f"{found['ci_low']:.1f} to {found['ci_high']:.1f}"
+        )
+
+    def _line(self, timesteps: int) -> str:
+        share = f"{timesteps:,} of {self._total:,} timesteps ({timesteps / self._total:.0%})"
+        return share if self._return is None else f"{share}, mean return {self._return:.1f}"

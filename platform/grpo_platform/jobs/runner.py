@@ -8,39 +8,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     ConflictError,
     QueueFullError,
     StoreError,
     StoreUnavailableError,
     UnknownJobError,
 )
+from grpo_platform.core.names import Tag
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import Settings
+from grpo_platform.core.signing import not_vouched_for
+from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.backend import Backend, Exit, WorkerTask
 from grpo_platform.jobs.failures import lost
 from grpo_platform.jobs.logs import add_line
+from grpo_platform.jobs.queue import JobQueue, WaitMessages, hopeless
 from grpo_platform.jobs.recovery import Observer
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.scratch import temporary_folder
-from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.jobs.waiting import WaitingJobs
-from grpo_platform.jobs.waits import WaitMessages, hopeless
-from grpo_platform.settings import Settings
-from grpo_platform.signing import not_vouched_for
+from grpo_platform.jobs.workdir import temporary_folder
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["Runner"]
 
 _log = logging.getLogger(__name__)
 
-SWEEP_SECONDS: Final = 2.0
+SCAN_SECONDS: Final = 2.0
 """Time between two looks at the store for jobs of other servers, and for lost workers."""
 
 KILL_SECONDS: Final = 60.0
 """How long a worker that was told to stop may take, its own limits being far shorter."""
 
-_FULL_SWEEP_SECONDS: Final = 60.0
+_FULL_SCAN_SECONDS: Final = 60.0
 _PRESSED_SECONDS: Final = 0.5
 _LOOK_AHEAD: Final = 32
 _MANY: Final = 1000
@@ -65,14 +64,14 @@ class Runner:
         self._max_waiting = settings.max_queued_jobs
         self._lock = threading.Lock()
         self._idempotency = threading.Lock()
-        self._waiting = WaitingJobs()
+        self._waiting = JobQueue()
         self._arriving = 0
         self._exits: deque[Exit] = deque()
         self._stops: dict[str, float] = {}
         self._settled: frozenset[str] = frozenset()
         self._messages = WaitMessages(store)
         self._observer = Observer(backend.recover, self._can_write)
-        self._next_sweep = self._next_full_sweep = 0.0
+        self._next_scan = self._next_full_scan = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
@@ -237,7 +236,7 @@ class Runner:
     def _step(self) -> None:
         with self._lock:
             pause = self._waiting.seconds_until_ready()
-        timeout = min(pause, max(0.0, self._next_sweep - time.monotonic()))
+        timeout = min(pause, max(0.0, self._next_scan - time.monotonic()))
         self._exits += self._backend.poll(timeout)
         self._kill_the_deaf()
         self._fill()
@@ -247,11 +246,11 @@ class Runner:
         now = time.monotonic()
         # where jobs wait for room, some of this server's may be completed and only be drawn
         pressed = (
-            len(self._waiting) > 0 and now >= self._next_sweep - SWEEP_SECONDS + _PRESSED_SECONDS
+            len(self._waiting) > 0 and now >= self._next_scan - SCAN_SECONDS + _PRESSED_SECONDS
         )
-        if now >= self._next_sweep or pressed:
-            self._next_sweep = now + SWEEP_SECONDS
-            self._sweep()
+        if now >= self._next_scan or pressed:
+            self._next_scan = now + SCAN_SECONDS
+            self._scan()
         self._fill()
         self._messages.tell(self._backend.waits())
 
@@ -287,12 +286,12 @@ class Runner:
         except UnknownJobError:
             return  # deleted
         if record.status in TERMINAL or record.attempt != ended.attempt:
-            self._next_sweep = 0.0  # it may be queued again
+            self._next_scan = 0.0  # it may be queued again
             return
         if record.claimed_by is not None and record.claimed_by != ended.worker:
             return  # another server's worker has it
         if record.claimed_by is None and ended.reason is None:
-            return  # it left without claiming; the sweep finds the job
+            return  # it left without claiming; the scan finds the job
         self._lost(record, ended.reason)
 
     def _lost(self, record: JobRecord, reason: str | None) -> None:
@@ -318,12 +317,12 @@ class Runner:
         except (ConflictError, UnknownJobError):
             pass  # it ended, or was deleted, in this moment
 
-    def _sweep(self) -> None:
+    def _scan(self) -> None:
         """Find jobs that other servers queued or lost, and those that lost their worker."""
         with suppress(OSError):
             temporary_folder()  # MLflow, too, expects it to be there
         now = time.monotonic()
-        full = now >= self._next_full_sweep
+        full = now >= self._next_full_scan
         limit = self._max_waiting + _MANY if full else self._max_running + _LOOK_AHEAD
         with self._lock:
             known = self._waiting.snapshot()
@@ -336,7 +335,7 @@ class Runner:
         with self._lock:
             self._waiting.reconcile(known, queued, free, complete=len(queued) < limit)
         if full:
-            self._next_full_sweep = now + _FULL_SWEEP_SECONDS
+            self._next_full_scan = now + _FULL_SCAN_SECONDS
         claimed = [record for record in queued if record.claimed_by is not None]
         for record in self._observer.lost([*running, *claimed]):
             if record.job_id in self._backend.running():

@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from grpo_platform.jobs.identity import die_with_parent, ending
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.core.request import JobRequest
+from grpo_platform.jobs.process import die_with_parent, ending
 
 __all__ = ["TrainerHandle"]
 

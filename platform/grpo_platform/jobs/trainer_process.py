@@ -27,10 +27,10 @@ from grpo.checkpoint import TrainingState
 from grpo.evaluation import Evaluation
 from grpo.reporting import RolloutStats, UpdateStats
 from grpo.trainer import EndedBy, Trainer
-from grpo_platform.jobs.exchange import evaluation_to_json, load_policy
+from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.failures import explain, files_away
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.scratch import FULL, patiently
+from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
+from grpo_platform.jobs.workdir import FULL, patiently
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
 __all__ = ["train"]

@@ -7,15 +7,13 @@ import signal
 import sys
 from typing import Any
 
-from grpo_platform.errors import (
-    StoreUnavailableError,
-)
+from grpo_platform.core.errors import StoreUnavailableError
+from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.attempt import Attempt
 from grpo_platform.jobs.logs import WorkerLog
-from grpo_platform.jobs.request import JobRequest
 from grpo_platform.jobs.resources import restrict_memory
-from grpo_platform.jobs.scratch import make_scratch, patiently
 from grpo_platform.jobs.trainer_handle import TrainerHandle
+from grpo_platform.jobs.workdir import make_workdir, patiently
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store
@@ -66,7 +64,7 @@ def run_worker(
         Exit code: 0 when the job's state is settled or somebody else's; in the foreground, 1
         when the job has failed.
     """
-    folder = make_scratch()
+    folder = make_workdir()
     try:
         log = patiently(lambda: WorkerLog(folder, capture=lifeline_fd is not None))
         # before anything else is opened: the trainer is a fork of this process

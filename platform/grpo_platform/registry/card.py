@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from grpo import GRPOConfig
 from grpo.envs import EnvironmentSpec
 from grpo.evaluation import Evaluation
-from grpo_platform.errors import UnsafeModelError
+from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry.names import Tag
 
 __all__ = ["EvaluationCard", "ModelCard", "canonical_json"]

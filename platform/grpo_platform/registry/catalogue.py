@@ -12,30 +12,30 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.tracking import MlflowClient
 
 from grpo.errors import did_you_mean
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     ConflictError,
     StoreError,
     StoreUnavailableError,
     UnknownModelError,
 )
-from grpo_platform.jobs.request import MODEL_NAME_PATTERN
+from grpo_platform.core.request import MODEL_NAME_PATTERN
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.entities import (
+from grpo_platform.registry.integrity import (
+    DOWNLOAD_NOTE,
+    PolicyFiles,
+    check_sizes,
+    read_policy_files,
+)
+from grpo_platform.registry.names import MODEL_KIND, REFERENCE, Tag
+from grpo_platform.registry.parsing import (
     champion_of,
     environment_tagged,
     is_ours,
     latest_of,
     version_ref,
 )
-from grpo_platform.registry.names import MODEL_KIND, REFERENCE, Tag
 from grpo_platform.registry.records import ModelEnvironment, ModelVersionRef
-from grpo_platform.registry.released import (
-    DOWNLOAD_NOTE,
-    PolicyFiles,
-    check_sizes,
-    read_policy_files,
-)
-from grpo_platform.tracking.boundary import is_missing, retrying
+from grpo_platform.tracking.exceptions import is_missing, retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
 

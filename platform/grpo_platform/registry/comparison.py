@@ -17,12 +17,12 @@ from mlflow.entities.model_registry import ModelVersion
 
 from grpo.evaluation import Evaluation, Interval, evaluation_seeds, mean_interval
 from grpo.policies import BasePolicy
-from grpo_platform.errors import ConflictError
+from grpo_platform.core.errors import ConflictError
 from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.catalogue import Catalogue
-from grpo_platform.registry.entities import version_ref
 from grpo_platform.registry.names import Tag
 from grpo_platform.registry.packaging import policy_from_files
+from grpo_platform.registry.parsing import version_ref
 from grpo_platform.registry.records import Comparison, ModelEnvironment
 
 __all__ = [

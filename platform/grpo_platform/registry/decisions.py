@@ -14,12 +14,12 @@ from typing import Final
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError
+from grpo_platform.core.errors import StoreError
 from grpo_platform.registry.card import canonical_json
 from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, MODEL_KIND, Tag
 from grpo_platform.registry.records import Comparison, Decision
-from grpo_platform.tracking.boundary import error_code, is_missing, retrying, when_granted
+from grpo_platform.tracking.exceptions import error_code, is_missing, retrying, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 
 __all__ = ["DecisionLog", "champions"]

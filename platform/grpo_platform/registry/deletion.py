@@ -6,12 +6,12 @@ from functools import partial
 from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
-from grpo_platform.errors import ConflictError, StoreError, UnknownModelError
+from grpo_platform.core.errors import ConflictError, StoreError, UnknownModelError
 from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.decisions import DecisionLog
-from grpo_platform.registry.entities import is_ours
 from grpo_platform.registry.names import MODEL_KIND, Tag
-from grpo_platform.tracking.boundary import error_code, is_missing, retrying
+from grpo_platform.registry.parsing import is_ours
+from grpo_platform.tracking.exceptions import error_code, is_missing, retrying
 
 __all__ = ["delete_logged_model", "delete_model"]
 

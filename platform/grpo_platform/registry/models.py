@@ -12,12 +12,15 @@ from mlflow.utils.search_utils import SearchUtils
 
 import grpo
 from grpo.policies import BasePolicy
-from grpo_platform.errors import InvalidPageTokenError, UnknownModelError
+from grpo_platform.core.errors import InvalidPageTokenError, UnknownModelError
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.catalogue import OURS, Catalogue
 from grpo_platform.registry.comparison import Evaluate
 from grpo_platform.registry.deletion import delete_model
-from grpo_platform.registry.entities import (
+from grpo_platform.registry.integrity import PolicyFiles
+from grpo_platform.registry.names import Tag
+from grpo_platform.registry.packaging import policy_from_files
+from grpo_platform.registry.parsing import (
     champion_of,
     environment_tagged,
     is_ours,
@@ -25,8 +28,6 @@ from grpo_platform.registry.entities import (
     latest_of,
     version_info,
 )
-from grpo_platform.registry.names import Tag
-from grpo_platform.registry.packaging import policy_from_files
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.records import (
     Decision,
@@ -36,8 +37,7 @@ from grpo_platform.registry.records import (
     ModelVersionRef,
 )
 from grpo_platform.registry.registering import Point, register_policy
-from grpo_platform.registry.released import PolicyFiles
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.pages import Page
 
 __all__ = ["Listener", "Registry"]

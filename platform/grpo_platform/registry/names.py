@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from grpo_platform.jobs.request import MODEL_NAME_PATTERN
+from grpo_platform.core.request import MODEL_NAME_PATTERN
 
 __all__ = [
     "CHAMPION",

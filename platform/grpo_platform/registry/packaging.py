@@ -29,8 +29,9 @@ from torch import nn
 
 from grpo.policies import BasePolicy, MlpPolicy, PolicySpec, make_policy
 from grpo.spaces import DiscreteActions
-from grpo_platform.errors import UnsafeModelError
+from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry.graph import policy_graph
+from grpo_platform.registry.integrity import PolicyFiles, installed_loader, why_no_policy
 from grpo_platform.registry.loader import FORMAT, GRAPH_FORMAT, read_policy
 from grpo_platform.registry.names import (
     CODE_DIR,
@@ -39,7 +40,6 @@ from grpo_platform.registry.names import (
     SPEC_FILE,
     WEIGHTS_FILE,
 )
-from grpo_platform.registry.released import PolicyFiles, installed_loader, why_no_policy
 
 __all__ = ["policy_from_files", "save_policy", "warm_up"]
 

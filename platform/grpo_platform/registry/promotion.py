@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from mlflow.entities.model_registry import RegisteredModel
 
 from grpo.errors import GRPOError
-from grpo_platform.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
+from grpo_platform.core.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
 from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.comparison import (
@@ -26,11 +26,11 @@ from grpo_platform.registry.comparison import (
     play,
 )
 from grpo_platform.registry.decisions import DecisionLog, champions
-from grpo_platform.registry.entities import champion_of, environment_tagged, version_ref
 from grpo_platform.registry.names import CHAMPION, Tag
 from grpo_platform.registry.packaging import policy_from_files
+from grpo_platform.registry.parsing import champion_of, environment_tagged, version_ref
 from grpo_platform.registry.records import Comparison, Decision
-from grpo_platform.tracking.boundary import error_code, is_missing, retrying
+from grpo_platform.tracking.exceptions import error_code, is_missing, retrying
 
 __all__ = ["Promoter"]
 

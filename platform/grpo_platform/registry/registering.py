@@ -7,18 +7,18 @@ from tempfile import TemporaryDirectory
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 
 from grpo.policies import BasePolicy
-from grpo_platform.errors import StoreError
+from grpo_platform.core.errors import StoreError
+from grpo_platform.core.names import Tag as RunTag
 from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.decisions import DecisionLog
 from grpo_platform.registry.deletion import delete_logged_model, delete_model
-from grpo_platform.registry.entities import is_ours, version_ref
+from grpo_platform.registry.integrity import file_hashes
 from grpo_platform.registry.names import MODEL_KIND, POLICY_DIR, WEIGHTS_FILE, Tag
 from grpo_platform.registry.packaging import save_policy
+from grpo_platform.registry.parsing import is_ours, version_ref
 from grpo_platform.registry.records import ModelVersionRef
-from grpo_platform.registry.released import file_hashes
-from grpo_platform.tracking.boundary import error_code, retrying
-from grpo_platform.tracking.names import Tag as RunTag
+from grpo_platform.tracking.exceptions import error_code, retrying
 
 __all__ = ["Point", "register_policy"]
 

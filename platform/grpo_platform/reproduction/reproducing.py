@@ -12,15 +12,19 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NoReturn
 
-from grpo_platform.errors import ConflictError, InvalidRequestError, UnknownModelError
-from grpo_platform.jobs.states import JobStatus
+from grpo_platform.core.errors import ConflictError, InvalidRequestError, UnknownModelError
+from grpo_platform.core.names import Tag
+from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
-from grpo_platform.reproduction.origin import differences
-from grpo_platform.reproduction.report import Reproduction
 from grpo_platform.reproduction.sources import check_commit, source_tree
-from grpo_platform.reproduction.verdict import Difference, Findings, compare
+from grpo_platform.reproduction.verdict import (
+    Difference,
+    Findings,
+    Reproduction,
+    compare,
+    differences,
+)
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.provenance import provenance_tags
 from grpo_platform.tracking.records import JobRecord
 
@@ -144,7 +148,7 @@ def _train(tree: Path, tracking_uri: str, run_id: str, fields: Mapping[str, Any]
     previous = signal.signal(signal.SIGTERM, _leave)
     # in the tree, since Python looks for modules in the working directory first
     child = subprocess.Popen(
-        [sys.executable, "-m", "grpo_platform.project", "train", *words],
+        [sys.executable, "-m", "grpo_platform.mlproject", "train", *words],
         cwd=tree, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=sys.stderr,
     )  # fmt: skip
     try:

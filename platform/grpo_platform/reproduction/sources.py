@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import grpo
-from grpo_platform.errors import ConflictError
+from grpo_platform.core.errors import ConflictError
 from grpo_platform.tracking.provenance import code_version
 
 __all__ = ["check_commit", "source_tree"]

@@ -1,13 +1,23 @@
-"""What differs between a run and its reproduction, and the verdict; knows no store."""
+"""What differs between a run and its reproduction, where both come from, and the verdict."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from grpo_platform.tracking.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric
+from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric, Tag
 
-__all__ = ["EXIT_CODES", "Comparison", "Difference", "Findings", "Verdict", "compare"]
+__all__ = [
+    "EXIT_CODES",
+    "Comparison",
+    "Difference",
+    "Findings",
+    "Reproduction",
+    "Verdict",
+    "compare",
+    "differences",
+]
 
 Histories = Mapping[str, Sequence[tuple[int, float]]]
 """(step, value) of every point of each metric, in order."""
@@ -117,3 +127,92 @@ def _bits(points: Sequence[tuple[int, float]] | None) -> list[tuple[int, str]] |
 
 def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> bool:
     return a is not None and b is not None and a[0] <= b[1] and b[0] <= a[1]
+
+
+_TAGS: Final[Mapping[str, str]] = {
+    "commit": Tag.GIT_COMMIT,
+    "uncommitted changes": Tag.GIT_DIRTY,
+    "python": Tag.PYTHON,
+    "platform": Tag.PLATFORM,
+    "environment hash": Tag.ENVIRONMENT_HASH,
+    "seed": Tag.SEED,
+}
+
+_UNKNOWN: Final = "unknown"
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> tuple[Difference, ...]:
+    """What is not the same.
+
+    Args:
+        then: tags of the run.
+        now: tags of its reproduction, or those that it would get.
+    """
+    return tuple(difference for difference in _rows(then, now) if difference.then != difference.now)
+
+
+def _rows(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
+    for what, tag in _TAGS.items():
+        yield Difference(what, then.get(tag, _UNKNOWN), now.get(tag, _UNKNOWN))
+    before, after = _packages(then), _packages(now)
+    for name in sorted(before.keys() | after.keys()):
+        yield Difference(name, before.get(name, _UNKNOWN), after.get(name, _UNKNOWN))
+
+
+def _packages(tags: Mapping[str, str]) -> dict[str, str]:
+    try:
+        found = json.loads(tags.get(Tag.PACKAGES, "{}"))
+    except ValueError:  # someone edited the tag
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reproduction:
+    """A run, its reproduction, what differed, and what came out."""
+
+    original: str
+    run_id: str
+    """The run that trained it again."""
+
+    differences: tuple[Difference, ...]
+    comparison: Comparison
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "original": self.original,
+            "reproduction": self.run_id,
+            **self.comparison.to_dict(),
+            "differences": [difference._asdict() for difference in self.differences],
+        }
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What was compared, and how it was then and now; differences of origin first."""
+        c = self.comparison
+        equal = len(c.metrics) - len(c.metrics_differing)
+        return [
+            *self.differences,
+            ("metric histories", f"{len(c.metrics)}", f"{equal} equal"),
+            ("weights SHA-256", _short(c.weights[0]), _short(c.weights[1])),
+            ("evaluation, 95 % interval", _interval(c.intervals[0]), _interval(c.intervals[1])),
+        ]
+
+    def to_markdown(self) -> str:
+        """The table with the verdict above it."""
+        lines = [
+            f"**{self.comparison.verdict.value}**: run {self.run_id} reproduces {self.original}.",
+            "",
+            "| what | then | now |",
+            "|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in self.rows()),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _short(digest: str | None) -> str:
+    return "not known" if digest is None else digest[:16]
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "none" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"

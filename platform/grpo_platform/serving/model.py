@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo_platform.errors import InvalidObservationError, UnsafeModelError
+from grpo_platform.core.errors import InvalidObservationError, UnsafeModelError
+from grpo_platform.registry.integrity import PolicyFiles, why_no_policy
 from grpo_platform.registry.loader import Single, read_policy
 from grpo_platform.registry.records import ModelVersionRef
-from grpo_platform.registry.released import PolicyFiles, why_no_policy
 
 __all__ = ["LoadedModel"]
 

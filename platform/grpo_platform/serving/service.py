@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
-from grpo_platform.errors import PlatformError, StoreError, UnknownModelError, UnsafeModelError
+from grpo_platform.core.errors import PlatformError, StoreError, UnknownModelError, UnsafeModelError
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.serving.cache import Key, ModelCache

@@ -13,9 +13,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from grpo_platform.sweeps.records import Trial
 from grpo_platform.sweeps.sampling import importances
 from grpo_platform.sweeps.space import Choices, Spec
-from grpo_platform.sweeps.trial import Trial
 
 __all__ = ["draw_importance", "draw_parallel_coordinates"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from grpo_platform.errors import InvalidRequestError
+from grpo_platform.core.errors import InvalidRequestError
 
 __all__ = ["parse_text", "read_space"]
 

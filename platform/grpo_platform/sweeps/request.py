@@ -8,11 +8,9 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from grpo.errors import IncompatibleError, UnknownNameError
-from grpo_platform.errors import InvalidRequestError
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.resolving import resolve_request
-from grpo_platform.sweeps.grid import grid_size
-from grpo_platform.sweeps.space import Spec, parse_space
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.request import JobRequest, resolve_request
+from grpo_platform.sweeps.space import Spec, grid_size, parse_space
 
 __all__ = ["METRICS", "SweepRequest"]
 
@@ -43,7 +41,7 @@ class SweepRequest:
     """By field of POST /train, what it varies over, as `parse_space` takes it; empty only where
     a stored request cannot be read."""
 
-    n_trials: int
+    n_trials: int = 20
     config: Mapping[str, Any] = field(default_factory=dict)
     """Fields of POST /train that stay fixed; the seed is among them."""
 

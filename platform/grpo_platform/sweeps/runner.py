@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 from grpo.errors import ConfigError
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     ConflictError,
     InvalidRequestError,
     PlatformError,
@@ -21,17 +21,16 @@ from grpo_platform.errors import (
     UnknownJobError,
     UnknownSweepError,
 )
-from grpo_platform.jobs.backend import Liveness
-from grpo_platform.jobs.identity import liveness, worker_name
+from grpo_platform.core.states import JobStatus
+from grpo_platform.jobs.process import Liveness, liveness, worker_name
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.jobs.states import JobStatus
 from grpo_platform.registry.models import Registry
-from grpo_platform.sweeps.ending import complete
+from grpo_platform.sweeps.finalize import complete
+from grpo_platform.sweeps.records import SweepRecord, TrialRecord, best_of
 from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.sweeps.store import SweepStore
 from grpo_platform.tracking.history import HistoryPoint
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.sweep_records import SweepRecord, TrialRecord, best_of
-from grpo_platform.tracking.sweeps import SweepStore
 
 __all__ = ["SweepRunner"]
 

@@ -19,9 +19,8 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from grpo_platform.sweeps.grid import grid_point
-from grpo_platform.sweeps.space import Choices, FloatRange, IntRange, Spec
-from grpo_platform.sweeps.trial import Outcome, Trial
+from grpo_platform.sweeps.records import Outcome, Trial
+from grpo_platform.sweeps.space import Choices, FloatRange, IntRange, Spec, grid_point
 
 __all__ = ["importances", "propose", "should_prune"]
 

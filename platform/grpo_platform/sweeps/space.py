@@ -4,16 +4,25 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from grpo.config import GRPOConfig
+from grpo.config import GRPOConfig, resolve_config
 from grpo.errors import ConfigError, IncompatibleError, OutOfRangeError, UnknownNameError
 from grpo.fields import fields_of
-from grpo.presets import resolve_config
 
-__all__ = ["SEARCHABLE", "Choices", "FloatRange", "IntRange", "Spec", "check_space", "parse_space"]
+__all__ = [
+    "SEARCHABLE",
+    "Choices",
+    "FloatRange",
+    "IntRange",
+    "Spec",
+    "check_space",
+    "grid_point",
+    "grid_size",
+    "parse_space",
+]
 
 _FIELDS: Final = fields_of(GRPOConfig)
 SEARCHABLE: Final = frozenset(_FIELDS) - {"env_name", "env_kwargs", "seed", "device"}
@@ -202,3 +211,40 @@ def _check_number(field: str, key: str, kind: str, value: object) -> None:
     right = isinstance(value, int if kind == "int" else (int, float))
     if not right or isinstance(value, bool) or not math.isfinite(float(str(value))):
         raise OutOfRangeError(f"{field} must be a finite number of type {kind}.", field=field)
+
+
+def grid_size(space: Mapping[str, Spec]) -> int:
+    """Number of points.
+
+    Raises:
+        IncompatibleError: a field has no countable values.
+    """
+    return math.prod(len(_values(name, spec)) for name, spec in space.items())
+
+
+def grid_point(space: Mapping[str, Spec], number: int) -> dict[str, Any]:
+    """The point with a number, from 0; the last field changes fastest.
+
+    Raises:
+        IncompatibleError: a field has no countable values.
+    """
+    point: dict[str, Any] = {}
+    for name in reversed(list(space)):
+        values = _values(name, space[name])
+        number, place = divmod(number, len(values))
+        point[name] = values[place]
+    return {name: point[name] for name in space}
+
+
+def _values(name: str, spec: Spec) -> Sequence[Any]:
+    match spec:
+        case Choices():
+            return spec.choices
+        case IntRange():
+            return range(spec.low, spec.high + 1, spec.step)
+        case FloatRange():
+            raise IncompatibleError(
+                f"The sampler grid needs values that can be counted; give {name} as categorical "
+                "choices.",
+                field=f"search_space.{name}",
+            )

@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 
 import sqlalchemy
 
-from grpo_platform.addresses import without_credentials
-from grpo_platform.errors import StoreError
-from grpo_platform.settings import Settings
-from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.core.errors import StoreError
+from grpo_platform.core.redaction import without_credentials
+from grpo_platform.core.settings import Settings
+from grpo_platform.tracking.exceptions import store_errors
 from grpo_platform.tracking.locations import sqlite_path, sqlite_uri
 from grpo_platform.tracking.schema import SchemaState, read_schema
 

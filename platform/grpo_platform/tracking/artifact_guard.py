@@ -17,10 +17,10 @@ from typing import Final
 from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError, StoreGoneError
-from grpo_platform.tracking.boundary import retrying, when_granted
+from grpo_platform.core.errors import StoreError, StoreGoneError
+from grpo_platform.core.names import EXPERIMENT, Tag
+from grpo_platform.tracking.exceptions import retrying, when_granted
 from grpo_platform.tracking.locations import local_path
-from grpo_platform.tracking.names import EXPERIMENT, Tag
 
 __all__ = ["MARKER", "ArtifactGuard", "adopt_artifacts", "mark_artifacts", "require_marker"]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from grpo.evaluation import evaluation_seeds
-from grpo_platform.errors import PlatformError
+from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.names import Tag
 from grpo_platform.tracking.curve import CURVE_KEYS, draw_learning_curve
 from grpo_platform.tracking.description import CURVE_FILE, VIDEO_FILE, describe
-from grpo_platform.tracking.names import Tag
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.runs import RunStore
 from grpo_platform.tracking.video import Actor, record_episodes

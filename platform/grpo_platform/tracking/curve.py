@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from grpo_platform.core.names import Metric
 from grpo_platform.tracking.history import HistoryPoint
-from grpo_platform.tracking.names import Metric
 
 __all__ = ["CURVE_KEYS", "draw_learning_curve"]
 

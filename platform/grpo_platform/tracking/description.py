@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from grpo_platform.tracking.names import Metric
+from grpo_platform.core.names import Metric
 from grpo_platform.tracking.provenance import code_version, reproduce_command
 from grpo_platform.tracking.records import JobRecord
 

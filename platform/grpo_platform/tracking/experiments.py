@@ -6,8 +6,8 @@ from typing import Final
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError
-from grpo_platform.tracking.boundary import error_code, retrying, when_granted
+from grpo_platform.core.errors import StoreError
+from grpo_platform.tracking.exceptions import error_code, retrying, when_granted
 
 __all__ = ["ensure_experiment"]
 

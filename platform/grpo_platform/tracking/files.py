@@ -11,9 +11,9 @@ from typing import Final, Protocol, cast
 from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from grpo_platform.errors import StoreError, StoreUnavailableError
+from grpo_platform.core.errors import StoreError, StoreUnavailableError
 from grpo_platform.tracking.artifact_guard import ArtifactGuard
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.locations import local_path
 
 __all__ = ["RunFiles", "file_sha256"]

@@ -10,33 +10,26 @@ from typing import Final
 from mlflow.entities import LifecycleStage, Run
 from mlflow.tracking._tracking_service.utils import _get_store
 
-from grpo_platform.errors import (
+from grpo_platform.core.errors import (
     ConflictError,
     InvalidRequestError,
     PlatformError,
     StoreError,
     StoreUnavailableError,
 )
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.signing import Signer
-from grpo_platform.tracking.boundary import retrying
+from grpo_platform.core.names import EXPERIMENT, JOB_READY, Tag, env_tag, idempotency_tag, model_tag
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.signing import Signer
+from grpo_platform.core.states import TERMINAL, JobStatus
+from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.experiments import ensure_experiment
-from grpo_platform.tracking.life import JobLife, now_ms
-from grpo_platform.tracking.names import (
-    EXPERIMENT,
-    JOB_READY,
-    Tag,
-    env_tag,
-    idempotency_tag,
-    model_tag,
-)
-from grpo_platform.tracking.once import await_job, is_elected
+from grpo_platform.tracking.idempotency import await_job, is_elected
+from grpo_platform.tracking.lifecycle import JobLifecycle, now_ms
 from grpo_platform.tracking.pages import Page
 from grpo_platform.tracking.params import differing, params_of
 from grpo_platform.tracking.provenance import provenance_tags
+from grpo_platform.tracking.reader import RunQuery, RunRow
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
-from grpo_platform.tracking.rows import RunQuery, RunRow
 from grpo_platform.tracking.search import JobSearch
 from grpo_platform.tracking.store import check_artifacts_reachable
 
@@ -54,7 +47,7 @@ _SOME_ID: Final = "0" * 32
 _Records = list[JobRecord]
 
 
-class JobStore(JobLife):
+class JobStore(JobLifecycle):
     """All jobs of one MLflow store; safe to use from several threads.
 
     Raises what `RunStore` raises.

@@ -11,10 +11,10 @@ from typing import Final
 from mlflow.entities import LifecycleStage
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError, StoreUnavailableError
-from grpo_platform.tracking.boundary import is_missing, retrying, when_granted
+from grpo_platform.core.errors import StoreError, StoreUnavailableError
+from grpo_platform.core.names import CLAIMS_EXPERIMENT, Tag
+from grpo_platform.tracking.exceptions import is_missing, retrying, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
-from grpo_platform.tracking.names import CLAIMS_EXPERIMENT, Tag
 
 __all__ = ["Ledger"]
 

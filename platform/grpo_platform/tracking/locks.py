@@ -10,8 +10,8 @@ from typing import Final
 
 import sqlalchemy
 
-from grpo_platform.errors import ConflictError
-from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.core.errors import ConflictError
+from grpo_platform.tracking.exceptions import store_errors
 from grpo_platform.tracking.locations import sqlite_path
 
 __all__ = ["alone", "prove_unused", "share"]

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from grpo_platform.errors import InvalidPageTokenError
+from grpo_platform.core.errors import InvalidPageTokenError
 
 __all__ = ["Cursor", "Page", "decode_token", "encode_token", "list_digest"]
 

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
-from grpo_platform.errors import InvalidRequestError
-from grpo_platform.jobs.request import JobRequest
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.request import JobRequest
 
 __all__ = ["MAX_PARAM_LENGTH", "differing", "params_of", "parse_param"]
 

@@ -1,4 +1,4 @@
-"""Where a run comes from: code, packages, environment, and the command that repeats it."""
+"""Where a run comes from: code, packages, environment (as an MLflow dataset too), command."""
 
 import contextlib
 import functools
@@ -15,15 +15,24 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
 import grpo
+from grpo.config import resolve_config
 from grpo.envs import check_environment
 from grpo.errors import ConfigError
-from grpo.presets import resolve_config
 from grpo.registry import plug_ins
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.tracking.names import Tag
+from grpo_platform.core.names import Tag
+from grpo_platform.core.request import JobRequest
 
-__all__ = ["CodeVersion", "code_version", "environment_of", "provenance_tags", "reproduce_command"]
+__all__ = [
+    "CodeVersion",
+    "code_version",
+    "dataset_of",
+    "environment_of",
+    "provenance_tags",
+    "reproduce_command",
+]
 
 _PACKAGES: Final = ("grpo-platform", "torch", "numpy", "gymnasium", "mlflow")
 _GIT_SECONDS: Final = 5.0
@@ -177,3 +186,40 @@ def _text(value: object) -> str:
 
 def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+_DIGEST_LENGTH = 32
+
+
+def dataset_of(request: JobRequest) -> DatasetInput | None:
+    """Entry for a run's inputs; None where the environment cannot be made here."""
+    found = environment_of(request)
+    if found is None:
+        return None
+    spec, digest = found
+    source = {"env_name": spec["env_name"], "env_kwargs": spec["env_kwargs"]}
+    features = [_tensor("observation", spec["observation"]["shape"])]
+    profile = {
+        name: spec[name] for name in ("max_episode_steps", "reward_threshold") if name in spec
+    }
+    dataset = Dataset(
+        name=spec["env_name"],
+        digest=digest[:_DIGEST_LENGTH],
+        source_type="gymnasium",
+        source=json.dumps(source),
+        schema=json.dumps({"mlflow_tensorspec": {"features": json.dumps(features)}}),
+        profile=json.dumps(profile | {"action": _without_bounds(spec["action"])}),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def _tensor(name: str, shape: list[int]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": "tensor",
+        "tensor-spec": {"dtype": "float32", "shape": [-1, *shape]},
+    }
+
+
+def _without_bounds(action: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in action.items() if name not in ("low", "high")}

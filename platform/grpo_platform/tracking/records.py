@@ -10,11 +10,11 @@ from typing import Final, get_args
 from grpo import GRPOConfig
 from grpo.envs import Branching
 from grpo.errors import ConfigError
-from grpo_platform.errors import InvalidRequestError
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.jobs.states import TERMINAL, JobStatus
-from grpo_platform.tracking.names import Metric, Tag, attempt_claim, env_tag
-from grpo_platform.tracking.rows import RunRow
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.names import Metric, Tag, attempt_claim, env_tag
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.states import TERMINAL, JobStatus
+from grpo_platform.tracking.reader import RunRow
 
 __all__ = ["JOB_STATUS", "RUN_STATUS", "STOPPED_BY", "JobRecord", "finite", "record_of"]
 

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from grpo.evaluation import Evaluation
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
-from grpo_platform.tracking.names import Metric
-from grpo_platform.tracking.series import Curve, Group
-from grpo_platform.tracking.system import SystemMonitor
+from grpo_platform.core.names import Metric
+from grpo_platform.tracking.history import Curve, Group
+from grpo_platform.tracking.system_metrics import SystemMonitor
 
 __all__ = ["Point", "TrackingReporter", "evaluation_figures"]
 

@@ -10,28 +10,22 @@ from mlflow.entities import Metric as MlflowMetric
 from mlflow.tracking import MlflowClient
 
 from grpo.errors import UnknownNameError
-from grpo_platform.errors import StoreError, StoreUnavailableError, UnknownJobError
-from grpo_platform.jobs.request import JobRequest
-from grpo_platform.signing import Signer
-from grpo_platform.tracking.boundary import retrying, store_errors
-from grpo_platform.tracking.client_rows import ClientRows
-from grpo_platform.tracking.dataset import dataset_of
+from grpo_platform.core.errors import StoreError, StoreUnavailableError, UnknownJobError
+from grpo_platform.core.names import CLAIM_PARAM, CLAIM_TAG, JOB_METRICS, SYSTEM_METRICS_PREFIX, Tag
+from grpo_platform.core.request import JobRequest
+from grpo_platform.core.signing import Signer
+from grpo_platform.tracking.exceptions import retrying, store_errors
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.history import HistoryPoint, thin
+from grpo_platform.tracking.http_reader import HttpReader
 from grpo_platform.tracking.ledger import Ledger
-from grpo_platform.tracking.names import (
-    CLAIM_PARAM,
-    CLAIM_TAG,
-    JOB_METRICS,
-    SYSTEM_METRICS_PREFIX,
-    Tag,
-)
-from grpo_platform.tracking.presence import require_database
+from grpo_platform.tracking.provenance import dataset_of
+from grpo_platform.tracking.reader import RunReader
 from grpo_platform.tracking.records import JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import Point
-from grpo_platform.tracking.rows import RunReader
 from grpo_platform.tracking.search import require_job_id
-from grpo_platform.tracking.sql_rows import SqlRows
+from grpo_platform.tracking.sql_reader import SqlReader
+from grpo_platform.tracking.sqlite_guard import require_database
 from grpo_platform.tracking.store import configure_mlflow
 
 __all__ = ["RunStore"]
@@ -224,4 +218,4 @@ class RunStore:
 
 
 def _reader(tracking_uri: str, client: MlflowClient) -> RunReader:
-    return ClientRows(client) if tracking_uri.startswith("http") else SqlRows(tracking_uri)
+    return HttpReader(client) if tracking_uri.startswith("http") else SqlReader(tracking_uri)

@@ -13,9 +13,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config, _upgrade_db
 
-from grpo_platform.errors import InvalidRequestError, StoreError
+from grpo_platform.core.errors import InvalidRequestError, StoreError
 from grpo_platform.tracking.backup import copy_database
-from grpo_platform.tracking.boundary import store_errors
+from grpo_platform.tracking.exceptions import store_errors
 from grpo_platform.tracking.locations import sqlite_path
 from grpo_platform.tracking.locks import alone, prove_unused
 

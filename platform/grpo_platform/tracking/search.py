@@ -2,12 +2,12 @@
 
 import re
 
-from grpo_platform.errors import UnknownJobError
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking.names import Tag, env_tag, idempotency_tag, model_tag
+from grpo_platform.core.errors import UnknownJobError
+from grpo_platform.core.names import Tag, env_tag, idempotency_tag, model_tag
+from grpo_platform.core.states import JobStatus
 from grpo_platform.tracking.pages import Page, decode_token, list_digest
+from grpo_platform.tracking.reader import RunQuery, RunReader, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
-from grpo_platform.tracking.rows import RunQuery, RunReader, page_of
 
 __all__ = ["JobSearch", "require_job_id"]
 

@@ -16,8 +16,9 @@ from mlflow.entities import Experiment
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
-from grpo_platform.errors import StoreError, StoreUnavailableError
-from grpo_platform.settings import Settings
+from grpo_platform.core.errors import StoreError, StoreUnavailableError
+from grpo_platform.core.names import EXPERIMENT, JOB_READY, Tag
+from grpo_platform.core.settings import Settings
 from grpo_platform.tracking.addresses import (
     OLDER_SCHEMA,
     absolute_uri,
@@ -25,11 +26,10 @@ from grpo_platform.tracking.addresses import (
     probe_database,
 )
 from grpo_platform.tracking.artifact_guard import mark_artifacts
-from grpo_platform.tracking.boundary import DAMAGED, store_errors, when_granted
+from grpo_platform.tracking.exceptions import DAMAGED, store_errors, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.locations import local_path, sqlite_path
 from grpo_platform.tracking.locks import alone, share
-from grpo_platform.tracking.names import EXPERIMENT, JOB_READY, Tag
 from grpo_platform.tracking.provenance import code_version
 from grpo_platform.tracking.schema import SchemaState, read_schema
 
@@ -194,7 +194,7 @@ def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
         if experiment.tags.get(Tag.JOB) is None:
             made = experiment.experiment_id
             when_granted(lambda: client.set_experiment_tag(made, Tag.JOB, JOB_READY))
-        _sweep(client, experiment.experiment_id)
+        _remove_half_created(client, experiment.experiment_id)
     _check_artifacts(client, uri, experiment)
     return Store(
         tracking_uri=uri,
@@ -216,7 +216,7 @@ def _create_experiment(client: MlflowClient, uri: str, location: str | None) -> 
     return ensure_experiment(client, EXPERIMENT, location=location)
 
 
-def _sweep(client: MlflowClient, experiment_id: str) -> None:
+def _remove_half_created(client: MlflowClient, experiment_id: str) -> None:
     """Delete the runs that a server left half-created when it was killed in between."""
     before = int((time.time() - _CREATION_SECONDS) * 1000)
     for status in ("RUNNING", "SCHEDULED"):

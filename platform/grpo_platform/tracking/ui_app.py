@@ -14,9 +14,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from grpo_platform.access import TOKEN_DIGEST, Access, Refusal, read_head, token_digest
-from grpo_platform.settings import Settings
-from grpo_platform.tracking.presence import require_database
+from grpo_platform.core.access import TOKEN_DIGEST, Access, Refusal, read_head, token_digest
+from grpo_platform.core.settings import Settings
+from grpo_platform.tracking.sqlite_guard import require_database
 
 __all__ = ["CLOSED", "create_app", "guarded"]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from grpo.envs import environment_actions
 from grpo.errors import in_words
-from grpo_platform.errors import PlatformError
+from grpo_platform.core.errors import PlatformError
 
 __all__ = ["Actor", "VideoError", "record_episodes"]
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from grpo.presets import PRESETS, REWARD_PRESETS
+from grpo.config import PRESETS, REWARD_PRESETS
 from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
-from grpo_platform.api.problems import documented
+from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.catalog import Environment, EnvironmentList, Reward, RewardList
 
 __all__ = ["router"]

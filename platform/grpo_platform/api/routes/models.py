@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import Limit, ModelPath, PageToken, ServicesDep
-from grpo_platform.api.problems import documented
+from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.models import (
     Decision,
     DeletedModel,

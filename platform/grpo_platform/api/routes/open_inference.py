@@ -15,11 +15,15 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from grpo import GRPOError
-from grpo_platform.api.dependencies import ModelPath, ServicesDep
-from grpo_platform.api.errors import InvalidBodyError, problem_of, validation_problem
+from grpo_platform.api.dependencies import ModelPath, ServicesDep, model_for, predict_batch
+from grpo_platform.api.errors import (
+    PROBLEM_MEDIA_TYPE,
+    InvalidBodyError,
+    documented,
+    problem_of,
+    validation_problem,
+)
 from grpo_platform.api.metrics import Metrics
-from grpo_platform.api.prediction import model_for, predict_batch
-from grpo_platform.api.problems import PROBLEM_MEDIA_TYPE, documented
 from grpo_platform.api.schemas.open_inference import (
     InferReply,
     InferRequest,
@@ -30,9 +34,9 @@ from grpo_platform.api.schemas.open_inference import (
     ServerMetadata,
     TensorMetadata,
 )
-from grpo_platform.api.services import Services
 from grpo_platform.api.tensors import HEADER_LENGTH, INPUT, datatype_of, read_input, write_reply
-from grpo_platform.errors import InvalidRequestError, PlatformError
+from grpo_platform.core.errors import InvalidRequestError, PlatformError
+from grpo_platform.services.container import Services
 from grpo_platform.serving.model import LoadedModel
 
 __all__ = ["router"]

@@ -4,9 +4,16 @@ from fastapi import APIRouter
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
-from grpo_platform.api.problems import documented
-from grpo_platform.api.schemas.sweeps import Sweep, SweepAnswer, SweepBody, SweepList
-from grpo_platform.api.sweeps import submit_sweep, sweep_reply, sweep_summary
+from grpo_platform.api.errors import documented
+from grpo_platform.api.schemas.sweeps import (
+    Sweep,
+    SweepAnswer,
+    SweepBody,
+    SweepList,
+    sweep_reply,
+    sweep_summary,
+)
+from grpo_platform.services.sweeps import submit_sweep
 
 __all__ = ["router"]
 
@@ -16,7 +23,7 @@ router = APIRouter(tags=["sweeps"], route_class=JsonRoute, responses=documented(
 @router.post("/sweeps", operation_id="start_sweep", responses=documented(400, 404, 409, 413, 415))
 def start_sweep(body: SweepBody, services: ServicesDep) -> SweepAnswer:
     """Queue a sweep: jobs that try hyperparameters, each choice learning from those before."""
-    sweep = submit_sweep(services, body)
+    sweep = submit_sweep(services, body.model_dump(exclude_unset=True))
     return SweepAnswer(sweep_id=sweep.sweep_id, message="Sweep started")
 
 

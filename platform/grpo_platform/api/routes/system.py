@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from grpo_platform.api.dependencies import ServicesDep
+from grpo_platform.api.errors import documented
 from grpo_platform.api.metrics import Metrics
-from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.system import Health, Probe, Welcome
 
 __all__ = ["router"]

@@ -10,9 +10,8 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import JobId, Limit, PageToken, ServicesDep
+from grpo_platform.api.errors import documented
 from grpo_platform.api.events import EVENT_SCHEMA, JobFeeds, Watcher
-from grpo_platform.api.jobs import job_reply
-from grpo_platform.api.problems import documented
 from grpo_platform.api.schemas.training import (
     DeletedJob,
     Job,
@@ -24,11 +23,12 @@ from grpo_platform.api.schemas.training import (
     StoppedJob,
     TrainReply,
     TrainRequest,
+    job_reply,
 )
-from grpo_platform.api.submission import submit
+from grpo_platform.core.names import Metric
+from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking.names import Metric
+from grpo_platform.services.training import submit
 
 __all__ = ["router"]
 
@@ -54,7 +54,7 @@ def start_training(
     body: TrainRequest, services: ServicesDep, idempotency_key: IdempotencyKey = None
 ) -> TrainReply:
     """Queue a training job."""
-    job = submit(services, body, idempotency_key)
+    job = submit(services, body.model_dump(exclude_unset=True), idempotency_key)
     config = TrainRequest.model_validate(
         job.request.to_dict() | {"model_name": job.model_name}, strict=False
     )

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from grpo.config import BOUNDS
-from grpo_platform.jobs.request import MODEL_NAME_PATTERN
+from grpo_platform.core.request import MODEL_NAME_PATTERN
 
 __all__ = [
     "MODEL_EXAMPLE",

@@ -1,5 +1,6 @@
 """Sweep calls: what they take and what they give."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -7,10 +8,13 @@ from pydantic import Field, JsonValue
 
 from grpo_platform.api.schemas.common import WHOLE, ModelName, Reply, RequestBody, example
 from grpo_platform.api.schemas.training import TrainRequest
-from grpo_platform.jobs.states import JobStatus
-from grpo_platform.tracking.sweep_records import TrialState
+from grpo_platform.core.states import JobStatus
+from grpo_platform.sweeps.records import SweepRecord, TrialRecord, TrialState, best_of
 
-__all__ = ["Sweep", "SweepAnswer", "SweepBody", "SweepList", "SweepSummary", "Trial"]
+__all__ = [
+    "Sweep", "SweepAnswer", "SweepBody", "SweepList", "SweepSummary", "Trial", "sweep_reply",
+    "sweep_summary",
+]  # fmt: skip
 
 
 class SweepBody(RequestBody):
@@ -129,3 +133,57 @@ class SweepAnswer(Reply):
 
     sweep_id: str
     message: str
+
+
+def sweep_summary(sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary:
+    """The reply that describes this sweep in a list."""
+    request, best = sweep.request, best_of(trials, sweep.request)
+    share = sum(1.0 if t.ended else (t.job.progress if t.job else 0.0) for t in trials)
+    done = sweep.status is JobStatus.COMPLETED
+    return SweepSummary(
+        sweep_id=sweep.sweep_id,
+        status=sweep.status,
+        env_name=request.env_name,
+        model_name=request.model_name_for(sweep.sweep_id),
+        metric=request.metric,
+        n_trials=request.n_trials,
+        started_trials=len(sweep.trial_jobs),
+        best_value=None if best is None else best.value,
+        start_time=sweep.start_time,
+        end_time=sweep.end_time,
+        error_message=sweep.error_message,
+        progress=1.0 if done else min(1.0, share / request.n_trials),
+        eta_seconds=_eta_seconds(sweep, trials, share),
+        counts=dict(Counter(trial.state for trial in trials)),
+        best=None if best is None else _trial(best),
+    )
+
+
+def sweep_reply(sweep: SweepRecord, trials: list[TrialRecord]) -> Sweep:
+    """The reply that describes this sweep and its trials."""
+    summary = dict(sweep_summary(sweep, trials))
+    return Sweep(**summary, trials=[_trial(trial) for trial in trials])
+
+
+def _trial(trial: TrialRecord) -> Trial:
+    version = None if trial.job is None else trial.job.model_version
+    return Trial(
+        number=trial.number,
+        job_id=trial.job_id,
+        state=trial.state,
+        params=dict(trial.params),
+        value=trial.value,
+        model_version=None if version is None else int(version),
+    )
+
+
+def _eta_seconds(sweep: SweepRecord, trials: list[TrialRecord], share: float) -> float | None:
+    spans = [
+        (trial.job.end_time - trial.job.start_time).total_seconds()
+        for trial in trials
+        if trial.job is not None and trial.job.end_time is not None
+    ]
+    if sweep.status is not JobStatus.RUNNING or not spans:
+        return None
+    left = max(0.0, sweep.request.n_trials - share)
+    return left * sum(spans) / len(spans) / sweep.request.max_concurrent_trials

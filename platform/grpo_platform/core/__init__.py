@@ -1,0 +1,1 @@
+"""What every layer may know: requests, states, names, settings, errors."""

@@ -1,0 +1,132 @@
+"""A worker's heartbeat, and its right to write: it holds the job only while it is seen to."""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from grpo_platform.core.errors import StoreError, UnknownJobError
+from grpo_platform.core.states import TERMINAL
+from grpo_platform.tracking.jobs import JobStore
+
+__all__ = ["Heartbeat", "Order"]
+
+_log = logging.getLogger(__name__)
+
+BEAT_SECONDS: Final = 2.0
+LEASE_SECONDS: Final = 10.0
+"""How long one look at the run is good for; less than what makes a runner give the job away."""
+
+# a machine that sleeps must find its lease spent when it wakes
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Order(StrEnum):
+    """Why a worker is to end before its trainer has finished."""
+
+    STOP = "stop"
+    """The user asked."""
+
+    LEAVE = "leave"
+    """The server shuts down or died: give the job back to the queue."""
+
+    FORGET = "forget"
+    """The run was deleted, or the job is another worker's now: write nothing more."""
+
+
+class Heartbeat:
+    """Beats every `BEAT_SECONDS`, and looks at the run at the same time.
+
+    Args:
+        jobs: the store.
+        job_id: the job that is held.
+        attempt: the attempt that was claimed.
+        give: called with an order, from the thread of this object; may be called repeatedly.
+    """
+
+    def __init__(
+        self, jobs: JobStore, job_id: str, attempt: int, give: Callable[[Order], None]
+    ) -> None:
+        self._jobs = jobs
+        self._job_id = job_id
+        self._attempt = attempt
+        self._give = give
+        # a SimpleQueue may be put to from a signal handler; an Event may not be set there
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._ended = False
+        self._held_until = math.inf
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat; the job was just started by this process."""
+        self._held_until = time.clock_gettime(_CLOCK) + LEASE_SECONDS
+        self._thread.start()
+
+    def look(self) -> None:
+        """SIGTERM came: look for a stop at once, and take none for a shutdown."""
+        self._wake.put(True)
+
+    def stop(self) -> None:
+        """Beat no more; waits for a beat that is under way."""
+        self._ended = True
+        self._wake.put(False)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def started(self) -> bool:
+        """Whether `start` was called."""
+        return self._thread.ident is not None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last look at the run, and the last beat, are recent."""
+        return time.clock_gettime(_CLOCK) < self._held_until
+
+    def holds(self) -> bool:
+        """Whether this worker may write now; looks at the run when the last look is old.
+
+        Raises:
+            StoreError: the run cannot be read now.
+        """
+        return self.fresh or self._beat() is not Order.FORGET
+
+    def _run(self) -> None:
+        while not self._ended:
+            try:
+                signalled = self._wake.get(timeout=BEAT_SECONDS)
+            except queue.Empty:
+                signalled = False
+            if not self._ended:
+                self._look_and_say(signalled)
+
+    def _look_and_say(self, signalled: bool) -> None:
+        order: Order | None = None
+        try:
+            order = self._beat()
+        except StoreError as error:
+            _log.warning("No heartbeat: %s", error)
+        if signalled and order is None:
+            order = Order.LEAVE
+        if order is not None:
+            self._give(order)
+
+    def _beat(self) -> Order | None:
+        """Look, then beat: a job that was given away must not look alive again."""
+        began = time.clock_gettime(_CLOCK)
+        try:
+            record = self._jobs.get(self._job_id)
+            gone = record.attempt != self._attempt or record.status in TERMINAL
+            if not gone:
+                self._jobs.beat(self._job_id)
+        except UnknownJobError:
+            gone = True
+        if gone:
+            self._held_until = -math.inf
+            return Order.FORGET
+        self._held_until = began + LEASE_SECONDS
+        return Order.STOP if record.stop_requested else None

@@ -1,0 +1,210 @@
+"""The process that questions about foreign code are forked from, and those that answer them.
+
+It runs as `python -m grpo_platform.jobs.isolation_process CONTROL`. CONTROL is a sequenced-packet
+socket, on which the server sends `{"call", "arguments"}` together with one end of a stream. On that
+come JSON objects, a line each: `{"started"}`, what the call says (`doing`, `value`, then `done` or
+`error`), and at last `{"ended"}` with the status of waitpid(2). When the server closes the stream,
+the process that answers is ended.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn
+
+import gymnasium
+
+import grpo
+from grpo import errors, rewards
+from grpo.envs import catalogue, check_environment
+from grpo_platform.jobs.process import die_with_parent
+from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
+from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
+
+__all__ = ["Message", "error_from_json", "main", "why_not_trainable"]
+
+Message = dict[str, Any]
+
+_MAX_QUESTION: Final = 1 << 17
+
+
+class _Child(NamedTuple):
+    pid: int
+    pidfd: int
+    stream: socket.socket
+
+
+def main(control_fd: int) -> None:
+    """Fork a process for each question until the server is gone; its questions go with it."""
+    control = socket.socket(fileno=control_fd)
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    children: dict[int, _Child] = {}
+    while True:
+        for descriptor, _ in poller.poll():
+            if descriptor == control.fileno():
+                text, descriptors, _, _ = socket.recv_fds(control, _MAX_QUESTION, 1)
+                if not text:
+                    for child in children.values():
+                        _kill(child)
+                    return
+                child = _fork(control, json.loads(text), socket.socket(fileno=descriptors[0]))
+                children[child.pidfd] = children[child.stream.fileno()] = child
+                poller.register(child.pidfd, select.POLLIN)
+                poller.register(child.stream, 0)  # only that the server closed it
+            elif descriptor not in children:  # it went with another of this turn
+                continue
+            elif descriptor == (child := children[descriptor]).pidfd:
+                for known in (descriptor, child.stream.fileno()):
+                    del children[known]
+                    with contextlib.suppress(KeyError):
+                        poller.unregister(known)
+                _bury(child)
+            else:
+                poller.unregister(descriptor)
+                _kill(child)
+
+
+def _fork(control: socket.socket, question: Message, stream: socket.socket) -> _Child:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        _answer(parent, question, stream)
+    return _Child(pid, os.pidfd_open(pid), stream)
+
+
+def _bury(child: _Child) -> None:
+    _kill(child)  # what it started itself, while its id cannot be another's yet
+    _, status = os.waitpid(child.pid, 0)
+    with contextlib.suppress(OSError):
+        child.stream.sendall(b"\n")  # it may have died within a line
+        _say(child.stream, {"ended": status})
+    child.stream.close()
+    os.close(child.pidfd)
+
+
+def _kill(child: _Child) -> None:
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(child.pid, signal.SIGKILL)
+
+
+def _answer(parent: int, question: Message, stream: socket.socket) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        _say(stream, {"started": True})
+        die_with_parent(parent)
+        restrict_memory(default_memory_bytes())
+        faulthandler.enable()
+        os.dup2(2, 1)  # what environments print goes to the server's log
+        for message in _CALLS[question["call"]](**question["arguments"]):
+            _say(stream, message)
+        _say(stream, {"done": True})
+        code = 0
+    except grpo.GRPOError as error:
+        _say(stream, {"error": _error_to_json(error)})
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+        traceback.print_exc()
+        refused = errors.ConfigError(f"This cannot be trained: {errors.in_words(error)}.")
+        _say(stream, {"error": _error_to_json(refused)})
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _say(stream: socket.socket, message: Message) -> None:
+    stream.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _load_plug_ins() -> Iterator[Message]:
+    yield {"doing": "the installed plug-ins were loaded"}
+    catalogue.load_plug_ins()
+    rewards.REWARDS.names()
+
+
+def _validate(config: Message) -> Iterator[Message]:
+    yield from _load_plug_ins()
+    yield {"doing": f"{config['env_name']} was made and reset"}
+    check_environment(config["env_name"], config["env_kwargs"])
+    yield {"doing": f"{config['policy']} was built"}
+    grpo.validate(grpo.GRPOConfig(**config))
+
+
+def _names() -> Iterator[Message]:
+    yield from _load_plug_ins()
+    yield {"value": sorted(gymnasium.registry)}
+
+
+def _try(names: Sequence[str]) -> Iterator[Message]:
+    yield from _load_plug_ins()
+    for name in names:
+        yield {"doing": f"{name} was made and reset"}
+        yield {"value": why_not_trainable(name)}
+
+
+def why_not_trainable(env_name: str) -> str | None:
+    """Why an environment cannot be trained, in a sentence; None where it can."""
+    try:
+        check_environment(env_name)
+    except grpo.ConfigError as error:
+        return str(error)
+    return None
+
+
+def _rewards() -> Iterator[Message]:
+    yield from _load_plug_ins()
+    yield {"value": rewards.describe_rewards()}
+
+
+def _evaluate(path: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
+    yield from _load_plug_ins()
+    yield {"doing": f"{env_name} was played"}
+    found = grpo.evaluate(load_policy(Path(path)), env_name, **game)
+    yield {"value": evaluation_to_json(found)}
+
+
+_CALLS: Final[Mapping[str, Callable[..., Iterable[Message]]]] = {
+    "evaluate": _evaluate,
+    "names": _names,
+    "rewards": _rewards,
+    "try": _try,
+    "validate": _validate,
+}
+
+
+def _error_to_json(error: grpo.GRPOError) -> Message:
+    return {
+        "kind": type(error).__name__,
+        "message": str(error),
+        "attributes": {name: getattr(error, name) for name in ("field", "allowed")
+                       if hasattr(error, name)},
+    }  # fmt: skip
+
+
+def error_from_json(values: Message) -> grpo.GRPOError:
+    """The error that a call raised, as it was raised."""
+    kind: type[grpo.GRPOError] = getattr(errors, values["kind"])
+    error = kind.__new__(kind, values["message"])  # each has an __init__ of its own
+    for name, value in values["attributes"].items():
+        setattr(error, name, value)
+    return error
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,53 @@
+"""From what a client gave to a sweep: fill in, check, hand over."""
+
+import secrets
+from typing import Any
+
+from grpo_platform.services.container import Services
+from grpo_platform.services.training import check_request
+from grpo_platform.sweeps.records import SweepRecord
+from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.sweeps.space import Choices, check_space
+
+__all__ = ["check_sweep", "submit_sweep"]
+
+_JOB_ONLY = (
+    "init_from", "max_seconds", "checkpoint_seconds", "max_attempts", "max_metric_points",
+    "num_cpus", "num_gpus", "seed",
+)  # fmt: skip
+
+
+def submit_sweep(services: Services, given: dict[str, Any]) -> SweepRecord:
+    """Check the sweep, and queue it; raises what `check_sweep` raises."""
+    return services.sweep_runner.submit(check_sweep(services, given))
+
+
+def check_sweep(services: Services, given: dict[str, Any]) -> SweepRequest:
+    """Check the sweep against everything that can be known before its first trial.
+
+    Raises:
+        grpo.ConfigError: its space has a corner that cannot be trained.
+        InvalidRequestError: over the server's ceiling.
+        ConflictError: the model's name belongs to another environment.
+        UnknownModelError: `init_from` names no version.
+    """
+    given = dict(given)
+    given["config"] = {k: v for k, v in given.get("config", {}).items() if v is not None}
+    if given.get("seed") is None:
+        given["seed"] = secrets.randbits(32)
+    request = SweepRequest(**given)
+    space = request.space
+    check_space(space, {k: v for k, v in request.config.items() if k not in _JOB_ONLY})
+    ceiling = services.settings.max_timesteps
+    lowest = {n: s.choices[0] if isinstance(s, Choices) else s.low for n, s in space.items()}
+    rewards = space.get("reward_function_type")
+    for reward in rewards.choices if isinstance(rewards, Choices) else [None]:
+        corner = lowest if reward is None else lowest | {"reward_function_type": reward}
+        job = request.trial(corner, request.model_name, ceiling)
+        check_request(
+            job, services.registry, services.store, services.jobs.check, services.isolation.validate
+        )
+    largest = {n: max(s.choices) if isinstance(s, Choices) else s.high
+               for n, s in space.items() if n == "total_timesteps"}  # fmt: skip
+    request.trial(lowest | largest, request.model_name, ceiling)
+    return request

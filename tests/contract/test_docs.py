@@ -32,7 +32,7 @@ from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.core.names import Metric
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
-from tests.contract.test_wording import said
+from tests.contract.test_messages import said
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

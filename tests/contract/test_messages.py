@@ -18,7 +18,7 @@ COMMAND = re.compile(r"`grpo-platform ([^`]*)`")
 
 def said() -> Iterator[str]:
     """Every text in the sources but docstrings, with `x1` for what is filled in."""
-    for path in sorted({*PLATFORM.rglob("*.py")} - {PLATFORM / "wording.py"}):
+    for path in sorted({*PLATFORM.rglob("*.py")} - {PLATFORM / "core/messages.py"}):
         tree = ast.parse(path.read_text())
         notes = {n.value for n in ast.walk(tree) if isinstance(n, ast.Expr)}
         parts = {v for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for v in n.values}

@@ -12,8 +12,7 @@ from starlette.testclient import TestClient
 
 from grpo_platform.api.app import create_app
 from grpo_platform.core.settings import Settings
-from grpo_platform.server import build_services
-from grpo_platform.services.container import Services
+from grpo_platform.services.container import Services, build_services
 
 BASE = "http://127.0.0.1:8000"
 

@@ -27,11 +27,13 @@ from grpo_platform.api.routes import (
     system,
     training,
 )
+from grpo_platform.api.schemas.models import Comparison
 from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
 from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.core.names import Metric
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
+from grpo_platform.sweeps.request import METRICS
 from tests.contract.test_messages import said
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 API = (ROOT / "docs/api.md").read_text()
 ALGORITHM = (ROOT / "docs/algorithm.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
+PERFORMANCE = (ROOT / "docs/performance.md").read_text()
 
 
 def tokens(path: Path) -> list[Token]:
@@ -127,6 +130,17 @@ def test_fields_of_a_reply_are_documented(call: str) -> None:
     text = documented(call)
     fields = replied(OPERATIONS_OF[call]).get("properties", {})
     assert [name for name in fields if f"`{name}`" not in text] == []
+
+
+def test_fields_of_a_comparison_are_documented() -> None:
+    text = SECTIONS["POST /models/{name}/promote"]
+    words = [*Comparison.model_fields, *words_of({"$ref": "#/components/schemas/Comparison"})]
+    assert [word for word in words if f"`{word}`" not in text] == []
+
+
+def test_metrics_that_a_sweep_can_be_about_are_documented() -> None:
+    (row,) = re.findall(r"^\| `metric` \| (.*) \|$", API, re.MULTILINE)
+    assert set(re.findall(r"`([a-z]+/\w+)`", row)) == set(METRICS)
 
 
 NOT_FIELDS = {"true", "false", "null", *ADVANTAGES.names(), *rewards.REWARDS.names(), *JobStatus}
@@ -296,11 +310,13 @@ def without_text(source: str) -> str:
     return re.sub(r"print\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)", "print()", source)
 
 
-def rows_under(heading: str) -> list[list[str]]:
-    """Cells of the table below a heading of docs/algorithm.md, its two first lines left out."""
-    section = ALGORITHM.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    table = [line for line in section.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+def rows_under(heading: str, page: str = ALGORITHM) -> list[list[str]]:
+    """Cells of the first table below a heading of a page, its two first lines left out."""
+    section = page.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    table = re.search(r"^(?:\|.*\n)+", section, re.MULTILINE)
+    assert table is not None
+    lines = table[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_every_advantage_is_documented_and_no_other() -> None:
@@ -342,10 +358,36 @@ def test_the_version_is_in_the_changelog() -> None:
     assert "## [Unreleased]" in changelog or f"## [{version}]" in changelog
 
 
+@pytest.mark.parametrize(
+    ("heading", "results", "columns"),
+    [
+        ("Inference", "serving_loads", ["p50", "p99", "rate"]),
+        ("Jobs", "job_latency", ["median_seconds", "least_seconds", "most_seconds"]),
+        (
+            "Lists",
+            "list_latency",
+            ["small_p50_ms", "small_p95_ms", "large_p50_ms", "large_p95_ms", "ratio_p95"],
+        ),
+        ("Jobs on a Ray cluster", "ray_scaling", ["seconds", "jobs_per_minute", "speedup"]),
+    ],
+)
+def test_figures_of_performance_are_the_benchmarks(
+    heading: str, results: str, columns: list[str]
+) -> None:
+    with (ROOT / f"benchmarks/results/{results}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = rows_under(heading, PERFORMANCE)
+    assert shown
+    for cells, row in zip(shown, rows, strict=False):
+        for cell, column in zip(cells[-len(columns) :], columns, strict=True):
+            last_digit = 10.0 ** -len(cell.partition(".")[2])
+            assert abs(float(cell) - float(row[column])) <= 0.51 * last_digit, (cells, row)
+
+
 def test_figures_of_promotion_are_the_benchmarks() -> None:
     with (ROOT / "benchmarks/results/promotion.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    section = (ROOT / "docs/performance.md").read_text().partition("\n## Promotion\n")[2]
+    section = PERFORMANCE.partition("\n## Promotion\n")[2]
     shown = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \|$", section, re.MULTILINE)
     assert len(shown) >= len(rows)
     for row, figures in zip(rows, shown, strict=False):

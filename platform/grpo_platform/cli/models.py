@@ -62,7 +62,7 @@ def promote(
     context: typer.Context,
     name: Name,
     version: Annotated[int, typer.Argument(min=1, help="Version to promote.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Without a comparison.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the comparison says.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a version with the champion, and promote it if it is better."""

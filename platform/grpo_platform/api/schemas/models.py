@@ -185,4 +185,4 @@ class PromoteRequest(RequestBody):
 
     version: Annotated[int, Field(ge=1, le=999_999_999), WHOLE]
     force: bool = False
-    """Promote it without a comparison; recorded as such."""
+    """Promote it whatever the comparison says; recorded as such."""

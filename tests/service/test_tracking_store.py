@@ -1,11 +1,14 @@
 """Preparing a store: fresh, used, moved, shared, foreign."""
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -187,6 +190,36 @@ def test_a_store_on_a_full_disk_takes_no_jobs_and_says_so(tmp_path):
         jobs.create(request())
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_an_artifact_root_that_vanishes_within_an_upload_is_not_made_anew(tmp_path):
+    """What is being written then lies in the root wherever that was moved."""
+    store = prepare(tmp_path)
+    jobs = jobs_of(store)
+    job_id = jobs.create(request()).job_id
+    root, away, file = tmp_path / "mlruns", tmp_path / "away", tmp_path / "f.txt"
+    file.write_text("x")
+    stored, over = [], threading.Event()
+
+    def upload():
+        while not over.is_set():
+            with contextlib.suppress(StoreUnavailableError):
+                stored.append(jobs.upload(job_id, file, f"folder-{len(stored)}", verify=True))
+
+    with ThreadPoolExecutor(1) as other:
+        uploads = other.submit(upload)
+        try:
+            for _ in range(100):
+                time.sleep(0.003)
+                root.rename(away)
+                time.sleep(0.003)
+                away.rename(root)  # refused where somebody made it anew
+        finally:
+            over.set()
+        uploads.result()
+    artifacts = root / "grpo" / job_id / "artifacts"
+    assert len(stored) > 20
+    assert all((artifacts / path).read_text() == "x" for path in stored)
 
 
 def test_an_artifact_root_that_vanishes_while_in_use_is_away_until_it_returns(tmp_path):

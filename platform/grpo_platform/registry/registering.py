@@ -154,8 +154,7 @@ def _log_model(
             policy, folder, metadata=card.to_dict(), model_id=logged.model_id, run_id=job_id
         )
         files = file_hashes(folder)
-        catalogue.files.require(logged.artifact_location)
-        retrying(lambda: client.log_model_artifacts(logged.model_id, str(folder)))
+        catalogue.files.upload_folder(logged.artifact_location, folder)
     retrying(lambda: client.finalize_logged_model(logged.model_id, "READY"))
     return logged, files
 

@@ -3,13 +3,14 @@
 A volume that is not mounted looks like an empty folder, or like none, which MLflow would make:
 what a user was told is saved would lie in another tree than what came before. So the folder of the
 jobs' experiment holds a marker whose text the experiment knows, and whoever reads or writes an
-artifact looks for it first.
+artifact looks for it first, and holds the root open meanwhile.
 """
 
+import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,11 +56,40 @@ class ArtifactGuard:
             StoreGoneError: the root is away.
             StoreUnavailableError: the database is.
         """
+        with self.held(artifact_uri):
+            pass
+
+    @contextlib.contextmanager
+    def held(self, artifact_uri: str) -> Iterator[str]:
+        """A location that stays what it is, even if the root is moved while it is being used.
+
+        Its path goes through a descriptor of the root, so that who makes missing folders, as
+        MLflow does, never makes the root. Yields the location itself where it is no folder of
+        this machine, or the system has no /proc.
+
+        Raises:
+            StoreGoneError: the root is away.
+            StoreUnavailableError: the database is.
+        """
         path = local_path(artifact_uri)
         place = self._known() if path is not None else None
         if path is None or place is None or not path.is_relative_to(place.folder.parent):
+            yield artifact_uri
             return
-        require_marker(place.folder, place.identity)
+        root = place.folder.parent
+        try:
+            descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise StoreGoneError(_away(place.folder)) from error
+        try:
+            held = Path(f"/proc/self/fd/{descriptor}")
+            if not held.exists():
+                held = root
+            if _read(held / place.folder.name) != place.identity:
+                raise StoreGoneError(_away(place.folder))
+            yield (held / path.relative_to(root)).as_uri()
+        finally:
+            os.close(descriptor)
 
     def require_writable(self) -> None:
         """Refuse a root that is away or takes no files, by writing one.
@@ -70,8 +100,10 @@ class ArtifactGuard:
         """
         place = self._known()
         if place is not None:
-            self.require(str(place.folder))
-            with tempfile.TemporaryFile(dir=place.folder) as probe:
+            with (
+                self.held(place.folder.as_uri()) as location,
+                tempfile.TemporaryFile(dir=local_path(location)) as probe,
+            ):
                 probe.write(b"\0" * 4096)
 
     def _known(self) -> _Place | None:

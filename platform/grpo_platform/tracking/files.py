@@ -20,12 +20,15 @@ __all__ = ["RunFiles", "file_sha256"]
 
 _CHUNK: Final = 1 << 20
 _MAX_REPOSITORIES: Final = 256
+_MOVED: Final = "outside the artifact directory"
+"""MLflow says so where its root was moved between two of its looks: our paths lead nowhere else."""
 
 
 class _Repository(Protocol):
     """The part of MLflow's ArtifactRepository that is used here, with types."""
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None: ...
+    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None: ...
     def download_artifacts(self, artifact_path: str, dst_path: str) -> str: ...
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]: ...
     def delete_artifacts(self, artifact_path: str | None = None) -> None: ...
@@ -59,14 +62,21 @@ class RunFiles:
             StoreUnavailableError: the place for artifacts is away or full.
             StoreError: what is stored differs from the source.
         """
-        repository = self._repository(artifact_uri)
         path = str(PurePosixPath(folder) / source.name)
-        with _file_errors():
+        with self._repository(artifact_uri) as (repository, location):
             retrying(lambda: repository.log_artifact(str(source), folder or None))
-            self.require(artifact_uri)  # else it went into another tree
-            if verify and self._stored_sha256(artifact_uri, path) != file_sha256(source):
+            if verify and self._stored_sha256(location, path) != file_sha256(source):
                 raise StoreError(f"{path} was stored damaged; is the disk full?")
         return path
+
+    def upload_folder(self, artifact_uri: str, source: Path) -> None:
+        """Store all files of a folder, at the top.
+
+        Raises:
+            StoreUnavailableError: the place for artifacts is away or full.
+        """
+        with self._repository(artifact_uri) as (repository, _):
+            retrying(lambda: repository.log_artifacts(str(source)))
 
     def download(self, artifact_uri: str, path: str, destination: Path) -> Path:
         """Fetch a file or folder below `destination`, an existing directory.
@@ -75,21 +85,19 @@ class RunFiles:
             StoreUnavailableError: the place for artifacts is away.
             StoreError: there is no such artifact.
         """
-        repository = self._repository(artifact_uri)
-        with _file_errors():
+        with self._repository(artifact_uri) as (repository, _):
             fetched = retrying(lambda: repository.download_artifacts(path, str(destination)))
         return Path(fetched)
 
     def names(self, artifact_uri: str, folder: str = "") -> list[str]:
         """Artifact paths of the files and folders directly in a folder, sorted."""
-        repository = self._repository(artifact_uri)
-        with _file_errors():
+        with self._repository(artifact_uri) as (repository, _):
             return sorted(info.path for info in _listed(repository, folder))
 
     def sizes(self, artifact_uri: str, most: int = 1000) -> dict[str, int]:
         """Bytes of every file, by artifact path; of `most` files and some at least."""
-        repository, found, folders = self._repository(artifact_uri), dict[str, int](), [""]
-        with _file_errors():
+        found, folders = dict[str, int](), [""]
+        with self._repository(artifact_uri) as (repository, _):
             while folders and len(found) <= most:
                 for info in _listed(repository, folders.pop()):
                     if info.is_dir:
@@ -100,14 +108,11 @@ class RunFiles:
 
     def delete(self, artifact_uri: str, path: str | None = None) -> None:
         """Delete one artifact, or all of a run's; what does not exist is fine."""
-        repository = self._repository(artifact_uri)
-        with _file_errors():
+        with self._repository(artifact_uri) as (repository, location):
             if path is not None and path not in self.names(artifact_uri, _parent(path)):
                 return
             retrying(lambda: repository.delete_artifacts(path))
-        if path is None:
-            self._repositories.pop(artifact_uri, None)
-            if folder := local_path(artifact_uri):
+            if path is None and (folder := local_path(location)):
                 with contextlib.suppress(OSError):  # not empty: something else lies there
                     folder.parent.rmdir()
 
@@ -128,27 +133,37 @@ class RunFiles:
         with _file_errors():
             self._guard.require_writable()
 
-    def _stored_sha256(self, artifact_uri: str, path: str) -> str:
-        folder = local_path(artifact_uri)
+    def _stored_sha256(self, location: str, path: str) -> str:
+        folder = local_path(location)
         if folder is not None and (folder / path).is_file():
             with (folder / path).open("rb") as stored:
                 os.fsync(stored.fileno())  # a checkpoint must outlive a power cut
             return file_sha256(folder / path)
         with tempfile.TemporaryDirectory() as scratch:
-            return file_sha256(self.download(artifact_uri, path, Path(scratch)))
+            return file_sha256(self.download(location, path, Path(scratch)))
 
-    def _repository(self, artifact_uri: str) -> _Repository:
-        self.require(artifact_uri)
-        repository = self._repositories.get(artifact_uri)
-        if repository is None:
-            repository = cast(
-                _Repository,
-                get_artifact_repository(artifact_uri, tracking_uri=self._tracking_uri),
-            )
-            if len(self._repositories) >= _MAX_REPOSITORIES:
-                self._repositories.clear()
-            self._repositories[artifact_uri] = repository
-        return repository
+    @contextlib.contextmanager
+    def _repository(self, artifact_uri: str) -> Iterator[tuple[_Repository, str]]:
+        """What reads and writes a location, and the location as it is held meanwhile."""
+        with _file_errors(), self._guard.held(artifact_uri) as location:
+            repository = self._repositories.get(location)
+            if repository is None:
+                repository = cast(
+                    _Repository, get_artifact_repository(location, tracking_uri=self._tracking_uri)
+                )
+                if location == artifact_uri:  # a connection, which is worth keeping
+                    if len(self._repositories) >= _MAX_REPOSITORIES:
+                        self._repositories.clear()
+                    self._repositories[location] = repository
+            try:
+                yield repository, location
+            except FileNotFoundError:
+                self.require(artifact_uri)  # the root itself may be what is missing
+                raise
+            except StoreError as error:
+                if _MOVED not in str(error):
+                    raise
+                raise StoreUnavailableError("The artifacts are being moved; try again.") from error
 
 
 def _listed(repository: _Repository, folder: str) -> list[FileInfo]:

@@ -17,7 +17,7 @@ import torch
 torch.set_num_threads(1)
 from grpo.envs import make_vec_env
 from grpo.envs.catalogue import registered_names
-from grpo.presets import resolve_config
+from grpo.config import resolve_config
 from grpo.rewards import describe_rewards
 from grpo.trainer import Trainer
 

@@ -35,9 +35,11 @@ from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
 from grpo_platform.sweeps.request import METRICS
 from tests.contract.test_messages import said
+from tests.contract.test_repository import TRACKED as TRACKED_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*DOCUMENTS, *ROOT.glob("examples/*/*.md")])
 API = (ROOT / "docs/api.md").read_text()
 ALGORITHM = (ROOT / "docs/algorithm.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
@@ -252,7 +254,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_local_links_lead_somewhere(path: Path) -> None:
     for token in tokens(path):
         for child in token.children or []:
@@ -283,6 +285,59 @@ def test_commands_exist(path: Path) -> None:
                 pass  # run by tests/e2e
             case _:
                 pytest.fail(f"{path.name}: nothing checks {line!r}")
+
+
+def test_every_target_of_make_is_in_the_contributors_page_and_no_page_names_another() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        path.name: set(re.findall(r"`(?:\w+=\w+ )?make ([a-z-]+)", path.read_text()))
+        for path in DOCUMENTS
+    }
+    assert targets - named["CONTRIBUTING.md"] == {"help", "install", "clean"}
+    assert set().union(*named.values()) <= targets
+
+
+TRACKED = {str(path.relative_to(ROOT)) for path in TRACKED_FILES}
+TOP = "|".join({name.partition("/")[0] for name in TRACKED if "/" in name})
+FOLDERS = {str(folder) for name in TRACKED for folder in Path(name).parents}
+CODE_SPANS = [
+    (path.name, child.content)
+    for path in PAGES
+    for token in tokens(path)
+    for child in token.children or []
+    if child.type == "code_inline"
+]
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    """Whole paths, ends of paths (`policies/mlp.py`), and tests in them (`test_x.py::test_y`)."""
+    missing = []
+    for page, text in CODE_SPANS:
+        name, _, test = text.partition("::")
+        if not re.fullmatch(rf"(?:{TOP})/[\w./-]*|[\w/]+\.py", name):
+            continue
+        files = [path for path in TRACKED if f"/{path}".endswith(f"/{name}")]
+        there = bool(files) or name.rstrip("/") in FOLDERS
+        if test:
+            there = any(f"def {test}(" in (ROOT / path).read_text() for path in files)
+        if not there:
+            missing.append((page, text))
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_page_says_is_in_a_file_is_there(path: Path) -> None:
+    for name, file in re.findall(r"`(\w+)`\s+in\s+`([\w/]+\.py)`", path.read_text()):
+        assert re.search(rf"\b{name}\b", (ROOT / file).read_text()), f"{name} in {file}"
+
+
+def test_groups_of_entry_points_are_documented_and_no_other() -> None:
+    code = [*ROOT.glob("grpo/**/*.py"), *ROOT.glob("platform/**/*.py")]
+    sources = [path.read_text() for path in code]
+    registries = (t for t in sources if re.search(r"^from grpo\.registry .*\bRegistry\b", t, re.M))
+    groups = {group for text in registries for group in re.findall(r'"(grpo\.[a-z_]+)"', text)}
+    library = rows_under("By name", (ROOT / "docs/library.md").read_text())
+    assert {row[0].strip("`") for row in library} == {*groups, "gymnasium.envs"}
 
 
 @pytest.mark.parametrize(

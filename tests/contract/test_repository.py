@@ -1,5 +1,6 @@
 """What no committed file may hold."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -43,3 +44,17 @@ def test_the_files_are_few_enough_to_read() -> None:
     sources = [path for path in TRACKED if path.suffix == ".py" and "tests" not in path.parts]
     long = {path.name: n for path in sources if (n := len(path.read_text().splitlines())) > 500}
     assert long == {}
+
+
+def test_modules_that_programs_in_texts_import_exist() -> None:
+    """What is run by another process is a string here, which neither ruff nor mypy reads."""
+    own = re.compile(r"^\s*(?:from|import) ((?:grpo|grpo_platform|tests|benchmarks)\b[\w.]*)", re.M)
+    missing = set()
+    for path in TRACKED:
+        if path.suffix in (".py", ".md", ".toml", ".yaml") and path.exists():
+            for name in own.findall(text_of(path)):
+                root = ROOT / "platform" if name.startswith("grpo_platform") else ROOT
+                file = root / name.replace(".", "/")
+                if not (file.is_dir() or file.with_suffix(".py").exists()):
+                    missing.add(f"{path.relative_to(ROOT)}: {name}")
+    assert missing == set()

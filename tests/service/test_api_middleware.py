@@ -175,7 +175,7 @@ def test_request_ids_are_kept_or_made():
 
 
 def test_the_log_has_one_line_a_request_and_no_secrets(caplog):
-    caplog.set_level(logging.INFO, logger="grpo_platform.core.access")
+    caplog.set_level(logging.INFO, logger="grpo_platform.access")
     client(api_token=TOKEN).get("/where%0Alevel=ERROR?q=secret", headers={"X-API-Key": TOKEN})
     (record,) = caplog.records
     assert "\n" not in record.getMessage()

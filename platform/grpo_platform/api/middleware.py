@@ -28,7 +28,7 @@ _OPEN = frozenset(
         "/docs", "/redoc", "/openapi.json",
     }
 )  # fmt: skip
-_log = logging.getLogger("grpo_platform.core.access")
+_log = logging.getLogger("grpo_platform.access")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TOO_LARGE = f"The body may have at most {MAX_BODY_BYTES} bytes; send fewer items in one call."
 _CODING = "Send the body as it is, or with Content-Encoding: gzip or deflate; no other is read."

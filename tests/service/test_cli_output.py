@@ -178,7 +178,8 @@ from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.core.messages import escape_unprintable
 
 escape_unprintable()
-WorkerLog(Path(sys.argv[1]), capture=sys.argv[2] == "captured")
+log = WorkerLog(Path(sys.argv[1]))
+log.take_output() if sys.argv[2] == "captured" else log.take_records()
 print("カート…")
 logging.getLogger("grpo_platform").warning("ログ…")
 """

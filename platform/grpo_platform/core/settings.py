@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     """Port of the MLflow UI, moved up when busy; 0 turns the UI off."""
 
     job_backend: str = "local"
-    """Where jobs run: `local`, processes of this machine, `ray`, a Ray cluster, or the name of an
-    installed backend (entry point `grpo.backends`)."""
+    """Where jobs run: `local`, processes of this machine, `ray`, a Ray cluster, `memory`, threads
+    of the server, or the name of an installed backend (entry point `grpo.backends`)."""
 
     environment_seconds: float = Field(30.0, ge=1, le=3600, allow_inf_nan=False)
     """How long an environment may take to be made and reset when a job for it is submitted."""

@@ -4,18 +4,15 @@ import contextlib
 import logging
 import os
 import queue
-import select
-import signal
 import threading
-import time
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from grpo_platform.core.errors import ConflictError, PlatformError, StoreUnavailableError
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.checkpoints import Checkpoints
+from grpo_platform.jobs.clock import Clock
 from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.failures import explain, files_away, lost
 from grpo_platform.jobs.heartbeat import Heartbeat, Order
@@ -42,6 +39,9 @@ LEAVE_SECONDS: Final = 8.0
 OVERTIME_SECONDS: Final = 60.0
 """How long after a job's `max_seconds` its trainer may take to come to the end of an iteration."""
 
+_NICENESS: Final = 10
+"""Of a worker's process while it draws: other jobs train meanwhile."""
+
 _RANK: Final = (Order.LEAVE, Order.STOP, Order.FORGET)
 
 
@@ -50,13 +50,16 @@ class Attempt:
 
     Args:
         jobs: the store.
-        trainer: forked, and perhaps training already.
+        trainer: perhaps training already.
         job_id: the job.
         attempt: the attempt to claim.
         request: what the job is to train.
         folder: work folder of this worker.
         log: the worker's log.
-        foreground: Ctrl-C stops the job, and a lost trainer fails it.
+        foreground: an interrupt stops the job, and a lost trainer fails it.
+        own_process: the process has nothing else to do: it ends when the worker must leave, and
+            draws at a low priority.
+        clock: tells the time.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Attempt:
         log: WorkerLog,
         *,
         foreground: bool,
+        own_process: bool,
+        clock: Clock | None = None,
     ) -> None:
         self._jobs = jobs
         self._trainer = trainer
@@ -79,19 +84,21 @@ class Attempt:
         self._folder = folder
         self._log = log
         self._foreground = foreground
+        self._own_process = own_process
+        self._clock = clock = Clock() if clock is None else clock
         self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._heartbeat = Heartbeat(jobs, job_id, attempt, self._give)
-        self._writer = RunWriter(jobs, job_id, attempt, log)
+        self._heartbeat = Heartbeat(jobs, job_id, attempt, self._give, clock)
+        self._writer = RunWriter(jobs, job_id, attempt, log, clock)
         self._completion = Completion(jobs, job_id, request, folder)
         self._progress = Progress(request.config.total_timesteps, foreground=foreground)
         self._order: Order | None = None
         self._end: dict[str, Any] | None = None
-        self._retry = Retry(self._heartbeat)
+        self._retry = Retry(self._heartbeat, clock)
         self._grace_ends = self._time_ends = float("inf")
 
-    def run(self, lifeline_fd: int | None) -> int:
+    def run(self) -> int:
         """Go all the way; returns the exit code that `run_worker` describes."""
-        self._listen(lifeline_fd)
+        threading.Thread(target=self._read_trainer, name="worker-trainer", daemon=True).start()
         status: JobStatus | None = None
         try:
             record = self._take()
@@ -115,44 +122,38 @@ class Attempt:
 
     # --- orders --------------------------------------------------------------------------
 
-    def _listen(self, lifeline_fd: int | None) -> None:
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal if self._foreground else signal.SIG_IGN)
-        threading.Thread(target=self._read_trainer, name="trainer", daemon=True).start()
-        if lifeline_fd is not None:
-            watch = threading.Thread(
-                target=self._watch_server, args=(lifeline_fd,), name="lifeline", daemon=True
-            )
-            watch.start()
+    def interrupt(self) -> None:
+        """SIGTERM or Ctrl-C came: stop, or leave where nobody asked for a stop.
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        # runs between two instructions of the main thread: nothing here takes a lock
+        Safe in a signal handler, which runs between two instructions: it takes no lock.
+        """
         self._retry.terminated = True
         if self._foreground:
             self._inbox.put({"kind": "order", "order": Order.STOP})
         else:
             self._heartbeat.look()
 
+    def leave(self) -> None:
+        """Its server has died: give the job back to the queue; for any thread."""
+        self._retry.terminated = True
+        self._give(Order.LEAVE)
+
     def _read_trainer(self) -> None:
         for message in self._trainer.messages():
             self._inbox.put(message)
-
-    def _watch_server(self, lifeline_fd: int) -> None:
-        select.select([lifeline_fd], [], [])
-        self._retry.terminated = True
-        self._give(Order.LEAVE)
 
     def _give(self, order: Order) -> None:
         """Take an order, from any thread; a weightier one replaces what was ordered before."""
         if self._order is not None and _RANK.index(order) <= _RANK.index(self._order):
             return
         self._order = order
-        now = time.monotonic()
+        now = self._clock.now()
         if order is Order.LEAVE:
             self._retry.leave_by = now + LEAVE_SECONDS
-            hard_end = threading.Timer(LEAVE_SECONDS + 1.0, os._exit, [0])
-            hard_end.daemon = True
-            hard_end.start()
+            if self._own_process:
+                hard_end = threading.Timer(LEAVE_SECONDS + 1.0, os._exit, [0])
+                hard_end.daemon = True
+                hard_end.start()
         if order is Order.FORGET:
             self._trainer.kill()
         else:
@@ -186,7 +187,7 @@ class Attempt:
         limit = self._request.max_seconds
         if limit is not None:
             left = max(0.0, limit - record.seconds)
-            self._time_ends = time.monotonic() + left + OVERTIME_SECONDS
+            self._time_ends = self._clock.now() + left + OVERTIME_SECONDS
         self._writer.continue_at(record.current_timesteps, record.seconds)
         if self._attempt > 1:
             self._retry(lambda: self._log.continue_earlier(self._jobs, self._job_id))
@@ -217,7 +218,7 @@ class Attempt:
 
     def _watch_trainer(self) -> None:
         """End a trainer that does not do what it must."""
-        now = time.monotonic()
+        now = self._clock.now()
         if now > self._grace_ends:
             _log.warning("The trainer does not answer; it is killed.")
             self._grace_ends = float("inf")
@@ -236,7 +237,7 @@ class Attempt:
     def _collect(self, timeout_seconds: float) -> None:
         """Take what has arrived; waits for one message at most `timeout_seconds`."""
         with contextlib.suppress(queue.Empty):
-            self._receive(self._inbox.get(timeout=timeout_seconds))
+            self._receive(self._clock.get(self._inbox, timeout_seconds))
             while True:
                 self._receive(self._inbox.get_nowait())
 
@@ -339,6 +340,8 @@ class Attempt:
         if status is not JobStatus.COMPLETED:
             return
         try:
+            if self._own_process:
+                os.nice(_NICENESS)
             self._completion.illustrate()
             Checkpoints(self._jobs, self._job_id, self._attempt).remove_all()
         except (PlatformError, OSError):

@@ -1,10 +1,9 @@
 """From a finished training to a completed job: evaluation, model, version, description."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from grpo import checkpoint
 from grpo.envs import check_environment
@@ -21,9 +20,6 @@ from grpo_platform.tracking.provenance import code_version, provenance_tags
 __all__ = ["Completion"]
 
 _log = logging.getLogger(__name__)
-
-_NICENESS: Final = 10
-"""Of the process while it draws: other jobs train meanwhile."""
 
 
 class Completion:
@@ -117,11 +113,10 @@ class Completion:
         _log.info("%s: %s", "Promoted" if decision.promoted else "Not promoted", decision.outcome)
 
     def illustrate(self) -> None:
-        """Give the run its curve, video and description, at low priority.
+        """Give the run its curve, video and description.
 
         Raises:
             StoreError: the store refused, or is away.
         """
         if self._policy is not None:
-            os.nice(_NICENESS)
             illustrate(self._jobs, self._job_id, self._policy, self._folder)

@@ -25,11 +25,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from grpo_platform.core.messages import escape_unprintable
 
-__all__ = ["MAX_MESSAGE", "main"]
-
-MAX_MESSAGE = 1 << 17
-"""Bytes of the largest message; a request has at most a few thousand."""
-
+__all__ = ["main"]
 
 _MAX_SAID = 500
 
@@ -62,6 +58,8 @@ def preload() -> None:
 
 
 def _serve(control: socket.socket, lifeline_fd: int) -> None:
+    from grpo_platform.jobs.supervisor import MAX_MESSAGE
+
     children: dict[int, _Child] = {}
     poller = select.poll()
     poller.register(control, select.POLLIN)

@@ -4,13 +4,13 @@ import logging
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
 from grpo_platform.core.errors import StoreError, UnknownJobError
 from grpo_platform.core.states import TERMINAL
+from grpo_platform.jobs.clock import Clock
 from grpo_platform.tracking.jobs import JobStore
 
 __all__ = ["Heartbeat", "Order"]
@@ -20,9 +20,6 @@ _log = logging.getLogger(__name__)
 BEAT_SECONDS: Final = 2.0
 LEASE_SECONDS: Final = 10.0
 """How long one look at the run is good for; less than what makes a runner give the job away."""
-
-# a machine that sleeps must find its lease spent when it wakes
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Order(StrEnum):
@@ -46,24 +43,31 @@ class Heartbeat:
         job_id: the job that is held.
         attempt: the attempt that was claimed.
         give: called with an order, from the thread of this object; may be called repeatedly.
+        clock: tells the time.
     """
 
     def __init__(
-        self, jobs: JobStore, job_id: str, attempt: int, give: Callable[[Order], None]
+        self,
+        jobs: JobStore,
+        job_id: str,
+        attempt: int,
+        give: Callable[[Order], None],
+        clock: Clock,
     ) -> None:
         self._jobs = jobs
         self._job_id = job_id
         self._attempt = attempt
         self._give = give
+        self._clock = clock
         # a SimpleQueue may be put to from a signal handler; an Event may not be set there
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._ended = False
         self._held_until = math.inf
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="worker-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin to beat; the job was just started by this process."""
-        self._held_until = time.clock_gettime(_CLOCK) + LEASE_SECONDS
+        self._held_until = self._clock.now_with_sleep() + LEASE_SECONDS
         self._thread.start()
 
     def look(self) -> None:
@@ -85,7 +89,7 @@ class Heartbeat:
     @property
     def fresh(self) -> bool:
         """Whether the last look at the run, and the last beat, are recent."""
-        return time.clock_gettime(_CLOCK) < self._held_until
+        return self._clock.now_with_sleep() < self._held_until
 
     def holds(self) -> bool:
         """Whether this worker may write now; looks at the run when the last look is old.
@@ -98,7 +102,7 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._ended:
             try:
-                signalled = self._wake.get(timeout=BEAT_SECONDS)
+                signalled = self._clock.get(self._wake, BEAT_SECONDS)
             except queue.Empty:
                 signalled = False
             if not self._ended:
@@ -117,7 +121,7 @@ class Heartbeat:
 
     def _beat(self) -> Order | None:
         """Look, then beat: a job that was given away must not look alive again."""
-        began = time.clock_gettime(_CLOCK)
+        began = self._clock.now_with_sleep()
         try:
             record = self._jobs.get(self._job_id)
             gone = record.attempt != self._attempt or record.status in TERMINAL

@@ -1,29 +1,24 @@
 """Jobs as processes of this machine, forked from one that has everything imported. Linux only."""
 
-import array
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import select
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import process, workdir
 from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
-from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.process import Liveness, ending, pid_of
 from grpo_platform.jobs.resources import check_this_machine, default_memory_bytes
+from grpo_platform.jobs.supervisor import Supervisor, drain
 from grpo_platform.tracking.store import Store
 
 __all__ = ["LocalBackend"]
@@ -39,7 +34,6 @@ _FORK_SERVER_ENVIRONMENT = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 _RESTART_PAUSE_SECONDS = 1.0
-_MAX_DESCRIPTORS = 4
 _WARMING = Wait(
     message="The server is still importing what jobs need; this takes some seconds, once.",
     hopeless=False,
@@ -76,16 +70,14 @@ class LocalBackend:
         self._memory = default_memory_bytes() if max_memory_bytes is None else max_memory_bytes
         self._lock = threading.RLock()
         self._jobs: dict[str, _Job] = {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._started_at = 0.0
-        self._warm = False
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self._lifeline_read, self._lifeline_write = os.pipe()
         self._groups: set[int] = set()
-        self._closed = False
+        lifeline_read, self._lifeline_write = os.pipe()
+        self._forkserver = Supervisor(
+            "grpo_platform.jobs.forkserver",
+            lambda: child_environment() | _FORK_SERVER_ENVIRONMENT,
+            _RESTART_PAUSE_SECONDS,
+            [lifeline_read],
+        )
 
     def start(self) -> None:
         """Start the process that workers are forked from; it warms up in the background.
@@ -96,8 +88,7 @@ class LocalBackend:
         if not hasattr(os, "pidfd_open"):
             raise PlatformError("Local jobs need Linux (pidfd_open, kernel 5.3 or newer).")
         workdir.remove_abandoned()
-        with self._lock:
-            self._launch()
+        self._forkserver.start()
 
     def check(self, request: JobRequest) -> None:
         """See `Backend.check`."""
@@ -133,7 +124,7 @@ class LocalBackend:
     def waits(self) -> Mapping[str, Wait]:
         """See `Backend.waits`; a job has a worker at once, once the forkserver is warm."""
         with self._lock:
-            if self._warm:
+            if self._forkserver.ready:
                 return {}
             return {job_id: _WARMING for job_id, job in self._jobs.items() if job.pidfd is None}
 
@@ -149,98 +140,62 @@ class LocalBackend:
 
     def wake(self) -> None:
         """See `Backend.wake`."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"w")
+        self._forkserver.wake()
 
     def poll(self, timeout_seconds: float) -> list[Exit]:
         """See `Backend.poll`; also restarts the forkserver when it has died."""
-        poller = select.poll()
         with self._lock:
-            control = self._control
-            watched = [self._wake_read, *(fd for _, fd in self._orphans())]
-            if control is not None:
-                watched.append(control.fileno())
-            elif not self._closed:
-                timeout_seconds = min(timeout_seconds, self._until_restart())
-        for descriptor in watched:
-            poller.register(descriptor, select.POLLIN)
-        poller.poll(max(0.0, timeout_seconds) * 1000)
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+            orphans = [fd for _, fd in self._orphans()]
+        self._forkserver.wait(timeout_seconds, orphans)
         with self._lock:
-            exits = self._receive() + self._ended_orphans()
+            heard = [self._hear(event, fds) for event, fds in self._forkserver.receive()]
+            exits = [exit_ for exit_ in heard if exit_ is not None] + self._ended_orphans()
             self._reap()
-            if self._control is None and not self._closed and self._until_restart() == 0.0:
-                self._launch()
+            self._forkserver.start_again()
             return exits
 
     def shutdown(self, timeout_seconds: float) -> None:
         """See `Backend.shutdown`; the thread that polls must have ended."""
+        for job_id in self.running():
+            self.stop(job_id)
+        drain(self, timeout_seconds)
+        for job_id in self.running():
+            self.kill(job_id)
+        drain(self, 2.0)
         with self._lock:
-            for job_id in self._jobs:
-                self.stop(job_id)
-        self._drain(timeout_seconds)
-        with self._lock:
-            for job_id in self._jobs:
-                self.kill(job_id)
-        self._drain(2.0)
-        self._close()
+            os.close(self._lifeline_write)
+            self._forkserver.close(2.0)
 
-    # --- the forkserver ------------------------------------------------------------------
-
-    def _launch(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        arguments = (str(theirs.fileno()), str(self._lifeline_read))
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "grpo_platform.jobs.forkserver", *arguments],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._lifeline_read),
-                env=child_environment() | _FORK_SERVER_ENVIRONMENT,
-                start_new_session=True,
-            )
-        self._control = ours
-        self._started_at = time.monotonic()
-        for job in self._jobs.values():
-            if job.pidfd is None:
-                self._send(job.task)
-
-    def _until_restart(self) -> float:
-        return max(0.0, self._started_at + _RESTART_PAUSE_SECONDS - time.monotonic())
+    # --- what the forkserver says --------------------------------------------------------
 
     def _send(self, task: WorkerTask) -> None:
-        if self._control is None:
-            return  # sent by the next launch
         given = {"store": self._store, "memory_bytes": self._memory}
-        message = dataclasses.asdict(task) | given
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._control.send(json.dumps(message).encode())
+        self._forkserver.send(dataclasses.asdict(task) | given)
 
-    def _receive(self) -> list[Exit]:
-        """Read what the forkserver said; notices its end."""
-        exits: list[Exit] = []
-        while (control := self._control) is not None:
-            data, descriptors = _receive_message(control)
-            if data is None:
-                break
-            if not data:
-                self._forkserver_died()
-                break
-            event = json.loads(data)
-            if event["event"] == "ready":
-                self._warm = True
-                continue
-            job = self._jobs.get(event["job_id"])
-            if job is None or job.task.attempt != event["attempt"]:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-            elif event["event"] == "started":
-                self._started(job, event["worker"], descriptors[0])
-            else:
-                reason = ending(event["status"])
-                said = f" ({event['said']})" if event["said"] else ""
-                exits.append(self._ended(job, reason and f"{reason}{said}"))
-        return exits
+    def _hear(self, event: dict[str, Any], descriptors: list[int]) -> Exit | None:
+        match event["event"]:
+            case "ready":
+                for job in self._jobs.values():
+                    if job.pidfd is None:
+                        self._send(job.task)
+                return None
+            case "gone":
+                for job in self._jobs.values():
+                    job.orphan = job.pidfd is not None
+                said = "The forkserver ended with status %s; it is started again."
+                _log.warning(said, event["status"])
+                return None
+        known = self._jobs.get(event["job_id"])
+        if known is None or known.task.attempt != event["attempt"]:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif event["event"] == "started":
+            self._started(known, event["worker"], descriptors[0])
+        else:
+            reason = ending(event["status"])
+            said = f" ({event['said']})" if event["said"] else ""
+            return self._ended(known, reason and f"{reason}{said}")
+        return None
 
     def _started(self, job: _Job, worker: str, pidfd: int) -> None:
         job.worker, job.pidfd = worker, pidfd
@@ -248,18 +203,6 @@ class LocalBackend:
             self._signal(job, signal.SIGKILL)
         elif job.stop_asked:
             self._signal(job, signal.SIGTERM)
-
-    def _forkserver_died(self) -> None:
-        if self._control is None or self._process is None:
-            return
-        self._control.close()
-        self._control = None
-        self._warm = False
-        for job in self._jobs.values():
-            job.orphan = job.pidfd is not None
-        status = self._process.wait()
-        if not self._closed:
-            _log.warning("The forkserver ended with status %s; it is started again.", status)
 
     def _orphans(self) -> list[tuple[_Job, int]]:
         jobs = self._jobs.values()
@@ -300,25 +243,6 @@ class LocalBackend:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(job.pidfd, number)
 
-    def _drain(self, timeout_seconds: float) -> None:
-        deadline = time.monotonic() + timeout_seconds
-        while self.running() and time.monotonic() < deadline:
-            self.poll(min(0.5, deadline - time.monotonic()))
-
-    def _close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._control is not None:
-                self._control.close()
-                self._control = None
-            os.close(self._lifeline_write)
-            if self._process is not None:
-                try:
-                    self._process.wait(2.0)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait()
-
 
 def _ending_of_orphan(job: _Job) -> str | None:
     """Why a worker ended whose forkserver is dead; known where its end is told to this process."""
@@ -330,24 +254,3 @@ def _ending_of_orphan(job: _Job) -> str | None:
     except ChildProcessError:
         return unseen
     return ending(status) if pid else unseen
-
-
-def _receive_message(control: socket.socket) -> tuple[bytes | None, list[int]]:
-    """One message and its descriptors, without waiting: None where there is none, empty at the end.
-
-    Not `socket.recv_fds`: that one ignores flags, and waits.
-    """
-    flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-    descriptors = array.array("i")
-    try:
-        data, ancillary, _, _ = control.recvmsg(
-            MAX_MESSAGE, socket.CMSG_LEN(_MAX_DESCRIPTORS * descriptors.itemsize), flags
-        )
-    except BlockingIOError:
-        return None, []
-    except ConnectionResetError:
-        return b"", []
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    return data, list(descriptors)

@@ -1,10 +1,12 @@
 """A job's log: what its worker and trainer print, kept as an artifact of the run."""
 
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,36 +27,53 @@ class WorkerLog:
 
     Args:
         folder: existing local directory for the file.
-        capture: send this process's standard output and error there; else only log records.
     """
 
-    def __init__(self, folder: Path, *, capture: bool) -> None:
-        path = folder / "worker.log"
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "worker.log"
         # read by its descriptor, which outlives a folder that somebody removes
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._earlier = b""
         self._uploaded_size = -1
-        if capture:
-            for standard, stream in ((1, sys.stdout), (2, sys.stderr)):
-                stream.flush()
-                os.dup2(self._file, standard)
-                stream.reconfigure(  # type: ignore[union-attr]
-                    encoding="utf-8", errors="backslashreplace", line_buffering=True
-                )
-            handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-        else:
-            handlers = [
-                logging.FileHandler(path, encoding="utf-8"),
-                logging.StreamHandler(sys.stdout),
-            ]
-        formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
-        formatter.converter = time.gmtime
-        for handler in handlers:
-            handler.setFormatter(formatter)
-        for ours in (logging.getLogger("grpo"), logging.getLogger("grpo_platform")):
-            ours.handlers = handlers
+
+    def take_output(self) -> None:
+        """Send this process's standard output and error there, and its log records."""
+        for standard, stream in ((1, sys.stdout), (2, sys.stderr)):
+            stream.flush()
+            os.dup2(self._file, standard)
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
+        _handle_alone(logging.StreamHandler(sys.stderr))
+
+    def take_records(self) -> None:
+        """Write this process's log records there, and print them."""
+        _handle_alone(
+            logging.FileHandler(self._path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+        )
+
+    @contextlib.contextmanager
+    def taking_records_of(self, threads: str) -> Iterator[None]:
+        """Write log records of some threads there too, in a process that has others; then close.
+
+        Args:
+            threads: how the names of these threads begin.
+        """
+        handler = logging.FileHandler(self._path, encoding="utf-8")
+        handler.setFormatter(_formatter())
+        handler.addFilter(lambda record: (record.threadName or "").startswith(threads))
+        levels = [(ours, ours.level) for ours in _loggers()]
+        for ours, _ in levels:
+            ours.addHandler(handler)
             ours.setLevel(logging.INFO)
-            ours.propagate = False
+        try:
+            yield
+        finally:
+            for ours, level in levels:
+                ours.removeHandler(handler)
+                ours.setLevel(level)
+            handler.close()
+            os.close(self._file)
 
     def continue_earlier(self, jobs: JobStore, job_id: str) -> None:
         """Put the log of earlier attempts before this one's."""
@@ -82,6 +101,26 @@ class WorkerLog:
 
     def _read(self) -> bytes:
         return os.pread(self._file, os.fstat(self._file).st_size, 0)
+
+
+def _loggers() -> tuple[logging.Logger, logging.Logger]:
+    return logging.getLogger("grpo"), logging.getLogger("grpo_platform")
+
+
+def _formatter() -> logging.Formatter:
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+def _handle_alone(*handlers: logging.Handler) -> None:
+    """Send the log records of this process nowhere else."""
+    for handler in handlers:
+        handler.setFormatter(_formatter())
+    for ours in _loggers():
+        ours.handlers = list(handlers)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
 
 
 def read_log(jobs: JobStore, job_id: str) -> bytes:

@@ -5,16 +5,9 @@ its sight: their workers give them back, or their heartbeats stand still, and th
 them again.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
-import json
 import logging
-import os
-import select
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -26,9 +19,9 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import process
 from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
-from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.process import Liveness
 from grpo_platform.jobs.resources import resources_of
+from grpo_platform.jobs.supervisor import Supervisor, drain
 from grpo_platform.tracking.store import Store
 
 __all__ = ["RayBackend", "require_ray"]
@@ -37,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 60.0
 _RESTART_PAUSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 5.0
 _ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 
 
@@ -71,14 +65,12 @@ class RayBackend:
         self._store = dataclasses.asdict(store)
         self._lock = threading.RLock()
         self._jobs: dict[str, _Job] = {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._connected = self._closed = False
         self._trouble = ""
-        self._started_at = 0.0
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._driver = Supervisor(
+            "grpo_platform.jobs.ray_driver",
+            lambda: _ENVIRONMENT | child_environment(),
+            _RESTART_PAUSE_SECONDS,
+        )
 
     def start(self) -> None:
         """Connect to the cluster; does nothing when that was done.
@@ -87,18 +79,18 @@ class RayBackend:
             PlatformError: there is no cluster, or it cannot be reached.
         """
         with self._lock:
-            if self._connected:
+            if self._driver.ready:
                 return
-            self._launch()
+            self._driver.start()
             deadline = time.monotonic() + _CONNECT_SECONDS
-            while self._control is not None and not self._connected:
+            while self._driver.running and not self._driver.ready:
                 if time.monotonic() > deadline:
                     self._trouble = f"it did not answer for {_CONNECT_SECONDS:g} s"
                     break
-                select.select([self._control], [], [], 1.0)
+                self._driver.wait(1.0)
                 self._receive()
-            if not self._connected:
-                self._close()
+            if not self._driver.ready:
+                self._driver.close(_CLOSE_SECONDS)
                 raise PlatformError(
                     f"The Ray cluster cannot be used: {self._trouble or 'its driver ended'}. "
                     "Start one with `ray start --head`, or set RAY_ADDRESS to a running one's."
@@ -111,8 +103,7 @@ class RayBackend:
         """See `Backend.submit`; the job waits in Ray until a node has room."""
         with self._lock:
             job = self._jobs[task.job_id] = _Job(task)
-            if self._connected:
-                self._submit(job)
+            self._submit(job)
 
     def stop(self, job_id: str) -> None:
         """See `Backend.stop`; a worker that waits for room is not started any more."""
@@ -138,92 +129,53 @@ class RayBackend:
 
     def wake(self) -> None:
         """See `Backend.wake`."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"w")
+        self._driver.wake()
 
     def poll(self, timeout_seconds: float) -> list[Exit]:
         """See `Backend.poll`; also connects again after the cluster was lost."""
-        with self._lock:
-            watched: list[Any] = [self._wake_read]
-            if self._control is not None:
-                watched.append(self._control)
-            elif not self._closed:
-                timeout_seconds = min(timeout_seconds, self._until_restart())
-        select.select(watched, [], [], max(0.0, timeout_seconds))
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+        self._driver.wait(timeout_seconds)
         with self._lock:
             exits = self._receive()
-            if self._control is None and not self._closed and self._until_restart() == 0.0:
-                self._launch()
+            self._driver.start_again()
             return exits
 
     def shutdown(self, timeout_seconds: float) -> None:
         """See `Backend.shutdown`; the thread that polls must have ended."""
         for job_id in self.running():
             self.stop(job_id)
-        deadline = time.monotonic() + timeout_seconds
-        while self._connected and self.running() and time.monotonic() < deadline:
-            self.poll(min(0.5, deadline - time.monotonic()))
+        if self._driver.ready:
+            drain(self, timeout_seconds)
         with self._lock:
-            self._close()
+            self._driver.close(_CLOSE_SECONDS)
 
     # --- the driver ----------------------------------------------------------------------
-
-    def _launch(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "grpo_platform.jobs.ray_driver", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=_ENVIRONMENT | child_environment(),
-                start_new_session=True,
-            )
-        self._control = ours
-        self._started_at = time.monotonic()
-
-    def _until_restart(self) -> float:
-        return max(0.0, self._started_at + _RESTART_PAUSE_SECONDS - time.monotonic())
 
     def _order(self, event: str, job_id: str) -> None:
         with self._lock:
             if job_id in self._jobs:
-                self._send({"event": event, "job_id": job_id})
+                self._driver.send({"event": event, "job_id": job_id})
 
     def _submit(self, job: _Job) -> None:
         asked = resources_of(JobRequest.from_json(job.task.request))
         task = dataclasses.asdict(job.task)
-        self._send({"event": "submit", "task": task, "store": self._store, "resources": asked})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        if self._control is not None:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._control.send(json.dumps(message).encode())
+        where = {"store": self._store, "resources": asked}
+        self._driver.send({"event": "submit", "task": task} | where)
 
     def _receive(self) -> list[Exit]:
-        """Read what the driver said; notices its end."""
-        exits: list[Exit] = []
-        while self._control is not None:
-            try:
-                data = self._control.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            except ConnectionResetError:
-                data = b""
-            exits += self._hear(json.loads(data)) if data else self._driver_ended()
-        return exits
+        return [exit_ for event, _ in self._driver.receive() for exit_ in self._hear(event)]
 
     def _hear(self, event: dict[str, Any]) -> list[Exit]:
         match event["event"]:
-            case "connected":
-                self._connected, self._trouble = True, ""
+            case "ready":
+                self._trouble = ""
                 for waiting in self._jobs.values():
                     self._submit(waiting)
             case "failed":
                 if event["message"] != self._trouble:
                     _log.warning("The Ray cluster cannot be reached: %s", event["message"])
                 self._trouble = event["message"]
+            case "gone":
+                return self._driver_ended() if event["was_ready"] else []
             case _:
                 job = self._jobs.get(event["job_id"])
                 if job is not None and job.task.attempt == event["attempt"]:
@@ -245,10 +197,8 @@ class RayBackend:
 
     def _driver_ended(self) -> list[Exit]:
         """What was submitted is out of sight: the store tells what becomes of it."""
-        if self._connected and not self._closed:
-            _log.warning("The Ray cluster was lost; it is connected again as soon as it is there.")
-        lost = list(self._jobs.values()) if self._connected else []
-        self._close_driver()
+        _log.warning("The Ray cluster was lost; it is connected again as soon as it is there.")
+        lost = list(self._jobs.values())
         for job in lost:
             job.worker = None
         return [self._forget(job, None) for job in lost]
@@ -257,20 +207,3 @@ class RayBackend:
         del self._jobs[job.task.job_id]
         task = job.task
         return Exit(job_id=task.job_id, attempt=task.attempt, worker=job.worker, reason=reason)
-
-    def _close_driver(self) -> None:
-        self._connected = False
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._process is not None:
-            try:
-                self._process.wait(5.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-
-    def _close(self) -> None:
-        self._closed = True
-        self._close_driver()

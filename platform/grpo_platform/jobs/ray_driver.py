@@ -3,7 +3,7 @@
 Ray ends a driver whose cluster goes away; then the server starts another one of these. It runs as
 `python -m grpo_platform.jobs.ray_driver CONTROL`, an inherited sequenced-packet socket. The server
 sends `{"event": "submit", "task", "store", "resources"}`, and `stop` and `kill` with a `job_id`;
-back come `connected`, or `failed` with a `message`; and, with `job_id` and `attempt`, `waits` with
+back come `ready`, or `failed` with a `message`; and, with `job_id` and `attempt`, `waits` with
 the fields of `Wait`, `placed`, `started` with `worker`, and `ended` with the fields of `Exit`.
 """
 
@@ -23,10 +23,10 @@ from typing import Any, Final
 
 import ray
 
-from grpo_platform.jobs.forkserver import MAX_MESSAGE
 from grpo_platform.jobs.process import machine
 from grpo_platform.jobs.ray_actor import WorkerActor
 from grpo_platform.jobs.resources import in_words
+from grpo_platform.jobs.supervisor import MAX_MESSAGE
 
 __all__ = ["main", "wait_of"]
 
@@ -87,7 +87,7 @@ def main(control_fd: int) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         _send(control, {"event": "failed", "message": str(error).strip().splitlines()[0]})
         return
-    _send(control, {"event": "connected"})
+    _send(control, {"event": "ready"})
     _Driver(control).serve()
 
 

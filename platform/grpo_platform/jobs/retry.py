@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from grpo_platform.core.errors import StoreGoneError, StoreUnavailableError, UnknownJobError
+from grpo_platform.jobs.clock import Clock
 from grpo_platform.jobs.heartbeat import Heartbeat
 from grpo_platform.jobs.workdir import PATIENCE_SECONDS, temporary_folder
 
@@ -29,14 +29,16 @@ class Retry:
 
     Args:
         heartbeat: says whether the job is still this worker's.
+        clock: tells the time.
 
     Attributes:
-        leave_by: time on the monotonic clock by which this worker must have left.
+        leave_by: time of that clock by which this worker must have left.
         terminated: SIGTERM came, or the server died.
     """
 
-    def __init__(self, heartbeat: Heartbeat) -> None:
+    def __init__(self, heartbeat: Heartbeat, clock: Clock) -> None:
         self._heartbeat = heartbeat
+        self._clock = clock
         self.leave_by = float("inf")
         self.terminated = False
 
@@ -78,9 +80,9 @@ class Retry:
                     patience_seconds -= pause
                 if patience_seconds <= 0:
                     raise
-            if time.monotonic() + pause > self.leave_by or (
+            if self._clock.now() + pause > self.leave_by or (
                 self.terminated and not self._heartbeat.started
             ):
                 raise LeftError
-            time.sleep(pause)
+            self._clock.sleep(pause)
             pause = min(2 * pause, 5.0)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from grpo_platform.core.errors import StoreUnavailableError
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.jobs.checkpoints import Checkpoints
+from grpo_platform.jobs.clock import Clock
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.reporter import Point
@@ -33,13 +34,17 @@ class RunWriter:
         job_id: the job.
         attempt: the attempt that writes.
         log: this worker's log.
+        clock: tells the time.
     """
 
-    def __init__(self, jobs: JobStore, job_id: str, attempt: int, log: WorkerLog) -> None:
+    def __init__(
+        self, jobs: JobStore, job_id: str, attempt: int, log: WorkerLog, clock: Clock
+    ) -> None:
         self._jobs = jobs
         self._job_id = job_id
         self._attempt = attempt
         self._log_file = log
+        self._clock = clock
         self._checkpoints = Checkpoints(jobs, job_id, attempt)
         self._points: list[Point] = []
         self._last_steps: dict[str, int] = {}
@@ -71,7 +76,7 @@ class RunWriter:
         """Seconds until `write_due` has something to do."""
         has_work = self._points or self._checkpoint or self._timesteps > self._written_timesteps
         due = min(self._next_points, self._next_log) if has_work else self._next_log
-        return max(0.0, due - time.monotonic())
+        return max(0.0, due - self._clock.now())
 
     def write_due(self) -> None:
         """Write what is due; while the store is away, only remember to try again.
@@ -79,7 +84,7 @@ class RunWriter:
         Raises:
             StoreError: the store refused.
         """
-        now = time.monotonic()
+        now = self._clock.now()
         try:
             if now >= self._next_points:
                 self._next_points = now + _POINTS_SECONDS
@@ -91,7 +96,7 @@ class RunWriter:
         except (StoreUnavailableError, OSError) as error:
             _log.warning("The run cannot be written now: %s", error)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
-            self._next_points = self._next_log = time.monotonic() + self._pause
+            self._next_points = self._next_log = self._clock.now() + self._pause
 
     def flush(self) -> None:
         """Write all points, then the checkpoint that relies on them.

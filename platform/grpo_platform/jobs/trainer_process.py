@@ -1,16 +1,15 @@
-"""The process that trains: `grpo` and a pipe, no MLflow.
+"""What trains: `grpo` and a pipe, no MLflow.
 
-It is forked by the job's worker before that one opens anything, and dies with it. Messages are
-JSON objects. The worker sends `start` (with a checkpoint or initial weights to read) and `stop`,
-whichever comes first; the trainer sends `environment`, `points`, `checkpoint`,
+It is a process that the job's worker forks before it opens anything, and that dies with it, or a
+thread of the in-memory backend. Messages are JSON objects. The worker sends `start` (with a
+checkpoint or initial weights to read) and `stop`, whichever comes first, and `kill` to a thread;
+the trainer sends `environment`, `points`, `checkpoint`,
 `checkpoint_failed`, `finishing` once `max_seconds` have passed, and at last `done`, `failed`, or
 `ended` where another attempt may help. The points that a checkpoint relies on are sent before it.
 """
 
 import json
 import logging
-import os
-import signal
 import time
 import traceback
 from collections.abc import Sequence
@@ -52,15 +51,18 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
         request: what to train.
         folder: existing local directory that receives checkpoints.
     """
-    # the worker decides when this process ends; Ctrl-C and a system's shutdown reach it first
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
-    threadpool_limits(1)  # BLAS on several threads adds up in another order: other bits
+    with threadpool_limits(1):  # BLAS on several threads adds up in another order: other bits
+        _train(connection, request, folder)
+
+
+def _train(connection: Connection, request: JobRequest, folder: Path) -> None:
     pipe = _Pipe(connection)
     try:
         start = pipe.wait_for_start()
         _Session(pipe, request, folder).run(start)  # from here on, time is trained
+    except _UnheardError:
+        return
     except OSError as error:
         if error.errno in FULL:  # room was waited for already
             pipe.send("failed", message=explain(error), traceback=traceback.format_exc())
@@ -69,6 +71,10 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
             pipe.send("ended", reason=files_away(error))
     except Exception as error:  # noqa: BLE001 - sent to the worker, which says it to the user
         pipe.send("failed", message=explain(error), traceback=traceback.format_exc())
+
+
+class _UnheardError(BaseException):
+    """The worker is gone, or done with this trainer: there is nobody to say anything to."""
 
 
 class _Pipe:
@@ -97,7 +103,9 @@ class _Pipe:
         try:
             message: dict[str, Any] = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
-            os._exit(1)  # the worker is gone, and with it everyone who could listen
+            raise _UnheardError from None
+        if message["kind"] == "kill":
+            raise _UnheardError
         return message
 
 

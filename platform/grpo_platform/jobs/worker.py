@@ -5,6 +5,8 @@ import select
 import shutil
 import signal
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
 from grpo_platform.core.errors import StoreUnavailableError
@@ -12,7 +14,7 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.attempt import Attempt
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.jobs.resources import restrict_memory
-from grpo_platform.jobs.trainer_handle import TrainerHandle
+from grpo_platform.jobs.trainer_handle import TrainerProcess
 from grpo_platform.jobs.workdir import make_workdir, patiently
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
@@ -66,19 +68,37 @@ def run_worker(
     """
     folder = make_workdir()
     try:
-        log = patiently(lambda: WorkerLog(folder, capture=lifeline_fd is not None))
+        log = patiently(lambda: WorkerLog(folder))
+        log.take_records() if lifeline_fd is None else log.take_output()
         # before anything else is opened: the trainer is a fork of this process
-        trainer = TrainerHandle.fork(request, folder)
+        trainer = TrainerProcess.fork(request, folder)
         if attempt == 1 and request.init_from is None:
             trainer.begin()
         work = Attempt(
             _open(store, lifeline_fd),
             trainer, job_id, attempt, request, folder, log,
-            foreground=lifeline_fd is None,
+            foreground=lifeline_fd is None, own_process=True,
         )  # fmt: skip
-        return work.run(lifeline_fd)
+        _pass_on(work, lifeline_fd)
+        return work.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pass_on(work: Attempt, lifeline_fd: int | None) -> None:
+    """Let signals, and the end of the server, reach the attempt."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        work.interrupt()
+
+    def watch(lifeline_fd: int) -> None:
+        select.select([lifeline_fd], [], [])
+        work.leave()
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt if lifeline_fd is None else signal.SIG_IGN)
+    if lifeline_fd is not None:
+        threading.Thread(target=watch, args=(lifeline_fd,), name="lifeline", daemon=True).start()
 
 
 def _open(store: Store, lifeline_fd: int | None) -> JobStore:

@@ -129,7 +129,7 @@ def build_services(settings: Settings) -> Services:
 
 
 def find_backend(name: str) -> BackendFactory:
-    """The way to run jobs that a name stands for: `local`, `ray`, or an installed one.
+    """The way to run jobs that a name stands for: `local`, `ray`, `memory`, or an installed one.
 
     Distributions add theirs by an entry point of the group `grpo.backends` that names a
     `BackendFactory`.
@@ -164,6 +164,13 @@ def _ray(store: Store, settings: Settings) -> Backend:
     return backend
 
 
+def _memory(store: Store, settings: Settings) -> Backend:
+    from grpo_platform.jobs.in_memory import InMemoryBackend
+
+    del settings
+    return InMemoryBackend(store)
+
+
 def _factory(thing: Any) -> BackendFactory:  # noqa: ANN401 - whatever an entry point names
     if not callable(thing):
         raise TypeError(f"it is a {type(thing).__name__}, not a function of a store and settings")
@@ -172,5 +179,8 @@ def _factory(thing: Any) -> BackendFactory:  # noqa: ANN401 - whatever an entry 
 
 
 _BACKENDS: Names[BackendFactory] = Names(
-    "GRPO_JOB_BACKEND", "grpo.backends", {"local": _local, "ray": _ray}, _factory
+    "GRPO_JOB_BACKEND",
+    "grpo.backends",
+    {"local": _local, "ray": _ray, "memory": _memory},
+    _factory,
 )

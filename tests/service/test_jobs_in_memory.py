@@ -77,7 +77,7 @@ def test_a_run_that_was_deleted_is_forgotten_and_the_next_job_has_its_turn(live)
 
 
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint(live):
-    job = live.submit(**FIELDS | {"total_timesteps": 15_000}, model_name="killed")
+    job = live.submit(**FIELDS | {"total_timesteps": 40_000}, model_name="killed")
     live.until(job.job_id, lambda record: record.checkpoint)
     live.backend.kill(job.job_id)
     done = live.wait(job.job_id, JobStatus.COMPLETED)

@@ -1,4 +1,4 @@
-"""The command line: serve, train, watch, evaluate, predict."""
+"""The command line: serve, train, watch, work, evaluate, predict."""
 
 import itertools
 import os
@@ -110,6 +110,23 @@ def train(
         _report(job)
     if job["status"] != "completed":
         raise typer.Exit(1)
+
+
+@app.command()
+def worker(
+    job: Annotated[str, typer.Option(help="Id of a queued job.", show_default=False)],
+) -> None:
+    """Train one queued job here, in the foreground, without a server.
+
+    Ctrl-C stops it. Exit code 1 unless it was completed.
+    """
+    from grpo.errors import GRPOError  # imports torch, which no other command waits for
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services.worker import run_queued
+
+    with errors_as_sentences(GRPOError):
+        code = run_queued(job, Settings())
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The process that runs one job: it owns the run in MLflow, and a trainer process."""
 
 import logging
+import os
 import select
 import shutil
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 
 from grpo_platform.core.errors import StoreUnavailableError
 from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import TOKEN_VARIABLE
 from grpo_platform.jobs.attempt import Attempt
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.jobs.resources import restrict_memory
@@ -66,6 +68,7 @@ def run_worker(
         Exit code: 0 when the job's state is settled or somebody else's; in the foreground, 1
         when the job has failed.
     """
+    os.environ.pop(TOKEN_VARIABLE, None)  # plug-ins run in the trainer
     folder = make_workdir()
     try:
         log = patiently(lambda: WorkerLog(folder))

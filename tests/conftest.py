@@ -1,6 +1,18 @@
-"""What all tests share: hypothesis without deadlines, as a loaded machine is slow at any moment."""
+"""What all tests share: hypothesis without deadlines, and what is built once for a module."""
 
+import pytest
 from hypothesis import settings
 
+# a loaded machine is slow at any moment
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module on one worker where they share a fixture: servers take seconds."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - not public
+        shared = any(found[-1].scope == "module" for found in fixtures)
+        if shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -1,6 +1,5 @@
 """Backup and restore of a sqlite store: whole, checked, and never under a server."""
 
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -17,7 +16,7 @@ from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.locations import sqlite_uri
 from grpo_platform.tracking.store import Store, hold_store
 from tests.service.registry_support import Bench
-from tests.service.tracking_support import jobs_of, request, working_in
+from tests.service.tracking_support import jobs_of, processes, request, working_in
 
 
 def invoke(folder, *words):
@@ -78,7 +77,7 @@ def uri_of(folder):
 
 
 def run(target, *arguments):
-    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    process = processes(__name__).Process(target=target, args=arguments)
     process.start()
     return process
 
@@ -137,7 +136,7 @@ def test_a_store_in_use_is_copied_whole(tmp_path):
 
 def test_a_damaged_database_is_replaced_but_not_under_a_server(used, tmp_path):
     back_up_store(uri_of(used), tmp_path / "copy")
-    context = multiprocessing.get_context("spawn")
+    context = processes(__name__)
     ready, leave = context.Event(), context.Event()
     location = (used / "mlruns" / "grpo").as_uri()
     store = Store(tracking_uri=uri_of(used), experiment_id="1", artifact_location=location)

@@ -1,11 +1,9 @@
 """PostgreSQL as the store: a real server, several of ours on it."""
 
-import multiprocessing
-
 import pytest
 
 from tests.service.postgresql_support import postgresql
-from tests.service.tracking_support import jobs_of, prepare, request
+from tests.service.tracking_support import jobs_of, prepare, processes, request
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +35,7 @@ def _claim(arguments):
 
 
 def test_servers_that_start_at_once_on_an_empty_database_share_it(uri, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(2) as pool:
+    with processes(__name__).Pool(2) as pool:
         made = pool.map(_prepare_and_create, [(tmp_path, uri, n) for n in "ab"], chunksize=1)
         assert len({experiment for experiment, _, _ in made}) == 1
         job_ids = {job_id for _, job_id, _ in made}

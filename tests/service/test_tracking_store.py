@@ -1,7 +1,6 @@
 """Preparing a store: fresh, used, moved, shared, foreign."""
 
 import contextlib
-import multiprocessing
 import os
 import sqlite3
 import subprocess
@@ -23,7 +22,14 @@ from grpo_platform.sweeps.store import SweepStore
 from grpo_platform.tracking.jobs import JobStore
 from tests.service.registry_support import Bench
 from tests.service.sweeps_support import SPACE
-from tests.service.tracking_support import TrackingServer, jobs_of, prepare, request, working_in
+from tests.service.tracking_support import (
+    TrackingServer,
+    jobs_of,
+    prepare,
+    processes,
+    request,
+    working_in,
+)
 
 
 def test_a_fresh_directory_gets_a_database_in_wal_mode_and_an_experiment(tmp_path):
@@ -115,8 +121,7 @@ def _prepare_and_count(folder):
 
 
 def test_four_servers_may_start_on_one_fresh_directory_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
+    with processes(__name__).Pool(4) as pool:
         counts = pool.map(_prepare_and_count, [tmp_path] * 4, chunksize=1)
     assert max(counts) == 4
 
@@ -135,7 +140,7 @@ def test_of_four_processes_that_claim_at_once_one_wins(tmp_path, remote):
         store = prepare(tmp_path, server.uri if remote else None)
         jobs = jobs_of(store)
         job_id = jobs.create(request()).job_id
-        with multiprocessing.get_context("spawn").Pool(4) as pool:
+        with processes(__name__).Pool(4) as pool:
             for attempt in range(1, 9):
                 claims = [(store.tracking_uri, job_id, attempt, f"w{i}") for i in range(4)]
                 assert pool.map(_claim, claims, chunksize=1).count(True) == 1

@@ -1,12 +1,14 @@
 """Real stores for tests: a sqlite file, and an MLflow server in front of one."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import requests
@@ -17,6 +19,13 @@ from grpo_platform.core.settings import Settings
 from grpo_platform.core.signing import Signer
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store, prepare_store
+
+
+def processes(module: str) -> ForkServerContext:
+    """Makes processes that share nothing with this one, and have imported a module once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return context
 
 
 @contextlib.contextmanager

@@ -4,31 +4,18 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from grpo.advantages import ADVANTAGES
-from grpo.errors import IncompatibleError, OutOfRangeError
-from grpo.fields import Bound, OneOf, check_fields, fields_of
+from grpo.errors import IncompatibleError
+from grpo.fields import Bound, Items, check_fields, fields_of
 from grpo.policies import POLICIES
 
-__all__ = [
-    "BOUNDS",
-    "DEVICES",
-    "LEARNING_RATE_SCHEDULES",
-    "PRESETS",
-    "REWARD_PRESETS",
-    "START_STATES",
-    "GRPOConfig",
-    "resolve_config",
-]
+__all__ = ["PRESETS", "REWARD_PRESETS", "Device", "GRPOConfig", "resolve_config"]
 
-LEARNING_RATE_SCHEDULES = ("constant", "cooldown", "linear")
-START_STATES = ("branch", "branch_worst", "reset")
-DEVICES = ("auto", "cpu", "cuda")
+Device = Literal["auto", "cpu", "cuda"]
 
 _SHAPED_REWARDS = {"CartPole-v1": "optimized_cartpole"}
-_MAX_LAYERS = 8
-_MAX_WIDTH = 4_096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +36,11 @@ class GRPOConfig:
     """Gymnasium id of the environment."""
 
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `gymnasium.make`; JSON values only."""
+    """Keyword arguments of the environment, as `gymnasium.make` takes them; JSON values only."""
 
     reward_function_type: str = ""
     """Name of the reward that is trained on; evaluation always uses the environment's own. Left
-    empty it becomes `optimized_cartpole` on CartPole-v1, `environment` elsewhere."""
+    out it is `optimized_cartpole` on CartPole-v1, `environment` elsewhere."""
 
     total_timesteps: Annotated[int, Bound(1, 1_000_000_000)] = 10_000
     """Budget in environment steps, branches included; never exceeded."""
@@ -61,7 +48,7 @@ class GRPOConfig:
     learning_rate: Annotated[float, Bound(0.0, 1.0, exclusive_low=True)] = 3e-4
     """Adam's step size, of the policy and of the value head."""
 
-    learning_rate_schedule: Annotated[str, OneOf(LEARNING_RATE_SCHEDULES)] = "cooldown"
+    learning_rate_schedule: Literal["constant", "cooldown", "linear"] = "cooldown"
     """`linear` lowers the step size to 0 as the budget is used up, as RL Zoo's `lin_` does;
     `cooldown` only over the last three tenths of it (Hägele et al., arXiv 2405.18392)."""
 
@@ -105,15 +92,15 @@ class GRPOConfig:
     """Largest norm of the policy's gradient; longer ones are scaled down."""
 
     advantage: str = "loo_time"
-    """Named group-relative advantage, one of `grpo.advantages.ADVANTAGES`."""
+    """Name of the group-relative advantage: how the members of a group are compared."""
 
     policy: str = "MlpPolicy"
-    """Name of the policy's class, one of `grpo.policies.POLICIES`."""
+    """Class of the policy, by its registered name."""
 
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """What the policy is built with beside `net_arch`; JSON values, classes by name."""
+    """What the policy is built with beside `net_arch`: JSON values, classes by registered name."""
 
-    start_states: Annotated[str, OneOf(START_STATES)] = "branch"
+    start_states: Literal["branch", "branch_worst", "reset"] = "branch"
     """Where groups start: `branch` goes on from where a random survivor came to, `branch_worst`
     from where the one with the lowest return did, `reset` starts at a seeded reset."""
 
@@ -121,12 +108,13 @@ class GRPOConfig:
     """When branching: chance that a group goes on from a survivor's last state."""
 
     bootstrap: bool = False
-    """Add γ^k V(s_end) to the return of a segment that was cut or truncated."""
+    """Add the value of the last state, γ^k V(s_end), to the return of a segment that was cut or
+    truncated."""
 
     normalize_observations: bool = True
     """Standardise observations by their running mean and variance."""
 
-    net_arch: tuple[int, ...] = (64, 64)
+    net_arch: Annotated[tuple[int, ...], Items(8, Bound(1, 4_096))] = (64, 64)
     """Widths of the hidden layers, of the policy and of the value head."""
 
     eval_freq: Annotated[int, Bound(0, 1_000_000_000)] = 0
@@ -138,7 +126,7 @@ class GRPOConfig:
     target_return: Annotated[float | None, Bound(-1e9, 1e9)] = None
     """Stop early once an evaluation's mean return reaches this; needs `eval_freq`."""
 
-    device: Annotated[str, OneOf(DEVICES)] = "cpu"
+    device: Device = "cpu"
     """`cpu`, `cuda`, or `auto` (CUDA where there is one)."""
 
     def __post_init__(self) -> None:
@@ -152,7 +140,6 @@ class GRPOConfig:
             object.__setattr__(self, "reward_function_type", reward)
         ADVANTAGES.check(self.advantage)
         POLICIES.check(self.policy)
-        self._check_net_arch()
         if self.target_return is not None and self.eval_freq == 0:
             raise IncompatibleError(
                 "target_return stops training when an evaluation reaches it: set eval_freq too.",
@@ -166,30 +153,13 @@ class GRPOConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values; `GRPOConfig(**d)` gives the same config back."""
-        values = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
-        return values | {
-            "env_kwargs": dict(self.env_kwargs),
-            "policy_kwargs": dict(self.policy_kwargs),
-            "net_arch": list(self.net_arch),
-        }
-
-    def _check_net_arch(self) -> None:
-        widths = self.net_arch
-        ok = len(widths) <= _MAX_LAYERS and all(
-            isinstance(w, int) and not isinstance(w, bool) and 1 <= w <= _MAX_WIDTH for w in widths
-        )
-        if not ok:
-            raise OutOfRangeError(
-                f"net_arch must be at most {_MAX_LAYERS} widths from 1 to {_MAX_WIDTH}, "
-                f"not {list(widths)!r}.",
-                field="net_arch",
-            )
+        return {spec.name: _plain(getattr(self, spec.name)) for spec in dataclasses.fields(self)}
 
 
-BOUNDS: Mapping[str, Bound] = {
-    name: found.bound for name, found in fields_of(GRPOConfig).items() if found.bound is not None
-}
-"""Range of each numeric field of `GRPOConfig`."""
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -266,7 +236,7 @@ def resolve_config(**fields: Any) -> GRPOConfig:  # noqa: ANN401
         ConfigError: the values cannot be trained.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    default = next(f.default for f in dataclasses.fields(GRPOConfig) if f.name == "env_name")
+    default = fields_of(GRPOConfig)["env_name"].default
     names = given.get("env_name", default), given.get("reward_function_type")
     preset = _preset_of(*names) if all(isinstance(n, str | None) for n in names) else {}
     return GRPOConfig(**{**preset, **given})

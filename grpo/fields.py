@@ -1,26 +1,27 @@
 """One table of what a configuration's fields are, read from the dataclass that declares them.
 
 A field is declared once, `learning_rate: Annotated[float, Bound(0.0, 1.0)] = 3e-4`, with a
-docstring below. Ranges, HTTP schema, command-line options, MLproject parameters, search-space types
-and documentation follow from what `fields_of` says.
+docstring below; names that it may have are a `Literal`. Ranges, HTTP schema, command-line options,
+MLproject parameters, search-space types and documentation follow from what `fields_of` says.
 """
 
 import ast
 import dataclasses
 import inspect
-import itertools
 import math
+import re
 import textwrap
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, pairwise
 from types import MappingProxyType, NoneType, UnionType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from grpo.errors import OutOfRangeError, UnknownNameError
 
-__all__ = ["Bound", "Field", "OneOf", "check_fields", "fields_of"]
+__all__ = ["Bound", "Examples", "Field", "Items", "Pattern", "check_fields", "fields_of"]
 
 
 class Bound(NamedTuple):
@@ -30,11 +31,35 @@ class Bound(NamedTuple):
     high: float
     exclusive_low: bool = False
 
+    def holds(self, value: float) -> bool:
+        """Whether a number is within; NaN and infinity never are."""
+        above = value > self.low if self.exclusive_low else value >= self.low
+        return math.isfinite(value) and above and value <= self.high
 
-class OneOf(NamedTuple):
-    """The names that a field takes."""
+    def __str__(self) -> str:
+        """`above 0 and at most 1`, what a value must be."""
+        low = f"{'above' if self.exclusive_low else 'at least'} {self.low:g}"
+        return f"{low} and at most {self.high:g}"
 
-    names: tuple[str, ...]
+
+class Items(NamedTuple):
+    """Sequence of at most `most` whole numbers, each within `bound`."""
+
+    most: int
+    bound: Bound
+
+
+class Pattern(NamedTuple):
+    """Regular expression that the whole text matches; `words` say it after "must"."""
+
+    expression: str
+    words: str
+
+
+class Examples(NamedTuple):
+    """Values that documentation shows."""
+
+    values: tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,14 +78,23 @@ class Field:
     bound: Bound | None
     """Range of a numeric field."""
 
+    items: Items | None
+    """What it holds, where it is a sequence of whole numbers."""
+
+    pattern: Pattern | None
+    """What its text matches."""
+
     names: tuple[str, ...] | None
-    """Names that it takes, where they are a fixed set."""
+    """Names that it takes, where they are a fixed set; its type is `str` then."""
 
     default: Any
     """What it is when left out; `dataclasses.MISSING` where it must be given."""
 
+    examples: tuple[Any, ...]
+    """Values that documentation shows."""
+
     description: str
-    """The docstring below it, in one line."""
+    """The docstring below it, in one line; empty where Python has no source of the class."""
 
 
 @cache
@@ -68,22 +102,31 @@ def fields_of(cls: type[Any]) -> Mapping[str, Field]:
     """The fields of a dataclass, by name, in the order of their declaration."""
     hints = typing.get_type_hints(cls, include_extras=True)
     descriptions = _docstrings(cls)
-    found = {}
-    for spec in dataclasses.fields(cls):
-        hint, extras = hints[spec.name], list[Any]()
-        if typing.get_origin(hint) is typing.Annotated:
-            hint, *extras = typing.get_args(hint)
-        plain, optional = _without_none(hint)
-        found[spec.name] = Field(
-            name=spec.name,
-            type=plain,
-            optional=optional,
-            bound=next((extra for extra in extras if isinstance(extra, Bound)), None),
-            names=next((extra.names for extra in extras if isinstance(extra, OneOf)), None),
-            default=_default(spec),
-            description=descriptions.get(spec.name, ""),
-        )
-    return MappingProxyType(found)
+    return MappingProxyType({
+        spec.name: _field(spec, hints[spec.name], descriptions.get(spec.name, ""))
+        for spec in dataclasses.fields(cls)
+    })  # fmt: skip
+
+
+def _field(spec: "dataclasses.Field[Any]", hint: Any, description: str) -> Field:  # noqa: ANN401
+    extras: dict[type, Any] = {}
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *found = typing.get_args(hint)
+        extras = {type(extra): extra for extra in found}
+    plain, optional = _without_none(hint)
+    is_literal = typing.get_origin(plain) is Literal
+    return Field(
+        name=spec.name,
+        type=str if is_literal else plain,
+        optional=optional,
+        bound=extras.get(Bound),
+        items=extras.get(Items),
+        pattern=extras.get(Pattern),
+        names=typing.get_args(plain) if is_literal else None,
+        default=_default(spec),
+        examples=extras[Examples].values if Examples in extras else (),
+        description=description,
+    )
 
 
 def check_fields(config: Any) -> None:  # noqa: ANN401 - any dataclass
@@ -99,10 +142,13 @@ def check_fields(config: Any) -> None:  # noqa: ANN401 - any dataclass
         if value is None and field.optional:
             continue
         _check_type(field, value)
-        if field.bound is not None:
-            _check_bound(field.name, field.bound, value)
         if field.names is not None and value not in field.names:
             raise UnknownNameError(field.name, value, field.names)
+        if (wanted := _broken(field, value)) is not None:
+            shown = list(value) if field.items else value
+            raise OutOfRangeError(
+                f"{field.name} must {wanted}, not {repr(shown)[:200]}.", field=field.name
+            )
 
 
 def _check_type(field: Field, value: object) -> None:
@@ -116,13 +162,21 @@ def _check_type(field: Field, value: object) -> None:
         )
 
 
-def _check_bound(name: str, bound: Bound, value: float) -> None:
-    too_low = value <= bound.low if bound.exclusive_low else value < bound.low
-    if not math.isfinite(value) or too_low or value > bound.high:
-        low = f"above {bound.low:g}" if bound.exclusive_low else f"at least {bound.low:g}"
-        raise OutOfRangeError(
-            f"{name} must be {low} and at most {bound.high:g}, not {value!r}.", field=name
-        )
+def _broken(field: Field, value: Any) -> str | None:  # noqa: ANN401
+    """What the value must be and is not, in words; None where it is."""
+    if field.bound is not None and not field.bound.holds(value):
+        return f"be {field.bound}"
+    if field.pattern is not None and not re.fullmatch(field.pattern.expression, value):
+        return field.pattern.words
+    if field.items is not None:
+        most, bound = field.items
+        if len(value) > most or not all(_is_whole(item) and bound.holds(item) for item in value):
+            return f"be at most {most} whole numbers, each {bound}"
+    return None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
@@ -141,10 +195,13 @@ def _default(spec: "dataclasses.Field[Any]") -> Any:  # noqa: ANN401
 
 def _docstrings(cls: type[Any]) -> dict[str, str]:
     """The literal below each field, which Python itself throws away."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    found = dict(chain.from_iterable(_docstrings(base).items() for base in cls.__bases__[::-1]))
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):  # built in, or its source is not there
+        return found
     body = tree.body if isinstance(tree, ast.ClassDef) else []
-    found = {}
-    for statement, below in itertools.pairwise(body):
+    for statement, below in pairwise(body):
         if (
             isinstance(statement, ast.AnnAssign)
             and isinstance(statement.target, ast.Name)

@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 from grpo import checkpoint
 from grpo.advantages import AdvantageFunction
 from grpo.checkpoint import TrainingState
-from grpo.config import GRPOConfig, resolve_config
+from grpo.config import Device, GRPOConfig, resolve_config
 from grpo.envs import VecEnv
 from grpo.errors import CheckpointError, IncompatibleError, OutOfRangeError, did_you_mean
 from grpo.evaluation import EVALUATION_SEED, Evaluation, evaluate
@@ -78,7 +78,7 @@ class GRPO:
         reward: str | RewardFunction | RewardDefinition | None = None,
         advantage: str | AdvantageFunction | Callable[..., Any] | None = None,
         callback: Callback | None = None,
-        device: str = "cpu",
+        device: Device = "cpu",
         seed: int = 0,
         **hyperparameters: Any,  # noqa: ANN401 - GRPOConfig says what each is
     ) -> None:
@@ -247,7 +247,7 @@ class GRPO:
         reward: RewardFunction | RewardDefinition | None = None,
         advantage: Callable[..., Any] | None = None,
         callback: Callback | None = None,
-        device: str | None = None,
+        device: Device | None = None,
     ) -> Self:
         """Read what `save` wrote.
 

@@ -16,7 +16,6 @@ from grpo import (
     resolve_config,
 )
 from grpo.advantages import ADVANTAGES
-from grpo.config import START_STATES
 from grpo.envs import check_environment
 from grpo.errors import IncompatibleError, UnknownNameError
 from grpo.numpy_updater import NumpyUpdater
@@ -345,7 +344,7 @@ def test_the_autograd_path_trains_the_same_policy():
 
 
 @pytest.mark.parametrize("advantage", ADVANTAGES.names())
-@pytest.mark.parametrize("start_states", START_STATES)
+@pytest.mark.parametrize("start_states", ["branch", "branch_worst", "reset"])
 def test_every_variant_trains(advantage, start_states):
     result, recorder = run(
         advantage=advantage, start_states=start_states, bootstrap=True, kl_coef=0.01,

@@ -1,7 +1,6 @@
 """What the documents say exists, and what exists is in the documents."""
 
 import csv
-import dataclasses
 import re
 import tomllib
 from collections import defaultdict
@@ -13,9 +12,10 @@ from fastapi import FastAPI
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from grpo import GRPOConfig, config, rewards
+from grpo import GRPOConfig, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
+from grpo.fields import fields_of
 from grpo_platform.api.errors import FieldProblem, Problem
 from grpo_platform.api.openapi import install_openapi
 from grpo_platform.api.routes import (
@@ -380,8 +380,8 @@ def test_every_advantage_is_documented_and_no_other() -> None:
 
 
 def test_fields_that_the_algorithms_page_names_exist() -> None:
-    known = {spec.name for spec in dataclasses.fields(GRPOConfig)}
-    known |= set(ADVANTAGES.names()) | set(config.START_STATES)
+    known = set(fields_of(GRPOConfig))
+    known |= set(ADVANTAGES.names()) | set(fields_of(GRPOConfig)["start_states"].names or ())
     known |= set(rewards.REWARDS.names())
     named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", ALGORITHM))
     assert named - known == set()

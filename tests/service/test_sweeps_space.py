@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.config import BOUNDS, resolve_config
+from grpo.config import GRPOConfig, resolve_config
 from grpo.errors import ConfigError, IncompatibleError, OutOfRangeError, UnknownNameError
+from grpo.fields import fields_of
 from grpo_platform.sweeps.figures import draw_importance, draw_parallel_coordinates
 from grpo_platform.sweeps.records import Trial
 from grpo_platform.sweeps.request import SweepRequest
@@ -72,7 +73,7 @@ def test_a_corner_that_cannot_be_trained_is_refused():
 @st.composite
 def float_ranges(draw):
     name = draw(st.sampled_from(["learning_rate", "gamma", "clip_range", "ent_coef"]))
-    bound = BOUNDS[name]
+    bound = fields_of(GRPOConfig)[name].bound
     numbers = st.floats(bound.low, bound.high, exclude_min=bound.exclusive_low)
     low, high = sorted((draw(numbers), draw(numbers)))
     return {

@@ -1,7 +1,7 @@
 """`grpo-platform sweep …`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from grpo_platform.cli.output import (
     when,
 )
 from grpo_platform.client import GRPOClient
+from grpo_platform.client.fields import Pruner, Sampler
 from grpo_platform.sweeps.files import read_space
 
 __all__ = ["app"]
@@ -37,8 +38,8 @@ def start(
     trials: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that are tried.")] = 20,
     model: Annotated[str | None, typer.Option(help="Receives the versions.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
-    sampler: Annotated[Literal["tpe", "random", "grid"], typer.Option(help="Who chooses.")] = "tpe",
-    pruner: Annotated[Literal["median", "none"], typer.Option(help="Who gives up.")] = "median",
+    sampler: Annotated[Sampler, typer.Option(help="Who chooses.")] = "tpe",
+    pruner: Annotated[Pruner, typer.Option(help="Who gives up.")] = "median",
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn when left out.")] = None,
     setting: Annotated[
         list[str] | None,

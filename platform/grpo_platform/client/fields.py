@@ -6,6 +6,8 @@ from typing import Any, Literal, TypedDict
 __all__ = ["SweepFields", "TrainFields", "TrainSettings", "UnknownFieldError", "check_fields"]
 
 Promote = Literal["always", "if_better", "never"]
+Sampler = Literal["tpe", "random", "grid"]
+Pruner = Literal["median", "none"]
 
 
 class TrainSettings(TypedDict, total=False):
@@ -64,8 +66,8 @@ class SweepFields(TypedDict, total=False):
     config: TrainFields
     metric: str
     direction: Literal["maximize", "minimize"]
-    sampler: Literal["tpe", "random", "grid"]
-    pruner: Literal["median", "none"]
+    sampler: Sampler
+    pruner: Pruner
     max_concurrent_trials: int
     seed: int | None
     model_name: str | None

@@ -1,20 +1,39 @@
 """What a client asked for: a frozen record that travels as JSON in a tag of the run."""
 
 import json
-import re
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 from grpo import GRPOConfig
 from grpo.config import resolve_config
-from grpo.errors import IncompatibleError
+from grpo.errors import ConfigError, IncompatibleError
+from grpo.fields import Bound, Examples, Pattern, check_fields, fields_of
 from grpo_platform.core.errors import InvalidRequestError
 
-__all__ = ["MODEL_NAME_PATTERN", "PROMOTE_RULES", "JobRequest", "resolve_request"]
+__all__ = [
+    "JOB_FIELDS",
+    "MODEL_NAME",
+    "MODEL_REFERENCE",
+    "JobRequest",
+    "Promote",
+    "resolve_request",
+]
 
-MODEL_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-PROMOTE_RULES = ("always", "if_better", "never")
+MODEL_NAME: Final = Pattern(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+    "start with a letter or digit and have at most 128 letters, digits, dots, underscores or "
+    "hyphens",
+)
+"""Name of a registered model."""
+
+MODEL_REFERENCE: Final = Pattern(
+    MODEL_NAME.expression[:-1] + r"(@[A-Za-z0-9_-]{1,64}|/[1-9][0-9]{0,8})?$",
+    "be a model's name, name@alias or name/version",
+)
+"""A model's champion (`name`), or one of its versions (`name/3`, `name@alias`)."""
+
+Promote = Literal["always", "if_better", "never"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,53 +48,41 @@ class JobRequest:
     config: GRPOConfig
     """Hyperparameters, all values in force."""
 
-    model_name: str | None = None
-    """Registered model that receives the version; None means `grpo_model_<job_id>`."""
+    model_name: Annotated[str | None, MODEL_NAME] = None
+    """Registered model that receives the version; `grpo_model_<job_id>` when left out."""
 
-    promote: str = "if_better"
-    """When the new version becomes champion: one of `PROMOTE_RULES`."""
+    promote: Promote = "if_better"
+    """When the new version becomes the champion, which serves under the model's name."""
 
-    init_from: str | None = None
+    init_from: Annotated[str | None, MODEL_REFERENCE] = None
     """Model version (`name/version`, `name@alias` or `name`) whose weights training starts from."""
 
-    max_seconds: float | None = None
+    max_seconds: Annotated[float | None, Bound(1, 1e8)] = None
     """Budget of time, in seconds trained over all attempts: when it is used, the job is completed
-    with the policy so far. None is no limit."""
+    with the policy so far. No limit when left out."""
 
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: Annotated[float, Bound(0.1, 1e6)] = 30.0
     """Time between two checkpoints, in seconds."""
 
-    max_attempts: int = 3
+    max_attempts: Annotated[int, Bound(1, 100)] = 3
     """Workers that may be lost before the job fails."""
 
-    max_metric_points: int = 1000
+    max_metric_points: Annotated[int, Bound(10, 100_000)] = 1000
     """Most points that one metric's history holds, however long the run."""
 
-    num_cpus: float = 1.0
-    """CPUs that a cluster keeps for the job; training itself uses one."""
+    num_cpus: Annotated[float, Bound(0.01, 1024), Examples((1.0, 4.0))] = 1.0
+    """CPUs that a Ray cluster keeps for the job; training itself uses one."""
 
-    num_gpus: float | None = None
-    """GPUs that a cluster keeps for the job; None means 1 where `device` is `cuda`, else 0."""
+    num_gpus: Annotated[float | None, Bound(0, 64), Examples((None, 1.0, 0.5))] = None
+    """GPUs that a Ray cluster keeps for the job, a share of one or a whole number; when left out,
+    1 where `device` is `cuda`, else 0."""
 
     def __post_init__(self) -> None:
         """Validate what the schema of a client may not have seen."""
-        if self.model_name is not None and not re.fullmatch(MODEL_NAME_PATTERN, self.model_name):
-            raise InvalidRequestError(
-                "model_name must start with a letter or digit and have at most 128 letters, "
-                "digits, dots, underscores or hyphens.",
-                field="model_name",
-            )
-        if self.promote not in PROMOTE_RULES:
-            raise InvalidRequestError(
-                f"promote must be one of: {', '.join(PROMOTE_RULES)}.", field="promote"
-            )
-        for name, low, high in (
-            ("max_seconds", 1.0, 1e8), ("checkpoint_seconds", 0.1, 1e6), ("max_attempts", 1, 100),
-            ("max_metric_points", 10, 100_000), ("num_cpus", 0.01, 1024.0), ("num_gpus", 0.0, 64.0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise InvalidRequestError(f"{name} must be from {low:g} to {high:g}.", field=name)
+        try:
+            check_fields(self)
+        except ConfigError as error:
+            raise InvalidRequestError(str(error), field=error.field) from error
         if self.gpus > 1 and not float(self.gpus).is_integer():
             raise InvalidRequestError(
                 "num_gpus must be a share of one GPU, or a whole number.", field="num_gpus"
@@ -99,7 +106,7 @@ class JobRequest:
 
     def to_dict(self) -> dict[str, Any]:
         """All values in force, flat: the config's fields and this record's own."""
-        own = {name: getattr(self, name) for name in self.__slots__ if name != "config"}
+        own = {name: getattr(self, name) for name in JOB_FIELDS}
         return self.config.to_dict() | own
 
     def to_json(self) -> str:
@@ -114,8 +121,7 @@ class JobRequest:
             grpo.ConfigError: the hyperparameters are not valid.
             InvalidRequestError: another value is not.
         """
-        own = {name: values[name] for name in cls.__slots__ if name in values}
-        config = {name: value for name, value in values.items() if name not in own}
+        own, config = _split(values)
         return cls(config=GRPOConfig(**config), **own)
 
     @classmethod
@@ -124,8 +130,10 @@ class JobRequest:
         return cls.from_dict(json.loads(text))
 
 
+JOB_FIELDS: Final = tuple(name for name in fields_of(JobRequest) if name != "config")
+"""Fields of a request that are no hyperparameters, in their order."""
+
 _SEED_BITS = 32
-_JOB_FIELDS = frozenset(JobRequest.__slots__) - {"config"}
 
 
 def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
@@ -139,8 +147,7 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
         grpo.ConfigError: values that cannot be trained.
         InvalidRequestError: over the ceiling.
     """
-    own = {name: given[name] for name in _JOB_FIELDS if name in given}
-    config = {name: value for name, value in given.items() if name not in own}
+    own, config = _split(given)
     if config.get("seed") is None:
         config["seed"] = secrets.randbits(_SEED_BITS)
     resolved = resolve_config(**config)
@@ -152,3 +159,9 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
             )
         resolved = resolve_config(**config | {"total_timesteps": ceiling})
     return JobRequest(config=resolved, **own)
+
+
+def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request's own fields, and those of its config."""
+    own = {name: values[name] for name in JOB_FIELDS if name in values}
+    return own, {name: value for name, value in values.items() if name not in own}

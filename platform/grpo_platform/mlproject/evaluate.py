@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field
-
 from grpo.evaluation import EVALUATION_SEED
 from grpo_platform.api.schemas.common import WHOLE, ModelReference, RequestBody, bounded
 from grpo_platform.core.names import Tag
@@ -26,7 +24,7 @@ class EvaluateParameters(RequestBody):
     model: ModelReference
     """`name` (its champion), `name@alias` or `name/version`."""
 
-    episodes: Annotated[int, Field(ge=1, le=10_000), WHOLE] = 100
+    episodes: Annotated[int, bounded("n_eval_episodes"), WHOLE] = 100
     """Episodes that are played greedily, on the environment's own reward."""
 
     seed: Annotated[int, bounded("seed"), WHOLE] = EVALUATION_SEED

@@ -18,7 +18,7 @@ from grpo_platform.core.errors import (
     StoreUnavailableError,
     UnknownModelError,
 )
-from grpo_platform.core.request import MODEL_NAME_PATTERN
+from grpo_platform.core.request import MODEL_NAME, MODEL_REFERENCE
 from grpo_platform.registry.card import canonical_json
 from grpo_platform.registry.integrity import (
     DOWNLOAD_NOTE,
@@ -26,7 +26,7 @@ from grpo_platform.registry.integrity import (
     check_sizes,
     read_policy_files,
 )
-from grpo_platform.registry.names import MODEL_KIND, REFERENCE, Tag
+from grpo_platform.registry.names import MODEL_KIND, Tag
 from grpo_platform.registry.parsing import (
     champion_of,
     environment_tagged,
@@ -63,7 +63,7 @@ class Catalogue:
 
     def lookup(self, name: str) -> RegisteredModel | None:
         """The registered model of this name, ours or not; None if there is none."""
-        if not re.fullmatch(MODEL_NAME_PATTERN, name):
+        if not re.fullmatch(MODEL_NAME.expression, name):
             return None
         found = retrying(
             lambda: self.client.search_registered_models(f"name = '{name}'", max_results=1)
@@ -134,15 +134,16 @@ class Catalogue:
             UnknownModelError: no such name, alias or version of ours.
             UnsafeModelError: the version was not registered by this platform.
         """
-        parts = REFERENCE.fullmatch(reference)
-        if parts is None:
+        if not re.fullmatch(MODEL_REFERENCE.expression, reference):
             raise UnknownModelError(reference)
-        model = self.model(parts["name"])
+        named, _, alias = reference.partition("@")
+        name, _, version = named.partition("/")
+        model = self.model(name)
         latest = latest_of(model)
-        if parts["version"]:
-            number: int | None = int(parts["version"])
-        elif parts["alias"]:
-            number = model.aliases.get(parts["alias"])
+        if version:
+            number: int | None = int(version)
+        elif alias:
+            number = model.aliases.get(alias)
         else:
             number = champion_of(model)
             if number is None:

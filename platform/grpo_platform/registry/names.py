@@ -1,9 +1,6 @@
 """Every tag, alias and file name that makes a registered model ours, in one place."""
 
-import re
 from typing import Final
-
-from grpo_platform.core.request import MODEL_NAME_PATTERN
 
 __all__ = [
     "CHAMPION",
@@ -12,7 +9,6 @@ __all__ = [
     "LOADER_MODULE",
     "MODEL_KIND",
     "POLICY_DIR",
-    "REFERENCE",
     "SPEC_FILE",
     "WEIGHTS_FILE",
     "Tag",
@@ -38,12 +34,6 @@ CODE_DIR: Final = "code"
 
 LOADER_MODULE: Final = "grpo_policy_loader_v2"
 """Name under which the loader travels with new models; every change to it takes the next one."""
-
-REFERENCE: Final = re.compile(
-    rf"(?P<name>{MODEL_NAME_PATTERN[1:-1]})(?:@(?P<alias>[A-Za-z0-9_-]{{1,64}})"
-    r"|/(?P<version>[1-9][0-9]{0,8}))?"
-)
-"""`name`, `name@alias` or `name/version`."""
 
 
 class Tag:

@@ -3,6 +3,7 @@
 import secrets
 from typing import Any
 
+from grpo_platform.core.request import JOB_FIELDS
 from grpo_platform.services.container import Services
 from grpo_platform.services.training import check_request
 from grpo_platform.sweeps.records import SweepRecord
@@ -10,11 +11,6 @@ from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.space import Choices, check_space
 
 __all__ = ["check_sweep", "submit_sweep"]
-
-_JOB_ONLY = (
-    "init_from", "max_seconds", "checkpoint_seconds", "max_attempts", "max_metric_points",
-    "num_cpus", "num_gpus", "seed",
-)  # fmt: skip
 
 
 def submit_sweep(services: Services, given: dict[str, Any]) -> SweepRecord:
@@ -37,7 +33,7 @@ def check_sweep(services: Services, given: dict[str, Any]) -> SweepRequest:
         given["seed"] = secrets.randbits(32)
     request = SweepRequest(**given)
     space = request.space
-    check_space(space, {k: v for k, v in request.config.items() if k not in _JOB_ONLY})
+    check_space(space, {k: v for k, v in request.config.items() if k not in JOB_FIELDS})
     ceiling = services.settings.max_timesteps
     lowest = {n: s.choices[0] if isinstance(s, Choices) else s.low for n, s in space.items()}
     rewards = space.get("reward_function_type")

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.names import Tag, trial_claim
 from grpo_platform.core.states import TERMINAL, JobStatus
-from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.sweeps.request import MAX_TRIALS, SweepRequest
 from grpo_platform.tracking.reader import RunRow
 from grpo_platform.tracking.records import JOB_STATUS, JobRecord, record_of
 
@@ -142,7 +142,7 @@ def sweep_of(row: RunRow) -> SweepRecord:
     """The sweep that a run of ours stands for."""
     tags, status = row.tags, JOB_STATUS[row.status]
     trial_jobs = _trial_jobs(row)
-    request, request_error = _request_of(tags, max(1, len(trial_jobs)))
+    request, request_error = _request_of(tags, min(max(1, len(trial_jobs)), MAX_TRIALS))
     ended = row.end_time if status in TERMINAL else None
     heartbeat = tags.get(Tag.HEARTBEAT, "")
     return SweepRecord(

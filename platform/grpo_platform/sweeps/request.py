@@ -3,16 +3,20 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from grpo.errors import IncompatibleError, UnknownNameError
+from grpo.fields import Bound, check_fields
 from grpo_platform.core.errors import InvalidRequestError
-from grpo_platform.core.request import JobRequest, resolve_request
+from grpo_platform.core.request import MODEL_NAME, JobRequest, Promote, resolve_request
 from grpo_platform.sweeps.space import Spec, grid_size, parse_space
 
-__all__ = ["METRICS", "SweepRequest"]
+__all__ = ["MAX_TRIALS", "METRICS", "Sampler", "SweepRequest"]
+
+MAX_TRIALS = 1000
+Sampler = Literal["tpe", "random", "grid"]
 
 METRICS = (
     "eval/mean_reward", "eval/iqm", "eval/ci_low", "eval/mean_ep_length",
@@ -29,8 +33,8 @@ class SweepRequest:
     """One sweep, all values in force.
 
     Raises:
-        UnknownNameError: an unknown metric, or a search space that names an unknown field.
-        OutOfRangeError: a search space with an impossible range.
+        UnknownNameError: an unknown name, or a search space that names an unknown field.
+        OutOfRangeError: a value out of its range, or a search space with an impossible one.
         IncompatibleError: more trials than the sampler `grid` has points, or none to count.
         InvalidRequestError: a field of `config` that the sweep itself sets; too long a request.
     """
@@ -41,21 +45,40 @@ class SweepRequest:
     """By field of POST /train, what it varies over, as `parse_space` takes it; empty only where
     a stored request cannot be read."""
 
-    n_trials: int = 20
+    n_trials: Annotated[int, Bound(1, MAX_TRIALS)] = 20
+    """Jobs that are tried, pruned and failed ones included."""
+
     config: Mapping[str, Any] = field(default_factory=dict)
     """Fields of POST /train that stay fixed; the seed is among them."""
 
     metric: str = "eval/mean_reward"
+    """What the trials are compared by, at their end."""
+
     direction: Literal["maximize", "minimize"] = "maximize"
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """Which values of the metric are better."""
+
+    sampler: Sampler = "tpe"
+    """`tpe` learns from the trials so far; `grid` takes every combination in turn."""
+
     pruner: Literal["median", "none"] = "median"
-    max_concurrent_trials: int = 1
-    seed: int = 0
-    model_name: str | None = None
-    promote: Literal["always", "if_better", "never"] = "if_better"
+    """`median` stops trials that are worse than the median of the others at the same point."""
+
+    max_concurrent_trials: Annotated[int, Bound(1, MAX_TRIALS)] = 1
+    """Trials that wait or run at once; with 1, equal seeds give equal trials."""
+
+    seed: Annotated[int, Bound(0, 2**32 - 1)] = 0
+    """Seeds the sampler, and every trial where `config` has no seed."""
+
+    model_name: Annotated[str | None, MODEL_NAME] = None
+    """Registered model that receives every trial's version; `grpo_sweep_<sweep_id>` when left
+    out."""
+
+    promote: Promote = "if_better"
+    """When the best trial's version becomes the one that serves under the model's name."""
 
     def __post_init__(self) -> None:
         """Validate what the schema of a client may not have seen."""
+        check_fields(self)
         if self.search_space:
             parse_space(self.search_space)
         if self.metric not in METRICS:

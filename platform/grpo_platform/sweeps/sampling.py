@@ -7,7 +7,7 @@ seeded by the sweep's seed and the trial's number: the same trials so far give t
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import optuna
 from optuna.distributions import (
@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from grpo_platform.sweeps.records import Outcome, Trial
+from grpo_platform.sweeps.request import Sampler
 from grpo_platform.sweeps.space import Choices, FloatRange, IntRange, Spec, grid_point
 
 __all__ = ["importances", "propose", "should_prune"]
@@ -38,7 +39,7 @@ def propose(
     *,
     seed: int,
     number: int,
-    sampler: Literal["tpe", "random", "grid"],
+    sampler: Sampler,
     maximize: bool,
 ) -> dict[str, Any]:
     """Hyperparameters of the next trial.

@@ -188,10 +188,8 @@ def _range(field: str, name: str, kind: str, own: Mapping[str, Any]) -> Spec:
     for key, value in own.items():
         _check_number(f"{field}.{key}", key, kind, value)
     spec = FloatRange(**own) if kind == "float" else IntRange(**own)
-    too_low = spec.low <= bound.low if bound.exclusive_low else spec.low < bound.low
-    if too_low or spec.high > bound.high:
-        low = f"above {bound.low:g}" if bound.exclusive_low else f"at least {bound.low:g}"
-        raise OutOfRangeError(f"{field} must be {low} and at most {bound.high:g}.", field=field)
+    if not (bound.holds(spec.low) and bound.holds(spec.high)):
+        raise OutOfRangeError(f"{field} must be {bound}.", field=field)
     if spec.low > spec.high:
         raise OutOfRangeError(f"{field}.low must be at most {field}.high.", field=f"{field}.low")
     if spec.log and spec.low <= 0:

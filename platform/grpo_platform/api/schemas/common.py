@@ -1,17 +1,19 @@
 """Types that several schemas share."""
 
 import json
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, is_dataclass
+from types import MappingProxyType, new_class
+from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.fields import FieldInfo
 
-from grpo.config import BOUNDS
-from grpo_platform.core.request import MODEL_NAME_PATTERN
+from grpo import GRPOConfig, fields
+from grpo_platform.core.request import MODEL_NAME, MODEL_REFERENCE
 
 __all__ = [
     "MODEL_EXAMPLE",
-    "MODEL_REFERENCE_PATTERN",
     "WHOLE",
     "JsonObject",
     "ModelName",
@@ -20,15 +22,15 @@ __all__ = [
     "RequestBody",
     "bounded",
     "example",
+    "fields_from",
 ]
-
-MODEL_REFERENCE_PATTERN = MODEL_NAME_PATTERN[:-1] + r"(@[A-Za-z0-9_-]{1,64}|/[1-9][0-9]{0,8})?$"
-"""`name` (its champion), `name@alias` or `name/version`."""
 
 MODEL_EXAMPLE = "my_cartpole_model"
 """Model that the example of POST /train makes, and that the other examples ask for."""
 
 _MAX_JSON_CHARACTERS = 4_000
+_MAX_TEXT = 200
+_Body = TypeVar("_Body", bound=BaseModel)
 
 
 class RequestBody(BaseModel):
@@ -54,7 +56,93 @@ def example(**fields: JsonValue) -> ConfigDict:
 
 def bounded(name: str) -> FieldInfo:
     """The range of a hyperparameter, as `GRPOConfig` documents it."""
-    bound = BOUNDS[name]
+    return _within(fields.fields_of(GRPOConfig)[name].bound)
+
+
+def fields_from(
+    *sources: Any,  # noqa: ANN401 - dataclasses
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> Callable[[type[_Body]], type[_Body]]:
+    """Decorator: gives a body the fields of dataclasses, with types, ranges, defaults and words.
+
+    A field that the body declares itself stays as it is there, in the place of the dataclass's.
+
+    Args:
+        *sources: the dataclasses; a field that is itself a dataclass is left out.
+        defaults: instead of the dataclasses' own.
+        notes: by field, a sentence that is added to its description.
+    """
+    specs = {
+        spec.name: spec
+        for source in sources
+        for spec in fields.fields_of(source).values()
+        if not is_dataclass(spec.type)  # its fields are those of another source
+    }
+
+    def build(body: type[_Body]) -> type[_Body]:
+        own = {name: _annotated(info) for name, info in body.model_fields.items()}
+        derived = {
+            name: own.get(name) or _declared(spec, defaults.get(name, spec.default), notes)
+            for name, spec in specs.items()
+        }
+        namespace = {
+            "__module__": body.__module__,
+            "__doc__": body.__doc__,
+            "__annotations__": derived | own,
+            "model_config": body.model_config,
+        }
+        made = new_class(body.__name__, body.__bases__, exec_body=lambda ns: ns.update(namespace))
+        return cast(type[_Body], made)
+
+    return build
+
+
+def _annotated(info: FieldInfo) -> Any:  # noqa: ANN401 - an annotation
+    parts = info.asdict()
+    kind, extras, attributes = parts["annotation"], parts["metadata"], parts["attributes"]
+    return Annotated[(kind, *extras, Field(**attributes))]
+
+
+def _declared(spec: fields.Field, default: object, notes: Mapping[str, str]) -> Any:  # noqa: ANN401
+    words = " ".join(filter(None, (spec.description, notes.get(spec.name))))
+    given: dict[str, Any] = {} if default is MISSING else {"default": default}
+    info = Field(description=words, examples=list(spec.examples) or None, **given)
+    return Annotated[_json_type(spec), info]
+
+
+def _json_type(spec: fields.Field) -> Any:  # noqa: ANN401 - an annotation
+    """The type that a field has in JSON.
+
+    Raises:
+        TypeError: JSON has none for it that is known here.
+    """
+    kind: Any
+    if spec.names is not None:
+        kind = Literal[spec.names]
+    elif spec.pattern is not None:
+        kind = Annotated[str, Field(pattern=spec.pattern.expression)]
+    elif spec.items is not None:
+        item = Annotated[int, _within(spec.items.bound), WHOLE]
+        kind = Annotated[list[item], Field(max_length=spec.items.most)]
+    elif spec.type is int:
+        kind = Annotated[int, _within(spec.bound), WHOLE]
+    elif spec.type is float:
+        kind = Annotated[float, _within(spec.bound)]
+    elif spec.type is bool:
+        kind = bool
+    elif spec.type is str:
+        kind = Annotated[str, Field(min_length=1, max_length=_MAX_TEXT)]
+    elif get_origin(spec.type) is Mapping:
+        kind = JsonObject
+    else:
+        raise TypeError(f"{spec.name} is of type {spec.type}; say here what it is in JSON.")
+    return kind | None if spec.optional else kind
+
+
+def _within(bound: fields.Bound | None) -> FieldInfo:
+    if bound is None:
+        return cast(FieldInfo, Field())
     low: dict[str, Any] = {"gt" if bound.exclusive_low else "ge": bound.low}
     return cast(FieldInfo, Field(le=bound.high, **low))
 
@@ -80,8 +168,8 @@ WHOLE = BeforeValidator(_integral)
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_plain)]
 """A JSON object of at most 4,000 characters."""
 
-ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN)]
+ModelName = Annotated[str, Field(pattern=MODEL_NAME.expression)]
 """Name of a registered model."""
 
-ModelReference = Annotated[str, Field(pattern=MODEL_REFERENCE_PATTERN)]
+ModelReference = Annotated[str, Field(pattern=MODEL_REFERENCE.expression)]
 """A model's champion (`name`), or one of its versions (`name/3`, `name@alias`)."""

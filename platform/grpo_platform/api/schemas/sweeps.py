@@ -2,14 +2,22 @@
 
 from collections import Counter
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
-from grpo_platform.api.schemas.common import WHOLE, ModelName, Reply, RequestBody, example
+from grpo_platform.api.schemas.common import (
+    WHOLE,
+    Reply,
+    RequestBody,
+    bounded,
+    example,
+    fields_from,
+)
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.core.states import JobStatus
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, TrialState, best_of
+from grpo_platform.sweeps.request import SweepRequest
 
 __all__ = [
     "Sweep", "SweepAnswer", "SweepBody", "SweepList", "SweepSummary", "Trial", "sweep_reply",
@@ -17,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@fields_from(SweepRequest)
 class SweepBody(RequestBody):
     """What to search, and how."""
 
@@ -31,36 +40,11 @@ class SweepBody(RequestBody):
     """By field of POST /train: `{"type": "float", "low", "high", "log"}`,
     `{"type": "int", "low", "high", "step", "log"}` or `{"type": "categorical", "choices"}`."""
 
-    n_trials: Annotated[int, Field(ge=1, le=1000), WHOLE] = 20
-    """Jobs that are tried, pruned and failed ones included."""
-
     config: TrainRequest = Field(default_factory=TrainRequest)
     """Fields of POST /train that stay fixed, but for `model_name` and `promote`."""
 
-    metric: Annotated[str, Field(min_length=1, max_length=200)] = "eval/mean_reward"
-    """What the trials are compared by, at their end."""
-
-    direction: Literal["maximize", "minimize"] = "maximize"
-    """Which values of the metric are better."""
-
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """`tpe` learns from the trials so far; `grid` takes every combination in turn."""
-
-    pruner: Literal["median", "none"] = "median"
-    """`median` stops trials that are worse than the median of the others at the same point."""
-
-    max_concurrent_trials: Annotated[int, Field(ge=1, le=1000), WHOLE] = 1
-    """Trials that wait or run at once; with 1, equal seeds give equal trials."""
-
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1), WHOLE] | None = None
+    seed: Annotated[int, bounded("seed"), WHOLE] | None = None
     """Seeds the sampler, and every trial where `config` has no seed; drawn when left out."""
-
-    model_name: ModelName | None = None
-    """Registered model that receives every trial's version; `grpo_sweep_<sweep_id>` when left
-    out."""
-
-    promote: Literal["always", "if_better", "never"] = "if_better"
-    """When the best trial's version becomes the one that serves under the model's name."""
 
 
 class Trial(Reply):

@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from grpo import GRPOConfig, resolve_config
 from grpo.envs import Branching
 from grpo_platform.api.schemas.common import (
     MODEL_EXAMPLE,
     WHOLE,
-    JsonObject,
-    ModelName,
-    ModelReference,
     Reply,
     RequestBody,
     bounded,
     example,
+    fields_from,
 )
 from grpo_platform.core.names import Metric
+from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
 from grpo_platform.tracking.records import JobRecord
 
@@ -35,9 +35,16 @@ __all__ = [
     "job_reply",
 ]
 
-_Width = Annotated[int, Field(ge=1, le=4_096), WHOLE]
 
-
+@fields_from(
+    GRPOConfig,
+    JobRequest,
+    defaults=resolve_config().to_dict(),
+    notes={
+        "env_name": "GET /environments lists those known.",
+        "reward_function_type": "GET /rewards lists them.",
+    },
+)
 class TrainRequest(RequestBody):
     """What to train, and how. Every field may be left out; the environment's preset fills it in."""
 
@@ -45,133 +52,8 @@ class TrainRequest(RequestBody):
         env_name="CartPole-v1", total_timesteps=5000, seed=7, model_name=MODEL_EXAMPLE
     )
 
-    env_name: Annotated[str, Field(min_length=1, max_length=200)] = "CartPole-v1"
-    """Gymnasium id of the environment; GET /environments lists those known."""
-
-    env_kwargs: JsonObject = Field(default_factory=dict)
-    """Keyword arguments of the environment."""
-
-    reward_function_type: Annotated[str, Field(min_length=1, max_length=200)] = "optimized_cartpole"
-    """Reward that is trained on; GET /rewards lists them. Other environments than CartPole default
-    to `environment`, their own."""
-
-    total_timesteps: Annotated[int, bounded("total_timesteps"), WHOLE] = 10_000
-    """Budget in environment steps, branches included; never exceeded."""
-
-    learning_rate: Annotated[float, bounded("learning_rate")] = 3e-4
-    """Adam's step size."""
-
-    learning_rate_schedule: Literal["constant", "cooldown", "linear"] = "cooldown"
-    """`linear` lowers the step size to 0 as the budget is used up; `cooldown` does so over its
-    last three tenths."""
-
-    n_steps: Annotated[int, bounded("n_steps"), WHOLE] = 32
-    """Longest segment, in steps, that a member runs in one iteration."""
-
-    batch_size: Annotated[int, bounded("batch_size"), WHOLE] = 64
-    """Minibatch size, in transitions."""
-
-    n_epochs: Annotated[int, bounded("n_epochs"), WHOLE] = 10
-    """Passes over the transitions of an iteration."""
-
     seed: Annotated[int, bounded("seed"), WHOLE] | None = None
     """Seeds every random generator; drawn at random, and shown in the reply, when left out."""
-
-    gamma: Annotated[float, bounded("gamma")] = 0.99
-    """Discount per step."""
-
-    num_groups: Annotated[int, bounded("num_groups"), WHOLE] = 1
-    """Groups, each with a start state of its own, collected per iteration."""
-
-    group_size: Annotated[int, bounded("group_size"), WHOLE] = 2
-    """Members that start from the same state and are compared with each other."""
-
-    clip_range: Annotated[float, bounded("clip_range")] = 0.3
-    """ε of the clipped surrogate."""
-
-    clip_range_high: Annotated[float, bounded("clip_range_high")] | None = None
-    """Upper ε, where it differs from the lower one."""
-
-    ent_coef: Annotated[float, bounded("ent_coef")] = 0.0
-    """Weight of the entropy bonus."""
-
-    kl_coef: Annotated[float, bounded("kl_coef")] = 0.0
-    """Weight of the divergence from the reference policy."""
-
-    reference_iterations: Annotated[int, bounded("reference_iterations"), WHOLE] = 8
-    """Iterations after which the present policy becomes the reference of the KL term."""
-
-    max_grad_norm: Annotated[float, bounded("max_grad_norm")] = 0.5
-    """Largest norm of the policy's gradient."""
-
-    advantage: Annotated[str, Field(min_length=1, max_length=200)] = "loo_time"
-    """How members of a group are compared."""
-
-    start_states: Literal["branch", "branch_worst", "reset"] = "branch"
-    """`branch_worst` goes on from where the survivor with the lowest return came to, `branch`
-    from where a random one did, `reset` starts each group at a seeded reset."""
-
-    branch_probability: Annotated[float, bounded("branch_probability")] = 0.9
-    """When branching: chance that a group goes on from a survivor's last state."""
-
-    bootstrap: bool = False
-    """Add the value of the last state to the return of a segment that was cut."""
-
-    normalize_observations: bool = True
-    """Standardise observations by their running mean and variance."""
-
-    net_arch: Annotated[list[_Width], Field(max_length=8)] = Field(default_factory=lambda: [64, 64])
-    """Widths of the hidden layers."""
-
-    policy: Annotated[str, Field(min_length=1, max_length=200)] = "MlpPolicy"
-    """Class of the policy, by its registered name."""
-
-    policy_kwargs: JsonObject = Field(default_factory=dict)
-    """What the policy is built with beside `net_arch`: JSON values, classes by registered name."""
-
-    eval_freq: Annotated[int, bounded("eval_freq"), WHOLE] = 0
-    """Evaluate each time this many timesteps have passed; 0 evaluates only at the end."""
-
-    n_eval_episodes: Annotated[int, bounded("n_eval_episodes"), WHOLE] = 100
-    """Episodes of an evaluation."""
-
-    target_return: Annotated[float, bounded("target_return")] | None = None
-    """Stop early once an evaluation's mean return reaches this; needs `eval_freq`."""
-
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
-    """`cpu`, `cuda`, or `auto` (CUDA where there is one)."""
-
-    model_name: ModelName | None = None
-    """Registered model that receives the version; `grpo_model_<job_id>` when left out."""
-
-    promote: Literal["always", "if_better", "never"] = "if_better"
-    """When the new version becomes the one that serves under the model's name."""
-
-    init_from: ModelReference | None = None
-    """Model version whose weights training starts from."""
-
-    max_seconds: Annotated[float, Field(ge=1, le=1e8, allow_inf_nan=False)] | None = None
-    """Budget of time, in seconds: when it is used, the job is completed with the policy so far."""
-
-    checkpoint_seconds: Annotated[float, Field(ge=0.1, le=1e6, allow_inf_nan=False)] = 30.0
-    """Time between two checkpoints, in seconds."""
-
-    max_attempts: Annotated[int, Field(ge=1, le=100), WHOLE] = 3
-    """Workers that may be lost before the job fails."""
-
-    max_metric_points: Annotated[int, Field(ge=10, le=100_000), WHOLE] = 1000
-    """Most points that one metric's history holds, however long the run."""
-
-    num_cpus: Annotated[float, Field(ge=0.01, le=1024, allow_inf_nan=False)] = Field(
-        1.0, examples=[1.0, 4.0]
-    )
-    """CPUs that a Ray cluster keeps for the job; training itself uses one."""
-
-    num_gpus: Annotated[float, Field(ge=0, le=64, allow_inf_nan=False)] | None = Field(
-        None, examples=[None, 1.0, 0.5]
-    )
-    """GPUs that a Ray cluster keeps for the job, a share of one or a whole number; when left out,
-    1 where `device` is `cuda`, else 0."""
 
 
 class TrainReply(Reply):

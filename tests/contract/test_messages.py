@@ -31,7 +31,9 @@ def said() -> Iterator[str]:
 
 
 # what --help and /docs say of a field names the call that has it
-DESCRIBED = re.compile(r"Any field of|A fixed field of|Id that POST /train gave")
+DESCRIBED = re.compile(
+    r"Any field of|A fixed field of|Id that POST /train gave|GET /rewards lists them"
+)
 SHOWN = sorted({text for text in said() if CALL.search(text) and not DESCRIBED.match(text)})
 
 

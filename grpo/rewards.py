@@ -33,7 +33,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class RewardFunction(Protocol):
-    """Rewards of one step of N members."""
+    """Rewards of N steps: all those of an iteration, whatever their members and times."""
 
     def __call__(
         self,

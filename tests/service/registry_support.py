@@ -16,6 +16,8 @@ from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
+from grpo_platform.registry.promotion import Promoter
+from grpo_platform.registry.registering import register_policy
 from tests.service.tracking_support import prepare
 
 torch.set_num_threads(1)
@@ -71,6 +73,7 @@ class Bench:
         self.uri = self.store.tracking_uri
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self.registry = Registry(self.uri)
+        self.promoter = Promoter(self.registry)
 
     def name(self) -> str:
         """A name that no other test of the module uses."""
@@ -95,10 +98,10 @@ class Bench:
         job_id = self.job()
         evaluation = evaluate(policy, "CartPole-v1", n_episodes=5) if evaluated else None
         card = self.card(job_id, evaluation=evaluation, **card)
-        ref = self.registry.register(job_id, policy, name, card)
+        ref = register_policy(self.registry, job_id, policy, name, card)
         if rule is None:
             return ref
-        return ref, self.registry.decide_after_training(ref, rule, f"job {job_id}")
+        return ref, self.promoter.decide_after_training(ref, rule, f"job {job_id}")
 
     def folder(self, ref):
         """Where the files of a version lie."""

@@ -4,6 +4,7 @@ import contextlib
 import time
 
 from grpo_platform.core.states import TERMINAL
+from grpo_platform.registry.promotion import Promoter
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.runner import SweepRunner
@@ -20,7 +21,7 @@ class Sweeps:
     def __init__(self, one: Platform) -> None:
         self.platform = one
         self.store = SweepStore(one.jobs)
-        self.runner = SweepRunner(self.store, one.jobs, one.runner, one.registry, 10**9)
+        self.runner = SweepRunner(self.store, one.jobs, one.runner, Promoter(one.registry), 10**9)
 
     def submit(self, n_trials: int = 2, **fields) -> str:
         values = {"search_space": SPACE, "config": SHORT, "n_trials": n_trials, "pruner": "none"}

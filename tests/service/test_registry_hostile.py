@@ -78,7 +78,7 @@ def refused(bench, name, tmp_path, version=1):
     assert not (tmp_path / "download").exists()
     for force in (False, True):
         with pytest.raises(UnsafeModelError):
-            bench.registry.promote(name, version, force, "me")
+            bench.promoter.promote(name, version, force, "me")
     assert not (tmp_path / "boom").exists()
     return str(caught.value)
 
@@ -296,7 +296,7 @@ def test_a_version_made_by_hand_from_pickles_is_refused(bench, tmp_path):
     with pytest.raises(UnsafeModelError):
         service.load(name)
     # and a good version can be put in its place
-    assert bench.registry.promote(name, 1, True, "me").promoted
+    assert bench.promoter.promote(name, 1, True, "me").promoted
     assert service.load(name).version == 1
     service.close()
 

@@ -13,8 +13,11 @@ from grpo_platform.core.errors import (
     UnknownModelError,
     UnsafeModelError,
 )
+from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import Tag
+from grpo_platform.registry.promotion import Promoter
+from grpo_platform.registry.registering import register_policy
 from grpo_platform.serving.service import ServingService
 from tests.service.registry_support import Bench, balancing_policy, random_policy
 from tests.service.tracking_support import TrackingServer, jobs_of
@@ -54,15 +57,15 @@ def test_the_life_of_a_model(bench, server):
     assert decision.promoted
     second, decision = bench.register(name, balancing_policy(), rule="if_better")
     assert decision.comparison.ci_low > 0
-    assert bench.registry.register(
-        second.run_id, balancing_policy(), name, bench.card(second.run_id)
+    assert register_policy(
+        bench.registry, second.run_id, balancing_policy(), name, bench.card(second.run_id)
     ) == (second)
 
     service = ServingService(bench.registry, 4)
     assert service.load(name).version == 2
     elsewhere = ServingService(Registry(bench.uri), 4)
     assert elsewhere.load(name).version == 2
-    assert bench.registry.rollback(name, "me").version == 1
+    assert bench.promoter.rollback(name, "me").version == 1
     assert service.ready(name).version == 1
 
     (model,) = [m for m in bench.registry.list(1000).items if m.name == name]
@@ -77,7 +80,7 @@ def test_the_life_of_a_model(bench, server):
 
     stored = [p for p in (server.folder / "artifacts").rglob("*") if first.model_id in str(p)]
     assert stored
-    bench.registry.delete(name)
+    delete_model(bench.registry, name)
     assert not any(path.is_file() and path.exists() for path in stored)
     with pytest.raises(UnknownModelError):
         service.load(name)
@@ -97,7 +100,9 @@ def test_deciders_in_several_servers_take_turns(bench):
     refs = [bench.register(name) for _ in range(3)]
 
     def decide(ref):
-        return Registry(bench.uri).decide_after_training(ref, "always", f"job {ref.version}")
+        return Promoter(Registry(bench.uri)).decide_after_training(
+            ref, "always", f"job {ref.version}"
+        )
 
     with ThreadPoolExecutor(3) as pool:
         decided = list(pool.map(decide, refs))
@@ -138,7 +143,7 @@ def test_what_does_not_exist(bench):
     with pytest.raises(UnknownModelError):
         bench.registry.resolve("nope")
     with pytest.raises(UnknownModelError):
-        bench.registry.delete("nope")
+        delete_model(bench.registry, "nope")
     ref = bench.register(bench.name())
     with pytest.raises(UnknownModelError):
         bench.registry.resolve(f"{ref.name}/{ref.version + 1}")

@@ -12,8 +12,10 @@ from grpo_platform.core.errors import (
     UnknownModelError,
     UnsafeModelError,
 )
+from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, Tag
+from grpo_platform.registry.registering import register_policy
 from tests.service.registry_support import CARTPOLE, Bench, random_policy
 
 
@@ -54,8 +56,8 @@ def test_a_version_carries_its_card(bench):
 def test_one_job_makes_one_version(bench):
     name = bench.name()
     job_id, policy = bench.job(), random_policy()
-    first = bench.registry.register(job_id, policy, name, bench.card(job_id))
-    again = Registry(bench.uri).register(job_id, policy, name, bench.card(job_id))
+    first = register_policy(bench.registry, job_id, policy, name, bench.card(job_id))
+    again = register_policy(Registry(bench.uri), job_id, policy, name, bench.card(job_id))
     assert again == first
     assert len(bench.registry.get(name).versions) == 1
     assert logged_models(bench, name) == [first.model_id]
@@ -66,13 +68,13 @@ def test_a_registration_that_crashed_is_done_again(bench, monkeypatch, call):
     """Whatever the first attempt left behind, one version and one logged model remain."""
     name = bench.name()
     job_id, policy = bench.job(), random_policy()
-    client = bench.registry._catalogue.client
+    client = bench.registry.client
     with monkeypatch.context() as patch:
         patch.setattr(client, call, crash)
         with pytest.raises(KeyboardInterrupt):
-            bench.registry.register(job_id, policy, name, bench.card(job_id))
+            register_policy(bench.registry, job_id, policy, name, bench.card(job_id))
     assert len(logged_models(bench, name)) == 1
-    ref = Registry(bench.uri).register(job_id, policy, name, bench.card(job_id))
+    ref = register_policy(Registry(bench.uri), job_id, policy, name, bench.card(job_id))
     assert logged_models(bench, name) == [ref.model_id]
     assert [v.version for v in bench.registry.get(name).versions] == [1]
     bench.registry.read(ref)
@@ -87,7 +89,9 @@ def test_the_model_is_an_output_of_its_run_with_the_metrics_it_was_given(bench):
     job_id = bench.job()
     point = ("eval/mean_reward", 321.0, 128, 1_700_000_000_000)
     bench.client.log_metric(job_id, "eval/mean_reward", 321.0, 1_700_000_000_000, 128)
-    ref = bench.registry.register(job_id, random_policy(), name, bench.card(job_id), [point])
+    ref = register_policy(
+        bench.registry, job_id, random_policy(), name, bench.card(job_id), [point]
+    )
     run = bench.client.get_run(job_id)
     assert [output.model_id for output in run.outputs.model_outputs] == [ref.model_id]
     (metric,) = bench.client.get_logged_model(ref.model_id).metrics
@@ -100,7 +104,7 @@ def test_two_jobs_may_create_a_name_at_once(bench):
     jobs = [bench.job() for _ in range(4)]
 
     def register(job_id):
-        Registry(bench.uri).register(job_id, random_policy(), name, bench.card(job_id))
+        register_policy(Registry(bench.uri), job_id, random_policy(), name, bench.card(job_id))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(register, jobs))
@@ -120,8 +124,12 @@ def test_a_name_belongs_to_one_environment(bench):
         bench.registry.check_name(name, "CartPole-v1", {"sutton_barto_reward": True})
     job_id = bench.job()
     with pytest.raises(ConflictError, match="belongs to CartPole-v1"):
-        bench.registry.register(
-            job_id, random_policy(), name, bench.card(job_id, env_name="CartPole-v0")
+        register_policy(
+            bench.registry,
+            job_id,
+            random_policy(),
+            name,
+            bench.card(job_id, env_name="CartPole-v0"),
         )
 
 
@@ -216,8 +224,8 @@ def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
     for tag in (Tag.CHAMPION_CARD, Tag.APPLIED):
         bench.client.set_registered_model_tag(name, tag, text)
     assert name in names_of(bench.registry)
-    assert bench.registry.promote(name, 2, True, "me").champion_after == 2
-    assert bench.registry.rollback(name, "me").champion_after == 1
+    assert bench.promoter.promote(name, 2, True, "me").champion_after == 2
+    assert bench.promoter.rollback(name, "me").champion_after == 1
     bench.client.set_registered_model_tag(name, Tag.ENV_KWARGS, text or "x")
     assert name in names_of(bench.registry)
     if text.startswith('{"'):
@@ -262,9 +270,9 @@ def test_what_is_not_ours_is_never_seen_nor_touched(bench):
     for call in (
         lambda: bench.registry.get(foreign),
         lambda: bench.registry.resolve(foreign),
-        lambda: bench.registry.delete(foreign),
-        lambda: bench.registry.promote(foreign, 1, True, "me"),
-        lambda: bench.registry.rollback(foreign, "me"),
+        lambda: delete_model(bench.registry, foreign),
+        lambda: bench.promoter.promote(foreign, 1, True, "me"),
+        lambda: bench.promoter.rollback(foreign, "me"),
     ):
         with pytest.raises(UnknownModelError):
             call()
@@ -282,9 +290,9 @@ def test_a_foreign_version_under_our_name_is_neither_listed_loaded_nor_deleted(b
     with pytest.raises(UnsafeModelError, match="not registered by this platform"):
         bench.registry.resolve(f"{name}/2")
     with pytest.raises(UnsafeModelError):
-        bench.registry.promote(name, 2, True, "me")
+        bench.promoter.promote(name, 2, True, "me")
     with pytest.raises(ConflictError, match="Version 2"):
-        bench.registry.delete(name)
+        delete_model(bench.registry, name)
     assert bench.registry.resolve(name).version == 1
 
 
@@ -294,7 +302,7 @@ def test_delete_removes_all_of_a_name_and_nothing_else(bench):
     kept, _ = bench.register(other, rule="always")
     folders = [bench.folder(ref) for ref in refs]
     decisions = bench.client.get_registered_model(name).tags[Tag.DECISIONS]
-    bench.registry.delete(name)
+    delete_model(bench.registry, name)
     assert not any(folder.exists() for folder in folders)
     assert logged_models(bench, name) == []
     assert bench.client.get_run(decisions).info.lifecycle_stage == "deleted"
@@ -306,13 +314,13 @@ def test_delete_removes_all_of_a_name_and_nothing_else(bench):
     bench.registry.read(bench.registry.resolve(other))
     assert logged_models(bench, other) == [kept.model_id]
     with pytest.raises(UnknownModelError):
-        bench.registry.delete(name)
+        delete_model(bench.registry, name)
 
 
 def test_a_deleted_name_starts_anew(bench):
     name = bench.name()
     old, _ = bench.register(name, rule="always")
-    bench.registry.delete(name)
+    delete_model(bench.registry, name)
     new, decision = bench.register(name, rule="if_better")
     assert (new.version, decision.number, decision.promoted) == (1, 1, True)
     assert new.key != old.key
@@ -322,9 +330,9 @@ def test_a_deletion_that_crashed_leaves_nothing_visible_and_can_be_finished(benc
     name = bench.name()
     ref = bench.register(name)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.registry._catalogue.client, "delete_logged_model", crash)
+        patch.setattr(bench.registry.client, "delete_logged_model", crash)
         with pytest.raises(KeyboardInterrupt):
-            bench.registry.delete(name)
+            delete_model(bench.registry, name)
     with pytest.raises(UnknownModelError):
         bench.registry.resolve(name)
     assert name not in names_of(bench.registry)
@@ -342,7 +350,7 @@ def test_files_that_a_copy_of_the_version_needs_stay(bench):
     ref = bench.registry.resolve(f"{name}/1")
     source = bench.client.get_model_version(name, "1")
     bench.client.create_model_version(copy, source.source, ref.run_id, tags=source.tags)
-    bench.registry.delete(name)
+    delete_model(bench.registry, name)
     bench.registry.read(bench.registry.resolve(f"{copy}/2"))
 
 

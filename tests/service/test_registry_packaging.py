@@ -27,7 +27,8 @@ from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.integrity import file_hashes, read_policy_files
 from grpo_platform.registry.names import LOADER_MODULE
-from grpo_platform.registry.packaging import policy_from_files, save_policy, warm_up
+from grpo_platform.registry.packaging import save_policy, warm_up
+from grpo_platform.registry.policy_files import policy_from_files
 from tests.service.registry_support import CARTPOLE, PENDULUM, Bench, random_policy
 
 SPECS = {
@@ -125,7 +126,7 @@ def test_no_file_names_a_path_of_the_machine_that_made_it(model):
 def test_a_policy_comes_back_whole(model):
     policy, folder, observations = model
     files = read_policy_files(folder, file_hashes(folder), "it")
-    again = policy_from_files(files)
+    again = policy_from_files(files, "m/1")
     for name, tensor in policy.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     np.testing.assert_array_equal(

@@ -15,6 +15,7 @@ from grpo_platform.registry.comparison import COMPARISON_SEED, LEAST_EPISODES, L
 from grpo_platform.registry.decisions import champions
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import CHAMPION, Tag
+from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.records import Comparison, Decision
 from tests.algorithm.toy_environments import Lottery, registered
 from tests.service.registry_support import (
@@ -41,7 +42,7 @@ def weak():
 def test_the_story(bench):
     """Train, first champion; worse, not promoted; better, promoted; rolled back; forced."""
     name = bench.name()
-    registry = bench.registry
+    registry, promoter = bench.registry, bench.promoter
 
     _, first = bench.register(name, balancing_policy(2.0), rule="if_better", evaluated=True)
     assert (first.promoted, first.champion_before, champion(bench, name)) == (True, None, 1)
@@ -59,13 +60,13 @@ def test_the_story(bench):
     assert (better.comparison.episodes, better.comparison.ended) == (LEAST_EPISODES, "evidence")
     assert len({first.number, worse.comparison.seed, better.comparison.seed}) == 3
 
-    back = registry.rollback(name, "ada")
+    back = promoter.rollback(name, "ada")
     assert (back.verdict, back.version, champion(bench, name)) == ("rolled_back", 1, 1)
     assert (back.champion_before, back.champion_after) == (3, 1)
 
-    refused = registry.promote(name, 2, False, "bob")
+    refused = promoter.promote(name, 2, False, "bob")
     assert (refused.verdict, champion(bench, name)) == ("kept", 1)
-    forced = registry.promote(name, 2, True, "bob")
+    forced = promoter.promote(name, 2, True, "bob")
     assert (forced.verdict, forced.forced, champion(bench, name)) == ("promoted", True, 2)
     assert forced.comparison == refused.comparison
 
@@ -167,7 +168,7 @@ def test_asking_again_does_not_play_again(bench):
     name = bench.name()
     bench.register(name, balancing_policy(), rule="if_better")
     _, kept = bench.register(name, weak(), rule="if_better")
-    again = bench.registry.promote(name, 2, False, "me")
+    again = bench.promoter.promote(name, 2, False, "me")
     assert (again.number, again.comparison) == (kept.number + 1, kept.comparison)
 
 
@@ -195,7 +196,7 @@ def test_a_job_that_asks_again_gets_its_decision_again(bench):
     name = bench.name()
     ref, decision = bench.register(name, weak(), rule="if_better")
     bench.register(name, balancing_policy(), rule="if_better")
-    again = Registry(bench.uri).decide_after_training(ref, "if_better", "job again")
+    again = Promoter(Registry(bench.uri)).decide_after_training(ref, "if_better", "job again")
     assert again == decision
     assert champion(bench, name) == 2
 
@@ -203,17 +204,17 @@ def test_a_job_that_asks_again_gets_its_decision_again(bench):
 def test_bad_requests(bench):
     name = bench.name()
     bench.register(name, weak(), rule="if_better")
-    registry = bench.registry
+    registry, promoter = bench.registry, bench.promoter
     with pytest.raises(ConflictError, match="no earlier champion"):
-        registry.rollback(name, "me")
+        promoter.rollback(name, "me")
     with pytest.raises(UnknownModelError):
-        registry.promote(name, 9, True, "me")
+        promoter.promote(name, 9, True, "me")
     with pytest.raises(UnknownModelError):
-        registry.promote("nope", 1, True, "me")
+        promoter.promote("nope", 1, True, "me")
     with pytest.raises(UnknownModelError):
-        registry.rollback("nope", "me")
+        promoter.rollback("nope", "me")
     with pytest.raises(ConflictError, match="champion already"):
-        registry.promote(name, 1, True, "me")
+        promoter.promote(name, 1, True, "me")
     assert len(registry.get(name).decisions) == 1
 
 
@@ -225,7 +226,7 @@ def test_a_version_of_another_environment_is_not_promoted_even_by_force(bench):
     bench.client.create_model_version(name, source.source, source.run_id, tags=source.tags)
     for force in (False, True):
         with pytest.raises(ConflictError, match="belongs to CartPole-v1"):
-            bench.registry.promote(name, 2, force, "me")
+            bench.promoter.promote(name, 2, force, "me")
     assert champion(bench, name) == 1
 
 
@@ -234,12 +235,12 @@ def test_rolling_back_goes_further_each_time_and_skips_what_is_gone(bench):
     for _ in range(4):
         bench.register(name, weak(), rule="always")
     bench.client.delete_model_version(name, "2")
-    assert bench.registry.rollback(name, "me").version == 3
-    assert bench.registry.rollback(name, "me").version == 1
+    assert bench.promoter.rollback(name, "me").version == 3
+    assert bench.promoter.rollback(name, "me").version == 1
     with pytest.raises(ConflictError):
-        bench.registry.rollback(name, "me")
-    assert bench.registry.promote(name, 4, True, "me").promoted
-    assert bench.registry.rollback(name, "me").version == 1
+        bench.promoter.rollback(name, "me")
+    assert bench.promoter.promote(name, 4, True, "me").promoted
+    assert bench.promoter.rollback(name, "me").version == 1
 
 
 def test_an_alias_set_in_mlflow_is_respected(bench):
@@ -250,7 +251,7 @@ def test_an_alias_set_in_mlflow_is_respected(bench):
     assert bench.registry.resolve(name).version == 2
     _, kept = bench.register(name, weak(), rule="never")
     assert (kept.champion_before, champion(bench, name)) == (2, 2)
-    assert bench.registry.rollback(name, "me").version == 3
+    assert bench.promoter.rollback(name, "me").version == 3
 
 
 @pytest.mark.parametrize("call", ["set_registered_model_alias", "set_registered_model_tag"])
@@ -258,13 +259,13 @@ def test_a_decider_that_crashed_after_deciding_is_finished_by_the_next(bench, mo
     name = bench.name()
     bench.register(name, weak(), rule="always")
     ref = bench.register(name, balancing_policy())
-    dying = Registry(bench.uri)
+    dying = Promoter(Registry(bench.uri))
     with monkeypatch.context() as patch:
-        patch.setattr(dying._catalogue.client, call, crash)
+        patch.setattr(dying.registry.client, call, crash)
         with pytest.raises(KeyboardInterrupt):
             dying.decide_after_training(ref, "if_better", "job")
     # the job's next attempt
-    decision = bench.registry.decide_after_training(ref, "if_better", "job")
+    decision = bench.promoter.decide_after_training(ref, "if_better", "job")
     assert (decision.number, decision.verdict) == (2, "promoted")
     assert champion(bench, name) == 2
     assert [d.number for d in bench.registry.get(name).decisions] == [1, 2]
@@ -279,16 +280,16 @@ def test_a_decider_who_writes_too_late_sets_it_right(bench, monkeypatch):
     name = bench.name()
     for _ in range(3):
         bench.register(name, weak())
-    slow, fast = Registry(bench.uri), Registry(bench.uri)
+    slow, fast = (Promoter(Registry(bench.uri)) for _ in range(2))
     slow.promote(name, 1, True, "me")
-    write = slow._catalogue.client.set_registered_model_alias
+    write = slow.registry.client.set_registered_model_alias
 
     def stalled(*args):
-        monkeypatch.setattr(slow._catalogue.client, "set_registered_model_alias", write)
+        monkeypatch.setattr(slow.registry.client, "set_registered_model_alias", write)
         fast.promote(name, 3, True, "you")
         write(*args)
 
-    monkeypatch.setattr(slow._catalogue.client, "set_registered_model_alias", stalled)
+    monkeypatch.setattr(slow.registry.client, "set_registered_model_alias", stalled)
     slow.promote(name, 2, True, "me")
     last = bench.registry.get(name).decisions[-1]
     assert (last.version, last.champion_before) == (3, 2)
@@ -302,7 +303,9 @@ def test_deciders_in_several_servers_take_turns(bench, monkeypatch):
     refs = [bench.register(name, balancing_policy()) for i in range(6)]
 
     def decide(ref):
-        return Registry(bench.uri).decide_after_training(ref, "always", f"job {ref.version}")
+        return Promoter(Registry(bench.uri)).decide_after_training(
+            ref, "always", f"job {ref.version}"
+        )
 
     with ThreadPoolExecutor(6) as pool:
         decided = list(pool.map(decide, refs))
@@ -320,18 +323,18 @@ def test_a_comparison_that_lost_its_champion_is_made_again(bench, monkeypatch):
     bench.register(name, weak(), rule="always")
     bench.register(name, balancing_policy(0.2))
     third = bench.register(name, balancing_policy(2.0))
-    real, other = comparison.play, Registry(bench.uri)
+    real, other = comparison.play, Promoter(Registry(bench.uri))
     calls = []
 
-    def interrupted(catalogue, candidate, incumbent, game):
-        evidence = real(catalogue, candidate, incumbent, game)
-        calls.append(int(incumbent.version))
+    def interrupted(candidate, incumbent, game):
+        evidence = real(candidate, incumbent, game)
+        calls.append(incumbent.number)
         if len(calls) == 1:
             other.promote(name, 2, True, "someone else")
         return evidence
 
     monkeypatch.setattr("grpo_platform.registry.promotion.play", interrupted)
-    decision = bench.registry.decide_after_training(third, "if_better", "job")
+    decision = bench.promoter.decide_after_training(third, "if_better", "job")
     assert calls[-1] == 2
     assert decision.champion_before == 2
     assert (decision.verdict, champion(bench, name)) == ("kept", 2)
@@ -344,7 +347,7 @@ def test_a_champion_that_cannot_be_played_stays_but_can_be_replaced_by_force(ben
     second, kept = bench.register(name, balancing_policy(), rule="if_better")
     assert kept.verdict == "kept"
     assert "could not be compared" in kept.reason
-    forced = bench.registry.promote(name, second.version, True, "me")
+    forced = bench.promoter.promote(name, second.version, True, "me")
     assert forced.promoted
     assert forced.comparison is None
 

@@ -14,7 +14,9 @@ from grpo_platform.core.errors import (
     StoreUnavailableError,
     UnknownModelError,
 )
+from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
+from grpo_platform.registry.promotion import Promoter
 from grpo_platform.serving import service as service_module
 from grpo_platform.serving.service import ServingService
 from tests.service.registry_support import (
@@ -176,11 +178,11 @@ def test_a_promotion_here_is_served_when_it_is_reported(bench):
     registry = Registry(bench.uri)
     service = ServingService(registry, 8)
     service.load(name)
-    registry.promote(name, 2, True, "me")
+    Promoter(registry).promote(name, 2, True, "me")
     assert service.ready(name).version == 2
-    registry.rollback(name, "me")
+    Promoter(registry).rollback(name, "me")
     assert service.ready(name).version == 1
-    registry.delete(name)
+    delete_model(registry, name)
     assert service.ready(name) is None
     assert service.loaded() == []
     with pytest.raises(UnknownModelError):
@@ -195,7 +197,7 @@ def test_a_promotion_by_another_server_is_followed(bench, monkeypatch):
     bench.register(name, pushing(1), rule="never")
     with serving(bench) as service:
         service.load(name)
-        bench.registry.promote(name, 2, True, "elsewhere")
+        bench.promoter.promote(name, 2, True, "elsewhere")
         wait_until(lambda: service.ready(name).version == 2)
 
 
@@ -207,7 +209,7 @@ def test_after_a_pause_the_version_is_looked_up_first(bench, monkeypatch):
         service.load(name)
         monkeypatch.setattr(service_module, "STALE_SECONDS", 0.0)
         monkeypatch.setattr(service_module, "FRESH_SECONDS", 0.0)
-        bench.registry.promote(name, 2, True, "elsewhere")
+        bench.promoter.promote(name, 2, True, "elsewhere")
         assert service.ready(name) is None
         assert service.load(name).version == 2
 
@@ -218,7 +220,7 @@ def test_a_deletion_by_another_server_is_followed(bench, monkeypatch):
     bench.register(name, pushing(0), rule="always")
     with serving(bench) as service:
         service.load(name)
-        bench.registry.delete(name)
+        delete_model(bench.registry, name)
         wait_until(lambda: service.ready(name) is None)
         assert service.loaded() == []
         with pytest.raises(UnknownModelError):
@@ -231,7 +233,7 @@ def test_a_name_made_anew_is_another_model(bench, monkeypatch):
     bench.register(name, pushing(0), rule="always")
     with serving(bench) as service:
         assert service.load(name).predict_one([0.0] * 4).action == 0
-        bench.registry.delete(name)
+        delete_model(bench.registry, name)
         bench.register(name, pushing(1), rule="always")
         model = service.load(name)
         assert (model.version, model.predict_one([0.0] * 4).action) == (1, 1)
@@ -245,8 +247,8 @@ def test_a_model_deleted_in_the_mlflow_ui_goes_on_answering(bench, monkeypatch):
         service.load(name)
         bench.client.delete_registered_model(name)
         for call in (
-            lambda: service._registry.promote(name, 1, False, "me"),
-            lambda: service._registry.rollback(name, "me"),
+            lambda: Promoter(service._registry).promote(name, 1, False, "me"),
+            lambda: Promoter(service._registry).rollback(name, "me"),
             lambda: service._registry.get(name),
         ):
             with pytest.raises(UnknownModelError):
@@ -284,7 +286,7 @@ def test_a_store_that_hangs_keeps_nobody_waiting(bench, monkeypatch):
             return resolve(reference)
 
         monkeypatch.setattr(service._registry, "resolve", hanging)
-        bench.registry.promote(name, 2, True, "elsewhere")
+        bench.promoter.promote(name, 2, True, "elsewhere")
         wait_until(lambda: service.ready(name) is None)  # nobody asked for a while
         assert service.load(name).version == 1
         # now that the store was asked in vain, nobody else waits
@@ -368,10 +370,10 @@ def test_promotions_and_rollbacks_under_load_never_give_a_wrong_answer(bench, mo
     with Hammer(service, name) as hammer:
         for _ in range(2):
             for _ in range(3):
-                version = registry.rollback(name, "me").version
+                version = Promoter(registry).rollback(name, "me").version
                 assert (service.ready(name) or service.load(name)).version == version
             for version in (2, 3, 4):
-                registry.promote(name, version, True, "me")
+                Promoter(registry).promote(name, version, True, "me")
                 assert (service.ready(name) or service.load(name)).version == version
     service.close()
     assert hammer.errors == hammer.wrong == []
@@ -387,7 +389,7 @@ def test_a_deletion_under_load_ends_the_answers_and_never_fails(bench, monkeypat
     service = ServingService(registry, 2)
     with Hammer(service, name) as hammer:
         wait_until(lambda: hammer.answers.get(1, 0) > 100)
-        registry.delete(name)
+        delete_model(registry, name)
         assert service.ready(name) is None
         answered = dict(hammer.answers)
         wait_until(lambda: hammer.unknown > 3)

@@ -85,7 +85,7 @@ def run(target, *arguments):
 def _check_what_was_restored(folder):
     bench = Bench(folder)
     bench.registry.load_policy("m")
-    (job,) = bench.registry._catalogue.client.search_runs(["1"], "tags.`grpo.job` = '1'")
+    (job,) = bench.registry.client.search_runs(["1"], "tags.`grpo.job` = '1'")
     assert jobs_of(bench.store).list_artifacts(job.info.run_id, "kept") == ["kept/f.txt"]
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from grpo_platform.cli import app
 from grpo_platform.core.errors import StoreError, StoreGoneError, StoreUnavailableError
+from grpo_platform.registry.deletion import delete_model
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.store import SweepStore
 from grpo_platform.tracking.jobs import JobStore
@@ -242,7 +243,7 @@ def test_an_artifact_root_that_vanishes_while_in_use_is_away_until_it_returns(tm
         lambda: jobs.download(job_id, "kept/f.txt", tmp_path),
         lambda: jobs.delete_artifact(job_id, "kept/f.txt"),
         lambda: registry.load_policy("m"),
-        lambda: registry.delete("m"),
+        lambda: delete_model(registry, "m"),
         lambda: bench.register("m"),
     ):
         with pytest.raises(StoreGoneError, match="mounted"):

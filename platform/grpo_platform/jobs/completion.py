@@ -13,6 +13,8 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.serialization import evaluation_from_json, policy_of, save_policy
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
+from grpo_platform.registry.promotion import Promoter
+from grpo_platform.registry.registering import register_policy
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.provenance import code_version, provenance_tags
@@ -98,9 +100,9 @@ class Completion:
             git_commit=code.commit if code else None,
         )
         name = self._request.model_name_for(self._job_id)
-        version = self._registry.register(self._job_id, self._policy, name, card)
+        version = register_policy(self._registry, self._job_id, self._policy, name, card)
         _log.info("Registered %s version %d.", name, version.version)
-        decision = self._registry.decide_after_training(
+        decision = Promoter(self._registry).decide_after_training(
             version, self._request.promote, f"job {self._job_id}"
         )
         tags = {

@@ -24,14 +24,16 @@ import gymnasium
 
 import grpo
 from grpo import errors, rewards
-from grpo.evaluation import EVALUATION_SEED, Evaluation
+from grpo.evaluation import Evaluation
 from grpo.registry import plug_ins
 from grpo_platform.core.errors import BusyError, NotReadyError
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import isolation_process
 from grpo_platform.jobs.isolation_process import Message, error_from_json, why_not_trainable
 from grpo_platform.jobs.process import ending
-from grpo_platform.jobs.serialization import evaluation_from_json, save_policy
+from grpo_platform.jobs.serialization import evaluation_from_json
+from grpo_platform.registry.integrity import PolicyFiles
+from grpo_platform.registry.policy_files import evaluate_files
 
 __all__ = ["Isolation"]
 
@@ -146,30 +148,30 @@ class Isolation:
 
     def evaluate(
         self,
-        policy: grpo.BasePolicy,
+        files: PolicyFiles,
+        name: str,
         env_name: str,
+        /,
         *,
-        env_kwargs: Mapping[str, Any] | None = None,
-        n_episodes: int = 100,
-        seed: int = EVALUATION_SEED,
-        skip: int = 0,
-        deterministic: bool = True,
+        env_kwargs: Mapping[str, Any] | None,
+        n_episodes: int,
+        seed: int,
+        skip: int,
     ) -> Evaluation:
-        """As `grpo.evaluate`, for at most an hour.
+        """As `evaluate_files`, for at most an hour; a plug-in's policy is built there, never here.
 
         Raises:
-            grpo.ConfigError: the environment cannot be evaluated.
+            UnsafeModelError: the files hold no policy.
+            grpo.ConfigError: the environment cannot be evaluated, or the policy not be built.
             grpo.EnvironmentFaultError: it raised, crashed, or did not come to an end.
         """
-        game: dict[str, Any] = {
-            "n_episodes": n_episodes, "seed": seed, "skip": skip, "deterministic": deterministic,
-        }  # fmt: skip
+        game = {"env_kwargs": env_kwargs, "n_episodes": n_episodes, "seed": seed, "skip": skip}
         if _is_trusted(env_name, env_kwargs or {}):
-            return grpo.evaluate(policy, env_name, env_kwargs=env_kwargs, **game)
+            return evaluate_files(files, name, env_name, **game)
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "policy.npz"
-            save_policy(policy, path)
-            arguments = {"path": str(path), "env_name": env_name, "env_kwargs": env_kwargs, **game}
+            for file, content in files._asdict().items():
+                (Path(folder) / file).write_bytes(content)
+            arguments = {"folder": folder, "name": name, "env_name": env_name, **game}
             try:
                 (found,) = self._ask("evaluate", _PLAY_SECONDS, **arguments)
             except _LostError as lost:

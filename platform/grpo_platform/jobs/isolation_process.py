@@ -25,9 +25,12 @@ import gymnasium
 import grpo
 from grpo import errors, rewards
 from grpo.envs import catalogue, check_environment
+from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.jobs.process import die_with_parent
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
-from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
+from grpo_platform.jobs.serialization import evaluation_to_json
+from grpo_platform.registry.integrity import PolicyFiles
+from grpo_platform.registry.policy_files import evaluate_files
 
 __all__ = ["Message", "error_from_json", "main", "why_not_trainable"]
 
@@ -111,7 +114,7 @@ def _answer(parent: int, question: Message, stream: socket.socket) -> NoReturn:
             _say(stream, message)
         _say(stream, {"done": True})
         code = 0
-    except grpo.GRPOError as error:
+    except (grpo.GRPOError, UnsafeModelError) as error:
         _say(stream, {"error": _error_to_json(error)})
         code = 0
     except SystemExit as leaving:
@@ -172,10 +175,11 @@ def _rewards() -> Iterator[Message]:
     yield {"value": rewards.describe_rewards()}
 
 
-def _evaluate(path: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
+def _evaluate(folder: str, name: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
     yield from _load_plug_ins()
     yield {"doing": f"{env_name} was played"}
-    found = grpo.evaluate(load_policy(Path(path)), env_name, **game)
+    files = PolicyFiles(*((Path(folder) / file).read_bytes() for file in PolicyFiles._fields))
+    found = evaluate_files(files, name, env_name, **game)
     yield {"value": evaluation_to_json(found)}
 
 
@@ -188,7 +192,7 @@ _CALLS: Final[Mapping[str, Callable[..., Iterable[Message]]]] = {
 }
 
 
-def _error_to_json(error: grpo.GRPOError) -> Message:
+def _error_to_json(error: grpo.GRPOError | UnsafeModelError) -> Message:
     return {
         "kind": type(error).__name__,
         "message": str(error),
@@ -197,9 +201,11 @@ def _error_to_json(error: grpo.GRPOError) -> Message:
     }  # fmt: skip
 
 
-def error_from_json(values: Message) -> grpo.GRPOError:
+def error_from_json(values: Message) -> grpo.GRPOError | UnsafeModelError:
     """The error that a call raised, as it was raised."""
-    kind: type[grpo.GRPOError] = getattr(errors, values["kind"])
+    kind: type[grpo.GRPOError | UnsafeModelError] = getattr(
+        errors, values["kind"], UnsafeModelError
+    )
     error = kind.__new__(kind, values["message"])  # each has an __init__ of its own
     for name, value in values["attributes"].items():
         setattr(error, name, value)

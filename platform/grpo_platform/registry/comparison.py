@@ -7,6 +7,7 @@ looking repeatedly promotes no more often by chance. `make bench-promotion` meas
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,24 +17,22 @@ import numpy.typing as npt
 from mlflow.entities.model_registry import ModelVersion
 
 from grpo.evaluation import Evaluation, Interval, evaluation_seeds, mean_interval
-from grpo.policies import BasePolicy
 from grpo_platform.core.errors import ConflictError
 from grpo_platform.registry.card import ModelCard, canonical_json
-from grpo_platform.registry.catalogue import Catalogue
+from grpo_platform.registry.integrity import PolicyFiles
+from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import Tag
-from grpo_platform.registry.packaging import policy_from_files
-from grpo_platform.registry.parsing import version_ref
-from grpo_platform.registry.records import Comparison, ModelEnvironment
+from grpo_platform.registry.records import Comparison, ModelEnvironment, version_ref
 
 __all__ = [
     "COMPARISON_SEED",
     "LEAST_EPISODES",
     "LOOKS",
+    "Contender",
     "Evaluate",
     "Evidence",
     "Game",
     "Look",
-    "check_environment",
     "judge",
     "look_at",
     "play",
@@ -76,24 +75,6 @@ class Evidence(NamedTuple):
     episodes: dict[str, object]
 
 
-def check_environment(candidate: ModelVersion, owner: ModelEnvironment) -> None:
-    """Refuse a version that was trained in another environment than its name's.
-
-    Raises:
-        ConflictError: it was.
-        UnsafeModelError: its card cannot be read.
-    """
-    card = _card(candidate)
-    if (card.env_name, canonical_json(card.env_kwargs)) != (
-        owner.env_name,
-        canonical_json(owner.env_kwargs),
-    ):
-        raise ConflictError(
-            f"Version {candidate.version} of {candidate.name!r} was trained in {card.env_name}; "
-            f"the name belongs to {owner.env_name}."
-        )
-
-
 def look_at(index: int, *, last: bool = False) -> Look:
     """One of `LOOKS`, with its share of the error; the last one takes all that is left."""
     most = LOOKS[-1]
@@ -108,11 +89,12 @@ def suffices(low: float, high: float, equal: bool, episodes: int) -> bool:
 
 
 class Evaluate(Protocol):
-    """What `grpo.evaluate` does, wherever."""
+    """What `evaluate_files` does, wherever."""
 
     def __call__(
         self,
-        policy: BasePolicy,
+        files: PolicyFiles,
+        name: str,
         env_name: str,
         /,
         *,
@@ -137,38 +119,95 @@ class Game(NamedTuple):
     """Plays a policy."""
 
 
-def play(
-    catalogue: Catalogue, candidate: ModelVersion, champion: ModelVersion, game: Game
-) -> Evidence:
+class Contender:
+    """A version that is compared: what it is made of is read and verified once, when needed.
+
+    Args:
+        registry: has it.
+        name: of the model.
+        number: of the version.
+    """
+
+    def __init__(self, registry: Registry, name: str, number: int) -> None:
+        self._registry = registry
+        self.name = name
+        self.number = number
+
+    @functools.cached_property
+    def version(self) -> ModelVersion:
+        """As registered; raises UnknownModelError where there is none of this number."""
+        return self._registry.version(self.name, self.number)
+
+    @functools.cached_property
+    def files(self) -> PolicyFiles:
+        """Raises UnsafeModelError where they are not what was registered."""
+        return self._registry.read(version_ref(self.version))
+
+    @functools.cached_property
+    def card(self) -> ModelCard:
+        """Raises UnsafeModelError where it cannot be read."""
+        return ModelCard.from_json(self.version.tags.get(Tag.CARD, ""))
+
+    def check_environment(self, owner: ModelEnvironment) -> None:
+        """Refuse a version that was trained in another environment than its name's.
+
+        Raises:
+            ConflictError: it was.
+            UnsafeModelError: its card cannot be read.
+        """
+        card = self.card
+        if (card.env_name, canonical_json(card.env_kwargs)) != (
+            owner.env_name,
+            canonical_json(owner.env_kwargs),
+        ):
+            raise ConflictError(
+                f"Version {self.number} of {self.name!r} was trained in {card.env_name}; "
+                f"the name belongs to {owner.env_name}."
+            )
+
+    def play(self, game: Game, skip: int, episodes: int) -> npt.NDArray[np.float64]:
+        """Returns of so many more episodes, (episodes,), after those that are skipped."""
+        found = game.evaluate(
+            self.files,
+            f"{self.name}/{self.number}",
+            self.card.env_name,
+            env_kwargs=self.card.env_kwargs,
+            n_episodes=episodes,
+            seed=game.seed,
+            skip=skip,
+        )
+        return found.returns
+
+
+def play(candidate: Contender, champion: Contender, game: Game) -> Evidence:
     """Let both play the same episodes, greedily, on the environment's own reward.
 
     Raises:
         UnsafeModelError: the files of one are not what was registered.
         GRPOError: the environment cannot be evaluated here.
     """
-    new, old = _Player(catalogue, candidate, game), _Player(catalogue, champion, game)
-    interval, ended = _play_until_settled(new, old, game.seconds)
-    episodes = len(new.returns)
+    new, old, interval, ended = _play_until_settled(candidate, champion, game)
+    episodes = len(new)
     comparison = Comparison(
-        champion=int(champion.version),
+        champion=champion.number,
         episodes=episodes,
         seed=game.seed,
-        candidate_mean=float(new.returns.mean()),
-        champion_mean=float(old.returns.mean()),
+        candidate_mean=float(new.mean()),
+        champion_mean=float(old.mean()),
         difference=interval.estimate,
         ci_low=interval.low,
         ci_high=interval.high,
-        equal=np.array_equal(new.returns, old.returns),
+        equal=np.array_equal(new, old),
         ended=ended,
     )
     return Evidence(
         comparison,
         {
             "model": candidate.name,
-            "comparison": dataclasses.asdict(comparison) | {"candidate": int(candidate.version)},
+            "comparison": dataclasses.asdict(comparison) | {"candidate": candidate.number},
             "seeds": evaluation_seeds(episodes, game.seed).tolist(),
-            "candidate_returns": new.returns.tolist(),
-            "champion_returns": old.returns.tolist(),
+            "candidate_returns": new.tolist(),
+            "champion_returns": old.tolist(),
         },
     )
 
@@ -193,46 +232,23 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
     return False, f"{'Worse' if c.ci_high < 0.0 else 'Not shown to be better'}: {figures}."
 
 
-def _play_until_settled(new: "_Player", old: "_Player", seconds: float) -> tuple[Interval, str]:
-    """The interval of the mean difference at the last look, and why it was the last."""
+def _play_until_settled(
+    candidate: Contender, champion: Contender, game: Game
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Interval, str]:
+    """Both returns, the interval of their mean difference at the last look, and why it was that."""
+    new, old = np.zeros(0), np.zeros(0)
     begun = time.monotonic()
     for index, episodes in enumerate(LOOKS):
-        new.play_until(episodes)
-        old.play_until(episodes)
+        played = len(new)
+        new = np.concatenate([new, candidate.play(game, played, episodes - played)])
+        old = np.concatenate([old, champion.play(game, played, episodes - played)])
         pace = (time.monotonic() - begun) / episodes
-        late = episodes < LOOKS[-1] and pace * LOOKS[index + 1] > seconds
+        late = episodes < LOOKS[-1] and pace * LOOKS[index + 1] > game.seconds
         look = look_at(index, last=late)
-        differences = new.returns - old.returns
+        differences = new - old
         interval = mean_interval(differences, look.confidence)
         if suffices(interval.low, interval.high, not differences.any(), episodes):
-            return interval, "evidence"
+            return new, old, interval, "evidence"
         if look.last:
             break
-    return interval, "seconds" if late else "episodes"
-
-
-class _Player:
-    """A version, and the returns of the episodes that it has played so far."""
-
-    def __init__(self, catalogue: Catalogue, version: ModelVersion, game: Game) -> None:
-        self._policy: BasePolicy = policy_from_files(catalogue.read(version_ref(version)))
-        self._card = _card(version)
-        self._game = game
-        self.returns: npt.NDArray[np.float64] = np.zeros(0)
-
-    def play_until(self, episodes: int) -> None:
-        """Play on until there are so many."""
-        played = len(self.returns)
-        more = self._game.evaluate(
-            self._policy,
-            self._card.env_name,
-            env_kwargs=self._card.env_kwargs,
-            n_episodes=episodes - played,
-            seed=self._game.seed,
-            skip=played,
-        )
-        self.returns = np.concatenate([self.returns, more.returns])
-
-
-def _card(version: ModelVersion) -> ModelCard:
-    return ModelCard.from_json(version.tags.get(Tag.CARD, ""))
+    return new, old, interval, "seconds" if late else "episodes"

@@ -16,11 +16,11 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.core.errors import StoreError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, MODEL_KIND, Tag
 from grpo_platform.registry.records import Comparison, Decision
 from grpo_platform.tracking.exceptions import error_code, is_missing, retrying, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
+from grpo_platform.tracking.files import RunFiles
 
 __all__ = ["DecisionLog", "champions"]
 
@@ -38,36 +38,36 @@ class DecisionLog:
     """The decisions about one name.
 
     Args:
-        catalogue: the registry.
+        client: of the store.
+        files: of its runs.
         run_id: run that keeps them.
     """
 
-    def __init__(self, catalogue: Catalogue, run_id: str) -> None:
-        self._client = catalogue.client
-        self._files = catalogue.files
-        self._run_id = run_id
+    def __init__(self, client: MlflowClient, files: RunFiles, run_id: str) -> None:
+        self._client = client
+        self._files = files
+        self.run_id = run_id
 
     @classmethod
-    def create(cls, catalogue: Catalogue, name: str, job_experiment: Experiment) -> str:
+    def create(
+        cls, client: MlflowClient, files: RunFiles, name: str, job_experiment: Experiment
+    ) -> "DecisionLog":
         """Make the run for a new name.
 
         Args:
-            catalogue: the registry.
+            client: of the store.
+            files: of its runs.
             name: of the model.
             job_experiment: whose artifacts lie where this run's may lie too.
-
-        Returns:
-            Its id.
         """
-        client = catalogue.client
         experiment_id = _experiment(client, job_experiment)
         tags = {Tag.KIND: MODEL_KIND, Tag.MODEL_NAME: name}
         run = when_granted(
             lambda: client.create_run(experiment_id, run_name=f"promotions of {name}", tags=tags)
         )
-        run_id: str = run.info.run_id
-        retrying(lambda: client.set_terminated(run_id))
-        return run_id
+        log = cls(client, files, run.info.run_id)
+        retrying(lambda: client.set_terminated(log.run_id))
+        return log
 
     def read(self) -> tuple[Decision, ...]:
         """All decisions, oldest first; none if the run was purged.
@@ -75,13 +75,13 @@ class DecisionLog:
         A run that someone deleted in the MLflow UI is restored: the history goes on in it.
         """
         try:
-            run = retrying(lambda: self._client.get_run(self._run_id))
+            run = retrying(lambda: self._client.get_run(self.run_id))
         except StoreError as error:
             if is_missing(error):
                 return ()
             raise
         if run.info.lifecycle_stage == LifecycleStage.DELETED:
-            retrying(lambda: self._client.restore_run(self._run_id))
+            retrying(lambda: self._client.restore_run(self.run_id))
         params = run.data.params
         keys = sorted(key for key in params if key.startswith(_PREFIX))
         return tuple(_decision(params[key]) for key in keys)
@@ -95,7 +95,7 @@ class DecisionLog:
         key = f"{_PREFIX}{decision.number:06d}"
         text = canonical_json(dataclasses.asdict(decision))
         try:
-            retrying(lambda: self._client.log_param(self._run_id, key, text))
+            retrying(lambda: self._client.log_param(self.run_id, key, text))
         except StoreError as error:
             if error_code(error) == "INVALID_PARAMETER_VALUE":
                 return False
@@ -104,7 +104,7 @@ class DecisionLog:
 
     def attach(self, number: int, evidence: dict[str, object]) -> None:
         """Keep every episode's return beside a decision, as an artifact."""
-        run = retrying(lambda: self._client.get_run(self._run_id))
+        run = retrying(lambda: self._client.get_run(self.run_id))
         with TemporaryDirectory() as scratch:
             file = Path(scratch) / f"decision-{number:06d}.json"
             file.write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
@@ -117,14 +117,14 @@ class DecisionLog:
             for d in reversed(tuple(decisions)[-_NOTED:])
         ]
         head = ["| # | when | version | verdict | who | why |", "|---|---|---|---|---|---|"]
-        retrying(lambda: self._client.set_tag(self._run_id, _NOTE, "\n".join(head + rows)))
+        retrying(lambda: self._client.set_tag(self.run_id, _NOTE, "\n".join(head + rows)))
 
     def delete(self) -> None:
         """Delete the run and its artifacts; what is gone already is fine."""
         try:
-            run = retrying(lambda: self._client.get_run(self._run_id))
+            run = retrying(lambda: self._client.get_run(self.run_id))
             self._files.delete(run.info.artifact_uri)
-            retrying(lambda: self._client.delete_run(self._run_id))
+            retrying(lambda: self._client.delete_run(self.run_id))
         except StoreError as error:
             if error_code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise

@@ -7,10 +7,10 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 
 from grpo_platform.core.errors import ConflictError, StoreError, UnknownModelError
-from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.decisions import DecisionLog
+from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import MODEL_KIND, Tag
-from grpo_platform.registry.parsing import is_ours
+from grpo_platform.registry.records import is_ours
 from grpo_platform.tracking.exceptions import error_code, is_missing, retrying
 
 __all__ = ["delete_logged_model", "delete_model"]
@@ -18,44 +18,40 @@ __all__ = ["delete_logged_model", "delete_model"]
 _GONE = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 
 
-def delete_model(
-    catalogue: Catalogue, name: str, hidden: Callable[[], None] = lambda: None
-) -> None:
-    """Delete a name; called again after a crash, it finishes what was begun.
+def delete_model(registry: Registry, name: str) -> None:
+    """Delete a name with its versions, files and decisions.
 
-    Args:
-        catalogue: the registry.
-        name: of the model.
-        hidden: called as soon as nobody can resolve the name any more.
+    Who subscribed hears of it as soon as nobody can resolve the name any more. Called again after
+    a crash, it finishes what was begun.
 
     Raises:
         UnknownModelError: no such model of ours.
         ConflictError: somebody registered a version of their own under it.
     """
-    found = catalogue.lookup(name)
+    found = registry.lookup(name)
     if found is None or not is_ours(found):
         raise UnknownModelError(name)
-    versions = catalogue.all_versions(name)
+    versions = registry.all_versions(name)
     _refuse_foreign(name, versions)
-    client = catalogue.client
-    logged_models = _logged_models(catalogue, name, versions)
+    client = registry.client
+    logged_models = _logged_models(registry, name, versions)
     for logged in logged_models:
-        catalogue.files.require(logged.artifact_location)
+        registry.files.require(logged.artifact_location)
     retrying(lambda: client.set_registered_model_tag(name, Tag.DELETING, "true"))
-    hidden()
+    registry.changed(name, deleted=True)
     for logged in logged_models:
-        if not _used_elsewhere(catalogue, name, logged.model_id):
-            delete_logged_model(catalogue, logged)
+        if not _used_elsewhere(registry, name, logged.model_id):
+            delete_logged_model(registry, logged)
     run_id = found.tags.get(Tag.DECISIONS)
     if run_id:
-        DecisionLog(catalogue, run_id).delete()
+        DecisionLog(client, registry.files, run_id).delete()
     _ignore_gone(lambda: client.delete_registered_model(name))
 
 
-def delete_logged_model(catalogue: Catalogue, logged: LoggedModel) -> None:
+def delete_logged_model(registry: Registry, logged: LoggedModel) -> None:
     """Delete a logged model's files, then itself."""
-    catalogue.files.delete(logged.artifact_location)
-    _ignore_gone(lambda: catalogue.client.delete_logged_model(logged.model_id))
+    registry.files.delete(logged.artifact_location)
+    _ignore_gone(lambda: registry.client.delete_logged_model(logged.model_id))
 
 
 def _refuse_foreign(name: str, versions: Iterable[ModelVersion]) -> None:
@@ -68,10 +64,10 @@ def _refuse_foreign(name: str, versions: Iterable[ModelVersion]) -> None:
 
 
 def _logged_models(
-    catalogue: Catalogue, name: str, versions: Iterable[ModelVersion]
+    registry: Registry, name: str, versions: Iterable[ModelVersion]
 ) -> Collection[LoggedModel]:
     """Those behind the versions, and those that a crashed registration left."""
-    client = catalogue.client
+    client = registry.client
     found: dict[str, LoggedModel] = {}
     ids = {v.tags[Tag.MODEL_ID] for v in versions if Tag.MODEL_ID in v.tags}
     for model_id in ids:
@@ -91,9 +87,9 @@ def _logged_models(
     return found.values()
 
 
-def _used_elsewhere(catalogue: Catalogue, name: str, model_id: str) -> bool:
+def _used_elsewhere(registry: Registry, name: str, model_id: str) -> bool:
     """Whether a version was copied to another name, in MLflow, and needs the files."""
-    versions = catalogue.search_versions(f"tags.`{Tag.MODEL_ID}` = '{model_id}'")
+    versions = registry.search_versions(f"tags.`{Tag.MODEL_ID}` = '{model_id}'")
     return any(version.name != name for version in versions)
 
 

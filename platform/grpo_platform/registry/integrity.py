@@ -25,7 +25,6 @@ __all__ = [
     "file_hashes",
     "installed_loader",
     "read_policy_files",
-    "why_no_policy",
 ]
 
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
@@ -98,17 +97,6 @@ def check_sizes(sizes: Mapping[str, int], name: str) -> None:
             raise UnsafeModelError(
                 f"{name} is not loaded: {path!r} has {size:,} bytes; at most {most:,} are read."
             )
-
-
-def why_no_policy(error: Exception) -> str:
-    """What is wrong with files that our loader refused, without what torch advises there."""
-    cause = error.__cause__ or error
-    if isinstance(cause, ValueError):
-        return str(error)
-    return (
-        f"its files hold no policy ({type(cause).__name__}): the weights are damaged, or more than "
-        "plain tensors, which is never unpickled."
-    )
 
 
 def file_hashes(directory: Path) -> dict[str, str]:

@@ -15,21 +15,26 @@ from mlflow.entities.model_registry import RegisteredModel
 from grpo.errors import GRPOError
 from grpo_platform.core.errors import ConflictError, NotFoundError, StoreError, UnsafeModelError
 from grpo_platform.registry.card import canonical_json
-from grpo_platform.registry.catalogue import Catalogue
 from grpo_platform.registry.comparison import (
     COMPARISON_SEED,
+    Contender,
     Evaluate,
     Evidence,
     Game,
-    check_environment,
     judge,
     play,
 )
 from grpo_platform.registry.decisions import DecisionLog, champions
+from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import CHAMPION, Tag
-from grpo_platform.registry.packaging import policy_from_files
-from grpo_platform.registry.parsing import champion_of, environment_tagged, version_ref
-from grpo_platform.registry.records import Comparison, Decision
+from grpo_platform.registry.policy_files import evaluate_files, predictor_from_files
+from grpo_platform.registry.records import (
+    Comparison,
+    Decision,
+    ModelVersionRef,
+    champion_of,
+    environment_tagged,
+)
 from grpo_platform.tracking.exceptions import error_code, is_missing, retrying
 
 __all__ = ["Promoter"]
@@ -60,32 +65,33 @@ class _Verdict(NamedTuple):
 
 
 class Promoter:
-    """Decides which version of a name is champion.
+    """Decides which version of a name is champion. Safe to call from several threads.
 
     Args:
-        catalogue: the registry.
-        evaluate: plays the versions that are compared.
+        registry: has the versions.
+        evaluate: plays those that are compared; a server's own does so elsewhere than in itself.
     """
 
-    def __init__(self, catalogue: Catalogue, evaluate: Evaluate) -> None:
-        self._catalogue = catalogue
+    def __init__(self, registry: Registry, evaluate: Evaluate = evaluate_files) -> None:
+        self.registry = registry
         self._evaluate = evaluate
-        self._client = catalogue.client
+        self._client = registry.client
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
 
-    def after_training(self, name: str, version: int, rule: str, actor: str) -> Decision:
-        """Decide about a version that a job just made; asked again, gives the same answer.
+    def decide_after_training(self, ref: ModelVersionRef, rule: str, actor: str) -> Decision:
+        """Whether a job's new version becomes champion; asked again, the same answer.
 
         Args:
-            name: of the model.
-            version: the new one.
+            ref: the new version.
             rule: `if_better`, `always` or `never`.
-            actor: the job.
+            actor: who decides, such as the job's id.
 
         Raises:
             UnknownModelError: no such version.
         """
+        version = ref.version
+        candidate = Contender(self.registry, ref.name, version)
 
         def judge_new(state: _State, played: "_Games") -> _Verdict:
             if rule == "never":
@@ -96,9 +102,9 @@ class Promoter:
                 return _Verdict(version, True, "It was champion already.")
             if rule == "always":
                 return _Verdict(version, True, "The job asked for promotion whatever its result.")
-            return self._try_to_compare(state, version, state.champion, played, _JOB_SECONDS)
+            return self._try_to_compare(state, candidate, state.champion, played, _JOB_SECONDS)
 
-        return self._decide(name, "train", rule, actor, judge_new, once=version)
+        return self._decide(ref.name, "train", rule, actor, judge_new, once=version)
 
     def promote(self, name: str, version: int, force: bool, actor: str) -> Decision:
         """Compare a version with the champion and promote it if it is better, or if forced.
@@ -109,19 +115,18 @@ class Promoter:
             UnsafeModelError: its files are not what was registered.
             GRPOError: the environment cannot be evaluated here, and `force` was not given.
         """
+        candidate = Contender(self.registry, name, version)
 
         def judge_by_hand(state: _State, played: "_Games") -> _Verdict:
-            found = self._catalogue.version(name, version)
-            check_environment(found, environment_tagged(state.model))
-            policy_from_files(self._catalogue.read(version_ref(found)))  # it must be loadable
+            candidate.check_environment(environment_tagged(state.model))
+            predictor_from_files(candidate.files, f"{name}/{version}")  # it must be servable
             if state.champion is None:
                 return _Verdict(version, True, "The name had no champion.")
             if state.champion == version:
                 raise ConflictError(f"Version {version} of {name!r} is the champion already.")
-
             if not force:
-                return self._compare(state, version, state.champion, played, _HAND_SECONDS)
-            verdict = self._try_to_compare(state, version, state.champion, played, _HAND_SECONDS)
+                return self._compare(state, candidate, state.champion, played, _HAND_SECONDS)
+            verdict = self._try_to_compare(state, candidate, state.champion, played, _HAND_SECONDS)
             return verdict._replace(wins=True, reason=f"Forced. {verdict.reason}")
 
         rule = "always" if force else "if_better"
@@ -139,7 +144,7 @@ class Promoter:
             line = champions(state.decisions)
             if line and line[-1] == state.champion:
                 line.pop()
-            existing = {int(v.version) for v in self._catalogue.versions(name)}
+            existing = {int(v.version) for v in self.registry.versions(name)}
             target = next((v for v in reversed(line) if v in existing), None)
             if target is None or state.champion is None:
                 raise ConflictError(
@@ -150,10 +155,6 @@ class Promoter:
             return _Verdict(target, True, reason, verdict="rolled_back")
 
         return self._decide(name, "rollback", "rollback", actor, look_back)
-
-    def history(self, model: RegisteredModel) -> tuple[Decision, ...]:
-        """Every decision about a name, oldest first."""
-        return self._log(model).read()
 
     def _decide(
         self,
@@ -171,12 +172,13 @@ class Promoter:
         `once`: the version that this action is decided about only once.
         """
         played: _Games = {}
-        self._catalogue.model(name)  # names that do not exist get no lock, which would stay
+        self.registry.model(name)  # names that do not exist get no lock, which would stay
         with self._lock(name):
             for _ in range(_ATTEMPTS):
                 state = self._settled(name)
                 for earlier in state.decisions:
                     if once is not None and (earlier.action, earlier.version) == (action, once):
+                        self.registry.changed(name)  # it may have been finished just now
                         return earlier
                 found = find(state, played)
                 decision = Decision(
@@ -197,15 +199,13 @@ class Promoter:
                     for evidence in played.values():
                         state.log.attach(decision.number, evidence.episodes)
                     self._settled(name)
+                    self.registry.changed(name)
                     return decision
         raise ConflictError(f"Others keep deciding about {name!r}; try again.")
 
     def _lock(self, name: str) -> threading.Lock:
         with self._guard:
             return self._locks.setdefault(name, threading.Lock())
-
-    def _log(self, model: RegisteredModel) -> DecisionLog:
-        return DecisionLog(self._catalogue, model.tags.get(Tag.DECISIONS, ""))
 
     def _settled(self, name: str) -> _State:
         """The name, once the alias shows the outcome of the last decision in the log.
@@ -215,8 +215,8 @@ class Promoter:
         """
         wrote = False
         for _ in range(_ATTEMPTS):
-            model = self._catalogue.model(name)
-            log = self._log(model)
+            model = self.registry.model(name)
+            log = self.registry.log(model)
             decisions = log.read()
             applied = _applied(model)
             ahead = bool(decisions) and decisions[-1].number > applied
@@ -241,7 +241,7 @@ class Promoter:
 
     def _set_champion(self, name: str, version: int) -> None:
         try:
-            found = self._catalogue.version(name, version)
+            found = self.registry.version(name, version)
         except NotFoundError:  # deleted in the MLflow UI just now: nothing to show
             return
         card = canonical_json({"version": version, "mean": found.tags.get(Tag.EVAL_MEAN)})
@@ -258,28 +258,27 @@ class Promoter:
                 raise
 
     def _try_to_compare(
-        self, state: _State, version: int, champion: int, played: "_Games", seconds: float
+        self, state: _State, candidate: Contender, champion: int, played: "_Games", seconds: float
     ) -> _Verdict:
         try:
-            return self._compare(state, version, champion, played, seconds)
+            return self._compare(state, candidate, champion, played, seconds)
         except (GRPOError, UnsafeModelError, NotFoundError) as error:
             reason = f"It could not be compared with version {champion}: {error}"
-            return _Verdict(version, False, reason)
+            return _Verdict(candidate.number, False, reason)
 
     def _compare(
-        self, state: _State, version: int, champion: int, played: "_Games", seconds: float
+        self, state: _State, candidate: Contender, champion: int, played: "_Games", seconds: float
     ) -> _Verdict:
-        comparison = _known(state.decisions, version, champion)
+        comparison = _known(state.decisions, candidate.number, champion)
         if comparison is None:
             if champion not in played:
                 played.clear()
-                candidate = self._catalogue.version(state.model.name, version)
-                incumbent = self._catalogue.version(state.model.name, champion)
+                incumbent = Contender(self.registry, candidate.name, champion)
                 game = Game(COMPARISON_SEED + len(state.decisions) + 1, seconds, self._evaluate)
-                played[champion] = play(self._catalogue, candidate, incumbent, game)
+                played[champion] = play(candidate, incumbent, game)
             comparison = played[champion].comparison
         wins, reason = judge(comparison)
-        return _Verdict(version, wins, reason, comparison)
+        return _Verdict(candidate.number, wins, reason, comparison)
 
 
 _Games = dict[int, Evidence]

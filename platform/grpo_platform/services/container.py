@@ -15,7 +15,9 @@ from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.backend import Backend, BackendFactory
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.jobs.runner import Runner
+from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
+from grpo_platform.registry.promotion import Promoter
 from grpo_platform.services.environments import Environments
 from grpo_platform.serving.service import ServingService
 from grpo_platform.sweeps.runner import SweepRunner
@@ -38,6 +40,7 @@ class Services:
     sweeps: SweepStore
     sweep_runner: SweepRunner
     registry: Registry
+    promoter: Promoter
     serving: ServingService
     ui: MlflowUI
     isolation: Isolation
@@ -93,7 +96,7 @@ class Services:
                     f"Job {job.job_id} is {status.value} and will write model {name!r}; wait for "
                     "it, or stop it first."
                 )
-        self.registry.delete(name)
+        delete_model(self.registry, name)
         self.serving.evict(name)
 
 
@@ -111,7 +114,8 @@ def build_services(settings: Settings) -> Services:
     hold_store(store)
     jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
     isolation = Isolation(settings.environment_seconds)
-    registry = Registry(store.tracking_uri, evaluate=isolation.evaluate)
+    registry = Registry(store.tracking_uri)
+    promoter = Promoter(registry, isolation.evaluate)
     runner = Runner(jobs, make_backend(store, settings), settings)
     sweeps = SweepStore(jobs)
     return Services(
@@ -119,8 +123,9 @@ def build_services(settings: Settings) -> Services:
         store=jobs,
         jobs=runner,
         sweeps=sweeps,
-        sweep_runner=SweepRunner(sweeps, jobs, runner, registry, settings.max_timesteps),
+        sweep_runner=SweepRunner(sweeps, jobs, runner, promoter, settings.max_timesteps),
         registry=registry,
+        promoter=promoter,
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
         isolation=isolation,

@@ -73,7 +73,7 @@ class Environments:
             grpo.ConfigError: the plug-ins cannot be loaded.
         """
         digest = list_digest("environments", name, trainable)
-        after = "" if page_token is None else decode_token(page_token, digest).run_id
+        after = "" if page_token is None else decode_token(page_token, digest).key
         names = [
             known for known in self._isolation.environment_names()
             if known > after and name.casefold() in known.casefold()

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo_platform.core.errors import InvalidObservationError, UnsafeModelError
-from grpo_platform.registry.integrity import PolicyFiles, why_no_policy
-from grpo_platform.registry.loader import Single, read_policy
+from grpo_platform.core.errors import InvalidObservationError
+from grpo_platform.registry.integrity import PolicyFiles
+from grpo_platform.registry.loader import Single
+from grpo_platform.registry.policy_files import predictor_from_files
 from grpo_platform.registry.records import ModelVersionRef
 
 __all__ = ["LoadedModel"]
@@ -30,11 +31,7 @@ class LoadedModel:
     __slots__ = ("_predictor", "_size", "name", "observation_shape", "ref", "version")
 
     def __init__(self, ref: ModelVersionRef, files: PolicyFiles) -> None:
-        try:
-            self._predictor = read_policy(files.spec, files.weights)
-        except ValueError as error:
-            label = f"{ref.name}/{ref.version}"
-            raise UnsafeModelError(f"{label} is not loaded: {why_no_policy(error)}") from error
+        self._predictor = predictor_from_files(files, ref.label)
         self.ref = ref
         self.name = ref.name
         self.version = ref.version

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from grpo import GRPOError
 from grpo_platform.core.errors import ConflictError, NotFoundError, UnsafeModelError
 from grpo_platform.core.states import JobStatus
-from grpo_platform.registry.models import Registry
+from grpo_platform.registry.promotion import Promoter
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, best_of
 from grpo_platform.sweeps.store import SweepStore
 
@@ -15,7 +15,7 @@ __all__ = ["complete"]
 
 
 def complete(
-    sweeps: SweepStore, registry: Registry, sweep: SweepRecord, trials: list[TrialRecord]
+    sweeps: SweepStore, promoter: Promoter, sweep: SweepRecord, trials: list[TrialRecord]
 ) -> None:
     """Judge the best trial, describe the sweep, and make it terminal; again is fine.
 
@@ -29,7 +29,7 @@ def complete(
         message = f"No trial was completed. {said or ''}".strip()
         sweeps.finish(sweep.sweep_id, JobStatus.FAILED, message)
         return
-    verdict = _judge(registry, sweep, best)
+    verdict = _judge(promoter, sweep, best)
     completed = sum(trial.value is not None for trial in trials)
     sweeps.log_best(sweep.sweep_id, sweep.request.metric, best.value, completed)
     files = _draw(sweeps, sweep, trials)
@@ -53,7 +53,7 @@ def _draw(sweeps: SweepStore, sweep: SweepRecord, trials: list[TrialRecord]) -> 
         return [sweeps.upload_figure(sweep.sweep_id, path) for path in drawn]
 
 
-def _judge(registry: Registry, sweep: SweepRecord, best: TrialRecord) -> str:
+def _judge(promoter: Promoter, sweep: SweepRecord, best: TrialRecord) -> str:
     """Promote the best trial's version under the usual rule, once."""
     rule = sweep.request.promote
     if rule == "never" or best.job is None or best.job.model_version is None:
@@ -61,10 +61,10 @@ def _judge(registry: Registry, sweep: SweepRecord, best: TrialRecord) -> str:
     name, version = best.job.model_name, int(best.job.model_version)
     actor = f"sweep {sweep.sweep_id}"
     try:
-        for decision in registry.get(name).decisions:
+        for decision in promoter.registry.get(name).decisions:
             if decision.actor == actor and decision.version == version:
                 return decision.reason
-        return registry.promote(name, version, rule == "always", actor).reason
+        return promoter.promote(name, version, rule == "always", actor).reason
     except (ConflictError, NotFoundError, UnsafeModelError, GRPOError) as error:
         return str(error)  # it is champion already, or was deleted, or cannot be played here
 

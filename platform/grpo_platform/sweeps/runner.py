@@ -24,7 +24,7 @@ from grpo_platform.core.errors import (
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.process import Liveness, liveness, worker_name
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.registry.models import Registry
+from grpo_platform.registry.promotion import Promoter
 from grpo_platform.sweeps.finalize import complete
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, best_of
 from grpo_platform.sweeps.request import SweepRequest
@@ -50,7 +50,7 @@ class SweepRunner:
         sweeps: in MLflow.
         jobs: of the same store.
         runner: takes the trials.
-        registry: decides about the best one.
+        promoter: decides about the best one.
         max_timesteps: ceiling of one trial.
     """
 
@@ -59,13 +59,13 @@ class SweepRunner:
         sweeps: SweepStore,
         jobs: JobStore,
         runner: Runner,
-        registry: Registry,
+        promoter: Promoter,
         max_timesteps: int,
     ) -> None:
         self._sweeps = sweeps
         self._jobs = jobs
         self._runner = runner
-        self._registry = registry
+        self._promoter = promoter
         self._ceiling = max_timesteps
         self._owner = ""
         self._beats: dict[str, tuple[int | None, float]] = {}
@@ -195,7 +195,7 @@ class SweepRunner:
         waiting = [trial for trial in trials if trial.waits_in(sweep)]
         ended = not waiting and all(trial.ended for trial in trials)
         if len(trials) >= sweep.request.n_trials and ended:
-            complete(self._sweeps, self._registry, sweep, trials)
+            complete(self._sweeps, self._promoter, sweep, trials)
             return
         self._log_best(sweep, trials)
         self._prune(sweep, trials)

@@ -55,7 +55,7 @@ class HttpReader:
         if query.status is not None:
             clauses.append(f"attributes.status = '{query.status}'")
         if query.after is not None:
-            clauses.append(f"attributes.start_time <= {query.after.start_time_ms}")
+            clauses.append(f"attributes.start_time <= {query.after.rank}")
         order = f"attributes.start_time {'DESC' if query.newest_first else 'ASC'}"
         experiments = retrying(self._searched)
         token: str | None = None
@@ -105,4 +105,4 @@ def _row_of(run: Run) -> RunRow:
 def _is_after(run: Run, cursor: Cursor) -> bool:
     """Whether the run comes after the cursor: older, or of the same moment with a later id."""
     start, run_id = run.info.start_time, run.info.run_id
-    return (-start, run_id) > (-cursor.start_time_ms, cursor.run_id)
+    return (-start, run_id) > (-cursor.rank, cursor.key)

@@ -13,7 +13,7 @@ __all__ = ["Cursor", "Page", "decode_token", "encode_token", "list_digest"]
 
 _T = TypeVar("_T")
 _MAX_TOKEN = 512
-_MAX_MS = 2**53
+_MAX_RANK = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,11 @@ class Page(Generic[_T]):
 class Cursor(NamedTuple):
     """The last item of a page: the next page starts after it, whatever was added meanwhile."""
 
-    start_time_ms: int
-    run_id: str
+    rank: int
+    """Its place in the list's order: when it started, in milliseconds, or how many came before."""
+
+    key: str
+    """Its id, or name, where items share a rank or have none."""
 
 
 def list_digest(*filters: object) -> str:
@@ -41,7 +44,7 @@ def list_digest(*filters: object) -> str:
 
 def encode_token(cursor: Cursor, digest: str) -> str:
     """Token for the items after `cursor` of the list with this digest."""
-    text = json.dumps([digest, cursor.start_time_ms, cursor.run_id], separators=(",", ":"))
+    text = json.dumps([digest, cursor.rank, cursor.key], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -59,8 +62,8 @@ def decode_token(token: str, digest: str) -> Cursor:
     except (UnicodeError, binascii.Error, ValueError, RecursionError) as error:
         raise InvalidPageTokenError from error
     match values:
-        case [str(found), int(start), str(run_id)] if (
-            found == digest and not isinstance(start, bool) and 0 <= start < _MAX_MS
+        case [str(found), int(rank), str(key)] if (
+            found == digest and not isinstance(rank, bool) and 0 <= rank < _MAX_RANK
         ):
-            return Cursor(start, run_id)
+            return Cursor(rank, key)
     raise InvalidPageTokenError

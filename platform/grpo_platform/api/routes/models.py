@@ -79,7 +79,7 @@ async def promote_model(
 ) -> Decision:
     """Compare a version with the champion, and promote it if it is better."""
     decision = await to_thread.run_sync(
-        services.registry.promote, name, body.version, body.force, _ACTOR,
+        services.promoter.promote, name, body.version, body.force, _ACTOR,
         limiter=request.app.state.decisions,
     )  # fmt: skip
     return Decision.model_validate(decision)
@@ -91,7 +91,7 @@ async def promote_model(
 async def rollback_model(name: ModelPath, services: ServicesDep, request: Request) -> Decision:
     """Give the name back to the champion before the present one."""
     decision = await to_thread.run_sync(
-        services.registry.rollback, name, _ACTOR, limiter=request.app.state.decisions
+        services.promoter.rollback, name, _ACTOR, limiter=request.app.state.decisions
     )
     return Decision.model_validate(decision)
 

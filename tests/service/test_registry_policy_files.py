@@ -14,10 +14,10 @@ from torch import nn
 from grpo import ActorCriticPolicy, PolicySpec
 from grpo.errors import IncompatibleError, UnsupportedPolicyError
 from grpo.spaces import BoxActions, DiscreteActions
-from grpo_platform.registry.graph import policy_graph
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.loader import GraphPredictor, operation, read_policy
-from grpo_platform.registry.packaging import policy_from_files, save_policy
+from grpo_platform.registry.packaging import save_policy
+from grpo_platform.registry.policy_files import policy_from_files, policy_graph
 
 torch.set_num_threads(1)
 
@@ -138,9 +138,9 @@ def test_a_policy_whose_class_is_known_can_be_trained_on(model):
     policy, folder, observations = model
     if policy.spec.policy_kwargs:
         with pytest.raises(IncompatibleError, match="was handed in"):
-            policy_from_files(files(folder))
+            policy_from_files(files(folder), "m/1")
         return
-    again = policy_from_files(files(folder))
+    again = policy_from_files(files(folder), "m/1")
     np.testing.assert_array_equal(again.flat, policy.flat)
     np.testing.assert_array_equal(again.act(observations), policy.act(observations))
 

@@ -115,14 +115,17 @@ def register_many() -> None:
         gym.register(f"many/Very-{fault}-v0", f"{__name__}:Faulty", kwargs=wrong)
 
 
-def install_plugin(folder: Path, function: str = "register") -> str:
-    """Make a distribution that registers the environment; returns the PYTHONPATH for it."""
+def install_plugin(folder: Path, function: str = "register", policies: str = "") -> str:
+    """Make a distribution that registers the environment; returns the PYTHONPATH for it.
+
+    `policies` are further entry points, of the group `grpo.policies`.
+    """
     metadata = folder / "faulty_environments-1.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: faulty-environments\nVersion: 1\n"
     )
     (metadata / "entry_points.txt").write_text(
-        f"[gymnasium.envs]\n__root__ = {__name__}:{function}\n"
+        f"[gymnasium.envs]\n__root__ = {__name__}:{function}\n[grpo.policies]\n{policies}\n"
     )
     return os.pathsep.join([str(folder), str(ROOT)])

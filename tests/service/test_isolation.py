@@ -1,5 +1,7 @@
 """Whatever an environment does while it is made or played, who asked goes on and hears of it."""
 
+import dataclasses
+import os
 import threading
 import time
 from pathlib import Path
@@ -14,11 +16,14 @@ from grpo.errors import (
     UnknownNameError,
     UnsupportedEnvironmentError,
 )
-from grpo_platform.core.errors import BusyError
+from grpo.policies import ActorCriticPolicy
+from grpo_platform.core.errors import BusyError, UnsafeModelError
 from grpo_platform.jobs import isolation
 from grpo_platform.jobs.isolation import Isolation
+from grpo_platform.registry.policy_files import policy_to_files
+from grpo_platform.registry.promotion import Promoter
 from tests.service.faulty_environments import FAULTY, install_plugin
-from tests.service.registry_support import balancing_policy, wait_until
+from tests.service.registry_support import CARTPOLE, Bench, balancing_policy, wait_until
 
 SECONDS = 2.0
 
@@ -145,12 +150,49 @@ def test_what_hangs_is_ended_with_all_that_it_started(isolated):
     wait_until(lambda: not children.read_text().split())
 
 
+GAME = {"n_episodes": 3, "seed": 1, "skip": 0}
+
+
 def test_games_are_played_elsewhere(isolated):
     policy = balancing_policy()
-    played = isolated.evaluate(policy, "CartPole-v1", n_episodes=3, seed=1)
-    assert (
-        played.returns.tolist()
-        == evaluate(policy, "CartPole-v1", n_episodes=3, seed=1).returns.tolist()
-    )
+    files = policy_to_files(policy)
+    played = isolated.evaluate(files, "m/1", "CartPole-v1", env_kwargs=None, **GAME)
+    assert played.returns.tolist() == evaluate(policy, "CartPole-v1", **GAME).returns.tolist()
+    wrong = {"fault": "segfault", "after": 3}
     with pytest.raises(EnvironmentFaultError, match=r"signal 11.*while tests/Faulty-v0 was played"):
-        isolated.evaluate(policy, FAULTY, env_kwargs={"fault": "segfault", "after": 3})
+        isolated.evaluate(files, "m/1", FAULTY, env_kwargs=wrong, **GAME)
+    damaged = files._replace(weights=b"damaged")
+    with pytest.raises(UnsafeModelError, match="m/1 is not loaded: its files hold no policy"):
+        isolated.evaluate(damaged, "m/1", "CartPole-v1", env_kwargs=None, **GAME)
+
+
+class NotingPolicy(ActorCriticPolicy):
+    """A plug-in's policy that writes down in which process it is built."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        with open(os.environ["NOTED"], "a") as file:
+            print(os.getpid(), file=file)
+
+
+def test_a_promotion_builds_a_plug_ins_policy_elsewhere(tmp_path, monkeypatch):
+    path = install_plugin(tmp_path, policies=f"NotingPolicy = {__name__}:NotingPolicy")
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("NOTED", str(tmp_path / "noted"))
+    monkeypatch.setattr(isolation, "_plug_ins", lambda: True)
+    bench = Bench(tmp_path / "store")
+    name = bench.name()
+    spec = dataclasses.replace(CARTPOLE, policy="NotingPolicy")
+    for seed in range(2):
+        bench.register(name, NotingPolicy(spec, seed=seed))
+    here = Isolation(60.0)
+    promoter = Promoter(bench.registry, here.evaluate)
+    (tmp_path / "noted").unlink()
+    promoter.promote(name, 1, False, "me")  # the first has nobody to be compared with
+    assert not (tmp_path / "noted").exists()
+    assert promoter.promote(name, 2, False, "me").comparison is not None
+    here.close()
+    pids = (tmp_path / "noted").read_text().split()
+    assert len(pids) >= 2
+    assert str(os.getpid()) not in pids

@@ -320,8 +320,10 @@ class Registry:
                 fetched, copy = Path(scratch) / "fetched", Path(scratch) / "copy"
                 fetched.mkdir()
                 source = folder or self._fetch(location, fetched, ref.label)
+                files = read_policy_files(source, ref.files, ref.label)  # no pipe is copied
+                predictor_from_files(files, ref.label)
                 shutil.copytree(source, copy, symlinks=True, ignore=_left_by_readers)
-                predictor_from_files(read_policy_files(copy, ref.files, ref.label), ref.label)
+                read_policy_files(copy, ref.files, ref.label)
                 copy.rename(target)
         except OSError as error:
             raise StoreUnavailableError(

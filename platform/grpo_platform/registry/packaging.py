@@ -25,6 +25,7 @@ from torch import nn
 
 from grpo.policies import BasePolicy, MlpPolicy, PolicySpec
 from grpo.spaces import DiscreteActions
+from grpo_platform.registry.graph import EXAMPLE_BATCH, exporting
 from grpo_platform.registry.integrity import installed_loader
 from grpo_platform.registry.names import (
     CODE_DIR,
@@ -33,7 +34,7 @@ from grpo_platform.registry.names import (
     SPEC_FILE,
     WEIGHTS_FILE,
 )
-from grpo_platform.registry.policy_files import EXAMPLE_BATCH, exporting, policy_to_files
+from grpo_platform.registry.policy_files import policy_to_files
 
 __all__ = ["save_policy", "warm_up"]
 

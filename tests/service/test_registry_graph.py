@@ -14,10 +14,11 @@ from torch import nn
 from grpo import ActorCriticPolicy, PolicySpec
 from grpo.errors import IncompatibleError, UnsupportedPolicyError
 from grpo.spaces import BoxActions, DiscreteActions
+from grpo_platform.registry.graph import policy_graph
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.loader import GraphPredictor, operation, read_policy
 from grpo_platform.registry.packaging import save_policy
-from grpo_platform.registry.policy_files import policy_from_files, policy_graph
+from grpo_platform.registry.policy_files import policy_from_files
 
 torch.set_num_threads(1)
 

@@ -38,16 +38,17 @@ class TrainingState:
     """Hyperparameters."""
 
     weights: FloatArray
-    """Flat weights of policy and value head."""
+    """Shape (n,): `BasePolicy.flat`, the policy's weights, then the value head's."""
 
     buffers: dict[str, npt.NDArray[np.float64]]
-    """Moments of observations and returns, as named in the policy."""
+    """Moments of observations, shape (observation size,) each, and of returns, scalars; as named
+    in the policy."""
 
     optimizer: OptimizerState
     """Both optimisers."""
 
     reference: FloatArray | None
-    """Flat weights of the reference policy, where there is a KL term."""
+    """Shape (policy_size,): weights of the reference policy, where there is a KL term."""
 
     streams: dict[str, Any]
     """State of every random generator, JSON values."""
@@ -56,7 +57,7 @@ class TrainingState:
     """Per group, the state that it goes on from; None for a reset."""
 
     timesteps: int
-    """Environment steps so far."""
+    """Timesteps so far, branches and replays included."""
 
     iterations: int
     """Iterations so far."""

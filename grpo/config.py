@@ -27,8 +27,8 @@ class GRPOConfig:
 
     Raises:
         OutOfRangeError: a value of the wrong type or outside its range.
-        UnknownNameError: an unknown `advantage`, `learning_rate_schedule`, `start_states` or
-            `device`.
+        UnknownNameError: an unknown `advantage`, `policy`, `learning_rate_schedule`,
+            `start_states` or `device`.
         IncompatibleError: values that do not go together.
     """
 
@@ -230,10 +230,12 @@ def _preset_of(env_name: str, reward_function_type: str | None = None) -> dict[s
 def resolve_config(**fields: Any) -> GRPOConfig:  # noqa: ANN401
     """A config from the given fields, the environment's preset, and the defaults, in this order.
 
-    A field given as None counts as left out. Raises TypeError for an unknown field.
+    Args:
+        **fields: of `GRPOConfig`; one that is None counts as left out.
 
     Raises:
         ConfigError: the values cannot be trained.
+        TypeError: there is no such field.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     default = fields_of(GRPOConfig)["env_name"].default

@@ -8,8 +8,8 @@ GRPOError
 │   └── UnsupportedEnvironmentError  spaces that the policy cannot represent, or no such build
 ├── UnsupportedPolicyError         a policy whose code cannot be packaged
 ├── AdvantageError                 an advantage function raised, or returned what is none
-├── RewardError                    a reward function returned the wrong shape, NaN or infinity
-├── EnvironmentFaultError               an environment raised while it was stepped
+├── RewardError                    a reward function raised, or returned what is none
+├── EnvironmentFaultError          an environment raised, or gave what is not finite
 ├── TrainingDivergedError          loss or parameters became NaN or infinite
 └── CheckpointError                a checkpoint or policy file that cannot be read
 """
@@ -145,11 +145,11 @@ class AdvantageError(GRPOError):
 
 
 class RewardError(GRPOError):
-    """A reward function returned the wrong shape, NaN or infinity."""
+    """A reward function raised, or returned the wrong shape, NaN or infinity."""
 
 
 class EnvironmentFaultError(GRPOError):
-    """An environment raised while it was being reset or stepped."""
+    """An environment raised while it was reset or stepped, or gave what is not finite."""
 
 
 class TrainingDivergedError(GRPOError):

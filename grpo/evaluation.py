@@ -82,16 +82,21 @@ class Predictor(Protocol):
 
 
 class Interval(NamedTuple):
-    """An estimate with its 95 % interval."""
+    """An estimate with its interval, all in the estimate's unit; 95 % unless asked otherwise."""
 
     estimate: float
+    """Such as a mean."""
+
     low: float
+    """Lower end of the interval."""
+
     high: float
+    """Upper end of the interval."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Evaluation:
-    """Episodes of one policy on the environment's own reward."""
+    """Episodes of one policy, in the unit of the environment's own reward."""
 
     env_name: str
     """Gymnasium id."""
@@ -162,9 +167,9 @@ def evaluate(
 
     Args:
         policy: what acts.
-        env_name: Gymnasium id.
+        env_name: Gymnasium id, or the name of an environment in `objects`.
         env_kwargs: keyword arguments of `gymnasium.make`.
-        objects: those that were handed in.
+        objects: environments that were handed in, by name.
         n_episodes: how many, at least 1. Where the environment has no time limit, an episode is
             cut after `ENDLESS_STEPS / n_episodes` steps, at least `LEAST_STEPS` and at most
             `STEP_LIMIT`; others after `STEP_LIMIT`. The log tells it.
@@ -307,6 +312,13 @@ def stratified_bootstrap_interval(
 
 def paired_difference(a: Evaluation, b: Evaluation) -> Interval:
     """Mean of a's return minus b's on the same episodes, with its 95 % interval.
+
+    Args:
+        a: n episodes of one policy.
+        b: of another one, in the same environment, on the same seeds.
+
+    Returns:
+        The mean of the n differences, and the interval of `mean_limits`.
 
     Raises:
         IncompatibleError: the two did not run the same episodes.

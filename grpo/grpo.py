@@ -52,11 +52,13 @@ class GRPO:
         >>> action, _ = model.predict(observation)
 
     Args:
-        env: see `Env`.
+        env: a Gymnasium id, its `EnvSpec`, a function that makes an environment, or an environment
+            that knows its `spec`.
         policy: a name of `grpo.policies.POLICIES`, or a class below `BasePolicy`.
         policy_kwargs: what the policy is built with: `net_arch`, and for `ActorCriticPolicy`
             `features_extractor_class`, `activation_fn`, `distribution_class` and more.
-        reward: a name of `grpo.rewards.REWARDS`, or a function; None for the preset's.
+        reward: a name of `grpo.rewards.REWARDS`, or a function as `grpo.rewards.RewardFunction`,
+            of N steps at once; None for the preset's. Evaluation never uses it.
         advantage: a name of `grpo.advantages.ADVANTAGES`, or a function of (returns, alive), both
             of shape (time, groups, members), that gives advantages of that shape.
         callback: hears of every call of `learn`.
@@ -210,6 +212,9 @@ class GRPO:
             seed: gives the episodes' seeds.
             env: another environment than the one trained on.
 
+        Returns:
+            Returns and lengths of the episodes; their mean with its 95 % interval.
+
         Raises:
             ConfigError: the environment cannot be evaluated, or `n_episodes` is below 1.
             EnvironmentFaultError: it raised.
@@ -232,6 +237,9 @@ class GRPO:
         """Write everything to an `.npz` file without pickle: `load` goes on as if never paused.
 
         What was handed in as an object is named in the file, and asked for by `load`.
+
+        Raises:
+            OSError: the file cannot be written; one of that name that was there stays as it is.
         """
         spec = self.policy.spec.to_dict()
         checkpoint.save(path, self._trainer.state(), {_EXTRA_SPEC: spec})

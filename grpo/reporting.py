@@ -34,7 +34,7 @@ class UpdateStats:
     """What one iteration's updates did; losses are over all its transitions, after them."""
 
     timesteps: int
-    """Environment timesteps of the run so far."""
+    """Timesteps of the run so far."""
 
     iteration: int
     """Iterations done, this one included."""
@@ -43,25 +43,26 @@ class UpdateStats:
     """Minibatch updates done in the run so far."""
 
     policy_loss: float
-    """Clipped surrogate loss."""
+    """Clipped surrogate loss (PPO, arXiv 1707.06347, equation 7) of the transitions that gave a
+    signal; 0 where none did."""
 
     value_loss: float
-    """Mean squared error of the value head."""
+    """Mean squared error of the value head, in squared units of the returns trained on."""
 
     entropy: float
     """Entropy of the policy, nats."""
 
     approx_kl: float
-    """k3 estimate of KL(old ‖ new), nats."""
+    """k3 estimate of KL(old ‖ new), nats (Schulman, "Approximating KL divergence", 2020)."""
 
     clip_fraction: float
-    """Share of transitions whose ratio was outside the clip range, 0 to 1."""
+    """Share of transitions whose ratio is outside the clip range after the updates, 0 to 1."""
 
     grad_norm: float
     """Norm of the policy's gradient before clipping, mean over the minibatches."""
 
     explained_variance: float
-    """1 − Var(R − V) / Var(R), before the update."""
+    """1 − Var(R − V) / Var(R) over all transitions, before the updates; 0 where all R are equal."""
 
 
 class Reporter:

@@ -37,16 +37,16 @@ class TrainResult:
     """The policy after the last iteration."""
 
     timesteps: int
-    """Environment steps done."""
+    """Timesteps done in the run so far, branches and replays included."""
 
     iterations: int
-    """Iterations done."""
+    """Iterations done in the run so far."""
 
     ended_by: EndedBy
     """What ended it."""
 
     evaluation: Evaluation | None
-    """Greedy evaluation of `policy`; None if stopped."""
+    """Greedy evaluation of `policy` on the environment's own reward; None if stopped."""
 
     branching: Branching
     """How visited states were reached again."""
@@ -279,9 +279,18 @@ class Trainer:
 
 
 def validate(config: GRPOConfig, objects: Objects | None = None) -> EnvironmentSpec:
-    """Everything about a config that can be known before a step is run.
+    """Check everything about a config that can be known before training starts.
 
-    Whether the device exists is for the machine that trains, which may be another one.
+    The environment is made and reset once. Whether the device exists is for the machine that
+    trains, which may be another one.
+
+    Args:
+        config: hyperparameters.
+        objects: environments, rewards, advantages and classes that were handed in, by the names
+            that `config` has for them.
+
+    Returns:
+        The environment, as a policy sees it.
 
     Raises:
         ConfigError: what is wrong, and what would be right.

@@ -97,10 +97,11 @@ class Prediction:
     """Shape (N, n): probability of each action; None for Box actions."""
 
     mean: FloatArray | None
-    """Shape (N, *action shape): the Gaussian's mean, before clipping; None if there is none."""
+    """Shape (N, *action shape): the distribution's mean before clipping, in the environment's
+    units; None if it has none to tell."""
 
     std: FloatArray | None
-    """Shape (N, *action shape): its standard deviation; None if there is none."""
+    """Shape (N, *action shape): its standard deviation, in the same units; None likewise."""
 
     values: FloatArray
     """Shape (N,): estimated return, in the units of the reward trained on."""
@@ -140,7 +141,7 @@ class BasePolicy(nn.Module, abc.ABC):
     Attributes:
         spec: what it was built from.
         distribution: over its actions, in torch.
-        flat: shape (n,), all weights.
+        flat: shape (n,), all weights; float32 but in tests of the mathematics.
         policy_size: how many of them are the policy's; the rest is the value estimate's.
     """
 

@@ -31,9 +31,10 @@ from grpo_platform.api.schemas.models import Comparison
 from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
 from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.core.names import Metric
+from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
-from grpo_platform.sweeps.request import METRICS
+from grpo_platform.sweeps.request import METRICS, SweepRequest
 from tests.contract.test_messages import said
 from tests.contract.test_repository import TRACKED as TRACKED_FILES
 
@@ -221,6 +222,16 @@ def test_every_request_field_is_documented_with_its_default() -> None:
             assert float(shown) == default
         else:
             assert shown == str(default)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [("POST /train", GRPOConfig), ("POST /train", JobRequest), ("POST /sweeps", SweepRequest)],
+)
+def test_every_name_that_a_field_takes_is_documented(call: str, kind: type) -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", SECTIONS[call], re.MULTILINE))
+    for field in fields_of(kind).values():
+        assert [name for name in field.names or () if f"`{name}`" not in rows[field.name]] == []
 
 
 @pytest.mark.parametrize("name", sorted(Job.model_fields))

@@ -138,9 +138,13 @@ class Attempt:
         self._retry.terminated = True
         self._give(Order.LEAVE)
 
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take what the trainer says; for any thread."""
+        self._inbox.put(message)
+
     def _read_trainer(self) -> None:
         for message in self._trainer.messages():
-            self._inbox.put(message)
+            self.hear(message)
 
     def _give(self, order: Order) -> None:
         """Take an order, from any thread; a weightier one replaces what was ordered before."""

@@ -55,10 +55,13 @@ def connection(context: typer.Context, url: Url = None, token: Token = None) -> 
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="GRPO_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="GRPO_PORT.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (GRPO_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the API (GRPO_PORT).")
+    ] = None,
     ui_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="GRPO_MLFLOW_UI_PORT.")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the MLflow UI (GRPO_MLFLOW_UI_PORT)."),
     ] = None,
 ) -> None:
     """Start the API and the MLflow UI, until Ctrl-C. Other settings come from GRPO_* variables."""
@@ -73,20 +76,28 @@ def serve(
 @app.command(epilog=f"Fields for --set: {', '.join(sorted(TrainFields.__annotations__))}.")
 def train(
     context: typer.Context,
-    model_name: Annotated[str | None, typer.Argument(help="Receives the version.")] = None,
+    model_name: Annotated[
+        str | None, typer.Argument(help="Model that receives the version.")
+    ] = None,
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id.", show_default="CartPole-v1")
     ] = None,
-    timesteps: Annotated[int | None, typer.Option(min=1, help="Budget.")] = None,
+    timesteps: Annotated[
+        int | None, typer.Option(min=1, help="Budget, in environment steps.")
+    ] = None,
     reward: Annotated[str | None, typer.Option(help="Reward that is trained on.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
-    num_cpus: Annotated[float | None, typer.Option(help="CPUs that a Ray cluster keeps.")] = None,
-    num_gpus: Annotated[float | None, typer.Option(help="GPUs that a Ray cluster keeps.")] = None,
+    num_cpus: Annotated[
+        float | None, typer.Option(help="CPUs that a Ray cluster reserves.")
+    ] = None,
+    num_gpus: Annotated[
+        float | None, typer.Option(help="GPUs that a Ray cluster reserves.")
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="Any field of POST /train, as name=value; repeatable."),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Stay until it has ended.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a policy and show its progress. Exit code 1 unless it was completed."""
@@ -132,11 +143,11 @@ def worker(
 @app.command()
 def environments(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Only ids that contain it.")] = "",
+    name: Annotated[str, typer.Argument(help="Only ids that contain this.")] = "",
     refused: Annotated[
-        bool, typer.Option("--refused", help="Those that cannot be trained, and why.")
+        bool, typer.Option("--refused", help="Show those that cannot be trained, and why.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Most environments shown.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 100,
     as_json: JsonFlag = False,
 ) -> None:
     """Environments that the server can train in."""
@@ -157,10 +168,10 @@ def predict(
     model: ModelReference,
     observation: Annotated[
         list[float],
-        typer.Argument(help="Its numbers.", show_default=False),
+        typer.Argument(help="The numbers of the observation.", show_default=False),
     ],
     sample: Annotated[
-        bool, typer.Option("--sample", help="Sample instead of the likeliest.")
+        bool, typer.Option("--sample", help="Sample an action instead of taking the likeliest.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -176,15 +187,17 @@ def predict(
 @app.command()
 def evaluate(
     model: ModelReference,
-    episodes: Annotated[int, typer.Option(min=1, max=10_000, help="Episodes.")] = 100,
+    episodes: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many episodes to play.")
+    ] = 100,
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0, help="The episodes' seeds are drawn from it; by default as a job's own."
+            min=0, help="Seeds the episodes; by default, a job's own episodes are played."
         ),
     ] = None,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Sample instead of the likeliest.")
+        bool, typer.Option("--sample", help="Sample an action instead of taking the likeliest.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:

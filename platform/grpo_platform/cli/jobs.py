@@ -21,10 +21,10 @@ JobId = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)
 @app.command("list")
 def list_jobs(
     context: typer.Context,
-    status: Annotated[StatusWord | None, typer.Option(help="Only these.")] = None,
-    env: Annotated[str | None, typer.Option(help="Only of this environment.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most jobs shown.")] = 20,
+    status: Annotated[StatusWord | None, typer.Option(help="Only jobs with this status.")] = None,
+    env: Annotated[str | None, typer.Option(help="Only jobs in this environment.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only jobs for this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Jobs, newest first."""
@@ -70,7 +70,7 @@ def resume(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> 
 def logs(
     context: typer.Context,
     job_id: JobId,
-    tail: Annotated[int, typer.Option(min=1, max=10_000, help="Most lines shown.")] = 200,
+    tail: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show at most.")] = 200,
 ) -> None:
     """The last lines of a job's log."""
     with errors_as_sentences():

@@ -11,7 +11,7 @@ from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, fai
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The store of MLFLOW_TRACKING_URI, or mlflow.db here: back up, restore, check, upgrade.",
+    help="The store of MLFLOW_TRACKING_URI, or mlflow.db here: back up, restore, sign, check.",
     no_args_is_help=True,
 )
 
@@ -37,7 +37,7 @@ def check(as_json: JsonFlag = False) -> None:
 @app.command()
 def upgrade(
     backed_up: Annotated[
-        bool, typer.Option("--backed-up", help="There is a backup: PostgreSQL asks for one.")
+        bool, typer.Option("--backed-up", help="There is a backup; PostgreSQL needs one.")
     ] = False,
 ) -> None:
     """Bring a store of an older MLflow to the installed one. A sqlite file is copied first."""
@@ -58,7 +58,7 @@ def upgrade(
 
 
 @app.command()
-def backup(target: Annotated[Path, typer.Argument(help="Folder that is to be made.")]) -> None:
+def backup(target: Annotated[Path, typer.Argument(help="Folder that will be created.")]) -> None:
     """Copy a sqlite store whole, database and artifacts, also while a server uses it."""
     from grpo_platform.tracking.backup import back_up_store
 
@@ -95,11 +95,13 @@ def adopt() -> None:
 
 @app.command()
 def sign(
-    ids: Annotated[list[str] | None, typer.Argument(help="Jobs and sweeps.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that are shown.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(help="Jobs and sweeps to vouch for.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Vouch for all that are shown.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Vouch for jobs and sweeps that were not queued with this GRPO_API_TOKEN; else show them."""
+    """Show jobs and sweeps that were not queued with this GRPO_API_TOKEN, or vouch for them."""
     from grpo_platform.core.settings import Settings
     from grpo_platform.core.signing import Signer
     from grpo_platform.sweeps.store import SweepStore

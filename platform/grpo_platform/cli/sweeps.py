@@ -35,17 +35,17 @@ def start(
     space: Annotated[
         Path, typer.Argument(help="Search space, a JSON or YAML file.", show_default=False)
     ],
-    trials: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that are tried.")] = 20,
-    model: Annotated[str | None, typer.Option(help="Receives the versions.")] = None,
-    concurrent: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 1,
-    sampler: Annotated[Sampler, typer.Option(help="Who chooses.")] = "tpe",
-    pruner: Annotated[Pruner, typer.Option(help="Who gives up.")] = "median",
-    seed: Annotated[int | None, typer.Option(min=0, help="Drawn when left out.")] = None,
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to try.")] = 20,
+    model: Annotated[str | None, typer.Option(help="Model that receives the versions.")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="How many trials may run at once.")] = 1,
+    sampler: Annotated[Sampler, typer.Option(help="How values are chosen.")] = "tpe",
+    pruner: Annotated[Pruner, typer.Option(help="Which trials are given up early.")] = "median",
+    seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="A fixed field of POST /train, as name=value."),
     ] = None,
-    wait: Annotated[bool, typer.Option(help="Stay until it has ended.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Search hyperparameters and show the progress. Exit code 1 unless it was completed."""
@@ -72,7 +72,7 @@ def start(
 @app.command("list")
 def list_sweeps(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="Most sweeps shown.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Sweeps, newest first."""

@@ -208,7 +208,7 @@ class Learner:
 def surrogate_loss(
     log_ratio: FloatArray, advantages: FloatArray, clip_low: float, clip_high: float
 ) -> float:
-    """−mean min(ρ A, clip(ρ) A); both of shape (N,). As `grpo.losses.clipped_surrogate`."""
+    """−mean min(ρ A, clip(ρ) A); both of shape (N,). As `grpo.torch_updater.clipped_surrogate`."""
     ratio = np.exp(log_ratio)
     clipped = np.minimum(np.maximum(ratio, 1.0 - clip_low), 1.0 + clip_high)
     return -mean(np.minimum(ratio * advantages, clipped * advantages))

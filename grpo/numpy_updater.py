@@ -150,7 +150,7 @@ class _PolicyPass:
         self._weight: FloatArray = np.empty(size, dtype)
 
     def differentiate(self, columns: FloatArray, chosen: np.ndarray) -> None:
-        """Fill the gradient of the loss of `grpo.losses` over the chosen columns."""
+        """Fill the gradient of the loss of `grpo.torch_updater` over the chosen columns."""
         columns.take(chosen, axis=1, out=self._columns, mode="clip")
         log_prob_old, advantages, sign, limit = self._rows[:4]
         log_ratio, weight = self._log_ratio, self._weight

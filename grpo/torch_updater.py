@@ -1,4 +1,7 @@
-"""Minibatch updates by torch's autograd and Adam: the plain reference, and the path on CUDA."""
+"""The losses in torch, as the papers state them: the reference that the closed form must equal.
+
+All functions are pure and reduce to a scalar mean, unless they say otherwise.
+"""
 
 import copy
 import math
@@ -9,14 +12,45 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from grpo import losses
+from grpo import torch_updater
 from grpo.config import GRPOConfig
 from grpo.errors import IncompatibleError, TrainingDivergedError
 from grpo.numpy_updater import ADAM_BETAS, ADAM_EPSILON
 from grpo.policies.base import BasePolicy
 from grpo.updates import Batch, OptimizerState, UpdateSummary, minibatches
 
-__all__ = ["TorchUpdater", "policy_loss", "resolve_device"]
+__all__ = ["TorchUpdater", "clipped_surrogate", "k3", "policy_loss", "resolve_device", "value_loss"]
+
+
+def clipped_surrogate(
+    log_prob: torch.Tensor,
+    log_prob_old: torch.Tensor,
+    advantages: torch.Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> torch.Tensor:
+    """−mean min(ρ A, clip(ρ, 1 − ε_low, 1 + ε_high) A), ρ = π/π_old.
+
+    PPO, arXiv 1707.06347, equation 7; two ε as in DAPO, arXiv 2503.14476. All of shape (B,).
+    """
+    ratio = torch.exp(log_prob - log_prob_old)
+    clipped = torch.clamp(ratio, 1.0 - clip_low, 1.0 + clip_high)
+    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+
+
+def k3(log_prob: torch.Tensor, log_prob_reference: torch.Tensor) -> torch.Tensor:
+    """Estimate of KL(π ‖ π_ref): mean of r − log r − 1 ≥ 0, r = π_ref/π.
+
+    Schulman, "Approximating KL divergence", 2020; DeepSeekMath, arXiv 2402.03300, equation 4.
+    Both of shape (B,).
+    """
+    log_r = log_prob_reference - log_prob
+    return (torch.expm1(log_r) - log_r).mean()  # exp(x) − 1 would round below x near 0
+
+
+def value_loss(scaled: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean squared error, both of shape (B,), in the scaled units of the value network."""
+    return torch.square(scaled - targets).mean()
 
 
 class TorchUpdater:
@@ -95,7 +129,7 @@ class TorchUpdater:
             index = torch.from_numpy(chosen).to(self._device)
             scaled = self._module.scaled_values(inputs[index])
             self._value_adam.zero_grad()
-            losses.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
+            torch_updater.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
             self._value_adam.step()
 
     def _tensor(self, array: npt.NDArray[Any], keep_integers: bool = False) -> torch.Tensor:
@@ -180,11 +214,11 @@ def policy_loss(
     """
     outputs, log_std = policy.policy_outputs(inputs)
     log_prob = policy.distribution.log_prob(outputs, log_std, actions)
-    loss = losses.clipped_surrogate(
+    loss = torch_updater.clipped_surrogate(
         log_prob, log_prob_old, advantages, config.clip_range, config.clip_high
     )
     if log_prob_reference is not None:
-        loss = loss + config.kl_coef * losses.k3(log_prob, log_prob_reference)
+        loss = loss + config.kl_coef * torch_updater.k3(log_prob, log_prob_reference)
     if config.ent_coef:
         loss = loss - config.ent_coef * policy.distribution.entropy(outputs, log_std).mean()
     return loss

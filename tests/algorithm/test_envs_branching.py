@@ -278,8 +278,8 @@ class Toy(gym.Env):
 ASK = """
 import gymnasium as gym
 gym.register("Toy-v0", entry_point="cached_toy:Toy", max_episode_steps=50)
-from grpo.envs import make_vec_env, verification_cache
-verification_cache._WORTH_KEEPING_SECONDS = 0.0
+from grpo.envs import make_vec_env, verification
+verification._WORTH_KEEPING_SECONDS = 0.0
 envs = make_vec_env("Toy-v0", {}, 2)
 import cached_toy
 print(envs.branching, cached_toy.Toy.steps)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from grpo import GRPOConfig, TrainingDivergedError, losses
+from grpo import GRPOConfig, TrainingDivergedError, torch_updater
 from grpo.errors import IncompatibleError
 from grpo.numpy_updater import FlatAdam, NumpyUpdater, clip_norm
 from grpo.spaces import DiscreteActions
@@ -183,7 +183,7 @@ def test_a_gradient_that_is_not_finite_ends_the_training(updater):
 def gradient_by_log_prob(log_ratio, advantage, low=0.2, high=0.2):
     log_prob = torch.tensor([log_ratio], dtype=torch.float64, requires_grad=True)
     zero, one = torch.zeros(1, dtype=torch.float64), torch.tensor([advantage], dtype=torch.float64)
-    losses.clipped_surrogate(log_prob, zero, one, low, high).backward()
+    torch_updater.clipped_surrogate(log_prob, zero, one, low, high).backward()
     return float(log_prob.grad)
 
 
@@ -232,8 +232,8 @@ def test_at_the_old_policy_the_gradient_is_reinforces(kind):
 @example([(-2.5473e-11, 0.0)])
 def test_k3_is_never_negative(pairs):
     here, there = torch.tensor(pairs, dtype=torch.float64).T
-    assert float(losses.k3(here, there)) >= 0.0
-    assert float(losses.k3(here, here)) == 0.0
+    assert float(torch_updater.k3(here, there)) >= 0.0
+    assert float(torch_updater.k3(here, here)) == 0.0
 
 
 def test_k3_estimates_the_divergence():
@@ -243,7 +243,7 @@ def test_k3_estimates_the_divergence():
     torch.testing.assert_close(expected, (p * torch.log(p / q)).sum())
     counts = torch.tensor([7, 2, 1])
     samples = torch.repeat_interleave(torch.arange(3), counts)
-    torch.testing.assert_close(losses.k3(p.log()[samples], q.log()[samples]), expected)
+    torch.testing.assert_close(torch_updater.k3(p.log()[samples], q.log()[samples]), expected)
 
 
 # --- distributions ---------------------------------------------------------------------------

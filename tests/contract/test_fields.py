@@ -140,7 +140,7 @@ import json, grpo.config
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.mlproject.train import request_of
 from grpo_platform.sweeps.space import parse_space
-from grpo_platform.tracking.params import params_of
+from grpo_platform.tracking.records import params_of
 
 request = request_of({"momentum": "0.25", "model_name": "m"})
 space = {"momentum": {"type": "float", "low": 0.1, "high": 0.9}}

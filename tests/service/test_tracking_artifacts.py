@@ -23,15 +23,14 @@ from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.logs import read_log
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.curve import draw_learning_curve
-from grpo_platform.tracking.history import HistoryPoint, thin
-from grpo_platform.tracking.params import differing, params_of, parse_param
 from grpo_platform.tracking.provenance import (
     code_version,
     environment_of,
     provenance_tags,
     reproduce_command,
 )
-from grpo_platform.tracking.reporter import Point
+from grpo_platform.tracking.records import differing, params_of, parse_param
+from grpo_platform.tracking.reporter import HistoryPoint, Point, thin
 from grpo_platform.tracking.video import VideoError, record_episodes
 from tests.algorithm.toy_environments import Thermostat, registered
 from tests.service.tracking_support import jobs_of, prepare, request

@@ -24,7 +24,7 @@ from grpo_platform.core.errors import (
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.tracking import ledger, sql_reader
+from grpo_platform.tracking import runs, sql_reader
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import RUN_STATUS
 from grpo_platform.tracking.reporter import Point
@@ -225,7 +225,7 @@ def test_a_claim_holds_whatever_happens_to_its_ledger(jobs):
 
 
 def test_jobs_share_ledgers_that_do_not_grow_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "_MOST", 3)
+    monkeypatch.setattr(runs, "_MOST", 3)
     uri = prepare(tmp_path).tracking_uri
     client = MlflowClient(tracking_uri=uri)
     one, two = JobStore(uri), JobStore(uri)

@@ -15,8 +15,7 @@ from grpo.evaluation import Evaluation
 from grpo.reporting import RolloutStats, UpdateStats
 from grpo.rollout import EpisodeStats
 from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric
-from grpo_platform.tracking.history import Group
-from grpo_platform.tracking.reporter import Point, TrackingReporter
+from grpo_platform.tracking.reporter import Group, Point, TrackingReporter
 
 
 class Clock:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from grpo_platform.api.errors import explain_finding
 from grpo_platform.core.errors import InvalidRequestError
-from grpo_platform.tracking.params import parse_param
+from grpo_platform.tracking.records import parse_param
 
 __all__ = ["parse_parameters", "validated"]
 

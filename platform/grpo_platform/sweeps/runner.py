@@ -29,8 +29,8 @@ from grpo_platform.sweeps.finalize import complete
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, best_of
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.store import SweepStore
-from grpo_platform.tracking.history import HistoryPoint
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.reporter import HistoryPoint
 
 __all__ = ["SweepRunner"]
 

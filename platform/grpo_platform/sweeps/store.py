@@ -29,8 +29,7 @@ from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.reader import RunQuery, RunRow, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
 from grpo_platform.tracking.reporter import Point
-from grpo_platform.tracking.runs import RunStore
-from grpo_platform.tracking.search import require_job_id
+from grpo_platform.tracking.runs import RunStore, require_job_id
 
 __all__ = ["SweepStore"]
 

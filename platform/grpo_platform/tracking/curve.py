@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from grpo_platform.core.names import Metric
-from grpo_platform.tracking.history import HistoryPoint
+from grpo_platform.tracking.reporter import HistoryPoint
 
 __all__ = ["CURVE_KEYS", "draw_learning_curve"]
 

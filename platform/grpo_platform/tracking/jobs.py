@@ -1,7 +1,8 @@
-"""Jobs in the MLflow store: made, adopted, listed, deleted."""
+"""Jobs in the MLflow store: made, adopted, found, listed, deleted."""
 
 import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,15 +26,17 @@ from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.idempotency import await_job, is_elected
 from grpo_platform.tracking.lifecycle import JobLifecycle, now_ms
-from grpo_platform.tracking.pages import Page
-from grpo_platform.tracking.params import differing, params_of
+from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.provenance import provenance_tags
-from grpo_platform.tracking.reader import RunQuery, RunRow
-from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
-from grpo_platform.tracking.search import JobSearch
+from grpo_platform.tracking.reader import RunQuery, RunRow, page_of
+from grpo_platform.tracking.records import RUN_STATUS, JobRecord, differing, params_of, record_of
 from grpo_platform.tracking.store import check_artifacts_reachable
 
 __all__ = ["JobStore"]
+
+_QUOTABLE = re.compile(r"[\w./:-]{1,200}")
+_ALL = 100_000
+
 
 _MAX_TAG_LENGTH: Final = 8000
 _MANY: Final = 100
@@ -63,7 +66,6 @@ class JobStore(JobLifecycle):
     ) -> None:
         super().__init__(tracking_uri, signer)
         self._experiment_id = experiment_id
-        self._search = JobSearch(self._reader)
         self._checked = float("-inf")
 
     def create(self, request: JobRequest) -> JobRecord:
@@ -238,7 +240,7 @@ class JobStore(JobLifecycle):
 
     def unsigned(self) -> _Records:
         """Jobs that may be trained yet, and that this server does not vouch for, by status."""
-        found = [r for s in JobStatus if s is not JobStatus.COMPLETED for r in self._all(s)]
+        found = [r for s in JobStatus if s is not JobStatus.COMPLETED for r in self._oldest(s)]
         return [record for record in found if not self.vouches_for(record)]
 
     def list(
@@ -255,28 +257,43 @@ class JobStore(JobLifecycle):
         Raises:
             InvalidPageTokenError: the token is not one that this list gave out.
         """
-        return self._search.page(
-            status=status,
-            env_name=env_name,
-            model_name=model_name,
-            limit=limit,
-            page_token=page_token,
+        digest = list_digest(status, env_name, model_name)
+        after = decode_token(page_token, digest) if page_token is not None else None
+        names = [name for name in (env_name, model_name) if name is not None]
+        if not all(_QUOTABLE.fullmatch(name) for name in names):
+            return Page([], None)  # no job can carry such a name, and a filter cannot quote it
+        keys = [Tag.JOB]
+        if env_name is not None:
+            keys.append(env_tag(env_name))
+        if model_name is not None:
+            keys.append(model_tag(model_name))
+        query = RunQuery(
+            tag_keys=tuple(keys),
+            status=None if status is None else RUN_STATUS[status],
+            after=after,
+            limit=limit + 1,
         )
+        return page_of(self._reader.find(query), limit, digest, record_of)
 
     def queued(self, limit: int) -> _Records:
         """At most `limit` jobs that wait, oldest first."""
-        return self._search.oldest(JobStatus.QUEUED, limit)
+        return self._oldest(JobStatus.QUEUED, limit)
 
     def running(self) -> _Records:
         """All jobs that the store calls running, oldest first."""
-        return self._all(JobStatus.RUNNING)
+        return self._oldest(JobStatus.RUNNING)
 
-    def _all(self, status: JobStatus) -> _Records:
-        return self._search.oldest(status)
+    def _oldest(self, status: JobStatus, limit: int = _ALL) -> _Records:
+        query = RunQuery(
+            tag_keys=(Tag.JOB,), status=RUN_STATUS[status], newest_first=False, limit=limit
+        )
+        return [record_of(row) for row in self._reader.find(query)]
 
     def find_idempotent(self, key: str) -> JobRecord | None:
-        """The job that was created under this idempotency key."""
-        return self._search.idempotent(_key_digest(key))
+        """The oldest job that was created under this idempotency key."""
+        keys = (idempotency_tag(_key_digest(key)), Tag.JOB)
+        found = self._reader.find(RunQuery(tag_keys=keys, newest_first=False, limit=1))
+        return record_of(found[0]) if found else None
 
     def delete(self, job_id: str) -> None:
         """Delete a finished job: artifacts, then the run; its models stay.

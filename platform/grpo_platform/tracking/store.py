@@ -25,9 +25,9 @@ from grpo_platform.tracking.addresses import (
     kind_of_store,
     probe_database,
 )
-from grpo_platform.tracking.artifact_guard import mark_artifacts
 from grpo_platform.tracking.exceptions import DAMAGED, store_errors, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
+from grpo_platform.tracking.files import mark_artifacts
 from grpo_platform.tracking.locations import local_path, sqlite_path
 from grpo_platform.tracking.locks import alone, share
 from grpo_platform.tracking.provenance import code_version

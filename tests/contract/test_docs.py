@@ -342,6 +342,20 @@ def test_what_a_page_says_is_in_a_file_is_there(path: Path) -> None:
         assert re.search(rf"\b{name}\b", (ROOT / file).read_text()), f"{name} in {file}"
 
 
+KINDS = ("reward", "advantage", "distribution", "network", "environment", "route", "backend")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_contributors_find_what_to_write_to_register_and_to_copy(kind: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (section,) = re.findall(rf"^### An? {kind}\b.*\n((?:(?!#).*\n)+)", page, re.MULTILINE)
+    for step in ("Write", "Register", "Copy"):
+        (line,) = re.findall(rf"^- \*\*{step}\*\*(.*\n(?:  .*\n)*)", section, re.MULTILINE)
+        files = re.findall(rf"`((?:{TOP})/[\w/.]+)", line)
+        assert files, f"{kind}: {step} names no file"
+        assert all(file.rstrip("/") in TRACKED | FOLDERS for file in files)
+
+
 def test_groups_of_entry_points_are_documented_and_no_other() -> None:
     code = [*ROOT.glob("grpo/**/*.py"), *ROOT.glob("platform/**/*.py")]
     sources = [path.read_text() for path in code]

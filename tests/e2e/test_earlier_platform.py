@@ -4,6 +4,8 @@ import gzip
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from grpo.policies import PolicySpec
 from grpo.spaces import DiscreteActions
 from grpo_platform.client import GRPOClient
 from grpo_platform.registry.packaging import save_policy
-from tests.e2e.processes import Server, server
+from tests.e2e.processes import ROOT, Server, environment, server
 from tests.service.registry_support import random_policy
 
 pytestmark = pytest.mark.slow
@@ -103,6 +105,23 @@ def _models(running: Server) -> Iterator[Path]:
 
 def _input_shape(folder: Path) -> tuple[int, ...]:
     return tuple(json.loads((folder / "policy" / "spec.json").read_text())["observation_shape"])
+
+
+def test_a_job_is_trained_again_by_the_code_that_trained_it(running):
+    """Its entry points had another module's name then."""
+    commit = "3e58ed89998b303b41802c23259b9f8ff25907df"
+    known = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    if subprocess.run(known, cwd=ROOT, capture_output=True, check=False).returncode:
+        pytest.skip("this checkout has no history")
+    done = subprocess.run(
+        [sys.executable, "-m", "grpo_platform", "reproduce", FACTS["balance"], "--json"],
+        cwd=running.folder, env=environment(), capture_output=True, text=True, timeout=240,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    result = json.loads(done.stdout)
+    assert result["metrics_compared"] >= 15
+    assert result["verdict"] == "identical", result
 
 
 def test_the_stopped_job_goes_on_as_if_it_had_never_been_stopped(client):

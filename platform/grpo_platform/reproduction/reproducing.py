@@ -16,7 +16,7 @@ from grpo_platform.core.errors import ConflictError, InvalidRequestError, Unknow
 from grpo_platform.core.names import Tag
 from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
-from grpo_platform.reproduction.sources import check_commit, source_tree
+from grpo_platform.reproduction.sources import SourceTree, check_commit, source_tree
 from grpo_platform.reproduction.verdict import (
     Difference,
     Findings,
@@ -135,7 +135,7 @@ def _own_fields(run_id: str) -> dict[str, Any]:
     return {"model_name": f"reproduction_of_{run_id}", "promote": "never"}
 
 
-def _train(tree: Path, tracking_uri: str, run_id: str, fields: Mapping[str, Any]) -> int:
+def _train(tree: SourceTree, tracking_uri: str, run_id: str, fields: Mapping[str, Any]) -> int:
     """Exit code of the training, which ends with this process."""
     given = {name: value for name, value in fields.items() if (name, value) != ("init_from", None)}
     words = [word for name, value in given.items() for word in (f"--{name}", _text(value))]
@@ -143,13 +143,15 @@ def _train(tree: Path, tracking_uri: str, run_id: str, fields: Mapping[str, Any]
     variables = {
         "MLFLOW_RUN_ID": run_id,
         "MLFLOW_TRACKING_URI": tracking_uri,
-        "PYTHONPATH": os.pathsep.join([str(tree / "platform"), str(tree), *inherited]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(tree.folder / "platform"), str(tree.folder), *inherited]
+        ),
     }
     previous = signal.signal(signal.SIGTERM, _leave)
     # in the tree, since Python looks for modules in the working directory first
     child = subprocess.Popen(
-        [sys.executable, "-m", "grpo_platform.mlproject", "train", *words],
-        cwd=tree, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=sys.stderr,
+        [sys.executable, "-m", tree.module, "train", *words],
+        cwd=tree.folder, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=sys.stderr,
     )  # fmt: skip
     try:
         return child.wait()

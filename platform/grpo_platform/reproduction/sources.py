@@ -6,16 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, NamedTuple
 
 import grpo
 from grpo_platform.core.errors import ConflictError
 from grpo_platform.tracking.provenance import code_version
 
-__all__ = ["check_commit", "source_tree"]
+__all__ = ["SourceTree", "check_commit", "source_tree"]
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SECONDS: Final = 120.0
+_ENTRY_POINTS: Final = ("mlproject", "project")
+"""Packages that train in a given run: by today's name, and by that of commits before it."""
+
+
+class SourceTree(NamedTuple):
+    """The project's code as of a commit."""
+
+    folder: Path
+    module: str
+    """What `mlflow run` calls there, as of that commit."""
 
 
 def check_commit(commit: str | None) -> None:
@@ -40,8 +50,8 @@ def check_commit(commit: str | None) -> None:
 
 
 @contextmanager
-def source_tree(commit: str | None) -> Iterator[Path]:
-    """The project's folder as of a commit: this checkout if it is that, else a temporary worktree.
+def source_tree(commit: str | None) -> Iterator[SourceTree]:
+    """The project's code as of a commit: this checkout if it is that, else a temporary worktree.
 
     Args:
         commit: one that `check_commit` admits; None is the code that runs now.
@@ -51,7 +61,7 @@ def source_tree(commit: str | None) -> Iterator[Path]:
     """
     code = code_version()
     if commit is None or (code is not None and code.commit == commit and not code.dirty):
-        yield _here()
+        yield _entered(_here(), "of this grpo-platform")
         return
     with TemporaryDirectory(prefix="grpo-reproduce-") as folder:
         tree = Path(folder) / "tree"
@@ -62,12 +72,16 @@ def source_tree(commit: str | None) -> Iterator[Path]:
         if added is None:
             raise ConflictError(f"git could not check commit {commit} out into a worktree.")
         try:
-            project = tree / (_git("rev-parse", "--show-prefix") or "")
-            if not any(project.glob("platform/grpo_platform/project*")):
-                raise ConflictError(f"Commit {commit} is too old: it cannot train in a given run.")
-            yield project
+            yield _entered(tree / (_git("rev-parse", "--show-prefix") or ""), f"of commit {commit}")
         finally:
             _git("worktree", "remove", "--force", str(tree))
+
+
+def _entered(folder: Path, whose: str) -> SourceTree:
+    for name in _ENTRY_POINTS:
+        if any(folder.glob(f"platform/grpo_platform/{name}*")):
+            return SourceTree(folder, f"grpo_platform.{name}")
+    raise ConflictError(f"The code {whose} is too old: it cannot train in a given run.")
 
 
 def _here() -> Path:

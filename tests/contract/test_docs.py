@@ -342,6 +342,16 @@ def test_what_a_page_says_is_in_a_file_is_there(path: Path) -> None:
         assert re.search(rf"\b{name}\b", (ROOT / file).read_text()), f"{name} in {file}"
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_programs_of_benchmarks_that_a_page_names_exist_with_their_options(path: Path) -> None:
+    called = re.findall(r"python -m benchmarks\.(\w+)((?: --\w+ \w+)*)", path.read_text())
+    for name, options in called:
+        folder = ROOT / "benchmarks" / name
+        file = folder / "__main__.py" if folder.is_dir() else folder.with_suffix(".py")
+        source = file.read_text()
+        assert all(f'"{option}"' in source for option in re.findall(r"--\w+", options)), name
+
+
 KINDS = ("reward", "advantage", "distribution", "network", "environment", "route", "backend")
 
 

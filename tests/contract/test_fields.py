@@ -15,6 +15,8 @@ import yaml
 from grpo import GRPOConfig
 from grpo.fields import fields_of
 from grpo_platform import cli
+from grpo_platform.api.schemas import models
+from grpo_platform.api.schemas.common import reply_of
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.cli import sweeps
@@ -22,6 +24,8 @@ from grpo_platform.client.fields import TrainFields
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
 from grpo_platform.mlproject.evaluate import EvaluateParameters
+from grpo_platform.registry import records
+from grpo_platform.registry.card import ModelCard
 from grpo_platform.sweeps.request import SweepRequest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,3 +176,21 @@ def test_a_field_that_is_added_to_the_config_is_everywhere(tmp_path):
         "description": "Share of the last step that the next one keeps.",
     }  # fmt: skip
     assert found == {"reply": 0.25, "param": "0.25", "space": 0.9}
+
+
+def test_replies_show_records_as_they_are():
+    comparison = records.Comparison(
+        champion=1, episodes=100, seed=3, candidate_mean=2.0, champion_mean=1.0, difference=1.0,
+        ci_low=0.5, ci_high=1.5, equal=False, ended="evidence",
+    )  # fmt: skip
+    decision = records.Decision(
+        number=1, action="promote", version=2, rule="if_better", verdict="promoted", reason="So.",
+        champion_before=1, champion_after=2, forced=False, actor="api", decided_at="now",
+        comparison=comparison,
+    )  # fmt: skip
+    shown = reply_of(models.Decision, decision)
+    assert shown.model_dump() == dataclasses.asdict(decision) | {"promoted": True}
+    assert all(field.is_required() for field in models.Decision.model_fields.values())
+    inside = {"card", "environment_sha256", "model_id"}
+    fields = {*fields_of(records.VersionInfo), *fields_of(ModelCard)}
+    assert set(models.ModelVersion.model_fields) == fields - inside

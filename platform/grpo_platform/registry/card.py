@@ -56,7 +56,7 @@ class EvaluationCard:
     """Upper end of it."""
 
     interval_of: Literal["mean", "iqm"] = "iqm"
-    """What the interval is of: the mean, but the interquartile mean in cards without this field."""
+    """What the interval is of; `iqm` in versions made before it was the mean's."""
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "EvaluationCard":
@@ -83,19 +83,19 @@ class ModelCard:
     """Gymnasium id of its environment."""
 
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `gymnasium.make`."""
+    """Keyword arguments of the environment."""
 
     observation_shape: tuple[int, ...]
     """Shape of one observation."""
 
     action: Mapping[str, Any]
-    """Action space of its environment, JSON values."""
+    """Action space of its environment."""
 
     environment_sha256: str | None = None
     """Hash of the whole environment specification."""
 
     config: Mapping[str, Any]
-    """`GRPOConfig.to_dict()`, all values in force."""
+    """All hyperparameters that were in force."""
 
     seed: int
     """Seed of the training run."""

@@ -22,7 +22,7 @@ from grpo_platform.registry.card import ModelCard, canonical_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import Tag
-from grpo_platform.registry.records import Comparison, ModelEnvironment, version_ref
+from grpo_platform.registry.records import Comparison, End, ModelEnvironment, version_ref
 
 __all__ = [
     "COMPARISON_SEED",
@@ -234,7 +234,7 @@ def judge(comparison: Comparison) -> tuple[bool, str]:
 
 def _play_until_settled(
     candidate: Contender, champion: Contender, game: Game
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Interval, str]:
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Interval, End]:
     """Both returns, the interval of their mean difference at the last look, and why it was that."""
     new, old = np.zeros(0), np.zeros(0)
     begun = time.monotonic()

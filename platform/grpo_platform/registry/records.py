@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
@@ -15,6 +15,7 @@ from grpo_platform.registry.names import CHAMPION, MODEL_KIND, Tag
 __all__ = [
     "Comparison",
     "Decision",
+    "End",
     "ModelEnvironment",
     "ModelInfo",
     "ModelSummary",
@@ -29,8 +30,12 @@ __all__ = [
     "version_ref",
 ]
 
+End = Literal["evidence", "episodes", "seconds"]
+"""Why a comparison ended."""
 
-class ModelEnvironment(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class ModelEnvironment:
     """The environment that a model name belongs to."""
 
     env_name: str
@@ -70,10 +75,8 @@ class Comparison:
     """Version that was champion."""
 
     episodes: int
-    """Seeds that both played."""
-
     seed: int
-    """Gives the episodes' seeds: another one for each decision, none of a reported evaluation."""
+    """Both played the episode seeds that are drawn from it; another one for each decision."""
 
     candidate_mean: float
     champion_mean: float
@@ -89,9 +92,9 @@ class Comparison:
     equal: bool
     """Whether every single difference is zero."""
 
-    ended: str | None = None
-    """Why no more episodes were played: the `evidence` sufficed, or the limit of `episodes` or
-    `seconds` was reached; None in comparisons of 100 fixed seeds, as they were made before."""
+    ended: End | None = None
+    """Why no more episodes were played: the evidence sufficed, or the limit of episodes or of time
+    was reached; null in comparisons of 100 fixed seeds, as they were made before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +123,7 @@ class Decision:
     champion_after: int | None
     forced: bool
     actor: str
-    """Who decided: a job id, or who called."""
+    """Who decided: a job, or who called."""
 
     decided_at: str
     """ISO 8601, UTC."""
@@ -147,6 +150,8 @@ class VersionInfo:
     version: int
     model_id: str
     job_id: str
+    """Job, and MLflow run, that trained it."""
+
     created_at: datetime
     aliases: tuple[str, ...]
     weights_sha256: str
@@ -174,9 +179,12 @@ class ModelSummary:
     name: str
     env_name: str
     champion: int | None
+    """Version that serves under the bare name, where one was promoted."""
+
     latest_version: int | None
     eval_return_mean: float | None
-    """Evaluation of the version that serves the bare name."""
+    """Mean return of the evaluation of the version that serves the bare name, on the environment's
+    own reward."""
 
 
 def is_ours(entity: RegisteredModel | ModelVersion) -> bool:

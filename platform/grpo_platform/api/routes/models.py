@@ -6,17 +6,16 @@ from fastapi import APIRouter, Request
 from grpo_platform.api.body import JsonRoute
 from grpo_platform.api.dependencies import Limit, ModelPath, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
+from grpo_platform.api.schemas.common import reply_of
 from grpo_platform.api.schemas.models import (
     Decision,
     DeletedModel,
-    Evaluation,
     Model,
     ModelItem,
     ModelList,
     ModelVersion,
     PromoteRequest,
 )
-from grpo_platform.registry.records import VersionInfo
 
 __all__ = ["router"]
 
@@ -33,14 +32,7 @@ def list_models(
     page = services.registry.list(limit=limit, page_token=page_token)
     loaded = frozenset(services.serving.loaded())
     models = [
-        ModelItem(
-            name=item.name,
-            status="loaded" if item.name in loaded else "saved",
-            champion=item.champion,
-            latest_version=item.latest_version,
-            env_name=item.env_name,
-            eval_return_mean=item.eval_return_mean,
-        )
+        reply_of(ModelItem, item, status="loaded" if item.name in loaded else "saved")
         for item in page.items
     ]
     return ModelList(models=models, next_page_token=page.next_page_token)
@@ -50,16 +42,9 @@ def list_models(
 def get_model(name: ModelPath, services: ServicesDep) -> Model:
     """A model's versions, each with its card, and what was decided about them."""
     info = services.registry.get(name)
-    return Model(
-        name=info.name,
-        status="loaded" if name in services.serving.loaded() else "saved",
-        env_name=info.environment.env_name,
-        env_kwargs=dict(info.environment.env_kwargs),
-        champion=info.champion,
-        latest_version=info.latest_version,
-        versions=[_version(version) for version in info.versions],
-        decisions=[Decision.model_validate(decision) for decision in info.decisions],
-    )
+    versions = [reply_of(ModelVersion, version, version.card) for version in info.versions]
+    status = "loaded" if name in services.serving.loaded() else "saved"
+    return reply_of(Model, info, info.environment, status=status, versions=versions)
 
 
 @router.delete("/models/{name}", operation_id="delete_model", responses=documented(404, 409))
@@ -82,7 +67,7 @@ async def promote_model(
         services.promoter.promote, name, body.version, body.force, _ACTOR,
         limiter=request.app.state.decisions,
     )  # fmt: skip
-    return Decision.model_validate(decision)
+    return reply_of(Decision, decision)
 
 
 @router.post(
@@ -93,26 +78,4 @@ async def rollback_model(name: ModelPath, services: ServicesDep, request: Reques
     decision = await to_thread.run_sync(
         services.promoter.rollback, name, _ACTOR, limiter=request.app.state.decisions
     )
-    return Decision.model_validate(decision)
-
-
-def _version(info: VersionInfo) -> ModelVersion:
-    card = info.card
-    evaluation = card.evaluation
-    return ModelVersion(
-        version=info.version,
-        job_id=info.job_id,
-        created_at=info.created_at,
-        aliases=list(info.aliases),
-        weights_sha256=info.weights_sha256,
-        env_name=card.env_name,
-        env_kwargs=dict(card.env_kwargs),
-        observation_shape=list(card.observation_shape),
-        action=dict(card.action),
-        config=dict(card.config),
-        seed=card.seed,
-        timesteps=card.timesteps,
-        git_commit=card.git_commit,
-        evaluation=None if evaluation is None else Evaluation.model_validate(evaluation),
-        verdict=info.verdict,
-    )
+    return reply_of(Decision, decision)

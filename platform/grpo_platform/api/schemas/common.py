@@ -1,10 +1,10 @@
 """Types that several schemas share."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, is_dataclass
 from types import MappingProxyType, new_class
-from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from pydantic.fields import FieldInfo
@@ -23,6 +23,8 @@ __all__ = [
     "bounded",
     "example",
     "fields_from",
+    "reply_from",
+    "reply_of",
 ]
 
 MODEL_EXAMPLE = "my_cartpole_model"
@@ -30,7 +32,7 @@ MODEL_EXAMPLE = "my_cartpole_model"
 
 _MAX_JSON_CHARACTERS = 4_000
 _MAX_TEXT = 200
-_Body = TypeVar("_Body", bound=BaseModel)
+_R = TypeVar("_R", bound=BaseModel)
 
 
 class RequestBody(BaseModel):
@@ -63,7 +65,7 @@ def fields_from(
     *sources: Any,  # noqa: ANN401 - dataclasses
     defaults: Mapping[str, Any] = MappingProxyType({}),
     notes: Mapping[str, str] = MappingProxyType({}),
-) -> Callable[[type[_Body]], type[_Body]]:
+) -> Callable[[type[_R]], type[_R]]:
     """Decorator: gives a body the fields of dataclasses, with types, ranges, defaults and words.
 
     A field that the body declares itself stays as it is there, in the place of the dataclass's.
@@ -80,22 +82,71 @@ def fields_from(
         if not is_dataclass(spec.type)  # its fields are those of another source
     }
 
-    def build(body: type[_Body]) -> type[_Body]:
+    def build(body: type[_R]) -> type[_R]:
         own = {name: _annotated(info) for name, info in body.model_fields.items()}
         derived = {
             name: own.get(name) or _declared(spec, defaults.get(name, spec.default), notes)
             for name, spec in specs.items()
         }
-        namespace = {
-            "__module__": body.__module__,
-            "__doc__": body.__doc__,
-            "__annotations__": derived | own,
-            "model_config": body.model_config,
-        }
-        made = new_class(body.__name__, body.__bases__, exec_body=lambda ns: ns.update(namespace))
-        return cast(type[_Body], made)
+        return _remade(body, derived | own)
 
     return build
+
+
+def reply_from(
+    *records: Any,  # noqa: ANN401 - dataclasses
+    without: Collection[str] = (),
+) -> Callable[[type[_R]], type[_R]]:
+    """Decorator: gives a reply the fields of records, all of them required, with types and words.
+
+    A field that the reply declares itself stays as it is there, in the place of the record's.
+
+    Args:
+        *records: dataclasses; of two fields of one name the first counts.
+        without: fields that stay inside.
+    """
+
+    def build(reply: type[_R]) -> type[_R]:
+        own = {name: _annotated(info) for name, info in reply.model_fields.items()}
+        derived: dict[str, Any] = {}
+        for record in records:
+            hints = get_type_hints(record)
+            for name, spec in fields.fields_of(record).items():
+                if name in without or name in derived:
+                    continue
+                info = Field(description=spec.description or None)
+                hint = hints[name]
+                kind: Any = dict[str, JsonValue] if get_origin(hint) is Mapping else hint
+                derived[name] = own.get(name) or Annotated[kind, info]
+        return _remade(reply, derived | own)
+
+    return build
+
+
+def reply_of(reply: type[_R], *records: object, **further: object) -> _R:
+    """The reply that shows records.
+
+    Args:
+        reply: its class.
+        *records: have its fields as attributes; of two of one name the first counts.
+        **further: what they do not say, or say otherwise.
+    """
+    values = dict(further)
+    for name in reply.model_fields.keys() - further.keys():
+        record = next(record for record in records if hasattr(record, name))
+        values[name] = getattr(record, name)
+    return reply.model_validate(values, from_attributes=True)
+
+
+def _remade(model: type[_R], annotations: Mapping[str, Any]) -> type[_R]:
+    namespace = {
+        "__module__": model.__module__,
+        "__doc__": model.__doc__,
+        "__annotations__": annotations,
+        "model_config": model.model_config,
+    }
+    made = new_class(model.__name__, model.__bases__, exec_body=lambda ns: ns.update(namespace))
+    return cast(type[_R], made)
 
 
 def _annotated(info: FieldInfo) -> Any:  # noqa: ANN401 - an annotation

@@ -15,6 +15,7 @@ from grpo_platform.api.schemas.common import (
     bounded,
     example,
     fields_from,
+    reply_of,
 )
 from grpo_platform.core.names import Metric
 from grpo_platform.core.request import JobRequest
@@ -181,27 +182,8 @@ class JobLogs(Reply):
 
 def job_reply(record: JobRecord) -> Job:
     """The reply that describes this job."""
-    return Job(
-        job_id=record.job_id,
-        status=record.status,
-        progress=record.progress,
-        current_timesteps=record.current_timesteps,
-        total_timesteps=record.total_timesteps,
-        start_time=record.start_time,
-        end_time=record.end_time,
-        error_message=record.error_message,
-        metrics=dict(record.metrics),
-        model_name=record.model_name,
-        model_version=None if record.model_version is None else int(record.model_version),
-        promoted=record.promoted,
-        promotion_reason=record.promotion_reason,
-        eta_seconds=_eta_seconds(record),
-        attempt=record.attempt,
-        env_name=record.request.config.env_name,
-        status_message=record.status_message,
-        branching=record.branching,
-        branching_reason=record.branching_reason,
-        stopped_by=record.stopped_by,
+    return reply_of(
+        Job, record, eta_seconds=_eta_seconds(record), env_name=record.request.config.env_name
     )
 
 

@@ -242,7 +242,7 @@ def test_decisions_that_take_long_leave_threads_to_others(tmp_path, monkeypatch)
             assert over.wait(60)
             raise UnknownModelError(name)
 
-        monkeypatch.setattr(services.registry, "rollback", long)
+        monkeypatch.setattr(services.promoter, "rollback", long)
         with ThreadPoolExecutor(60) as others:
             asked = [others.submit(client.post, "/models/any/rollback") for _ in range(60)]
             assert begun.acquire(timeout=60)

@@ -3,7 +3,7 @@
 import pytest
 
 from grpo_platform.core.errors import StoreError
-from grpo_platform.core.names import Metric
+from grpo_platform.core.names import Metric, Tag
 from grpo_platform.jobs.logs import WorkerLog, read_log
 from grpo_platform.jobs.run_writer import RunWriter
 from grpo_platform.tracking.reporter import Point
@@ -120,7 +120,7 @@ def test_a_later_attempt_skips_what_is_written_key_by_key(one):
 
 def test_progress_never_goes_back_to_what_a_checkpoint_repeats(one):
     one.writer.continue_at(300, 3.0)
-    one.jobs.beat(one.job_id, 300)
+    one.jobs.set_tags(one.job_id, {Tag.TIMESTEPS: "300"})
     one.add(200)
     one.due()
     assert one.record.current_timesteps == 300

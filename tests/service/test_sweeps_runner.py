@@ -1,15 +1,21 @@
 """Sweeps on a real store with real workers: what goes wrong with one, and what the others see."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
 
+from grpo_platform.core.errors import ConflictError, StoreUnavailableError
 from grpo_platform.core.names import Tag, trial_claim, trials_tag
 from grpo_platform.core.states import JobStatus
+from grpo_platform.jobs.process import worker_name
+from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS
 from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.sweeps.runner import SweepRunner
 from grpo_platform.sweeps.sampling import propose
 from grpo_platform.sweeps.space import parse_space
+from grpo_platform.sweeps.store import SweepStore
 from tests.service.api_support import client_of, services_in
 from tests.service.jobs_support import platform
 from tests.service.sweeps_support import SHORT, SPACE, Sweeps, sweeps_on
@@ -18,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REQUEST = SweepRequest(search_space=SPACE, config=SHORT, n_trials=2)
 LONG = {"total_timesteps": 10**8, "n_eval_episodes": 1}
+ELSEWHERE = "elsewhere:1:1"
 TOO_LONG = {"env_kwargs": {"note": "x" * 6100}}
 
 
@@ -198,3 +205,84 @@ def test_a_trial_that_learns_nothing_is_stopped_early(tmp_path):
         assert 4_000 <= last.job.current_timesteps < 60_000
         assert last.job.model_version is None
         assert {looked[trial.job_id] for trial in done} == {1}, "what is done changes no more"
+
+
+class AwayNowAndThen(SweepStore):
+    away = False
+
+    def unfinished(self):
+        if self.away:
+            raise StoreUnavailableError("it is away")
+        return super().unfinished()
+
+
+class Led:
+    """A sweep that a server elsewhere leads, and one here that looks now and then."""
+
+    def __init__(self, services) -> None:
+        self.store = AwayNowAndThen(services.store)
+        self.now = 100.0
+        self.runner = SweepRunner(
+            self.store, services.store, services.jobs, services.registry, 10**9, lambda: self.now
+        )
+        self.sweep_id = self.store.create(REQUEST).sweep_id
+        self.store.start(self.sweep_id, ELSEWHERE)
+
+    def owner_after(self, seconds):
+        self.now += seconds
+        self.runner.look()
+        return self.store.sweep(self.sweep_id).owner
+
+    def end(self):
+        for trial in self.store.sweep(self.sweep_id).trial_jobs.values():
+            self.runner._stop_job(trial)
+        self.store.finish(self.sweep_id, JobStatus.STOPPED)
+
+
+@pytest.fixture
+def led(services):
+    made = Led(services)
+    yield made
+    made.end()
+
+
+def test_a_leader_that_is_silent_is_replaced_once_the_store_has_taken_a_write(led):
+    assert led.owner_after(0) == ELSEWHERE
+    assert led.owner_after(SILENT_SECONDS + 1) == ELSEWHERE
+    led.store.beat(led.sweep_id)
+    assert led.owner_after(CONFIRM_SECONDS + 1) == ELSEWHERE, "it was heard in time"
+    assert led.owner_after(SILENT_SECONDS + 1) == ELSEWHERE
+    assert led.owner_after(CONFIRM_SECONDS + 1) == worker_name(os.getpid())
+
+
+def test_a_leader_is_given_time_to_beat_after_the_store_was_away(led):
+    led.owner_after(0)
+    led.store.away = True
+    led.owner_after(10 * SILENT_SECONDS)
+    led.store.away = False
+    assert led.owner_after(1) == ELSEWHERE, "it could not beat either"
+    assert led.owner_after(CONFIRM_SECONDS + 1) == ELSEWHERE, "it is observed anew"
+
+
+def test_a_sweep_moves_as_a_job_does(services):
+    sweeps = services.sweeps
+    sweep_id = sweeps.create(REQUEST).sweep_id
+    with pytest.raises(ConflictError, match=f"Sweep {sweep_id} is queued; it needs no resume"):
+        sweeps.resume(sweep_id)
+    with pytest.raises(ConflictError, match="is queued; it cannot become completed"):
+        sweeps.finish(sweep_id, JobStatus.COMPLETED)
+    assert sweeps.start(sweep_id, "here").status is JobStatus.RUNNING
+    assert sweeps.finish(sweep_id, JobStatus.STOPPED).status is JobStatus.STOPPED
+    for move in (
+        lambda: sweeps.start(sweep_id, "late"),
+        lambda: sweeps.request_stop(sweep_id),
+        lambda: sweeps.finish(sweep_id, JobStatus.FAILED, "late"),
+    ):
+        with pytest.raises(ConflictError, match=f"Sweep {sweep_id} is stopped"):
+            move()
+    assert sweeps.sweep(sweep_id).owner == "here"
+    assert sweeps.resume(sweep_id).status is JobStatus.QUEUED
+    sweeps.start(sweep_id, "here")
+    sweeps.finish(sweep_id, JobStatus.COMPLETED)
+    with pytest.raises(ConflictError, match="is completed; it needs no resume"):
+        sweeps.resume(sweep_id)

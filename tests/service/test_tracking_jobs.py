@@ -248,10 +248,11 @@ def test_queued_and_running_are_oldest_first(jobs):
     assert second not in [record.job_id for record in jobs.queued(1000)]
 
 
-def test_beat_tells_life_and_progress(jobs):
+def test_a_beat_tells_life_and_what_is_written_with_points_progress(jobs):
     job_id = running(jobs, total_timesteps=200).job_id
     before = time.time_ns() // 1_000_000
-    jobs.beat(job_id, 50)
+    jobs.beat(job_id)
+    jobs.log_points(job_id, [], {Tag.TIMESTEPS: "50"})
     record = jobs.get(job_id)
     assert record.heartbeat_ms >= before
     assert (record.current_timesteps, record.progress) == (50, 0.25)

@@ -30,11 +30,16 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
 }
 
 
-def check_transition(job_id: str, current: JobStatus, to: JobStatus) -> None:
+def check_transition(what: str, current: JobStatus, to: JobStatus) -> None:
     """Refuse a move that is not in `TRANSITIONS`.
+
+    Args:
+        what: moves, to begin a sentence.
+        current: where it is.
+        to: where it is to go.
 
     Raises:
         ConflictError: the move is not allowed.
     """
     if to not in TRANSITIONS[current]:
-        raise ConflictError(f"Job {job_id} is {current.value}; it cannot become {to.value}.")
+        raise ConflictError(f"{what} is {current.value}; it cannot become {to.value}.")

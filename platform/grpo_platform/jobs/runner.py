@@ -70,7 +70,7 @@ class Runner:
         self._stops: dict[str, float] = {}
         self._settled: frozenset[str] = frozenset()
         self._messages = WaitMessages(store)
-        self._observer = Observer(backend.recover, self._can_write)
+        self._observer = Observer(backend.recover, store.takes_beats)
         self._next_scan = self._next_full_scan = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
@@ -363,10 +363,3 @@ class Runner:
                 del self._stops[job_id]
         for job_id in due:
             self._backend.kill(job_id)
-
-    def _can_write(self, job_id: str) -> bool:
-        try:
-            self._store.set_tags(job_id, {Tag.SUSPECTED: str(time.time_ns() // 1_000_000)})
-        except StoreError:
-            return False
-        return True

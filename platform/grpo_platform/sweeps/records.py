@@ -137,6 +137,26 @@ class SweepRecord:
     best_value: float | None
     """Of the metric, as last logged."""
 
+    @property
+    def run_id(self) -> str:
+        """See `grpo_platform.tracking.records.Held`."""
+        return self.sweep_id
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a server leads it, or led it."""
+        return self.owner is not None
+
+    @property
+    def holder(self) -> str | None:
+        """Server that leads it, or led it last."""
+        return self.owner
+
+    @property
+    def last_beat(self) -> tuple[int, int | None]:
+        """Changes with each heartbeat of the server that leads it."""
+        return 0, self.heartbeat_ms
+
 
 def sweep_of(row: RunRow) -> SweepRecord:
     """The sweep that a run of ours stands for."""

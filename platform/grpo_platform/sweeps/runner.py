@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from grpo.errors import ConfigError
@@ -22,7 +23,8 @@ from grpo_platform.core.errors import (
     UnknownSweepError,
 )
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.process import Liveness, liveness, worker_name
+from grpo_platform.jobs.process import liveness, worker_name
+from grpo_platform.jobs.recovery import Observer
 from grpo_platform.jobs.runner import Runner
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.sweeps.finalize import complete
@@ -39,7 +41,6 @@ _log = logging.getLogger(__name__)
 _BUSY_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 3.0
-_SILENT_SECONDS: Final = 15.0
 _TWENTIETHS: Final = 20
 
 
@@ -52,6 +53,7 @@ class SweepRunner:
         runner: takes the trials.
         promoter: decides about the best one.
         max_timesteps: ceiling of one trial.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -61,14 +63,16 @@ class SweepRunner:
         runner: Runner,
         promoter: Promoter,
         max_timesteps: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sweeps = sweeps
         self._jobs = jobs
         self._runner = runner
         self._promoter = promoter
         self._ceiling = max_timesteps
-        self._owner = ""
-        self._beats: dict[str, tuple[int | None, float]] = {}
+        self._clock = clock
+        self._owner = worker_name(os.getpid())
+        self._observer = Observer(liveness, sweeps.takes_beats, clock)
         self._own_beats: dict[str, float] = {}
         self._courses: dict[str, dict[int, float]] = {}
         self._closing = False
@@ -77,7 +81,6 @@ class SweepRunner:
 
     def start(self) -> None:
         """Start this object's thread."""
-        self._owner = worker_name(os.getpid())
         self._thread.start()
 
     def shutdown(self, timeout_seconds: float = 10.0) -> None:
@@ -118,25 +121,31 @@ class SweepRunner:
 
     def _run(self) -> None:
         while not self._closing:
-            busy = False
-            try:
-                busy = self._step()
-            except StoreUnavailableError as error:
-                _log.warning("Sweeps wait for the store: %s", error)
-            except Exception:  # noqa: BLE001 - sweeps must go on being led
-                _log.exception("The sweep runner goes on after an error.")
-            self._wake.wait(_BUSY_SECONDS if busy else _IDLE_SECONDS)
+            self._wake.wait(_BUSY_SECONDS if self.look() else _IDLE_SECONDS)
             self._wake.clear()
+
+    def look(self) -> bool:
+        """Do what is due for each sweep; returns whether there is one. The thread calls this."""
+        try:
+            return self._step()
+        except StoreUnavailableError as error:
+            _log.warning("Sweeps wait for the store: %s", error)
+            self._observer.store_was_away()
+        except Exception:  # noqa: BLE001 - sweeps must go on being led
+            _log.exception("The sweep runner goes on after an error.")
+        return False
 
     def _step(self) -> bool:
         unfinished = [s for s in self._sweeps.unfinished() if self._sweeps.may_lead(s)]
         trials = {job_id for sweep in unfinished for job_id in sweep.trial_jobs.values()}
         self._courses = {job: self._courses[job] for job in self._courses.keys() & trials}
+        others = [s for s in unfinished if s.owner not in (None, self._owner)]
+        lost = {sweep.sweep_id for sweep in self._observer.lost(others)}
         for sweep in unfinished:
             if self._closing:
                 break
             try:
-                if self._lead(sweep):
+                if self._lead(sweep, lost):
                     self._advance(sweep)
             except StoreUnavailableError:
                 raise
@@ -158,24 +167,17 @@ class SweepRunner:
             said += " The server's log says more; resume it once that is mended."
             self._sweeps.finish(sweep.sweep_id, JobStatus.FAILED, said)
 
-    def _lead(self, sweep: SweepRecord) -> bool:
-        """Whether this server leads the sweep; takes over from one that is dead or silent."""
-        now = time.monotonic()
-        if sweep.owner == self._owner:
-            if now - self._own_beats.get(sweep.sweep_id, -_BEAT_SECONDS) >= _BEAT_SECONDS:
-                self._own_beats[sweep.sweep_id] = now
-                self._sweeps.beat(sweep.sweep_id)
-            if sweep.status is JobStatus.QUEUED:
-                self._sweeps.start(sweep.sweep_id, self._owner)
+    def _lead(self, sweep: SweepRecord, lost: set[str]) -> bool:
+        """Whether this server leads the sweep; takes over from one that is lost."""
+        if sweep.owner not in (None, self._owner) and sweep.sweep_id not in lost:
+            return False
+        if sweep.owner != self._owner or sweep.status is JobStatus.QUEUED:
+            self._sweeps.start(sweep.sweep_id, self._owner)
             return True
-        if sweep.owner is not None and liveness(sweep.owner) is not Liveness.DEAD:
-            beat, since = self._beats.get(sweep.sweep_id, (-1, now))
-            if beat != sweep.heartbeat_ms:
-                self._beats[sweep.sweep_id] = (sweep.heartbeat_ms, now)
-                return False
-            if now - since < _SILENT_SECONDS:
-                return False
-        self._sweeps.start(sweep.sweep_id, self._owner)
+        now = self._clock()
+        if now - self._own_beats.get(sweep.sweep_id, -_BEAT_SECONDS) >= _BEAT_SECONDS:
+            self._own_beats[sweep.sweep_id] = now
+            self._sweeps.beat(sweep.sweep_id)
         return True
 
     def _advance(self, sweep: SweepRecord) -> None:

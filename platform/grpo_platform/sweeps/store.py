@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from grpo_platform.core.errors import (
-    ConflictError,
     InvalidRequestError,
     PlatformError,
     StoreUnavailableError,
@@ -19,17 +18,17 @@ from grpo_platform.core.errors import (
 from grpo_platform.core.names import JOB_READY, Tag, trial_claim, trials_tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.signing import not_vouched_for
-from grpo_platform.core.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.core.states import JobStatus
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, sweep_of, trial_of
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.lifecycle import end_ms, now_ms, storable_error
+from grpo_platform.tracking.lifecycle import Lifecycle, now_ms
 from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.reader import RunQuery, RunRow, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
 from grpo_platform.tracking.reporter import Point
-from grpo_platform.tracking.runs import RunStore, require_job_id
+from grpo_platform.tracking.runs import require_job_id
 
 __all__ = ["SweepStore"]
 
@@ -37,7 +36,7 @@ _DIGEST: Final = list_digest("sweeps")
 _MOST: Final = 1000
 
 
-class SweepStore(RunStore):
+class SweepStore(Lifecycle[SweepRecord]):
     """All sweeps of one MLflow store; safe to use from several threads.
 
     Every method raises `StoreUnavailableError` while the store is away, `StoreError` when it
@@ -46,6 +45,8 @@ class SweepStore(RunStore):
     Args:
         jobs: of the same store.
     """
+
+    noun = "Sweep"
 
     def __init__(self, jobs: JobStore) -> None:
         super().__init__(jobs.tracking_uri, jobs.signer)
@@ -80,14 +81,11 @@ class SweepStore(RunStore):
 
     def may_lead(self, sweep: SweepRecord) -> bool:
         """Whether this server may make trials for a sweep; the sweep says so where it may not."""
-        if self._vouches_for(sweep):
+        if self.vouches_for(sweep):
             return True
         if sweep.error_message != (said := not_vouched_for(sweep.sweep_id)):
             self.set_tags(sweep.sweep_id, {Tag.ERROR: said})
         return False
-
-    def _vouches_for(self, sweep: SweepRecord) -> bool:
-        return self.signer.vouches_for(sweep.sweep_id, sweep.stored_request, sweep.signature)
 
     def sign(self, sweep_id: str) -> SweepRecord:
         """Vouch for a sweep that is there, and for its trials."""
@@ -110,6 +108,9 @@ class SweepStore(RunStore):
             raise UnknownSweepError(sweep_id)
         return sweep_of(row)
 
+    def _find(self, run_id: str) -> SweepRecord:
+        return self.sweep(run_id)
+
     def page(self, limit: int = 100, page_token: str | None = None) -> Page[SweepRecord]:
         """Sweeps, newest first.
 
@@ -128,7 +129,7 @@ class SweepStore(RunStore):
     def unsigned(self) -> list[SweepRecord]:
         """Sweeps that may go on yet, and that this server does not vouch for, by status."""
         found = self._of(*(status for status in JobStatus if status is not JobStatus.COMPLETED))
-        return [sweep for sweep in found if not self._vouches_for(sweep)]
+        return [sweep for sweep in found if not self.vouches_for(sweep)]
 
     def _of(self, *statuses: JobStatus) -> list[SweepRecord]:
         found: list[SweepRecord] = []
@@ -213,39 +214,13 @@ class SweepStore(RunStore):
             return None
         return draft
 
-    def start(self, sweep_id: str, owner: str) -> None:
-        """Say that this server leads the sweep."""
-        self.set_tags(sweep_id, {Tag.WORKER: owner, Tag.HEARTBEAT: str(now_ms())})
-        if self.sweep(sweep_id).status is JobStatus.QUEUED:
-            self._set_status(sweep_id, JobStatus.RUNNING)
-
-    def beat(self, sweep_id: str) -> None:
-        """Say that the server that leads the sweep lives."""
-        self.set_tags(sweep_id, {Tag.HEARTBEAT: str(now_ms())})
-
-    def request_stop(self, sweep_id: str) -> SweepRecord:
-        """Ask for the sweep to stop.
-
-        Raises:
-            ConflictError: it is finished.
-        """
-        sweep = self.sweep(sweep_id)
-        if sweep.status in TERMINAL:
-            raise ConflictError(f"Sweep {sweep_id} is {sweep.status.value} already.")
-        self.set_tags(sweep_id, {Tag.STOP_REQUESTED: "true"})
-        return sweep
-
     def resume(self, sweep_id: str) -> SweepRecord:
         """Take a stopped or failed sweep up again, with its stopped and failed trials.
 
         Raises:
             ConflictError: it is completed, or not finished, or not this server's to lead.
         """
-        sweep = self.sweep(sweep_id)
-        if not self.may_lead(sweep):
-            raise ConflictError(not_vouched_for(sweep_id))
-        if sweep.status not in (JobStatus.STOPPED, JobStatus.FAILED):
-            raise ConflictError(f"Sweep {sweep_id} is {sweep.status.value}; it needs no resume.")
+        sweep = self._resumable(sweep_id)
         waiting = {t.number: t.job.attempt for t in self.trials(sweep) if t.job and t.resumable}
         tags = {Tag.STOP_REQUESTED: "false", Tag.ERROR: ""}
         self.set_tags(sweep_id, tags | {Tag.SWEEP_RESUMING: json.dumps(waiting)})
@@ -270,24 +245,6 @@ class SweepStore(RunStore):
     def upload_figure(self, sweep_id: str, path: Path) -> str:
         """Store a figure with the parent run; returns its artifact path."""
         return self._files.upload(self._reader.get(sweep_id).artifact_uri, path, "", verify=False)
-
-    def finish(self, sweep_id: str, status: JobStatus, error_message: str | None = None) -> None:
-        """Make the sweep terminal.
-
-        Raises:
-            ConflictError: its present state does not allow it.
-        """
-        sweep = self.sweep(sweep_id)
-        if sweep.status is status:
-            return
-        if sweep.status is JobStatus.QUEUED and status is JobStatus.COMPLETED:
-            self._set_status(sweep_id, JobStatus.RUNNING)
-        else:
-            check_transition(sweep_id, sweep.status, status)
-        if error_message is not None:
-            self.set_tags(sweep_id, {Tag.ERROR: storable_error(error_message)})
-        ended = end_ms(sweep.start_time)
-        retrying(lambda: self._client.set_terminated(sweep_id, RUN_STATUS[status], end_time=ended))
 
     def orphans(self) -> list[str]:
         """Jobs that wait or run and whose sweep somebody deleted."""
@@ -315,6 +272,3 @@ class SweepStore(RunStore):
         except UnknownSweepError:
             return True
         return False
-
-    def _set_status(self, sweep_id: str, status: JobStatus) -> None:
-        retrying(lambda: self._client.update_run(sweep_id, status=RUN_STATUS[status]))

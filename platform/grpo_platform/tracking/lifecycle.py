@@ -1,49 +1,130 @@
-"""The life of a job: claimed by one worker, and moved from state to state."""
+"""The life of a job or sweep: held by one process, and moved from state to state."""
 
 import time
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final, Generic, TypeVar
 
-from grpo_platform.core.errors import ConflictError
+from grpo_platform.core.errors import ConflictError, StoreError
 from grpo_platform.core.names import Tag, attempt_claim
 from grpo_platform.core.signing import not_vouched_for
 from grpo_platform.core.states import TERMINAL, JobStatus, check_transition
-from grpo_platform.tracking.records import RUN_STATUS, JobRecord
+from grpo_platform.tracking.records import RUN_STATUS, Held, JobRecord
 from grpo_platform.tracking.runs import RunStore
 
-__all__ = ["JobLifecycle", "end_ms", "now_ms", "storable_error"]
+__all__ = ["JobLifecycle", "Lifecycle", "now_ms"]
+
+_R = TypeVar("_R", bound=Held)
 
 _MAX_ERROR_LENGTH: Final = 4000
 
 
-class JobLifecycle(RunStore):
-    """Moves single jobs along `TRANSITIONS`; raises what `RunStore` raises."""
+class Lifecycle(RunStore, Generic[_R]):
+    """Moves single runs along `TRANSITIONS`; raises what `RunStore` raises.
+
+    Attributes:
+        noun: what its runs are called in messages.
+    """
+
+    noun: ClassVar[str]
+
+    def _find(self, run_id: str) -> _R:
+        """The run as it stands in the store."""
+        raise NotImplementedError
+
+    def start(self, run_id: str, holder: str) -> _R:
+        """Say that this process holds the run.
+
+        Raises:
+            ConflictError: it is neither queued nor running, e.g. stopped meanwhile.
+        """
+        record = self._find(run_id)
+        if record.status is not JobStatus.RUNNING:
+            self._check(record, record.status, JobStatus.RUNNING)
+        self.set_tags(run_id, {Tag.WORKER: holder, Tag.HEARTBEAT: str(now_ms())})
+        if record.status is not JobStatus.RUNNING:
+            self._set_status(run_id, JobStatus.RUNNING)
+        return self._find(run_id)
+
+    def beat(self, run_id: str) -> None:
+        """Say that the process that holds the run lives."""
+        self.set_tags(run_id, {Tag.HEARTBEAT: str(now_ms())})
+
+    def takes_beats(self, run_id: str) -> bool:
+        """Whether a beat could be written now, were there somebody to beat."""
+        try:
+            self.set_tags(run_id, {Tag.SUSPECTED: str(now_ms())})
+        except StoreError:
+            return False
+        return True
+
+    def finish(self, run_id: str, status: JobStatus, error_message: str | None = None) -> _R:
+        """Make the run terminal; one that has this status already is left as it is.
+
+        Raises:
+            ConflictError: its present state does not allow it.
+        """
+        record = self._find(run_id)
+        if record.status is status:
+            return record
+        current = record.status
+        if current is JobStatus.QUEUED and record.is_claimed:
+            current = JobStatus.RUNNING  # two servers queued it again, the later after the claim
+        self._check(record, current, status)
+        if error_message is not None:
+            self.set_tags(run_id, {Tag.ERROR: _storable(error_message)})
+        # not before it began, whatever the clock says
+        ended = max(now_ms(), round(record.start_time.timestamp() * 1000))
+        self._write(
+            run_id,
+            lambda: self._client.set_terminated(run_id, RUN_STATUS[status], end_time=ended),
+        )
+        return self._find(run_id)
+
+    def request_stop(self, run_id: str) -> _R:
+        """Ask for a stop; whoever holds the run sees the tag.
+
+        Raises:
+            ConflictError: it is finished.
+        """
+        record = self._find(run_id)
+        if record.status in TERMINAL:
+            raise ConflictError(f"{self.noun} {run_id} is {record.status.value} already.")
+        self.set_tags(run_id, {Tag.STOP_REQUESTED: "true"})
+        return record
+
+    def _resumable(self, run_id: str) -> _R:
+        """A run that `resume` may queue again.
+
+        Raises:
+            ConflictError: it is completed, or not finished, or not this server's to go on with.
+        """
+        record = self._find(run_id)
+        if record.status not in (JobStatus.STOPPED, JobStatus.FAILED):
+            raise ConflictError(
+                f"{self.noun} {run_id} is {record.status.value}; it needs no resume."
+            )
+        if not self.vouches_for(record):
+            raise ConflictError(not_vouched_for(run_id))
+        return record
+
+    def _check(self, record: _R, current: JobStatus, to: JobStatus) -> None:
+        check_transition(f"{self.noun} {record.run_id}", current, to)
+
+    def _set_status(self, run_id: str, status: JobStatus) -> None:
+        self._write(run_id, lambda: self._client.update_run(run_id, status=RUN_STATUS[status]))
+
+
+class JobLifecycle(Lifecycle[JobRecord]):
+    """Of jobs, which one worker at a time claims, attempt by attempt."""
+
+    noun = "Job"
+
+    def _find(self, run_id: str) -> JobRecord:
+        return self.get(run_id)
 
     def claim(self, job_id: str, attempt: int, worker: str) -> bool:
         """Try to become the one worker of an attempt; True for exactly one of those that try."""
         return self._claim(job_id, attempt_claim(attempt), worker)
-
-    def start(self, job_id: str, worker: str) -> JobRecord:
-        """Say that this worker runs the job.
-
-        Raises:
-            ConflictError: the job is neither queued nor running, e.g. stopped meanwhile.
-        """
-        record = self.get(job_id)
-        if record.status is not JobStatus.RUNNING:
-            check_transition(job_id, record.status, JobStatus.RUNNING)
-        self.set_tags(job_id, {Tag.WORKER: worker, Tag.HEARTBEAT: str(now_ms())})
-        if record.status is not JobStatus.RUNNING:
-            self._set_status(job_id, JobStatus.RUNNING)
-        return self.get(job_id)
-
-    def beat(self, job_id: str, timesteps: int | None = None) -> None:
-        """Say that the job's worker lives, and how far it is, in environment timesteps."""
-        tags = {Tag.HEARTBEAT: str(now_ms())}
-        if timesteps is not None:
-            tags[Tag.TIMESTEPS] = str(timesteps)
-        self.set_tags(job_id, tags)
 
     def requeue(self, job_id: str, *, crashed: bool, attempt: int | None = None) -> JobRecord:
         """Give a job back to the queue, for the next attempt.
@@ -59,7 +140,7 @@ class JobLifecycle(RunStore):
         """
         record = self.get(job_id)
         if record.status in TERMINAL:
-            check_transition(job_id, JobStatus.COMPLETED, JobStatus.QUEUED)
+            raise ConflictError(f"Job {job_id} is {record.status.value} already.")
         if attempt is not None and record.attempt != attempt:
             return record
         tags = {Tag.ATTEMPT: str(record.attempt + 1)}
@@ -73,12 +154,7 @@ class JobLifecycle(RunStore):
         Raises:
             ConflictError: the job is completed, or not finished, or not this server's to train.
         """
-        record = self.get(job_id)
-        check_transition(job_id, record.status, JobStatus.QUEUED)
-        if record.status not in TERMINAL:
-            raise ConflictError(f"Job {job_id} is {record.status.value}; it needs no resume.")
-        if not self.vouches_for(record):
-            raise ConflictError(not_vouched_for(job_id))
+        record = self._resumable(job_id)
         return self._queue_again(
             job_id,
             {
@@ -89,43 +165,6 @@ class JobLifecycle(RunStore):
             },
         )
 
-    def finish(self, job_id: str, status: JobStatus, error_message: str | None = None) -> JobRecord:
-        """Make the job terminal; a job that has this status already is left as it is.
-
-        Raises:
-            ConflictError: its present state does not allow it.
-        """
-        record = self.get(job_id)
-        if record.status is status:
-            return record
-        current = record.status
-        if current is JobStatus.QUEUED and record.claimed_by is not None:
-            current = JobStatus.RUNNING  # two servers queued it again, the later after the claim
-        check_transition(job_id, current, status)
-        if error_message is not None:
-            self.set_tags(job_id, {Tag.ERROR: storable_error(error_message)})
-        ended = end_ms(record.start_time)
-        self._write(
-            job_id,
-            lambda: self._client.set_terminated(job_id, RUN_STATUS[status], end_time=ended),
-        )
-        return self.get(job_id)
-
-    def request_stop(self, job_id: str) -> JobRecord:
-        """Ask for the job to stop; whoever runs it sees the tag.
-
-        Raises:
-            ConflictError: the job is finished.
-        """
-        record = self.get(job_id)
-        if record.status in TERMINAL:
-            raise ConflictError(f"Job {job_id} is {record.status.value} already.")
-        self.set_tags(job_id, {Tag.STOP_REQUESTED: "true"})
-        return record
-
-    def _set_status(self, job_id: str, status: JobStatus) -> None:
-        self._write(job_id, lambda: self._client.update_run(job_id, status=RUN_STATUS[status]))
-
     def _queue_again(self, job_id: str, tags: Mapping[str, str]) -> JobRecord:
         # the attempt first: who sees the job queued must find an attempt that nobody claimed
         self.set_tags(job_id, {**tags, Tag.STATUS_MESSAGE: ""})
@@ -135,14 +174,9 @@ class JobLifecycle(RunStore):
         return self.get(job_id)
 
 
-def storable_error(text: str) -> str:
+def _storable(text: str) -> str:
     """The text without what a database refuses: lone surrogates, as in odd file names, and NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:_MAX_ERROR_LENGTH]
-
-
-def end_ms(begun: datetime) -> int:
-    """When what ends now ended, unix milliseconds: not before it began, whatever the clock says."""
-    return max(now_ms(), round(begun.timestamp() * 1000))
 
 
 def now_ms() -> int:

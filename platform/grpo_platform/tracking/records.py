@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, get_args
+from typing import Final, Protocol, get_args
 
 from grpo import GRPOConfig
 from grpo.envs import Branching
@@ -22,6 +22,7 @@ __all__ = [
     "MAX_PARAM_LENGTH",
     "RUN_STATUS",
     "STOPPED_BY",
+    "Held",
     "JobRecord",
     "differing",
     "finite",
@@ -115,6 +116,46 @@ JOB_STATUS: Final = {run_status: status for status, run_status in RUN_STATUS.ite
 _STORED_INFINITY = 1.79e308  # what the SQL store writes for ±inf is ±1.797e308
 
 
+class Held(Protocol):
+    """What jobs and sweeps have in common: a run of ours that one process at a time holds."""
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run."""
+
+    @property
+    def status(self) -> JobStatus:
+        """As of the moment that it was read."""
+
+    @property
+    def start_time(self) -> datetime:
+        """When it was submitted, UTC."""
+
+    @property
+    def stored_request(self) -> str:
+        """The request as it is stored, to the letter: what was signed."""
+
+    @property
+    def signature(self) -> str:
+        """Of whoever queued it; empty where that had no token."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether it is to stop."""
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether somebody has it, though it may be called queued for a moment still."""
+
+    @property
+    def holder(self) -> str | None:
+        """`host:pid:start_time` of the process that holds it, or held it last."""
+
+    @property
+    def last_beat(self) -> tuple[int, int | None]:
+        """Changes with each heartbeat of whoever holds it, and with each holder."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRecord:
     """One job at the moment it was read."""
@@ -201,6 +242,26 @@ class JobRecord:
     artifact_uri: str = ""
     deleted: bool = False
     """Someone deleted the run in MLflow."""
+
+    @property
+    def run_id(self) -> str:
+        """See `Held`."""
+        return self.job_id
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a worker claimed the present attempt."""
+        return self.claimed_by is not None
+
+    @property
+    def holder(self) -> str | None:
+        """Worker that has the job, or had it last."""
+        return self.claimed_by or self.worker
+
+    @property
+    def last_beat(self) -> tuple[int, int | None]:
+        """See `Held`."""
+        return self.attempt, self.heartbeat_ms
 
     @property
     def total_timesteps(self) -> int:

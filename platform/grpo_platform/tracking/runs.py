@@ -29,7 +29,7 @@ from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.http_reader import HttpReader
 from grpo_platform.tracking.provenance import dataset_of
 from grpo_platform.tracking.reader import RunReader
-from grpo_platform.tracking.records import JobRecord, finite, record_of
+from grpo_platform.tracking.records import Held, JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import HistoryPoint, Point, thin
 from grpo_platform.tracking.sql_reader import SqlReader
 from grpo_platform.tracking.sqlite_guard import require_database
@@ -201,9 +201,9 @@ class RunStore:
             raise UnknownJobError(job_id)
         return record_of(run)
 
-    def vouches_for(self, record: JobRecord) -> bool:
-        """Whether a job may be trained by this server: always, where there is no token."""
-        return self.signer.vouches_for(record.job_id, record.stored_request, record.signature)
+    def vouches_for(self, record: Held) -> bool:
+        """Whether this server may go on with a job or sweep: always, where there is no token."""
+        return self.signer.vouches_for(record.run_id, record.stored_request, record.signature)
 
     def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of the job's run, in one call."""

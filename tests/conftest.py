@@ -1,11 +1,17 @@
 """What all tests share: hypothesis without deadlines, and what is built once for a module."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # a loaded machine is slow at any moment
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# a shell's background job ignores Ctrl-C, and so would every process that tests send one to
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,6 +14,7 @@ from grpo_platform.cli import app
 from grpo_platform.client import (
     ConnectionBrokenError,
     GRPOClient,
+    Job,
     ServerNotFoundError,
     ServerTimeoutError,
     UnknownFieldError,
@@ -29,18 +30,21 @@ class SocketServer:
     `requests` has (number of the connection, request line, headers in lower case, body).
     """
 
-    def __init__(self, breaks: Callable[[int, int], str | None], reply: object) -> None:
+    def __init__(
+        self, breaks: Callable[[int, int], str | None], reply: object, port: int = 0
+    ) -> None:
         self.requests: list[tuple[int, str, dict[str, str], str]] = []
         self._breaks, self._content = breaks, json.dumps(reply).encode()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._held: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        self._listener.close()
-        for connection in self._held:
-            connection.close()
+        for opened in (self._listener, *self._held):
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)  # threads wait in them
+            opened.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -148,6 +152,30 @@ def test_reset_late_absent_and_foreign_are_told_apart():
         server._content = b"<html>"
         with pytest.raises(ServerNotFoundError, match="another program"):
             client.health()
+
+
+def test_waiting_outlasts_a_restart_of_the_server(monkeypatch):
+    before = SocketServer(lambda *_: None, {"status": "running"})
+    port = int(before.url.rpartition(":")[2])
+    after: list[SocketServer] = []
+
+    def restart(job: Job) -> None:
+        if job["status"] == "running":
+            before.close()
+            threading.Timer(1.5, lambda: after.append(serve("completed"))).start()
+
+    def serve(status: str) -> SocketServer:
+        return SocketServer(lambda *_: None, {"status": status}, port)
+
+    with GRPOClient(before.url) as client:
+        assert client.wait("j", on_progress=restart)["status"] == "completed"
+        after[0].close()
+        with pytest.raises(ServerNotFoundError):  # who has never answered is not waited for
+            client.wait("j")
+        monkeypatch.setattr("grpo_platform.client._AWAY_SECONDS", 0.1)
+        last = serve("running")
+        with pytest.raises(ConnectionError):
+            client.wait("j", on_progress=lambda _: last.close())  # away for too long
 
 
 def test_no_proxy_is_asked_for_this_machine(monkeypatch):

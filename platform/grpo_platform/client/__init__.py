@@ -8,6 +8,7 @@ client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import quote
 
@@ -47,6 +48,9 @@ __all__ = [
 DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
 _POLL_SECONDS: Final = 0.5
+_UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
+_AWAY_SECONDS: Final = 60.0
+"""How long a server that has answered may be away: a restart takes seconds, which jobs outlive."""
 _ENDED: Final = ("completed", "failed", "stopped")
 
 _Status = TypeVar("_Status", bound=Mapping[str, Any])
@@ -195,6 +199,7 @@ class GRPOClient:
         Raises:
             TimeoutError: it is not, after `timeout_seconds`.
             ApiError: there is no such job.
+            ConnectionError: no server answers; a restart of it, up to a minute, is waited for.
         """
         return _until_ended(lambda: self.job(job_id), f"Job {job_id}", on_progress, timeout_seconds)
 
@@ -300,6 +305,7 @@ class GRPOClient:
         Raises:
             TimeoutError: it is not, after `timeout_seconds`.
             ApiError: there is no such sweep.
+            ConnectionError: as `wait`.
         """
         return _until_ended(
             lambda: self.sweep(sweep_id), f"Sweep {sweep_id}", on_progress, timeout_seconds
@@ -450,14 +456,24 @@ def _until_ended(
 
     Raises:
         TimeoutError: it has not ended by then.
+        ConnectionError: no server answers at first, or for long.
     """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    found, answered = read(), time.monotonic()
     while True:
-        found = read()
         if on_progress is not None:
             on_progress(found)
         if found["status"] in _ENDED:
             return found
-        if deadline is not None and time.monotonic() > deadline:
-            raise TimeoutError(f"{called} is still {found['status']}.")
-        time.sleep(_POLL_SECONDS)
+        again = None
+        while again is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{called} is still {found['status']}.")
+            time.sleep(_POLL_SECONDS)
+            try:
+                again = read()
+            except (ApiError, ConnectionError, ServerTimeoutError) as error:
+                refused = isinstance(error, ApiError) and error.status != _UNAVAILABLE
+                if refused or time.monotonic() - answered > _AWAY_SECONDS:
+                    raise
+        found, answered = again, time.monotonic()

@@ -4,6 +4,7 @@ import contextlib
 import time
 
 from grpo_platform.core.states import TERMINAL
+from grpo_platform.jobs.in_memory import InMemoryBackend
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord
 from grpo_platform.sweeps.request import SweepRequest
@@ -49,9 +50,9 @@ class Sweeps:
 
 
 @contextlib.contextmanager
-def sweeps_on(folder, **settings):
-    """A platform that leads sweeps."""
-    with platform(folder, **settings) as one:
+def sweeps_on(folder, backend=InMemoryBackend, **settings):
+    """A platform that leads sweeps; their trials run in this process, one at a time."""
+    with platform(folder, backend, **settings) as one:
         sweeps = Sweeps(one)
         sweeps.runner.start()
         try:

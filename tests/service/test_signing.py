@@ -10,6 +10,7 @@ from grpo_platform.core.errors import ConflictError
 from grpo_platform.core.names import JOB_READY, Tag
 from grpo_platform.core.signing import Signer
 from grpo_platform.core.states import JobStatus
+from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.store import SweepStore
 from tests.service.sweeps_support import SPACE, sweeps_on
@@ -26,7 +27,7 @@ LOOKS = 2.0
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory):
     folder = tmp_path_factory.mktemp("signed")
-    with sweeps_on(folder, api_token=TOKEN, max_concurrent_jobs=2) as found:
+    with sweeps_on(folder, LocalBackend, api_token=TOKEN, max_concurrent_jobs=2) as found:
         yield found
 
 

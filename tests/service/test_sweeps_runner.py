@@ -9,6 +9,8 @@ import pytest
 from grpo_platform.core.errors import ConflictError, StoreUnavailableError
 from grpo_platform.core.names import Tag, trial_claim, trials_tag
 from grpo_platform.core.states import JobStatus
+from grpo_platform.jobs.in_memory import InMemoryBackend
+from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.process import worker_name
 from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS
 from grpo_platform.sweeps.request import SweepRequest
@@ -60,7 +62,7 @@ def test_a_sweep_whose_tag_was_edited_is_listed_with_the_reason(services, text, 
 
 
 def test_a_sweep_whose_tag_was_edited_fails_and_the_others_go_on(tmp_path):
-    with sweeps_on(tmp_path) as sweeps:
+    with sweeps_on(tmp_path, LocalBackend) as sweeps:  # both at once
         broken = sweeps.submit(3, config={"total_timesteps": 10**8})
         sweeps.until(broken, lambda sweep: sweep.trial_jobs)
         sweeps.store.set_tags(broken, {Tag.SWEEP_REQUEST: "{"})
@@ -98,7 +100,7 @@ def test_a_trial_that_cannot_be_stored_fails_its_sweep_and_leaves_no_run(tmp_pat
 
 
 def test_a_claimed_trial_that_cannot_be_stored_fails_alone(tmp_path):
-    with platform(tmp_path) as one:
+    with platform(tmp_path, InMemoryBackend) as one:
         sweeps = Sweeps(one)
         sweep_id = sweeps.submit(2)
         request = REQUEST.trial({"learning_rate": 1e-3}, "m", 10**9)
@@ -174,7 +176,7 @@ def test_a_trial_that_learns_nothing_is_stopped_early(tmp_path):
     space = {"learning_rate": {"type": "categorical", "choices": rates}}
     seed = first_seed(parse_space(space), [rates[0]] * 5 + [rates[1]])
     looked = Counter()
-    with platform(tmp_path) as one:
+    with platform(tmp_path, InMemoryBackend) as one:
         history = one.jobs.history
 
         def counted(job_id, *arguments):

@@ -23,7 +23,7 @@ from grpo_platform.cli import sweeps
 from grpo_platform.client.fields import TrainFields
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.mlproject.evaluate import EvaluateParameters
+from grpo_platform.mlproject.entry_points import EvaluateParameters
 from grpo_platform.registry import records
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.sweeps.request import SweepRequest
@@ -142,7 +142,7 @@ DECLARED = '''
 FOLLOWS = """
 import json, grpo.config
 from grpo_platform.api.schemas.training import TrainRequest
-from grpo_platform.mlproject.train import request_of
+from grpo_platform.mlproject.entry_points import request_of
 from grpo_platform.sweeps.space import parse_space
 from grpo_platform.tracking.records import params_of
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from grpo_platform.mlproject.__main__ import ENTRY_POINTS
-from grpo_platform.mlproject.evaluate import EvaluateParameters
+from grpo_platform.mlproject.entry_points import EvaluateParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -7,8 +7,8 @@ import pytest
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.mlproject.__main__ import main
+from grpo_platform.mlproject.entry_points import request_of
 from grpo_platform.mlproject.parameters import parse_parameters
-from grpo_platform.mlproject.train import request_of
 from tests.service.tracking_support import prepare
 
 

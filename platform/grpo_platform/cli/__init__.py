@@ -2,23 +2,26 @@
 
 import itertools
 import os
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from rich.progress import Progress, TaskID
+from rich.text import Text
 
 from grpo_platform.cli import jobs, models, store, sweeps
-from grpo_platform.cli.connection import Token, Url, connect
 from grpo_platform.cli.output import (
     JsonFlag,
+    Token,
+    Url,
     assigned,
+    connect,
     console,
     errors_as_sentences,
     progress_bar,
     show_json,
     table,
 )
-from grpo_platform.cli.reproduce import reproduce
 from grpo_platform.client import GRPOClient, Job, TrainFields
 from grpo_platform.core.messages import escape_unprintable
 
@@ -32,7 +35,6 @@ app = typer.Typer(
 )
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
-app.command()(reproduce)
 app.add_typer(sweeps.app, name="sweep")
 app.add_typer(store.app, name="store")
 
@@ -133,7 +135,7 @@ def worker(
     """
     from grpo.errors import GRPOError  # imports torch, which no other command waits for
     from grpo_platform.core.settings import Settings
-    from grpo_platform.services.worker import run_queued
+    from grpo_platform.services.direct import run_queued
 
     with errors_as_sentences(GRPOError):
         code = run_queued(job, Settings())
@@ -203,34 +205,60 @@ def evaluate(
 ) -> None:
     """Play a model's version here, on the environment's own reward, and show how well it does."""
     from grpo.errors import GRPOError  # imports torch, which no other command waits for
+    from grpo.evaluation import EVALUATION_SEED
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services.direct import evaluate_version
 
     with errors_as_sentences(GRPOError):
-        result = _evaluate(model, episodes, seed, deterministic=not sample)
+        version, found = evaluate_version(
+            Settings(), model, episodes=episodes, deterministic=not sample,
+            seed=EVALUATION_SEED if seed is None else seed,
+        )  # fmt: skip
+    result = {
+        "model": version.name, "version": version.version, "episodes": episodes,
+        "mean": found.mean, "std": found.std, "iqm": found.iqm, "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+    }  # fmt: skip
     if as_json:
         show_json(result)
     else:
         table(tuple(result), [tuple(result.values())])
 
 
-def _evaluate(
-    model: str, episodes: int, seed: int | None, *, deterministic: bool
-) -> dict[str, Any]:
-    from grpo.evaluation import EVALUATION_SEED
-    from grpo_platform.core.settings import Settings
-    from grpo_platform.registry.models import Registry
-    from grpo_platform.services.evaluation import evaluate_version
-    from grpo_platform.tracking.addresses import existing_store_uri
+@app.command()
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="A completed job.", show_default=False)],
+    seed: Annotated[int | None, typer.Option(min=0, help="Train with another seed.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a job again here, in a new run, and compare: identical, equivalent or different.
 
-    registry = Registry(existing_store_uri(Settings()))
-    first = EVALUATION_SEED if seed is None else seed
-    version, found = evaluate_version(
-        registry, model, episodes=episodes, seed=first, deterministic=deterministic
-    )
-    return {
-        "model": version.name, "version": version.version, "episodes": episodes,
-        "mean": found.mean, "std": found.std, "iqm": found.iqm, "ci_low": found.ci_low,
-        "ci_high": found.ci_high,
-    }  # fmt: skip
+    Exit code 0 for identical, 3 for equivalent, 4 for different, 1 when nothing was compared. It
+    reads and writes the store directly, without a server. The new version goes to a model of its
+    own and is not promoted.
+    """
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.reproduction.verdict import EXIT_CODES
+    from grpo_platform.services.direct import reproduce_job
+
+    with errors_as_sentences():
+        announce = (lambda expected: None) if as_json else _announce
+        result = reproduce_job(Settings(), run_id, seed, announce=announce)
+    if as_json:
+        show_json(result.to_dict())
+    else:
+        table(("what", "then", "now"), result.rows())
+        verdict = result.comparison.verdict.value
+        said = f": run {result.run_id} reproduces {result.original}."
+        console.print(Text.assemble((verdict, "bold"), said))
+    raise typer.Exit(EXIT_CODES[result.comparison.verdict])
+
+
+def _announce(expected: Sequence[tuple[str, str, str]]) -> None:
+    if not expected:
+        console.print("Code, packages, machine and environment are those of the run.")
+        return
+    table(("differs from the run", "then", "now"), expected)
 
 
 def _watch(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:

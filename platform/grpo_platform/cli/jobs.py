@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
-from grpo_platform.cli.connection import connect
-from grpo_platform.cli.output import JsonFlag, answer, errors_as_sentences, show_json, table, when
+from grpo_platform.cli.output import (
+    JsonFlag,
+    answer,
+    connect,
+    errors_as_sentences,
+    show_json,
+    table,
+    when,
+)
 from grpo_platform.client import Job, StatusWord
 
 __all__ = ["app"]

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from grpo_platform.cli.connection import connect
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
+    connect,
     console,
     errors_as_sentences,
     fail,
@@ -89,16 +89,14 @@ def download(
 ) -> None:
     """Copy a version's files from the store, as an MLflow model that works anywhere."""
     from grpo_platform.core.settings import Settings
-    from grpo_platform.registry.models import Registry
-    from grpo_platform.tracking.addresses import existing_store_uri
+    from grpo_platform.services.direct import download_version
 
     with errors_as_sentences():
-        registry = Registry(existing_store_uri(Settings()))
         name = model.partition("/")[0].partition("@")[0]
         folder = target or Path(name)
         if folder.exists():
             fail(f"{folder} exists already; name a folder that does not.")
-        version = registry.download(model, folder)
+        version = download_version(Settings(), model, folder)
     if as_json:
         show_json({"model": version.name, "version": version.version, "path": str(folder)})
     else:

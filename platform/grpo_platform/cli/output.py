@@ -1,6 +1,10 @@
-"""How commands speak: tables for people, JSON for programs, one sentence for errors."""
+"""What all commands share: the server that they talk to, and how they speak themselves.
+
+Tables for people, JSON for programs, one sentence for errors.
+"""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +17,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from grpo_platform.client import ApiError, NotFiniteError, UnknownFieldError
+from grpo_platform.client import ApiError, GRPOClient, NotFiniteError, UnknownFieldError
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.messages import as_commands
 
 __all__ = [
     "JsonFlag",
+    "Token",
+    "Url",
     "answer",
     "assigned",
+    "connect",
     "console",
     "errors_as_sentences",
     "fail",
@@ -32,6 +39,7 @@ __all__ = [
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+_DEFAULT_PORT: Final = "8000"
 _PIPE_WIDTH: Final = 1000
 """Of what another program reads: nothing is cut or broken there."""
 
@@ -141,3 +149,36 @@ def _text(cell: object) -> str:
     if isinstance(cell, list):
         return ", ".join(map(_text, cell))
     return f"{cell:,.2f}" if isinstance(cell, float) else str(cell)
+
+
+def _printable(token: str | None) -> str | None:
+    if token is not None and not token.isprintable():
+        raise typer.BadParameter("a token has no line breaks and no other control characters.")
+    return token
+
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        envvar="GRPO_URL", help="The server; by default this machine's, at GRPO_PORT or 8000."
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        envvar="GRPO_API_TOKEN",
+        help="Its token.",
+        show_envvar=True,
+        show_default=False,
+        callback=_printable,
+    ),
+]
+
+
+def connect(context: typer.Context) -> GRPOClient:
+    """The client that the options before the command ask for."""
+    url, token = context.obj
+    port = os.environ.get("GRPO_PORT") or _DEFAULT_PORT
+    client = GRPOClient(url or f"http://localhost:{port}", token=token)
+    context.call_on_close(client.close)
+    return client

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from grpo_platform.cli.connection import connect
 from grpo_platform.cli.models import decided
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
     assigned,
+    connect,
     console,
     errors_as_sentences,
     progress_bar,

@@ -8,11 +8,9 @@ from typing import Final, NoReturn
 import grpo
 from grpo_platform.core.errors import InvalidRequestError, PlatformError
 from grpo_platform.core.messages import as_commands, escape_unprintable
-from grpo_platform.mlproject.evaluate import evaluate
+from grpo_platform.mlproject.entry_points import evaluate, reproduce, train
 from grpo_platform.mlproject.parameters import parse_parameters
-from grpo_platform.mlproject.reproduce import reproduce
 from grpo_platform.mlproject.sweep import sweep
-from grpo_platform.mlproject.train import train
 
 __all__ = ["ENTRY_POINTS", "EntryPoint", "main"]
 

@@ -138,7 +138,7 @@ def test_a_finished_job_is_not_stopped_requeued_or_started(jobs, status):
         lambda: jobs.requeue(job_id, crashed=True),
         lambda: jobs.start(job_id, "w"),
     ):
-        with pytest.raises(ConflictError):
+        with pytest.raises(ConflictError, match=f"Job {job_id} is {status.value}"):
             move()
     assert jobs.get(job_id).status is status
 

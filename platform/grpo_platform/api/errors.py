@@ -12,10 +12,11 @@ from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from grpo import errors as algorithm
 from grpo.errors import did_you_mean
-from grpo_platform.api.methods import allowed_methods
 from grpo_platform.core import errors as platform
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _TYPE_PREFIX = "urn:grpo-platform:problem:"
 
 
@@ -238,7 +240,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
         return validation_problem(error.errors, error.model)
     detail, headers = _ADVICE.get(error.status_code, str(error.detail)), error.headers
     if error.status_code == 405:
-        methods = ", ".join(allowed_methods(request.app, request.scope))
+        methods = ", ".join(_allowed_methods(request.app, request.scope))
         headers = {"Allow": methods}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
@@ -295,3 +297,16 @@ def _field_problem(finding: ErrorDetails, model: type[BaseModel] | None) -> Fiel
     # a position in a malformed text is no field
     field = "" if finding["type"] == "json_invalid" else ".".join(where)[:200]
     return FieldProblem(field=field, detail=explain_finding(finding, model))
+
+
+def _allowed_methods(app: FastAPI, scope: Scope) -> tuple[str, ...]:
+    """The methods that the path of a request takes, sorted (RFC 9110, 9.3.7 and 15.5.6)."""
+    found = {"OPTIONS"}
+    whole = {**scope, "root_path": scope.get("app_root_path", "")}  # a mount has shortened it
+    for route in app.router.routes:
+        for method in ("GET",) if isinstance(route, Mount) else _METHODS:
+            if route.matches({**whole, "method": method})[0] is Match.FULL:
+                found.add(method)
+    if "GET" in found:
+        found.add("HEAD")
+    return tuple(sorted(found))

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grpo_platform.api.body import CODINGS, decoded
 from grpo_platform.api.errors import problem_response
-from grpo_platform.api.methods import drop_final_slash, head_of
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.core.access import Access, Head, read_head, token_digest
 from grpo_platform.core.settings import Settings
@@ -65,7 +64,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        drop_final_slash(scope)
+        _drop_final_slash(scope)
         head = read_head(scope)
         request_id = _request_id(head.request_id)
         scope["request_id"] = request_id.decode()
@@ -92,7 +91,7 @@ class RequestMiddleware:
                 limited = decoded(limited, head.coding, MAX_BODY_BYTES)
             if scope["method"] == "HEAD":
                 inner = {**scope, "method": "GET"}
-                await self._app(inner, limited, head_of(note))
+                await self._app(inner, limited, _head_of(note))
                 scope["route"] = inner.get("route")
             else:
                 await self._app(scope, limited, note)
@@ -154,3 +153,30 @@ def _request_id(given: bytes | None) -> bytes:
 def _printable(path: str) -> str:
     """The path as one word, so that nobody writes lines of their own into the log."""
     return path.encode("unicode_escape").decode().replace(" ", "\\x20")[:500]
+
+
+def _drop_final_slash(scope: Scope) -> None:
+    """Make `/models/` the path `/models`; an encoded slash is part of a name, and stays.
+
+    A redirect would lose the body in some clients, and the token in others.
+    """
+    path: str = scope["path"]
+    if path.endswith("/") and path != "/":
+        raw: bytes = scope.get("raw_path") or path.encode()
+        if raw.endswith(b"/"):
+            scope["path"] = path[:-1]
+            scope["raw_path"] = raw[:-1]
+
+
+def _head_of(send: Send) -> Send:
+    """Sends the head of a reply to GET and ends there, also where the body would have no end.
+
+    RFC 9110, 9.3.2: HEAD answers where GET does.
+    """
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_head

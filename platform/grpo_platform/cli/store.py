@@ -103,16 +103,14 @@ def sign(
 ) -> None:
     """Show jobs and sweeps that were not queued with this GRPO_API_TOKEN, or vouch for them."""
     from grpo_platform.core.settings import Settings
-    from grpo_platform.core.signing import Signer
+    from grpo_platform.services.direct import open_store
     from grpo_platform.sweeps.store import SweepStore
-    from grpo_platform.tracking.addresses import existing_store_uri
-    from grpo_platform.tracking.jobs import JobStore
 
     with errors_as_sentences():
         settings = Settings()
         if settings.api_token is None:
             fail("Set GRPO_API_TOKEN to the server's token: without one there are no signatures.")
-        jobs = JobStore(existing_store_uri(settings), signer=Signer(settings.api_token))
+        jobs, _ = open_store(settings)
         sweeps = SweepStore(jobs)
         found = sweeps.unsigned()
         rows = [(s.sweep_id, "sweep", s.status, s.request.env_name, "") for s in found]

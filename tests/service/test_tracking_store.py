@@ -211,6 +211,7 @@ def test_an_artifact_root_that_vanishes_within_an_upload_is_not_made_anew(tmp_pa
         while not over.is_set():
             with contextlib.suppress(StoreUnavailableError):
                 stored.append(jobs.upload(job_id, file, f"folder-{len(stored)}", verify=True))
+                jobs.download(job_id, stored[-1], tmp_path)
 
     with ThreadPoolExecutor(1) as other:
         uploads = other.submit(upload)

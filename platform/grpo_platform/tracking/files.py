@@ -357,7 +357,7 @@ class RunFiles:
                 self.require(artifact_uri)  # the root itself may be what is missing
                 raise
             except StoreError as error:
-                if _MOVED not in str(error):
+                if _MOVED not in str(error.__cause__):  # all of it: of ours, one line is enough
                     raise
                 raise StoreUnavailableError("The artifacts are being moved; try again.") from error
 

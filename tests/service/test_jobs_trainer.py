@@ -96,7 +96,7 @@ def test_the_bits_do_not_depend_on_the_cores_of_the_machine(tmp_path):
 
 # --- a worker that is told to end before its trainer has begun ---------------------------
 
-FIELDS = {"total_timesteps": 20_000, "seed": 8, "n_eval_episodes": 5, "model_name": "early"}
+FIELDS = {"total_timesteps": 60_000, "seed": 8, "n_eval_episodes": 5, "model_name": "early"}
 WORKER = """
 import json, sys
 from grpo_platform.jobs.worker import run_forked

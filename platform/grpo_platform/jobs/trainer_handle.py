@@ -112,8 +112,9 @@ class TrainerProcess(TrainerHandle):
                 os.kill(self._pid, signal.SIGKILL)
 
     def _wait(self) -> str | None:
-        _, status = os.waitpid(self._pid, 0)
-        with self._lock:
+        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:  # until here the number is its own, and `kill` may use it
+            _, status = os.waitpid(self._pid, 0)
             self._ended = True
         return ending(status)
 

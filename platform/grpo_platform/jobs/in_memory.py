@@ -128,9 +128,11 @@ class InMemoryBackend:
             self._changed.wait_for(lambda: self._woken or self._exits(), timeout)
             self._woken = False
             exits = self._exits()
-            for ended in exits:
-                del self._jobs[ended.job_id]
-            return exits
+            threads = [self._jobs.pop(ended.job_id).thread for ended in exits]
+        for thread in threads:
+            if thread is not None:
+                thread.join()  # it has said so as its last act
+        return exits
 
     def shutdown(self, timeout_seconds: float) -> None:
         """See `Backend.shutdown`; a thread that does not leave is left behind."""

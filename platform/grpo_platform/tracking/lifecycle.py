@@ -1,5 +1,6 @@
 """The life of a job or sweep: held by one process, and moved from state to state."""
 
+import abc
 import time
 from collections.abc import Mapping
 from typing import ClassVar, Final, Generic, TypeVar
@@ -18,7 +19,7 @@ _R = TypeVar("_R", bound=Held)
 _MAX_ERROR_LENGTH: Final = 4000
 
 
-class Lifecycle(RunStore, Generic[_R]):
+class Lifecycle(RunStore, abc.ABC, Generic[_R]):
     """Moves single runs along `TRANSITIONS`; raises what `RunStore` raises.
 
     Attributes:
@@ -27,9 +28,9 @@ class Lifecycle(RunStore, Generic[_R]):
 
     noun: ClassVar[str]
 
+    @abc.abstractmethod
     def _find(self, run_id: str) -> _R:
         """The run as it stands in the store."""
-        raise NotImplementedError
 
     def start(self, run_id: str, holder: str) -> _R:
         """Say that this process holds the run.

@@ -7,7 +7,6 @@ of PostgreSQL and one of a remote MLflow server.
 
 import contextlib
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from grpo_platform.core.names import CLAIM_TAG
 from tests.e2e.processes import Server, failing_start, server
 from tests.e2e.stores import PASSWORD, STORES, SharedStore, on_a_host_called
 from tests.service.tracking_support import working_in
+from tests.waiting import until
 
 LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]
 HOSTS = ("one", "two")
@@ -76,13 +76,6 @@ def servers(store, tmp_path_factory) -> Iterator[list[Server]]:
 def clients(servers) -> Iterator[list[GRPOClient]]:
     with contextlib.ExitStack() as opened:
         yield [opened.enter_context(GRPOClient(found.url)) for found in servers]
-
-
-def until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class Worker(NamedTuple):

@@ -5,8 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from grpo_platform.client import ApiError, GRPOClient
 from tests.e2e.processes import ROOT, Server, environment, server
 from tests.e2e.stores import STORES
 from tests.service.tracking_support import prepare
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -27,13 +27,6 @@ SPACE = {
 }
 SHORT = {"total_timesteps": 500, "n_eval_episodes": 2}
 LONG = {"total_timesteps": 10**7, "n_eval_episodes": 1}
-
-
-def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def nested(folder: Path, sweep_id: str) -> list[str]:

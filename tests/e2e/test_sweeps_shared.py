@@ -10,8 +10,9 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, server
 from tests.e2e.stores import STORES, SharedStore, on_a_host_called
-from tests.e2e.test_sweeps import SPACE, until
+from tests.e2e.test_sweeps import SPACE
 from tests.service.tracking_support import working_in
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.stores, pytest.mark.timeout(600)]
 

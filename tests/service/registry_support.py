@@ -1,7 +1,6 @@
 """Policies with known behaviour, jobs that made them, and a registry on a real store."""
 
 import itertools
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -107,10 +106,3 @@ class Bench:
         """Where the files of a version lie."""
         location = self.client.get_logged_model(ref.model_id).artifact_location
         return Path(urlsplit(location).path)
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)

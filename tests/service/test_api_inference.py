@@ -17,7 +17,8 @@ from grpo.policies import PolicySpec
 from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.core.errors import UnknownModelError
 from tests.service.api_support import client_of, services_in
-from tests.service.registry_support import Bench, random_policy, wait_until
+from tests.service.registry_support import Bench, random_policy
+from tests.waiting import until
 
 MODEL = "fuzzed"
 EXTREMES = ("NaN", "Infinity", "-Infinity", "1e308", "-1e308", "1e309", "5e-324", "-0.0", "1" * 400)
@@ -255,21 +256,21 @@ def test_decisions_that_take_long_leave_threads_to_others(tmp_path, monkeypatch)
 def test_ready_is_true_while_the_store_is_there_and_the_runner_lives(tmp_path):
     with services_in(tmp_path) as services, client_of(services) as client:
         probes = ("/health/ready", "/v2/health/ready")
-        wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
+        until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
         database = tmp_path / "mlflow.db"
         away = database.rename(tmp_path / "away.db")
-        wait_until(lambda: all(client.get(p).status_code == 503 for p in probes), 30)
+        until(lambda: all(client.get(p).status_code == 503 for p in probes), 30)
         assert client.get("/health/live").status_code == 200
         away.rename(database)
-        wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
+        until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
         artifacts = tmp_path / "mlruns"
         away = artifacts.rename(tmp_path / "away")
-        wait_until(lambda: all(client.get(p).status_code == 503 for p in probes), 30)
+        until(lambda: all(client.get(p).status_code == 503 for p in probes), 30)
         refused = client.post("/train", json={})
         assert (refused.status_code, "mounted" in refused.json()["detail"]) == (503, True)
         assert not artifacts.exists()
         away.rename(artifacts)
-        wait_until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
+        until(lambda: all(client.get(p).status_code == 200 for p in probes), 30)
     # the client has ended the application, and with it the runner
     stopped = client_of(services)
     for probe in probes:

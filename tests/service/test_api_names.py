@@ -9,7 +9,6 @@ import json
 import re
 import sys
 import threading
-import time
 from urllib.parse import quote, unquote
 
 import pytest
@@ -18,6 +17,7 @@ import uvicorn
 from grpo_platform.api.app import create_app
 from tests.service.api_support import all_routes, services_in
 from tests.service.registry_support import Bench
+from tests.waiting import until
 
 SECRET = "kept-outside"
 MODEL = "victim"
@@ -71,10 +71,7 @@ def server(tmp_path_factory):
         web = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
         thread = threading.Thread(target=web.run)
         thread.start()
-        deadline = time.monotonic() + 60
-        while not web.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: web.started)
         yield app, web.servers[0].sockets[0].getsockname()[1], folder
         web.should_exit = True
         thread.join(60)

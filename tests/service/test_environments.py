@@ -9,7 +9,7 @@ from grpo_platform.jobs import isolation
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.services.environments import Environments
 from tests.service.faulty_environments import MANY, install_plugin
-from tests.service.registry_support import wait_until
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_page_comes_at_once_and_says_what_was_not_tried_yet(isolated):
     first = listed.list(name="many/", limit=50)
     assert [record.trainable for record in first.items] == [None] * 50
     assert "not tried yet" in first.items[0].reason
-    wait_until(lambda: all(r.trainable for r in listed.list(name="many/Walk", limit=50).items), 60)
+    until(lambda: all(r.trainable for r in listed.list(name="many/Walk", limit=50).items), 60)
 
 
 @pytest.mark.slow

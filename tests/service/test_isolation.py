@@ -23,7 +23,8 @@ from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.registry.policy_files import policy_to_files
 from grpo_platform.registry.promotion import Promoter
 from tests.service.faulty_environments import FAULTY, install_plugin
-from tests.service.registry_support import CARTPOLE, Bench, balancing_policy, wait_until
+from tests.service.registry_support import CARTPOLE, Bench, balancing_policy
+from tests.waiting import until
 
 SECONDS = 2.0
 
@@ -53,7 +54,7 @@ def test_what_is_gymnasiums_own_is_looked_at_right_here():
     ):
         here.validate(config(env_name, **kwargs))
     with pytest.raises(UnknownNameError):
-        here.validate(config(FAULTY))
+        here.validate(config("nobodys/Place-v0"))
     assert here._process is None
     assert not isolation._is_trusted("Hopper-v5", {"frame_skip": 3})
     here.close()
@@ -147,7 +148,7 @@ def test_what_hangs_is_ended_with_all_that_it_started(isolated):
         isolated.validate(config(fault="hang", after=-1))
     parent = isolated._process.pid
     children = Path(f"/proc/{parent}/task/{parent}/children")
-    wait_until(lambda: not children.read_text().split())
+    until(lambda: not children.read_text().split())
 
 
 GAME = {"n_episodes": 3, "seed": 1, "skip": 0}

@@ -28,6 +28,7 @@ from tests.service.jobs_support import (
     platform,
 )
 from tests.service.ray_support import ray_cluster
+from tests.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("backends"), pytest.mark.slow]
 
@@ -82,10 +83,7 @@ def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(liv
     assert f"Attempt 1 of job {job.job_id}" in log
     assert "Registered life version" in log
     assert f"Promoted: {done.promotion_reason}" in log
-    deadline = time.monotonic() + 60
-    while live.jobs.list_artifacts(job.job_id, "checkpoints"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not live.jobs.list_artifacts(job.job_id, "checkpoints"))
 
 
 def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from tests.e2e.processes import ROOT, environment
 from tests.service.jobs_support import assert_as_undisturbed, kill, long_job, platform
 from tests.service.ray_support import ray_cluster
 from tests.service.tracking_support import prepare, working_in
+from tests.waiting import until
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
 FIELDS = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4}
@@ -41,13 +41,6 @@ def training_with_checkpoint(live, name):
     job = live.submit(**FIELDS, model_name=name)
     live.until(job.job_id, lambda r: r.checkpoint, seconds=120)
     return job
-
-
-def until(holds, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def assert_went_on(live, job):

@@ -17,7 +17,7 @@ from grpo_platform.jobs.process import Liveness
 from grpo_platform.jobs.queue import JobQueue
 from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS, Observer
 from grpo_platform.tracking.records import JobRecord
-from tests.service.registry_support import wait_until
+from tests.waiting import until
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -213,7 +213,7 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
     assert earlier.exists()
     holder.communicate()  # the last that holds it ends
     os.utime(earlier, (0, 0))
-    wait_until(lambda: workdir.remove_abandoned() or not theirs.exists())
+    until(lambda: workdir.remove_abandoned() or not theirs.exists())
     assert own.exists()
     assert not earlier.exists()
 

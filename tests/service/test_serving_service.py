@@ -24,8 +24,8 @@ from tests.service.registry_support import (
     Bench,
     balancing_policy,
     random_policy,
-    wait_until,
 )
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_a_promotion_by_another_server_is_followed(bench, monkeypatch):
     with serving(bench) as service:
         service.load(name)
         bench.promoter.promote(name, 2, True, "elsewhere")
-        wait_until(lambda: service.ready(name).version == 2)
+        until(lambda: service.ready(name).version == 2)
 
 
 def test_after_a_pause_the_version_is_looked_up_first(bench, monkeypatch):
@@ -221,7 +221,7 @@ def test_a_deletion_by_another_server_is_followed(bench, monkeypatch):
     with serving(bench) as service:
         service.load(name)
         delete_model(bench.registry, name)
-        wait_until(lambda: service.ready(name) is None)
+        until(lambda: service.ready(name) is None)
         assert service.loaded() == []
         with pytest.raises(UnknownModelError):
             service.load(name)
@@ -287,12 +287,12 @@ def test_a_store_that_hangs_keeps_nobody_waiting(bench, monkeypatch):
 
         monkeypatch.setattr(service._registry, "resolve", hanging)
         bench.promoter.promote(name, 2, True, "elsewhere")
-        wait_until(lambda: service.ready(name) is None)  # nobody asked for a while
+        until(lambda: service.ready(name) is None)  # nobody asked for a while
         assert service.load(name).version == 1
         # now that the store was asked in vain, nobody else waits
         assert service.ready(name).version == 1
         answers.set()
-        wait_until(lambda: (service.ready(name) or service.load(name)).version == 2)
+        until(lambda: (service.ready(name) or service.load(name)).version == 2)
 
 
 def test_what_the_store_did_not_say_is_asked_again(bench, two_versions, monkeypatch):
@@ -388,11 +388,11 @@ def test_a_deletion_under_load_ends_the_answers_and_never_fails(bench, monkeypat
     registry = Registry(bench.uri)
     service = ServingService(registry, 2)
     with Hammer(service, name) as hammer:
-        wait_until(lambda: hammer.answers.get(1, 0) > 100)
+        until(lambda: hammer.answers.get(1, 0) > 100)
         delete_model(registry, name)
         assert service.ready(name) is None
         answered = dict(hammer.answers)
-        wait_until(lambda: hammer.unknown > 3)
+        until(lambda: hammer.unknown > 3)
         assert hammer.answers[1] - answered[1] <= 4  # those that were being computed
     service.close()
     assert hammer.errors == hammer.wrong == []

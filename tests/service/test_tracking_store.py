@@ -185,15 +185,23 @@ def test_a_store_on_a_full_disk_takes_no_jobs_and_says_so(tmp_path):
     try:
         jobs = jobs_of(prepare(disk))
         jobs.check_writable()
+        job_id = jobs.create(request()).job_id
+        (tmp_path / "f.txt").write_bytes(bytes(1 << 16))
+        jobs.upload(job_id, tmp_path / "f.txt", "kept")
         with pytest.raises(OSError, match="space"):
             (disk / "filler").write_bytes(bytes(32 << 20))
         time.sleep(1.1)  # a look holds for a second
-        for call in (jobs.check_writable, lambda: jobs.create(request())):
+        for call in (
+            jobs.check_writable,
+            lambda: jobs.create(request()),
+            lambda: jobs.download(job_id, "kept", disk),
+        ):
             with pytest.raises(StoreUnavailableError, match=r"No space left|disk is full"):
                 call()
         (disk / "filler").unlink()
         jobs.check_writable()
         jobs.create(request())
+        assert (jobs.download(job_id, "kept", disk) / "f.txt").stat().st_size == 1 << 16
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 

@@ -225,7 +225,10 @@ class _Repository(Protocol):
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None: ...
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None: ...
-    def download_artifacts(self, artifact_path: str, dst_path: str) -> str: ...
+    def _download_file(self, remote_file_path: str, local_path: str) -> None: ...
+    def _create_download_destination(self, src_artifact_path: str, dst_local_dir_path: str) -> str:
+        """Refuses a path that leads out of the folder; makes the folders that it needs."""
+
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]: ...
     def delete_artifacts(self, artifact_path: str | None = None) -> None: ...
 
@@ -282,8 +285,8 @@ class RunFiles:
             StoreError: there is no such artifact.
         """
         with self._repository(artifact_uri) as (repository, _):
-            fetched = retrying(lambda: repository.download_artifacts(path, str(destination)))
-        return Path(fetched)
+            retrying(lambda: _fetch(repository, path, destination))
+        return destination / path
 
     def names(self, artifact_uri: str, folder: str = "") -> list[str]:
         """Artifact paths of the files and folders directly in a folder, sorted."""
@@ -292,14 +295,12 @@ class RunFiles:
 
     def sizes(self, artifact_uri: str, most: int = 1000) -> dict[str, int]:
         """Bytes of every file, by artifact path; of `most` files and some at least."""
-        found, folders = dict[str, int](), [""]
+        found = dict[str, int]()
         with self._repository(artifact_uri) as (repository, _):
-            while folders and len(found) <= most:
-                for info in _listed(repository, folders.pop()):
-                    if info.is_dir:
-                        folders.append(info.path)
-                    else:
-                        found[info.path] = info.file_size or 0
+            for file in _files(repository, ""):
+                if len(found) > most:
+                    break
+                found[file.path] = file.file_size or 0
         return found
 
     def delete(self, artifact_uri: str, path: str | None = None) -> None:
@@ -364,6 +365,23 @@ class RunFiles:
 
 def _listed(repository: _Repository, folder: str) -> list[FileInfo]:
     return retrying(lambda: repository.list_artifacts(folder or None))
+
+
+def _files(repository: _Repository, folder: str) -> Iterator[FileInfo]:
+    """Every file in a folder and below."""
+    for info in _listed(repository, folder):
+        if info.is_dir:
+            yield from _files(repository, info.path)
+        else:
+            yield info
+
+
+def _fetch(repository: _Repository, path: str, destination: Path) -> None:
+    """Fetch one file after the other: of several at once, MLflow tells no failure's cause."""
+    found = [file.path for file in _files(repository, path)] or ([path] if path else [])
+    for name in found:
+        target = repository._create_download_destination(name, str(destination))
+        repository._download_file(name, target)
 
 
 def file_sha256(path: Path) -> str:

@@ -385,8 +385,9 @@ def test_the_mlflow_ui_is_there_again_when_it_dies_and_ends_with_a_killed_server
         (ui,) = [
             p for p in children_of(running) if "mlflow" in p.cmdline() and "server" in p.cmdline()
         ]
-        for process in (*ui.children(recursive=True), ui):
-            process.kill()
+        below = ui.children(recursive=True)
+        ui.kill()
+        assert psutil.wait_procs(below, timeout=20)[1] == []
         time.sleep(3)
         wait_until_answers(ui_address(running), running)
         left = children_of(running)

@@ -23,6 +23,7 @@ import sys
 import traceback
 from typing import Any, NamedTuple, NoReturn
 
+from grpo_platform.core.children import leave
 from grpo_platform.core.messages import escape_unprintable
 
 __all__ = ["main"]
@@ -134,9 +135,7 @@ def _run_child(
         said = f"{type(error).__name__}: {error}"
         os.write(last_words_fd, said.encode("utf-8", "replace")[:_MAX_SAID])
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 if __name__ == "__main__":

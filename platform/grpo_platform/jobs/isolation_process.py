@@ -25,8 +25,8 @@ import gymnasium
 import grpo
 from grpo import errors, rewards
 from grpo.envs import catalogue, check_environment
+from grpo_platform.core.children import die_with_parent, leave
 from grpo_platform.core.errors import UnsafeModelError
-from grpo_platform.jobs.process import die_with_parent
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
 from grpo_platform.jobs.serialization import evaluation_to_json
 from grpo_platform.registry.integrity import PolicyFiles
@@ -126,9 +126,7 @@ def _answer(parent: int, question: Message, stream: socket.socket) -> NoReturn:
     except BaseException:  # noqa: BLE001 - the last frame of this process
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 def _say(stream: socket.socket, message: Message) -> None:

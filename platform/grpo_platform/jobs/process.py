@@ -1,9 +1,8 @@
-"""Processes: names that stay true, whether they live, and what ends them.
+"""Processes: names that stay true, whether they live, and what ended them.
 
 Reads Linux's /proc. Elsewhere every worker is `UNKNOWN`, and heartbeats decide.
 """
 
-import ctypes
 import hashlib
 import os
 import signal
@@ -12,10 +11,9 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Liveness", "die_with_parent", "ending", "liveness", "machine", "pid_of", "worker_name"]
+__all__ = ["Liveness", "ending", "liveness", "machine", "pid_of", "worker_name"]
 
 _PROC = Path("/proc")
-_PR_SET_PDEATHSIG = 1
 _HINTS: dict[int, str] = {
     signal.SIGKILL: " (out of memory?)",
     **dict.fromkeys(
@@ -89,10 +87,3 @@ def ending(status: int) -> str | None:
     if code < 0:
         return f"was killed by signal {-code}{_HINTS.get(-code, '')}"
     return None if code == 0 else f"ended with exit code {code}"
-
-
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent ends, however that ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the kernel was asked
-        os._exit(1)

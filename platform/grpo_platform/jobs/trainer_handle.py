@@ -14,8 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from grpo_platform.core.children import die_with_parent, leave
 from grpo_platform.core.request import JobRequest
-from grpo_platform.jobs.process import die_with_parent, ending
+from grpo_platform.jobs.process import ending
 
 __all__ = ["TrainerHandle", "TrainerProcess"]
 
@@ -133,6 +134,4 @@ def _run_child(parent: int, connection: Connection, request: JobRequest, folder:
     except BaseException:  # noqa: BLE001 - the last frame of this process
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)

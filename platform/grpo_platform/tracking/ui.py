@@ -6,7 +6,6 @@ It imports nothing but the standard library, so that this takes no time.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -19,9 +18,10 @@ import time
 from typing import Final
 
 from grpo_platform.core.access import TOKEN_DIGEST, token_digest
+from grpo_platform.core.children import die_with_parent
 from grpo_platform.core.redaction import without_credentials
 
-__all__ = ["CHILD_ENVIRONMENT", "MlflowUI", "free_port"]
+__all__ = ["CHILD_ENVIRONMENT", "UI_PROCESS", "MlflowUI", "free_port"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +30,10 @@ _PORTS_TRIED: Final = 100
 _STOP_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _HEALTHY_SECONDS: Final = 60.0
-_PR_SET_PDEATHSIG: Final = 1
 _NICE: Final = 5
+
+UI_PROCESS: Final = "_GRPO_UI_PROCESS"
+"""Variable that holds the id of our child, for the server that MLflow starts below it."""
 
 CHILD_ENVIRONMENT: Final = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -201,11 +203,9 @@ def _end(child: subprocess.Popen[bytes]) -> int:
 
 
 def _become(parent: int, command: list[str]) -> None:
-    """End with the parent, however it dies, and go on as `command`."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the kernel was told
-        sys.exit(1)
+    """End with the parent, however it dies, and go on as `command`, whose server ends with it."""
+    die_with_parent(parent, signal.SIGTERM)
+    os.environ[UI_PROCESS] = str(os.getpid())
     os.nice(_NICE)  # training and answers come first
     os.execv(command[0], command)
 

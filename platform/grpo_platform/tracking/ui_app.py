@@ -9,14 +9,17 @@ MLFLOW_TRACKING_TOKEN.
 
 import json
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from grpo_platform.core.access import TOKEN_DIGEST, Access, Refusal, read_head, token_digest
+from grpo_platform.core.children import die_with_parent
 from grpo_platform.core.settings import Settings
 from grpo_platform.tracking.sqlite_guard import require_database
+from grpo_platform.tracking.ui import UI_PROCESS
 
 __all__ = ["CLOSED", "create_app", "guarded"]
 
@@ -50,6 +53,8 @@ def create_app() -> ASGIApp:
         StoreUnavailableError: the database that it is to show is not there.
         pydantic.ValidationError: GRPO_API_TOKEN is too short.
     """
+    if parent := os.environ.get(UI_PROCESS):
+        die_with_parent(int(parent), signal.SIGTERM)
     require_database(os.environ.get("MLFLOW_BACKEND_STORE_URI", ""))
     from mlflow.server.fastapi_app import app
 

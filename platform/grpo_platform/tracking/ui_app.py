@@ -9,7 +9,6 @@ MLFLOW_TRACKING_TOKEN.
 
 import json
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -54,7 +53,7 @@ def create_app() -> ASGIApp:
         pydantic.ValidationError: GRPO_API_TOKEN is too short.
     """
     if parent := os.environ.get(UI_PROCESS):
-        die_with_parent(int(parent), signal.SIGTERM)
+        die_with_parent(int(parent))
     require_database(os.environ.get("MLFLOW_BACKEND_STORE_URI", ""))
     from mlflow.server.fastapi_app import app
 

@@ -9,7 +9,7 @@ WORKERS ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-stores test-ray check format chaos audit lock clean \
+.PHONY: help install demo serve test test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
   bench-promotion fuzz soak
 
@@ -24,11 +24,14 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
-test: $(VENV)/.installed-dev ## all tests but most of `make test-stores` and `make test-ray`
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stores and not ray"
+test: $(VENV)/.installed-dev ## all tests but `make test-long`, and most of `test-stores` and `test-ray`
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long and not stores and not ray"
 
 test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py
+
+test-long: $(VENV)/.installed-dev ## what waits for minutes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m long
 
 test-ray: $(VENV)/.installed-dev ## jobs on a local Ray cluster, which loses nodes, head and driver (minutes)
 	$(BIN)/python -m pytest -m ray tests/service

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.processes import ROOT, environment
 
-CASES = 2_000
+CASES = 1_000
 
 
 @pytest.mark.slow

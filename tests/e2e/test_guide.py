@@ -30,7 +30,10 @@ def run_blocks(guide: Path, folder: Path, url: str | None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("name", "word"), [("guide.md", "return"), ("guide.ja.md", "収益")])
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("guide.md", "return"), pytest.param("guide.ja.md", "収益", marks=pytest.mark.long)],
+)
 def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
     with server(tmp_path) as running:
         printed = run_blocks(ROOT / "docs" / name, tmp_path, running.url)

@@ -217,7 +217,7 @@ def test_a_job_is_stopped_resumed_and_survives_its_worker(store, clients, tmp_pa
     assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("store", kinds(*STORES, always="mlflow-server"), indirect=True)
+@pytest.mark.parametrize("store", kinds(*STORES), indirect=True)
 def test_a_killed_servers_job_goes_on_from_its_checkpoint(store, clients, tmp_path):
     # one each, so that neither takes the job that is to run on the third server
     others = [

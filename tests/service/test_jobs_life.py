@@ -269,8 +269,8 @@ def test_a_target_that_is_reached_completes_the_job_and_says_so(live):
     ]
 
 
-@pytest.mark.slow
-def test_a_trainer_that_hangs_does_not_outlive_its_max_seconds(live, monkeypatch):
+@pytest.mark.long
+def test_a_trainer_that_hangs_does_not_outlive_its_max_seconds(live):
     job = live.submit(**faulty("hang"), max_seconds=1.0, max_attempts=1)
     failed = live.wait(job.job_id, JobStatus.FAILED, seconds=90)
     assert "60 s after the job's max_seconds=1" in failed.error_message

@@ -45,7 +45,7 @@ format: $(VENV)/.installed-dev ## rewrite what `make check` would complain about
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-chaos: $(VENV)/.installed-dev ## 200 random faults over at least 30 jobs (about 40 minutes)
+chaos: $(VENV)/.installed-dev ## 200 random faults over at least 30 jobs (about 20 minutes)
 	$(BIN)/python -m benchmarks.chaos
 
 bench-learning: $(VENV)/.installed-dev ## learning beside tuned PPO; goes on where it was interrupted (hours)

@@ -65,8 +65,7 @@ def run_worker(
             foreground, where Ctrl-C stops the job, and a lost trainer fails it.
 
     Returns:
-        Exit code: 0 when the job's state is settled or somebody else's; in the foreground, 1
-        when the job has failed.
+        Exit code: 0; in the foreground, 1 where this worker did not complete the job.
     """
     os.environ.pop(TOKEN_VARIABLE, None)  # plug-ins run in the trainer
     folder = make_workdir()

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 
 from grpo_platform.core.errors import (
@@ -77,6 +78,25 @@ def test_a_registration_that_crashed_is_done_again(bench, monkeypatch, call):
     ref = register_policy(Registry(bench.uri), job_id, policy, name, bench.card(job_id))
     assert logged_models(bench, name) == [ref.model_id]
     assert [v.version for v in bench.registry.get(name).versions] == [1]
+    bench.registry.read(ref)
+
+
+def test_a_version_whose_making_was_reported_as_refused_is_not_made_again(bench, monkeypatch):
+    name = bench.name()
+    job_id = bench.job()
+    client = bench.registry.client
+    make, broken = client.create_model_version, [True]
+
+    def make_and_break(*args, **kwargs):
+        made = make(*args, **kwargs)
+        if broken and broken.pop():
+            raise requests.ConnectionError("the line broke before the answer came")
+        return made
+
+    monkeypatch.setattr(client, "create_model_version", make_and_break)
+    ref = register_policy(bench.registry, job_id, random_policy(), name, bench.card(job_id))
+    assert [v.version for v in bench.registry.get(name).versions] == [ref.version] == [1]
+    assert logged_models(bench, name) == [ref.model_id]
     bench.registry.read(ref)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow.entities import LoggedModel, LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
 
 from grpo.policies import BasePolicy
 from grpo_platform.core.errors import StoreError
@@ -45,9 +46,8 @@ def register_policy(
         ConflictError: the name is another environment's, or not ours.
         StoreError: the store refused, or is away.
     """
-    for version in registry.search_versions(f"run_id = '{job_id}'"):
-        if version.name == name and is_ours(version):
-            return version_ref(version)
+    if made := _version_of(registry, job_id, name):
+        return version_ref(made)
     run = retrying(lambda: registry.client.get_run(job_id))
     registry.files.require(run.info.artifact_uri)  # before there is a name, or a version of it
     experiment_id = run.info.experiment_id
@@ -63,19 +63,29 @@ def register_policy(
         Tag.WEIGHTS_SHA256: files[f"{POLICY_DIR}/{WEIGHTS_FILE}"],
     }
     version = retrying(
-        lambda: registry.client.create_model_version(
-            name,
-            logged.artifact_location,
-            run_id=job_id,
-            tags=tags,
-            description=card.to_markdown(),
-            model_id=logged.model_id,
+        # a call that was refused may have been carried out all the same
+        lambda: (
+            _version_of(registry, job_id, name)
+            or registry.client.create_model_version(
+                name,
+                logged.artifact_location,
+                run_id=job_id,
+                tags=tags,
+                description=card.to_markdown(),
+                model_id=logged.model_id,
+            )
         )
     )
     shown = canonical_json([{"name": name, "version": version.version}])
     retrying(lambda: registry.client.set_logged_model_tags(logged.model_id, {_VERSIONS_TAG: shown}))
     registry.changed(name)
     return version_ref(version)
+
+
+def _version_of(registry: Registry, job_id: str, name: str) -> ModelVersion | None:
+    """The version that a job made, if it has."""
+    found = registry.search_versions(f"run_id = '{job_id}'")
+    return next((v for v in found if v.name == name and is_ours(v)), None)
 
 
 def _ensure_name(

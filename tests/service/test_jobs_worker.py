@@ -19,6 +19,7 @@ from grpo_platform.jobs.trainer_handle import TrainerProcess
 from tests.service.tracking_support import jobs_of, prepare, request
 from tests.waiting import until
 
+REQUEST = request(total_timesteps=600)
 FAILED = {"kind": "failed", "message": "The floor gave way.", "traceback": "of the floor"}
 
 
@@ -148,60 +149,55 @@ def trainer(monkeypatch):
     until(end.is_gone)
 
 
-def playing(trainer, play):
-    """Let the trainer's part be played while the worker works."""
-    thread = threading.Thread(target=play, args=(trainer,))
-    thread.start()
-    return thread
+@pytest.fixture
+def job(store):
+    return jobs_of(store).create(REQUEST)
 
 
-def test_a_trainer_that_fails_fails_the_job_with_its_words(store, trainer):
-    def play(end) -> None:
-        assert end.next_order()["kind"] == "start"
-        end.say(FAILED)
-        end.pipe.close()
-
-    asked = request(total_timesteps=600)
-    job = jobs_of(store).create(asked)
-    player = playing(trainer, play)
-    assert worker.run_worker(store, job.job_id, 1, asked) == 1
+def run(store, job, play) -> int:
+    """The worker's exit code; the trainer's part is played meanwhile."""
+    player = threading.Thread(target=play)
+    player.start()
+    code = worker.run_worker(store, job.job_id, 1, REQUEST)
     player.join()
+    return code
+
+
+def test_a_trainer_that_fails_fails_the_job_with_its_words(store, job, trainer):
+    def play() -> None:
+        assert trainer.next_order()["kind"] == "start"
+        trainer.say(FAILED)
+        trainer.pipe.close()
+
+    assert run(store, job, play) == 1
     record = jobs_of(store).get(job.job_id)
     assert (record.status, record.error_message) == (JobStatus.FAILED, "The floor gave way.")
     assert "of the floor" in read_log(jobs_of(store), job.job_id).decode()
 
 
-def test_a_lost_trainer_fails_a_job_in_the_foreground(store, trainer):
-    asked = request(total_timesteps=600)
-    job = jobs_of(store).create(asked)
-    trainer.pipe.close()
-    assert worker.run_worker(store, job.job_id, 1, asked) == 1
+def test_a_lost_trainer_fails_a_job_in_the_foreground(store, job, trainer):
+    assert run(store, job, trainer.pipe.close) == 1
     record = jobs_of(store).get(job.job_id)
     assert record.status is JobStatus.FAILED
     assert "killed by signal 9" in record.error_message
 
 
-def test_ctrl_c_stops_the_trainer_and_then_the_job(store, trainer):
-    def play(end) -> None:
-        end.next_order()
+def test_ctrl_c_stops_the_trainer_and_then_the_job(store, job, trainer):
+    def play() -> None:
+        trainer.next_order()
         until(lambda: jobs_of(store).get(job.job_id).status is JobStatus.RUNNING)
         os.kill(os.getpid(), signal.SIGINT)
-        assert end.next_order() == {"kind": "stop"}
-        end.pipe.close()
+        assert trainer.next_order() == {"kind": "stop"}
+        trainer.pipe.close()
 
-    asked = request(total_timesteps=600)
-    job = jobs_of(store).create(asked)
-    player = playing(trainer, play)
-    assert worker.run_worker(store, job.job_id, 1, asked) == 1
-    player.join()
+    assert run(store, job, play) == 1
     assert jobs_of(store).get(job.job_id).status is JobStatus.STOPPED
 
 
-def test_a_job_of_another_worker_is_left_alone(store, trainer):
-    asked = request(total_timesteps=600)
-    job = jobs_of(store).create(asked)
+@pytest.mark.usefixtures("trainer")
+def test_a_job_of_another_worker_is_left_alone(store, job):
     assert jobs_of(store).claim(job.job_id, 1, "elsewhere:1:1")
-    assert worker.run_worker(store, job.job_id, 1, asked) == 1
+    assert worker.run_worker(store, job.job_id, 1, REQUEST) == 1
     assert jobs_of(store).get(job.job_id).status is JobStatus.QUEUED
 
 
@@ -215,7 +211,7 @@ def test_the_token_is_gone_before_a_trainer_is_there(store, monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "t" * 32)
     monkeypatch.setattr(TrainerProcess, "fork", fork)
     with pytest.raises(StoreUnavailableError, match="far enough"):
-        worker.run_worker(store, "0" * 32, 1, request(total_timesteps=600))
+        worker.run_worker(store, "0" * 32, 1, REQUEST)
     token, folder = seen
     assert token is None
     assert not folder.exists()

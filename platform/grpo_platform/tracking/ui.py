@@ -2,7 +2,7 @@
 
 Run as a program (`python -m grpo_platform.tracking.ui PARENT COMMAND…`) this module is the first
 step of the child itself: it asks the kernel to end it when its parent dies, then becomes COMMAND.
-It imports nothing but the standard library, so that this takes no time.
+It imports neither MLflow nor torch, so that this takes no time.
 """
 
 import contextlib

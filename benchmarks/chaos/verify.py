@@ -15,6 +15,7 @@ from grpo.trainer import Trainer
 from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
+from grpo_platform.jobs.logs import read_log
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.reporter import TrackingReporter
 
@@ -65,7 +66,8 @@ def verify(world: World, seed: int, most_twins: int) -> Verdict:
         verdict.completed += 1
         versions = client.search_model_versions(f"run_id = '{job_id}'")
         if len(versions) != 1:
-            verdict.note("versions", job_id, f"{len(versions)} versions")
+            made = [f"v{v.version} at {v.creation_timestamp}" for v in versions]
+            verdict.note("versions", job_id, f"{made}; {read_log(store, job_id).decode()}")
             continue
         _check_prediction(world, registry, record.model_name, verdict, job_id)
         found = _histories(client, job_id)

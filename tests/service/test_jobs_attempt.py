@@ -12,10 +12,12 @@ from grpo_platform.core.errors import StoreError, StoreUnavailableError, Unknown
 from grpo_platform.core.names import Tag
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.attempt import LEAVE_SECONDS, OVERTIME_SECONDS, STOP_GRACE_SECONDS
+from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.heartbeat import LEASE_SECONDS
 from grpo_platform.jobs.process import worker_name
 from grpo_platform.jobs.trainer_process import train
 from grpo_platform.registry.models import Registry
+from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.reporter import Point
 from tests.service.tracking_support import prepare, request
 from tests.service.worker_support import World
@@ -359,14 +361,11 @@ def test_a_store_that_refuses_everything_makes_a_lost_worker(world):
 def test_a_store_that_refuses_points_alone_fails_the_job_and_says_so(world):
     one = world()
     one.says(0.5, "points", **points(100))
-    one.clock.at(0.4, one.jobs.refuse)
-    finish = one.jobs.finish
 
-    def finish_all_the_same(*arguments):
-        one.jobs.back()
-        return finish(*arguments)
+    def refuse(*arguments):
+        raise StoreError("it refuses")
 
-    one.jobs.finish = finish_all_the_same
+    one.jobs.log_points = refuse
     assert one.run() == 0
     assert (one.status, one.record.error_message) == (JobStatus.FAILED, "it refuses")
 
@@ -433,6 +432,39 @@ def test_a_worker_whose_job_was_given_away_writes_no_more_once_its_lease_is_over
     assert (record.status, record.attempt, record.claimed_by) == (JobStatus.QUEUED, 2, None)
     assert steps_of(one) == [100]
     assert LEASE_SECONDS <= one.trainer.killed_at <= LEASE_SECONDS + 0.6
+
+
+def test_a_job_given_away_while_its_model_is_uploaded_gets_no_second_version(
+    world, trained, monkeypatch
+):
+    one = world()
+    upload = RunFiles.upload_folder
+
+    def upload_slowly(files, location, folder):
+        upload(files, location, folder)
+        one.jobs.requeue(one.job_id, crashed=True)
+
+    monkeypatch.setattr(RunFiles, "upload_folder", upload_slowly)
+    done(one, 1.0, trained)
+    assert one.run() == 0
+    assert (one.status, one.record.attempt) == (JobStatus.QUEUED, 2)
+    assert not any(Registry(one.jobs.tracking_uri).search_versions(f"run_id = '{one.job_id}'"))
+
+
+def test_a_job_given_away_while_its_policy_is_compared_is_not_ended_by_its_first_worker(
+    world, trained, monkeypatch
+):
+    one = world()
+    register = Completion.register
+
+    def register_slowly(completion, *arguments):
+        register(completion, *arguments)
+        one.jobs.requeue(one.job_id, crashed=True)
+
+    monkeypatch.setattr(Completion, "register", register_slowly)
+    done(one, 1.0, trained)
+    assert one.run() == 0
+    assert (one.status, one.record.attempt) == (JobStatus.QUEUED, 2)
 
 
 @pytest.mark.parametrize("given", [False, True])

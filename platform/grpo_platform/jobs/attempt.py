@@ -284,7 +284,7 @@ class Attempt:
         if unfinished:
             return self._conclude_order()
         _log.info("%s", self._progress.summary(end))
-        self._retry(lambda: self._completion.register(end), PATIENCE_SECONDS)
+        self._retry(lambda: self._completion.register(end, self._retry.confirm), PATIENCE_SECONDS)
         return self._finish(JobStatus.COMPLETED)
 
     def _flush(self) -> None:
@@ -321,6 +321,7 @@ class Attempt:
         _log.info("The job is %s.", status.value)
         self._upload_log()
         self._heartbeat.stop()
+        self._retry(self._retry.confirm)  # an end is not another worker's to find
         self._retry(lambda: self._jobs.finish(self._job_id, status, error_message))
         return status
 

@@ -1,7 +1,7 @@
 """From a finished training to a completed job: evaluation, model, version, description."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,12 @@ class Completion:
         save_policy(self._registry.load_policy(reference), path)
         return path
 
-    def register(self, done: Mapping[str, Any]) -> None:
+    def register(self, done: Mapping[str, Any], before_version: Callable[[], None]) -> None:
         """Register the trained policy, once, and decide whether it serves the bare name.
 
         Args:
             done: the trainer's last message.
+            before_version: see `register_policy`.
 
         Raises:
             ConflictError: the model's name became another environment's.
@@ -100,7 +101,9 @@ class Completion:
             git_commit=code.commit if code else None,
         )
         name = self._request.model_name_for(self._job_id)
-        version = register_policy(self._registry, self._job_id, self._policy, name, card)
+        version = register_policy(
+            self._registry, self._job_id, self._policy, name, card, before_version
+        )
         _log.info("Registered %s version %d.", name, version.version)
         decision = Promoter(self._registry).decide_after_training(
             version, self._request.promote, f"job {self._job_id}"

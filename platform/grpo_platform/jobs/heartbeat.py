@@ -1,5 +1,6 @@
 """A worker's heartbeat, and its right to write: it holds the job only while it is seen to."""
 
+import contextlib
 import logging
 import math
 import queue
@@ -12,6 +13,7 @@ from grpo_platform.core.errors import StoreError, UnknownJobError
 from grpo_platform.core.states import TERMINAL
 from grpo_platform.jobs.clock import Clock
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["Heartbeat", "Order"]
 
@@ -99,6 +101,15 @@ class Heartbeat:
         """
         return self.fresh or self._beat() is not Order.FORGET
 
+    def confirm(self) -> bool:
+        """Whether this worker may write now, as the run says, however fresh the last look is.
+
+        Raises:
+            StoreError: the run cannot be read now.
+            UnknownJobError: it was deleted.
+        """
+        return self._look() is not None
+
     def _run(self) -> None:
         while not self._ended:
             try:
@@ -122,15 +133,20 @@ class Heartbeat:
     def _beat(self) -> Order | None:
         """Look, then beat: a job that was given away must not look alive again."""
         began = self._clock.now_with_sleep()
-        try:
-            record = self._jobs.get(self._job_id)
-            gone = record.attempt != self._attempt or record.status in TERMINAL
-            if not gone:
+        with contextlib.suppress(UnknownJobError):
+            if record := self._look():
                 self._jobs.beat(self._job_id)
-        except UnknownJobError:
-            gone = True
-        if gone:
-            self._held_until = -math.inf
-            return Order.FORGET
-        self._held_until = began + LEASE_SECONDS
-        return Order.STOP if record.stop_requested else None
+                self._held_until = began + LEASE_SECONDS
+                return Order.STOP if record.stop_requested else None
+        self._held_until = -math.inf
+        return Order.FORGET
+
+    def _look(self) -> JobRecord | None:
+        """The job, if it is this worker's.
+
+        Raises:
+            UnknownJobError: it was deleted.
+        """
+        record = self._jobs.get(self._job_id)
+        held = record.attempt == self._attempt and record.status not in TERMINAL
+        return record if held else None

@@ -49,6 +49,17 @@ class Retry:
         except StoreUnavailableError:
             return True  # then nothing can be written either
 
+    def confirm(self) -> None:
+        """Look at the run now, before what cannot be undone.
+
+        Raises:
+            GoneError: the job is not ours any more.
+            UnknownJobError: it was deleted.
+            StoreError: the run cannot be read now.
+        """
+        if not self._heartbeat.confirm():
+            raise GoneError
+
     def __call__(self, write: Callable[[], _T], patience_seconds: float = float("inf")) -> _T:
         """Write until the store takes it.
 

@@ -1,6 +1,6 @@
 """Register a job's policy: once, whatever crashes in between."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +32,7 @@ def register_policy(
     policy: BasePolicy,
     name: str,
     card: ModelCard,
+    before_version: Callable[[], None] = lambda: None,
 ) -> ModelVersionRef:
     """Make a version of a job's policy, or return the one that the job made before.
 
@@ -41,6 +42,7 @@ def register_policy(
         policy: what it trained.
         name: registered model; made if it is new.
         card: of the version.
+        before_version: called when all is uploaded; what it raises leaves no version.
 
     Raises:
         ConflictError: the name is another environment's, or not ours.
@@ -62,6 +64,7 @@ def register_policy(
         Tag.FILES: canonical_json(files),
         Tag.WEIGHTS_SHA256: files[f"{POLICY_DIR}/{WEIGHTS_FILE}"],
     }
+    before_version()
     version = retrying(
         # a call that was refused may have been carried out all the same
         lambda: (

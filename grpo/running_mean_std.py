@@ -26,6 +26,9 @@ VARIANCE_FLOOR = 1e-8
 LARGEST_STANDARDIZED = 1e6
 """Bound of a standardised observation: a finite one, however absurd, gets a finite answer."""
 
+# each step of training clips by them: as arrays they need not be converted there
+_LARGEST, _SMALLEST = np.array(LARGEST_STANDARDIZED), np.array(-LARGEST_STANDARDIZED)
+
 
 def standardize(
     values: npt.NDArray[np.floating],
@@ -41,10 +44,10 @@ def standardize(
         scale: shape (D, 1): 1 / sqrt(variance + `VARIANCE_FLOOR`).
         out: shape (D, N), of the networks' type.
     """
-    with np.errstate(over="ignore"):  # what overflows is clipped
-        np.multiply(values - mean, scale, out=out, casting="same_kind")
-    np.minimum(out, LARGEST_STANDARDIZED, out=out)
-    np.maximum(out, -LARGEST_STANDARDIZED, out=out)
+    standardized = values - mean
+    standardized *= scale
+    np.minimum(standardized, _LARGEST, out=standardized)
+    np.maximum(standardized, _SMALLEST, out=out, casting="same_kind")
 
 
 def merge_moments(

@@ -295,8 +295,9 @@ class BasePolicy(nn.Module, abc.ABC):
     def standardize(self, observations: torch.Tensor) -> torch.Tensor:
         """Standardised observations, shape (N, *shape) as they came."""
         shape = self.spec.observation_shape
-        mean = self.observation_mean.reshape(shape)
-        std = torch.sqrt(self.observation_var + VARIANCE_FLOOR).reshape(shape)
+        mean, std = self.observation_mean, torch.sqrt(self.observation_var + VARIANCE_FLOOR)
+        if len(shape) != 1:  # each operation that is exported takes its time
+            mean, std = mean.reshape(shape), std.reshape(shape)
         standardized = (observations.to(torch.float64) - mean) / std
         return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
 

@@ -172,7 +172,8 @@ class MlpPolicy(BasePolicy):
         return _run(self.value_net, self._rows(inputs)).squeeze(-1)
 
     def _rows(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs.reshape(-1, self.spec.observation_size)
+        is_flat = len(self.spec.observation_shape) == 1
+        return inputs if is_flat else inputs.reshape(-1, self.spec.observation_size)
 
     def policy_parameters_list(self) -> list[nn.Parameter]:
         """See `BasePolicy.policy_parameters_list`."""

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,11 +92,13 @@ def save_policy(
 
 
 def warm_up() -> None:
-    """Write a tiny model and throw it away: the first export of a process takes seconds.
+    """Write a model and throw it away: the first export of a process takes seconds.
+
+    One of the usual size, since torch remembers what it found out by shape.
 
     For processes that others are forked from, which inherit what this imports and compiles.
     """
-    spec = PolicySpec(observation_shape=(2,), action=DiscreteActions(2), net_arch=(2,))
+    spec = PolicySpec(observation_shape=(4,), action=DiscreteActions(2))
     with TemporaryDirectory() as folder:
         save_policy(MlpPolicy(spec), Path(folder) / "model")
 
@@ -143,6 +146,7 @@ def _files_written() -> Iterator[None]:
         raise OSError(errno.EIO, said) from error
 
 
+@cache
 def _release(distribution: str) -> str:
     """Installed version without its local part: no index has "2.13.0+cpu"."""
     return version(distribution).split("+")[0]

@@ -1,6 +1,7 @@
 """Register a job's policy: once, whatever crashes in between."""
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,10 +66,11 @@ def register_policy(
         Tag.WEIGHTS_SHA256: files[f"{POLICY_DIR}/{WEIGHTS_FILE}"],
     }
     before_version()
+    tries = count()
     version = retrying(
         # a call that was refused may have been carried out all the same
         lambda: (
-            _version_of(registry, job_id, name)
+            (next(tries) and _version_of(registry, job_id, name))
             or registry.client.create_model_version(
                 name,
                 logged.artifact_location,

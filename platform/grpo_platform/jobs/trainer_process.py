@@ -13,12 +13,14 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import grpo
 from grpo import checkpoint
@@ -32,7 +34,7 @@ from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
 from grpo_platform.jobs.workdir import FULL, patiently
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
-__all__ = ["train"]
+__all__ = ["one_thread", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +53,22 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
         request: what to train.
         folder: existing local directory that receives checkpoints.
     """
-    torch.set_num_threads(1)
-    with threadpool_limits(1):  # BLAS on several threads adds up in another order: other bits
+    with one_thread():
         _train(connection, request, folder)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """One thread for torch from now on, and for BLAS until this ends.
+
+    On several, sums are taken in another order: other bits.
+    """
+    torch.set_num_threads(1)
+    return _math_libraries().limit(limits=1)
+
+
+@cache
+def _math_libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # finds them anew, which takes milliseconds
 
 
 def _train(connection: Connection, request: JobRequest, folder: Path) -> None:

@@ -63,7 +63,8 @@ def one_thread() -> AbstractContextManager[object]:
     On several, sums are taken in another order: other bits.
     """
     torch.set_num_threads(1)
-    return _math_libraries().limit(limits=1)
+    limit: AbstractContextManager[object] = _math_libraries().limit(limits=1)
+    return limit
 
 
 @cache

@@ -6,8 +6,8 @@ import time
 
 from benchmarks.chaos.world import World
 from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.process import liveness
 from grpo_platform.jobs.backend import Liveness
-from grpo_platform.jobs.process import liveness
 
 
 class Watch(threading.Thread):

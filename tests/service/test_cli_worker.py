@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
+from grpo_platform.core.process import Liveness, liveness
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.process import Liveness, liveness
 from tests.service.jobs_support import Onlooker, assert_as_undisturbed
 from tests.service.tracking_support import request, working_in
 

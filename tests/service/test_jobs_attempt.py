@@ -10,11 +10,11 @@ import pytest
 
 from grpo_platform.core.errors import StoreError, StoreUnavailableError, UnknownJobError
 from grpo_platform.core.names import Tag
+from grpo_platform.core.process import worker_name
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.attempt import LEAVE_SECONDS, OVERTIME_SECONDS, STOP_GRACE_SECONDS
 from grpo_platform.jobs.completion import Completion
-from grpo_platform.jobs.heartbeat import LEASE_SECONDS
-from grpo_platform.jobs.process import worker_name
+from grpo_platform.jobs.lease import LEASE_SECONDS
 from grpo_platform.jobs.trainer_process import train
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.files import RunFiles

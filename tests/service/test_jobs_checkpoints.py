@@ -11,7 +11,7 @@ import time
 import pytest
 
 from grpo_platform.core.errors import StoreError
-from grpo_platform.jobs.checkpoints import Checkpoints
+from grpo_platform.jobs.run_writer import Checkpoints
 from grpo_platform.tracking.files import file_sha256
 from tests.service.tracking_support import jobs_of, prepare, request
 
@@ -84,7 +84,7 @@ SAVER = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from grpo_platform.jobs.checkpoints import Checkpoints
+    from grpo_platform.jobs.run_writer import Checkpoints
     from grpo_platform.tracking.jobs import JobStore
     uri, job_id, folder, first = sys.argv[1:]
     checkpoints = Checkpoints(JobStore(uri), job_id, 1)

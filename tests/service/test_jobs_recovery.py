@@ -9,11 +9,12 @@ from subprocess import PIPE
 import pytest
 
 from grpo import GRPOConfig
+from grpo_platform.core import process
+from grpo_platform.core.process import Liveness
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs import process, workdir
+from grpo_platform.jobs import workdir
 from grpo_platform.jobs.failures import explain, lost
-from grpo_platform.jobs.process import Liveness
 from grpo_platform.jobs.queue import JobQueue
 from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS, Observer
 from grpo_platform.tracking.records import JobRecord

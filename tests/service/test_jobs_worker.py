@@ -15,7 +15,7 @@ from grpo_platform.core.settings import TOKEN_VARIABLE
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs import worker
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.jobs.trainer_handle import TrainerProcess
+from grpo_platform.jobs.trainer_process import TrainerProcess
 from tests.service.tracking_support import jobs_of, prepare, request
 from tests.waiting import until
 

@@ -8,10 +8,10 @@ import pytest
 
 from grpo_platform.core.errors import ConflictError, StoreUnavailableError
 from grpo_platform.core.names import Tag, trial_claim, trials_tag
+from grpo_platform.core.process import worker_name
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.in_memory import InMemoryBackend
 from grpo_platform.jobs.local import LocalBackend
-from grpo_platform.jobs.process import worker_name
 from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.runner import SweepRunner

@@ -21,8 +21,7 @@ from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.logs import read_log
-from grpo_platform.tracking.artifacts import illustrate
-from grpo_platform.tracking.curve import draw_learning_curve
+from grpo_platform.tracking.artifacts import draw_learning_curve, illustrate
 from grpo_platform.tracking.provenance import (
     code_version,
     environment_of,

@@ -24,7 +24,7 @@ from grpo_platform.core.errors import (
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.tracking import runs, sql_reader
+from grpo_platform.tracking import reader, runs
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import RUN_STATUS
 from grpo_platform.tracking.reporter import Point
@@ -537,10 +537,10 @@ def test_a_frequent_kind_is_listed_as_a_rare_one_is(tmp_path, monkeypatch):
     jobs = jobs_of(prepare(tmp_path))
     kinds = ["CartPole-v1"] * 3 + ["Acrobot-v1"] * 9 + ["CartPole-v1", "Acrobot-v1"] * 2
     made = [(kind, jobs.create(request(env_name=kind)).job_id) for kind in kinds]
-    monkeypatch.setattr(sql_reader, "_MANY", 3)
-    monkeypatch.setattr(sql_reader, "_SPARE", 1)
+    monkeypatch.setattr(reader, "_MANY", 3)
+    monkeypatch.setattr(reader, "_SPARE", 1)
     for window, kind in itertools.product((1, 2), set(kinds)):
-        monkeypatch.setattr(sql_reader, "_WINDOW", window)
+        monkeypatch.setattr(reader, "_WINDOW", window)
         seen, token = [], None
         while True:
             page = jobs.list(env_name=kind, limit=2, page_token=token)

@@ -11,7 +11,7 @@ from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.attempt import Attempt
 from grpo_platform.jobs.clock import Clock
 from grpo_platform.jobs.logs import WorkerLog
-from grpo_platform.jobs.trainer_handle import TrainerHandle
+from grpo_platform.jobs.trainer_process import TrainerHandle
 from grpo_platform.tracking.jobs import JobStore
 from tests.service.tracking_support import request
 

@@ -1,11 +1,11 @@
-"""How people are told: calls of the API become commands, and every terminal can print it."""
+"""How people are told: calls as commands, addresses without secrets, on every terminal."""
 
 import io
 import re
 import sys
 from typing import Final
 
-__all__ = ["as_commands", "escape_unprintable"]
+__all__ = ["as_commands", "escape_unprintable", "without_credentials"]
 
 _COMMANDS: Final = (
     (r"GET /training/jobs\b", "`grpo-platform jobs list`"),
@@ -18,6 +18,9 @@ _COMMANDS: Final = (
     (r"GET /docs\b", "`grpo-platform train --help`"),
     (r"`python run_api\.py`, or give its address\b", "`grpo-platform serve`, or name it by --url"),
 )
+
+_USER_INFO: Final = re.compile(r"(?<=://)\S*@")
+_PASSWORD: Final = re.compile(r"(?<=[?&])([^=&\s]*password=)[^&\s]*", re.IGNORECASE)
 
 
 def as_commands(sentence: str) -> str:
@@ -35,3 +38,11 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def without_credentials(text: str) -> str:
+    """The text, with user names and passwords taken out of the addresses in it.
+
+    A password that was not quoted may hold any character, so all up to the last `@` goes.
+    """
+    return _PASSWORD.sub(r"\1…", _USER_INFO.sub("", text))

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from grpo_platform.core.errors import ConflictError, PlatformError, StoreUnavailableError
+from grpo_platform.core.process import worker_name
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import TERMINAL, JobStatus
-from grpo_platform.jobs.checkpoints import Checkpoints
 from grpo_platform.jobs.clock import Clock
 from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.failures import explain, files_away, lost
-from grpo_platform.jobs.heartbeat import Heartbeat, Order
+from grpo_platform.jobs.lease import GoneError, Heartbeat, LeftError, Order, Retry
 from grpo_platform.jobs.logs import WorkerLog
-from grpo_platform.jobs.process import worker_name
-from grpo_platform.jobs.retry import GoneError, LeftError, Retry
-from grpo_platform.jobs.run_writer import Progress, RunWriter
-from grpo_platform.jobs.trainer_handle import TrainerHandle
+from grpo_platform.jobs.run_writer import Checkpoints, Progress, RunWriter
+from grpo_platform.jobs.trainer_process import TrainerHandle
 from grpo_platform.jobs.workdir import FULL, PATIENCE_SECONDS
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord

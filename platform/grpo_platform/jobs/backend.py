@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from grpo_platform.core.process import Liveness
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
-from grpo_platform.jobs.process import Liveness
 from grpo_platform.tracking.store import Store
 
 __all__ = ["Backend", "BackendFactory", "Exit", "Wait", "WorkerTask"]

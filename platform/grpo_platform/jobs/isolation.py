@@ -27,10 +27,10 @@ from grpo import errors, rewards
 from grpo.evaluation import Evaluation
 from grpo.registry import plug_ins
 from grpo_platform.core.errors import BusyError, NotReadyError
+from grpo_platform.core.process import ending
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import isolation_process
 from grpo_platform.jobs.isolation_process import Message, error_from_json, why_not_trainable
-from grpo_platform.jobs.process import ending
 from grpo_platform.jobs.serialization import evaluation_from_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import evaluate_files

@@ -25,8 +25,8 @@ import gymnasium
 import grpo
 from grpo import errors, rewards
 from grpo.envs import catalogue, check_environment
-from grpo_platform.core.children import die_with_parent, leave
 from grpo_platform.core.errors import UnsafeModelError
+from grpo_platform.core.process import die_with_parent, leave
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
 from grpo_platform.jobs.serialization import evaluation_to_json
 from grpo_platform.registry.integrity import PolicyFiles

@@ -5,9 +5,9 @@ import os
 from typing import Any
 
 from grpo_platform.core.errors import PlatformError
+from grpo_platform.core.process import machine
 from grpo_platform.jobs.backend import Exit, WorkerTask
 from grpo_platform.jobs.local import LocalBackend
-from grpo_platform.jobs.process import machine
 from grpo_platform.tracking.store import Store
 
 __all__ = ["WorkerActor"]

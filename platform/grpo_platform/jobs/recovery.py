@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from grpo_platform.jobs.process import Liveness
+from grpo_platform.core.process import Liveness
 from grpo_platform.tracking.records import Held
 
 __all__ = ["Observer"]

@@ -1,23 +1,30 @@
-"""What trains: `grpo` and a pipe, no MLflow.
+"""What trains, `grpo` and a pipe without MLflow; and the worker's end of that pipe.
 
-It is a process that the job's worker forks before it opens anything, and that dies with it, or a
-thread of the in-memory backend. Messages are JSON objects. The worker sends `start` (with a
-checkpoint or initial weights to read) and `stop`, whichever comes first, and `kill` to a thread;
-the trainer sends `environment`, `points`, `checkpoint`,
-`checkpoint_failed`, `finishing` once `max_seconds` have passed, and at last `done`, `failed`, or
-`ended` where another attempt may help. The points that a checkpoint relies on are sent before it.
+The trainer is a process that the job's worker forks before it opens anything, and that dies with
+it, or a thread of the in-memory backend. Messages are JSON objects. The worker sends `start` (with
+a checkpoint or initial weights to read) and `stop`, whichever comes first, and `kill` to a thread;
+the trainer sends `environment`, `points`, `checkpoint`, `checkpoint_failed`, `finishing` once
+`max_seconds` have passed, and at last `done`, `failed`, or `ended` where another attempt may help.
+The points that a checkpoint relies on are sent before it.
 """
 
+import contextlib
 import json
 import logging
+import os
+import signal
+import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, Self
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -28,13 +35,14 @@ from grpo.checkpoint import TrainingState
 from grpo.evaluation import Evaluation
 from grpo.reporting import RolloutStats, UpdateStats
 from grpo.trainer import EndedBy, Trainer
+from grpo_platform.core.process import die_with_parent, ending, leave
 from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.failures import explain, files_away
 from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
 from grpo_platform.jobs.workdir import FULL, patiently
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
-__all__ = ["one_thread", "train"]
+__all__ = ["TrainerHandle", "TrainerProcess", "one_thread", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -213,3 +221,119 @@ class _Session(grpo.Reporter):
         self._send_at = time.monotonic() + _SEND_SECONDS
         points, made = [*self._points.drain(), *last], self._points
         self._pipe.send("points", points=points, timesteps=made.timesteps, seconds=made.seconds)
+
+
+class TrainerHandle(ABC):
+    """The pipe to a trainer, wherever that one runs. Orders may be given from any thread.
+
+    Args:
+        connection: the worker's end of the pipe; `train` has the other.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def begin(
+        self, *, checkpoint: Path | None = None, weights: Path | None = None, seconds: float = 0.0
+    ) -> None:
+        """Train, from a checkpoint or from a policy's weights where one is given.
+
+        Args:
+            checkpoint: of an earlier attempt.
+            weights: of the policy that the job starts from.
+            seconds: that earlier attempts have trained.
+        """
+        self._send(
+            {
+                "kind": "start",
+                "checkpoint": None if checkpoint is None else str(checkpoint),
+                "weights": None if weights is None else str(weights),
+                "seconds": seconds,
+            }
+        )
+
+    def stop(self) -> None:
+        """Ask it to stop between two updates; it answers with `done`."""
+        self._send({"kind": "stop"})
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it without asking; does nothing when it has ended."""
+
+    @abstractmethod
+    def _wait(self) -> str | None:
+        """Wait for its end, after `kill`; returns what ended it, to follow "its trainer"."""
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What it says until it ends, and then `{"kind": "ended", "reason": …}`; one reader."""
+        while True:
+            try:
+                yield json.loads(self._connection.recv_bytes())
+            except (EOFError, OSError):
+                break
+        # it may have closed the pipe and yet live on; and only a killed one can be waited for
+        self.kill()
+        yield {"kind": "ended", "reason": self._wait() or "ended without a word"}
+
+    def _send(self, message: dict[str, object]) -> None:
+        with self._lock, contextlib.suppress(OSError):  # a dead one says so through `messages`
+            self._connection.send_bytes(json.dumps(message).encode())
+
+
+class TrainerProcess(TrainerHandle):
+    """A trainer in a process of its own, which dies with this one."""
+
+    def __init__(self, pid: int, connection: Connection) -> None:
+        super().__init__(connection)
+        self._pid = pid
+        self._ended = False
+
+    @classmethod
+    def fork(cls, request: JobRequest, folder: Path) -> Self:
+        """Start the process; call it before this one has threads or open connections.
+
+        Args:
+            request: what it will train, once told to begin.
+            folder: existing local directory for its checkpoints.
+        """
+        parent = os.getpid()
+        ours, theirs = Pipe(duplex=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _run_child(parent, theirs, request, folder)
+        theirs.close()
+        return cls(pid, ours)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        with self._lock:
+            if not self._ended:
+                os.kill(self._pid, signal.SIGKILL)
+
+    def _wait(self) -> str | None:
+        os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:  # until here the number is its own, and `kill` may use it
+            _, status = os.waitpid(self._pid, 0)
+            self._ended = True
+        return ending(status)
+
+
+def _run_child(parent: int, connection: Connection, request: JobRequest, folder: Path) -> NoReturn:
+    code = 1
+    try:
+        from grpo_platform.jobs.trainer_process import train
+
+        die_with_parent(parent)
+        # the worker decides when this process ends; Ctrl-C and a system's shutdown reach it first
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        train(connection, request, folder)
+        code = 0
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        traceback.print_exc()
+    finally:
+        leave(code)

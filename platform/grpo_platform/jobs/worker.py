@@ -16,7 +16,7 @@ from grpo_platform.core.settings import TOKEN_VARIABLE
 from grpo_platform.jobs.attempt import Attempt
 from grpo_platform.jobs.logs import WorkerLog
 from grpo_platform.jobs.resources import restrict_memory
-from grpo_platform.jobs.trainer_handle import TrainerProcess
+from grpo_platform.jobs.trainer_process import TrainerProcess
 from grpo_platform.jobs.workdir import make_workdir, patiently
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore

@@ -22,8 +22,8 @@ from grpo_platform.core.errors import (
     UnknownJobError,
     UnknownSweepError,
 )
+from grpo_platform.core.process import liveness, worker_name
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.process import liveness, worker_name
 from grpo_platform.jobs.recovery import Observer
 from grpo_platform.jobs.runner import Runner
 from grpo_platform.registry.promotion import Promoter

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import sqlalchemy
 
 from grpo_platform.core.errors import StoreError
-from grpo_platform.core.redaction import without_credentials
+from grpo_platform.core.messages import without_credentials
 from grpo_platform.core.settings import Settings
 from grpo_platform.tracking.exceptions import store_errors
 from grpo_platform.tracking.locations import sqlite_path, sqlite_uri

@@ -16,7 +16,7 @@ from grpo_platform.core.errors import (
     StoreUnavailableError,
     UnknownJobError,
 )
-from grpo_platform.core.redaction import without_credentials
+from grpo_platform.core.messages import without_credentials
 
 __all__ = [
     "CODES",

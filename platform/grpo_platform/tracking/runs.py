@@ -26,12 +26,10 @@ from grpo_platform.core.signing import Signer
 from grpo_platform.tracking.exceptions import is_missing, retrying, store_errors, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.files import RunFiles
-from grpo_platform.tracking.http_reader import HttpReader
 from grpo_platform.tracking.provenance import dataset_of
-from grpo_platform.tracking.reader import RunReader
+from grpo_platform.tracking.reader import HttpReader, RunReader, SqlReader
 from grpo_platform.tracking.records import Held, JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import HistoryPoint, Point, thin
-from grpo_platform.tracking.sql_reader import SqlReader
 from grpo_platform.tracking.sqlite_guard import require_database
 from grpo_platform.tracking.store import configure_mlflow
 

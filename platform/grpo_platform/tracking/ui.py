@@ -18,8 +18,8 @@ import time
 from typing import Final
 
 from grpo_platform.core.access import TOKEN_DIGEST, token_digest
-from grpo_platform.core.children import die_with_parent
-from grpo_platform.core.redaction import without_credentials
+from grpo_platform.core.messages import without_credentials
+from grpo_platform.core.process import die_with_parent
 
 __all__ = ["CHILD_ENVIRONMENT", "UI_PROCESS", "MlflowUI", "free_port"]
 

@@ -1,17 +1,29 @@
-"""Processes: names that stay true, whether they live, and what ended them.
+"""Processes: names that stay true, whether they live, what ended them, and how children end.
 
 Reads Linux's /proc. Elsewhere every worker is `UNKNOWN`, and heartbeats decide.
 """
 
+import ctypes
 import hashlib
 import os
 import signal
 import socket
+import sys
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import Final, NoReturn
 
-__all__ = ["Liveness", "ending", "liveness", "machine", "pid_of", "worker_name"]
+__all__ = [
+    "Liveness",
+    "die_with_parent",
+    "ending",
+    "leave",
+    "liveness",
+    "machine",
+    "pid_of",
+    "worker_name",
+]
 
 _PROC = Path("/proc")
 _HINTS: dict[int, str] = {
@@ -23,6 +35,7 @@ _HINTS: dict[int, str] = {
 }
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _PID_NAMESPACE = _PROC / "self/ns/pid"
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Liveness(StrEnum):
@@ -87,3 +100,29 @@ def ending(status: int) -> str | None:
     if code < 0:
         return f"was killed by signal {-code}{_HINTS.get(-code, '')}"
     return None if code == 0 else f"ended with exit code {code}"
+
+
+def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends, however that ends.
+
+    It ends at once where the parent is gone already, which is all that is seen outside of Linux.
+    That holds over an exec, but not for children of this process.
+
+    Args:
+        parent: process id of the parent.
+        by: the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)
+
+
+def leave(code: int) -> NoReturn:
+    """End a forked process with an exit code, and without what its parent has registered for exit.
+
+    What was printed is written out.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

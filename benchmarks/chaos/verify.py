@@ -15,7 +15,7 @@ from grpo.trainer import Trainer
 from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.reporter import TrackingReporter
 

@@ -54,7 +54,7 @@ def serve(settings: Settings) -> None:
         signal.signal(number, _leave)
     # imported here, since torch and MLflow take seconds and the checks above must not wait
     from grpo_platform.api.app import create_app
-    from grpo_platform.api.connections import LATER_SECONDS, Connections, raise_file_limit
+    from grpo_platform.api.middleware import LATER_SECONDS, Connections, raise_file_limit
     from grpo_platform.core.errors import PlatformError
     from grpo_platform.services.container import build_services
 

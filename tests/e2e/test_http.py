@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from grpo_platform.api.connections import LATER_SECONDS
+from grpo_platform.api.middleware import LATER_SECONDS
 from tests.e2e.processes import Server, server
 
 pytestmark = pytest.mark.slow

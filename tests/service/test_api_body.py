@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from grpo_platform.api.body import FastJsonRoute, JsonRoute
+from grpo_platform.api.dependencies import FastJsonRoute, JsonRoute
 from grpo_platform.api.errors import add_error_handlers
 from grpo_platform.api.schemas.common import Reply
 from grpo_platform.api.schemas.inference import InferenceRequest

@@ -9,8 +9,8 @@ import time
 import pytest
 import uvicorn
 
-from grpo_platform.api import connections
-from grpo_platform.api.connections import Connections
+from grpo_platform.api import middleware
+from grpo_platform.api.middleware import Connections
 
 MOST = 5
 HEAD = 0.5
@@ -38,7 +38,7 @@ async def echo(scope, receive, send):
 @pytest.fixture
 def running(monkeypatch):
     """Where the server listens, and all its connections."""
-    monkeypatch.setattr(connections, "HEAD_SECONDS", HEAD)
+    monkeypatch.setattr(middleware, "HEAD_SECONDS", HEAD)
     everyone = Connections(MOST)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
@@ -167,7 +167,7 @@ def test_idle_ones_make_room_after_those_and_busy_ones_never(running):
 
 
 def test_the_limit_of_files_is_raised_and_room_is_kept():
-    most = connections.raise_file_limit()
-    soft, hard = connections.resource.getrlimit(connections.resource.RLIMIT_NOFILE)
+    most = middleware.raise_file_limit()
+    soft, hard = middleware.resource.getrlimit(middleware.resource.RLIMIT_NOFILE)
     assert soft == min(hard, 65_536)
     assert soft // 2 <= most < soft

@@ -174,7 +174,7 @@ def test_every_help_and_output_fits_any_terminal(tmp_path, terminal):
 LOGS = """
 import logging, sys
 from pathlib import Path
-from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.jobs.run_writer import WorkerLog
 from grpo_platform.core.messages import escape_unprintable
 
 escape_unprintable()

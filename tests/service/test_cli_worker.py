@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from grpo_platform.cli import app
 from grpo_platform.core.process import Liveness, liveness
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from tests.service.jobs_support import Onlooker, assert_as_undisturbed
 from tests.service.tracking_support import request, working_in
 

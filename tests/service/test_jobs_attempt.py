@@ -12,10 +12,10 @@ from grpo_platform.core.errors import StoreError, StoreUnavailableError, Unknown
 from grpo_platform.core.names import Tag
 from grpo_platform.core.process import worker_name
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.attempt import LEAVE_SECONDS, OVERTIME_SECONDS, STOP_GRACE_SECONDS
 from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.lease import LEASE_SECONDS
 from grpo_platform.jobs.trainer_process import train
+from grpo_platform.jobs.worker import LEAVE_SECONDS, OVERTIME_SECONDS, STOP_GRACE_SECONDS
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.reporter import Point

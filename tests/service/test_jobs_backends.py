@@ -16,8 +16,8 @@ import requests
 from grpo_platform.core.errors import ConflictError, QueueFullError
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.local import LocalBackend
-from grpo_platform.jobs.logs import read_log
 from grpo_platform.jobs.ray_backend import RayBackend
+from grpo_platform.jobs.run_writer import read_log
 from tests.e2e.processes import server
 from tests.service.jobs_support import (
     Onlooker,

@@ -9,7 +9,7 @@ from grpo_platform.core.errors import UnknownJobError
 from grpo_platform.core.process import worker_name
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.in_memory import InMemoryBackend
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from tests.service.jobs_support import assert_as_undisturbed, faulty, long_job, platform
 
 FIELDS = {"total_timesteps": 4000, "seed": 6, "n_eval_episodes": 5, "checkpoint_seconds": 0.2}

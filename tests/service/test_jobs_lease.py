@@ -7,8 +7,7 @@ import pytest
 
 from grpo_platform.core.errors import StoreUnavailableError
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.clock import Clock
-from grpo_platform.jobs.lease import BEAT_SECONDS, LEASE_SECONDS, Heartbeat, Order
+from grpo_platform.jobs.lease import BEAT_SECONDS, LEASE_SECONDS, Clock, Heartbeat, Order
 from tests.service.tracking_support import prepare, request
 from tests.service.worker_support import TroubledStore
 

@@ -11,7 +11,7 @@ from grpo_platform.core.errors import ConflictError, UnknownJobError
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.backend import WorkerTask
 from grpo_platform.jobs.local import LocalBackend
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from tests.service.faulty_environments import FAULTY
 from tests.service.jobs_support import assert_as_undisturbed, faulty, kill, long_job, platform
 from tests.service.tracking_support import request

@@ -13,10 +13,10 @@ from grpo_platform.core import process
 from grpo_platform.core.process import Liveness
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs import workdir
+from grpo_platform.jobs import resources
 from grpo_platform.jobs.failures import explain, lost
-from grpo_platform.jobs.queue import JobQueue
 from grpo_platform.jobs.recovery import CONFIRM_SECONDS, SILENT_SECONDS, Observer
+from grpo_platform.jobs.runner import JobQueue
 from grpo_platform.tracking.records import JobRecord
 from tests.waiting import until
 
@@ -175,7 +175,7 @@ def test_the_end_of_a_process_is_told_in_words():
 HOLD = """
 import os, sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from grpo_platform.jobs.workdir import make_workdir
+from grpo_platform.jobs.resources import make_workdir
 print(make_workdir(), flush=True)
 if os.fork():
     os._exit(0)  # as a worker that is killed while its trainer lives
@@ -185,7 +185,7 @@ sys.stdin.read()
 LOOK = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from grpo_platform.jobs.workdir import remove_abandoned
+from grpo_platform.jobs.resources import remove_abandoned
 remove_abandoned()
 """
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
@@ -200,7 +200,7 @@ def can_unshare():
 
 def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = workdir.make_workdir()
+    own = resources.make_workdir()
     earlier = own.with_name("1-unleased")  # of a release without leases: perhaps a living job's
     earlier.mkdir()
     holder = subprocess.Popen(
@@ -208,13 +208,13 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
     )
     theirs = Path(holder.stdout.readline().strip())
     holder.wait(60)
-    workdir.remove_abandoned()
+    resources.remove_abandoned()
     assert own.exists()
     assert theirs.exists()
     assert earlier.exists()
     holder.communicate()  # the last that holds it ends
     os.utime(earlier, (0, 0))
-    until(lambda: workdir.remove_abandoned() or not theirs.exists())
+    until(lambda: resources.remove_abandoned() or not theirs.exists())
     assert own.exists()
     assert not earlier.exists()
 
@@ -222,7 +222,7 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
 @pytest.mark.skipif(not can_unshare(), reason="needs unshare(1) and user namespaces")
 def test_a_server_that_counts_processes_anew_removes_nothing_that_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = workdir.make_workdir()
+    own = resources.make_workdir()
     command = [*UNSHARE, sys.executable, "-c", LOOK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -233,7 +233,7 @@ def test_a_scratch_folder_of_someone_else_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / f"grpo-jobs-{os.getuid()}").symlink_to(tmp_path)
     with pytest.raises(PermissionError, match="TMPDIR"):
-        workdir.make_workdir()
+        resources.make_workdir()
 
 
 def test_failures_say_what_to_do():

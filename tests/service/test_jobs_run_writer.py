@@ -4,8 +4,7 @@ import pytest
 
 from grpo_platform.core.errors import StoreError
 from grpo_platform.core.names import Metric, Tag
-from grpo_platform.jobs.logs import WorkerLog, read_log
-from grpo_platform.jobs.run_writer import RunWriter
+from grpo_platform.jobs.run_writer import RunWriter, WorkerLog, read_log
 from grpo_platform.tracking.reporter import Point
 from tests.service.tracking_support import prepare, request
 from tests.service.worker_support import ScriptedClock, TroubledStore

@@ -14,7 +14,7 @@ from grpo_platform.core.errors import StoreUnavailableError
 from grpo_platform.core.settings import TOKEN_VARIABLE
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs import worker
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from grpo_platform.jobs.trainer_process import TrainerProcess
 from tests.service.tracking_support import jobs_of, prepare, request
 from tests.waiting import until

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
+from grpo_platform.core.access import Signer
 from grpo_platform.core.errors import ConflictError
 from grpo_platform.core.names import JOB_READY, Tag
-from grpo_platform.core.signing import Signer
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.sweeps.request import SweepRequest

@@ -20,7 +20,7 @@ from grpo.trainer import policy_spec
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from grpo_platform.tracking.artifacts import draw_learning_curve, illustrate
 from grpo_platform.tracking.provenance import (
     code_version,

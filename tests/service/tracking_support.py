@@ -14,9 +14,9 @@ from pathlib import Path
 import requests
 
 from grpo import GRPOConfig
+from grpo_platform.core.access import Signer
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
-from grpo_platform.core.signing import Signer
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store, prepare_store
 

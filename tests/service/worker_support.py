@@ -8,10 +8,10 @@ import pytest
 
 from grpo_platform.core.errors import StoreError, StoreUnavailableError
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.attempt import Attempt
-from grpo_platform.jobs.clock import Clock
-from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.jobs.lease import Clock
+from grpo_platform.jobs.run_writer import WorkerLog
 from grpo_platform.jobs.trainer_process import TrainerHandle
+from grpo_platform.jobs.worker import Attempt
 from grpo_platform.tracking.jobs import JobStore
 from tests.service.tracking_support import request
 

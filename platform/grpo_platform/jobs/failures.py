@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from grpo import GRPOError
 from grpo_platform.core.errors import PlatformError
-from grpo_platform.jobs.workdir import FULL
+from grpo_platform.jobs.resources import FULL
 
 __all__ = ["OUT_OF_MEMORY", "explain", "files_away", "lost"]
 

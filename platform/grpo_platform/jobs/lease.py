@@ -5,6 +5,7 @@ import logging
 import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -16,19 +17,45 @@ from grpo_platform.core.errors import (
     UnknownJobError,
 )
 from grpo_platform.core.states import TERMINAL
-from grpo_platform.jobs.clock import Clock
-from grpo_platform.jobs.workdir import PATIENCE_SECONDS, temporary_folder
+from grpo_platform.jobs.resources import PATIENCE_SECONDS, temporary_folder
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
 
-__all__ = ["GoneError", "Heartbeat", "LeftError", "Order", "Retry"]
+__all__ = ["Clock", "GoneError", "Heartbeat", "LeftError", "Order", "Retry"]
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+# a machine that sleeps must find its lease spent when it wakes
+_WITH_SLEEP: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 BEAT_SECONDS: Final = 2.0
 LEASE_SECONDS: Final = 10.0
 """How long one look at the run is good for; less than what makes a runner give the job away."""
+
+
+class Clock:
+    """The machine's own time, in seconds."""
+
+    def now(self) -> float:
+        """Since some moment; stands still while the machine sleeps."""
+        return time.monotonic()
+
+    def now_with_sleep(self) -> float:
+        """Since some moment, the machine's sleep included where the system can tell."""
+        return time.clock_gettime(_WITH_SLEEP)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def get(self, inbox: "queue.SimpleQueue[_T]", timeout_seconds: float) -> _T:
+        """The next thing in a queue, as soon as it is there.
+
+        Raises:
+            queue.Empty: nothing came in time.
+        """
+        return inbox.get(timeout=timeout_seconds)
 
 
 class Order(StrEnum):

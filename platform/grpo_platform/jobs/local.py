@@ -16,7 +16,7 @@ from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.process import Liveness, ending, pid_of
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import child_environment
-from grpo_platform.jobs import workdir
+from grpo_platform.jobs import resources
 from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
 from grpo_platform.jobs.resources import check_this_machine, default_memory_bytes
 from grpo_platform.jobs.supervisor import Supervisor, drain
@@ -88,7 +88,7 @@ class LocalBackend:
         """
         if not hasattr(os, "pidfd_open"):
             raise PlatformError("Local jobs need Linux (pidfd_open, kernel 5.3 or newer).")
-        workdir.remove_abandoned()
+        resources.remove_abandoned()
         self._forkserver.start()
 
     def check(self, request: JobRequest) -> None:

@@ -1,32 +1,192 @@
-"""What one attempt writes to its run while it trains: each point once, and checkpoints."""
+"""What one attempt writes to its run: each point once, checkpoints, and what it printed."""
 
+import contextlib
 import logging
+import os
 import re
+import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from grpo_platform.core.errors import StoreError, StoreUnavailableError
 from grpo_platform.core.names import Metric, Tag
-from grpo_platform.jobs.clock import Clock
-from grpo_platform.jobs.logs import WorkerLog
+from grpo_platform.jobs.lease import Clock
+from grpo_platform.jobs.resources import temporary_folder
 from grpo_platform.tracking.files import file_sha256
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.reporter import Point
 
-__all__ = ["Checkpoints", "Progress", "RunWriter"]
+__all__ = [
+    "LOG_ARTIFACT",
+    "Checkpoints",
+    "Progress",
+    "RunWriter",
+    "WorkerLog",
+    "add_line",
+    "read_log",
+]
 
 _log = logging.getLogger(__name__)
 
-_FOLDER: Final = "checkpoints"
-_KEPT_BEFORE: Final = 1  # beside the newest, in case that one is damaged
-_NAME: Final = re.compile(r"\d{12}-(?P<attempt>\d+)-(?P<sha256>[0-9a-f]{64})\.npz")
+LOG_ARTIFACT: Final = "logs/worker.log"
+_LOG_BYTES: Final = 1 << 20
+_DROPPED: Final = b"[earlier lines were dropped]\n"
+_CHECKPOINT_FOLDER: Final = "checkpoints"
+_CHECKPOINTS_BEFORE: Final = 1  # beside the newest, in case that one is damaged
+_CHECKPOINT_NAME: Final = re.compile(r"\d{12}-(?P<attempt>\d+)-(?P<sha256>[0-9a-f]{64})\.npz")
 _POINTS_SECONDS: Final = 0.7
 _LOG_SECONDS: Final = 2.0
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 10.0
 _FOREGROUND_PROGRESS_SECONDS: Final = 1.0
+
+
+class WorkerLog:
+    """The log file of this process and of those that it forks.
+
+    An environment may print at every step: only the last mebibyte is kept.
+
+    Args:
+        folder: existing local directory for the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "worker.log"
+        # read by its descriptor, which outlives a folder that somebody removes
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._earlier = b""
+        self._uploaded_size = -1
+
+    def take_output(self) -> None:
+        """Send this process's standard output and error there, and its log records."""
+        for standard, stream in ((1, sys.stdout), (2, sys.stderr)):
+            stream.flush()
+            os.dup2(self._file, standard)
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
+        _handle_alone(logging.StreamHandler(sys.stderr))
+
+    def take_records(self) -> None:
+        """Write this process's log records there, and print them."""
+        _handle_alone(
+            logging.FileHandler(self._path, encoding="utf-8"), logging.StreamHandler(sys.stdout)
+        )
+
+    @contextlib.contextmanager
+    def taking_records_of(self, threads: str) -> Iterator[None]:
+        """Write log records of some threads there too, in a process that has others; then close.
+
+        Args:
+            threads: how the names of these threads begin.
+        """
+        handler = logging.FileHandler(self._path, encoding="utf-8")
+        handler.setFormatter(_formatter())
+        handler.addFilter(lambda record: (record.threadName or "").startswith(threads))
+        levels = [(ours, ours.level) for ours in _loggers()]
+        for ours, _ in levels:
+            ours.addHandler(handler)
+            ours.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            for ours, level in levels:
+                ours.removeHandler(handler)
+                ours.setLevel(level)
+            handler.close()
+            os.close(self._file)
+
+    def continue_earlier(self, jobs: JobStore, job_id: str) -> None:
+        """Put the log of earlier attempts before this one's."""
+        self._earlier = read_log(jobs, job_id)
+
+    def upload(self, jobs: JobStore, job_id: str) -> None:
+        """Store the log as an artifact, where it has changed.
+
+        Raises:
+            StoreError: the artifact cannot be written.
+            OSError: the local disk is full.
+        """
+        self._shorten()
+        data = self._read()
+        if len(data) == self._uploaded_size:
+            return
+        _store(jobs, job_id, self._earlier + data)
+        self._uploaded_size = len(data)
+
+    def _shorten(self) -> None:
+        if os.fstat(self._file).st_size > 4 * _LOG_BYTES:
+            data = self._read()
+            os.ftruncate(self._file, 0)  # writers append, so they go on at the new end
+            os.write(self._file, _last(data))
+
+    def _read(self) -> bytes:
+        return os.pread(self._file, os.fstat(self._file).st_size, 0)
+
+
+def _loggers() -> tuple[logging.Logger, logging.Logger]:
+    return logging.getLogger("grpo"), logging.getLogger("grpo_platform")
+
+
+def _formatter() -> logging.Formatter:
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+def _handle_alone(*handlers: logging.Handler) -> None:
+    """Send the log records of this process nowhere else."""
+    for handler in handlers:
+        handler.setFormatter(_formatter())
+    for ours in _loggers():
+        ours.handlers = list(handlers)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+
+
+def read_log(jobs: JobStore, job_id: str) -> bytes:
+    """The log of a job as last stored, all attempts; empty while there is none.
+
+    Raises:
+        UnknownJobError: no such job.
+        StoreUnavailableError: the store is away.
+    """
+    if LOG_ARTIFACT not in jobs.list_artifacts(job_id, str(Path(LOG_ARTIFACT).parent)):
+        return b""
+    with (
+        tempfile.TemporaryDirectory(dir=temporary_folder()) as folder,
+        jobs.download(job_id, LOG_ARTIFACT, Path(folder)).open("rb") as file,
+    ):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LOG_BYTES - 1))  # one more than is kept: it was longer
+        return _last(file.read())
+
+
+def add_line(jobs: JobStore, job_id: str, text: str) -> None:
+    """Write into a job's log what its worker cannot say itself, such as what ended it.
+
+    Raises:
+        StoreError: the log cannot be read or written.
+        OSError: there is no room for a temporary file.
+    """
+    line = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}Z WARNING {text}\n"
+    _store(jobs, job_id, read_log(jobs, job_id) + line.encode())
+
+
+def _store(jobs: JobStore, job_id: str, data: bytes) -> None:
+    with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
+        path = Path(folder) / Path(LOG_ARTIFACT).name
+        path.write_bytes(_last(data))
+        jobs.upload(job_id, path, str(Path(LOG_ARTIFACT).parent))
+
+
+def _last(data: bytes) -> bytes:
+    if len(data) <= _LOG_BYTES:
+        return data
+    return _DROPPED + data[-_LOG_BYTES:].partition(b"\n")[2]
 
 
 class Checkpoints:
@@ -58,13 +218,13 @@ class Checkpoints:
         named = path.with_name(f"{timesteps:012d}-{self._attempt}-{digest}.npz")
         path.rename(named)
         try:
-            artifact = self._jobs.upload(self._job_id, named, _FOLDER, verify=True)
+            artifact = self._jobs.upload(self._job_id, named, _CHECKPOINT_FOLDER, verify=True)
             self._jobs.set_tags(self._job_id, {Tag.CHECKPOINT: artifact})
         except StoreError:
             named.rename(path)  # so that the caller can try again
             raise
         named.unlink()
-        self._prune([path for path in self._stored() if path != artifact][:-_KEPT_BEFORE])
+        self._prune([path for path in self._stored() if path != artifact][:-_CHECKPOINTS_BEFORE])
 
     def fetch(self, pointed: str | None, folder: Path) -> Path | None:
         """Download the newest checkpoint that is whole, starting with the one pointed to.
@@ -87,7 +247,7 @@ class Checkpoints:
             except StoreError as error:
                 _log.warning("Checkpoint %s cannot be read: %s", artifact, error)
                 continue
-            match = _NAME.fullmatch(PurePosixPath(artifact).name)
+            match = _CHECKPOINT_NAME.fullmatch(PurePosixPath(artifact).name)
             if match and file_sha256(path) == match["sha256"]:
                 return path
             _log.warning("Checkpoint %s is damaged; an earlier one is used.", artifact)
@@ -100,8 +260,10 @@ class Checkpoints:
         self._prune(self._stored())
 
     def _stored(self) -> list[str]:
-        found = self._jobs.list_artifacts(self._job_id, _FOLDER)
-        return sorted(path for path in found if _NAME.fullmatch(PurePosixPath(path).name))
+        found = self._jobs.list_artifacts(self._job_id, _CHECKPOINT_FOLDER)
+        return sorted(
+            path for path in found if _CHECKPOINT_NAME.fullmatch(PurePosixPath(path).name)
+        )
 
     def _prune(self, artifacts: list[str]) -> None:
         for artifact in artifacts:

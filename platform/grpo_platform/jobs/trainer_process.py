@@ -38,8 +38,8 @@ from grpo.trainer import EndedBy, Trainer
 from grpo_platform.core.process import die_with_parent, ending, leave
 from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.failures import explain, files_away
+from grpo_platform.jobs.resources import FULL, patiently
 from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
-from grpo_platform.jobs.workdir import FULL, patiently
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
 __all__ = ["TrainerHandle", "TrainerProcess", "one_thread", "train"]

@@ -51,7 +51,7 @@ from grpo_platform.registry.records import (
 from grpo_platform.tracking.exceptions import is_missing, retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
-from grpo_platform.tracking.pages import Cursor, Page, decode_token, encode_token, list_digest
+from grpo_platform.tracking.reader import Cursor, Page, decode_token, encode_token, list_digest
 
 __all__ = ["Listener", "Registry"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from grpo.errors import ConfigError
 from grpo.registry import Registry as Names
+from grpo_platform.core.access import Signer
 from grpo_platform.core.errors import ConflictError, NotReadyError, PlatformError
 from grpo_platform.core.settings import Settings
-from grpo_platform.core.signing import Signer
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.backend import Backend, BackendFactory
 from grpo_platform.jobs.isolation import Isolation

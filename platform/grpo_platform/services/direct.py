@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import grpo
 from grpo.evaluation import Evaluation
+from grpo_platform.core.access import Signer, not_vouched_for
 from grpo_platform.core.errors import ConflictError, InvalidRequestError, UnknownModelError
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
-from grpo_platform.core.signing import Signer, not_vouched_for
 from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.resources import check_this_machine
 from grpo_platform.jobs.worker import run_worker
@@ -21,9 +21,9 @@ from grpo_platform.reproduction.verdict import Difference, Reproduction
 from grpo_platform.services.training import check_request
 from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.lifecycle import now_ms
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import Point, evaluation_figures
+from grpo_platform.tracking.runs import now_ms
 from grpo_platform.tracking.store import Store
 
 __all__ = [

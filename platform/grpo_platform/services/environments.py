@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from grpo.errors import GRPOError
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.jobs.isolation import Isolation
-from grpo_platform.tracking.pages import Cursor, Page, decode_token, encode_token, list_digest
+from grpo_platform.tracking.reader import Cursor, Page, decode_token, encode_token, list_digest
 
 __all__ = ["EnvironmentRecord", "Environments"]
 

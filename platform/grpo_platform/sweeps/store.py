@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from grpo_platform.core.access import not_vouched_for
 from grpo_platform.core.errors import (
     InvalidRequestError,
     PlatformError,
@@ -17,18 +18,15 @@ from grpo_platform.core.errors import (
 )
 from grpo_platform.core.names import JOB_READY, Tag, trial_claim, trials_tag
 from grpo_platform.core.request import JobRequest
-from grpo_platform.core.signing import not_vouched_for
 from grpo_platform.core.states import JobStatus
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, sweep_of, trial_of
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.lifecycle import Lifecycle, now_ms
-from grpo_platform.tracking.pages import Page, decode_token, list_digest
-from grpo_platform.tracking.reader import RunQuery, RunRow, page_of
+from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
 from grpo_platform.tracking.reporter import Point
-from grpo_platform.tracking.runs import require_job_id
+from grpo_platform.tracking.runs import Lifecycle, now_ms, require_job_id
 
 __all__ = ["SweepStore"]
 

@@ -43,6 +43,7 @@ VIDEO_FILE: Final = "episodes.mp4"
 
 _LONGEST_DESCRIPTION: Final = 7_900
 """Characters that MLflow keeps of a tag's value, less some."""
+
 _VIDEO_EPISODES: Final = 3
 _CURVE_POINTS: Final = 1_000
 

@@ -11,6 +11,7 @@ from typing import Final
 from mlflow.entities import LifecycleStage, Run
 from mlflow.tracking._tracking_service.utils import _get_store
 
+from grpo_platform.core.access import Signer
 from grpo_platform.core.errors import (
     ConflictError,
     InvalidRequestError,
@@ -20,16 +21,14 @@ from grpo_platform.core.errors import (
 )
 from grpo_platform.core.names import EXPERIMENT, JOB_READY, Tag, env_tag, idempotency_tag, model_tag
 from grpo_platform.core.request import JobRequest
-from grpo_platform.core.signing import Signer
 from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.idempotency import await_job, is_elected
-from grpo_platform.tracking.lifecycle import JobLifecycle, now_ms
-from grpo_platform.tracking.pages import Page, decode_token, list_digest
 from grpo_platform.tracking.provenance import provenance_tags
-from grpo_platform.tracking.reader import RunQuery, RunRow, page_of
+from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, differing, params_of, record_of
+from grpo_platform.tracking.runs import JobLifecycle, now_ms
 from grpo_platform.tracking.store import check_artifacts_reachable
 
 __all__ = ["JobStore"]

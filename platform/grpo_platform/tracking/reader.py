@@ -1,12 +1,16 @@
-"""What is read of a run, and how: from the database itself, or through MLflow's client."""
+"""What is read of runs, page by page: from the database itself, or through MLflow's client."""
 
+import base64
+import binascii
 import dataclasses
+import hashlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
@@ -25,14 +29,81 @@ from sqlalchemy import (
     select,
 )
 
-from grpo_platform.core.errors import UnknownJobError
+from grpo_platform.core.errors import InvalidPageTokenError, UnknownJobError
 from grpo_platform.core.names import CLAIM_PARAM, CLAIM_TAG, JOB_READY, Tag
 from grpo_platform.tracking.exceptions import retrying
-from grpo_platform.tracking.pages import Cursor, Page, encode_token
 
-__all__ = ["HttpReader", "RunQuery", "RunReader", "RunRow", "SqlReader", "claims_of", "page_of"]
+__all__ = [
+    "Cursor",
+    "HttpReader",
+    "Page",
+    "RunQuery",
+    "RunReader",
+    "RunRow",
+    "SqlReader",
+    "claims_of",
+    "decode_token",
+    "encode_token",
+    "list_digest",
+    "page_of",
+]
 
 _T = TypeVar("_T")
+_MAX_TOKEN = 512
+_MAX_RANK = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_T]):
+    """Some items of a list."""
+
+    items: list[_T]
+    """In the list's order."""
+
+    next_page_token: str | None
+    """Leads to the following items; None at the end of the list."""
+
+
+class Cursor(NamedTuple):
+    """The last item of a page: the next page starts after it, whatever was added meanwhile."""
+
+    rank: int
+    """Its place in the list's order: when it started, in milliseconds, or how many came before."""
+
+    key: str
+    """Its id, or name, where items share a rank or have none."""
+
+
+def list_digest(*filters: object) -> str:
+    """Short fingerprint of a list's filters, so that a token only continues its own list."""
+    return hashlib.sha256(repr(filters).encode()).hexdigest()[:12]
+
+
+def encode_token(cursor: Cursor, digest: str) -> str:
+    """Token for the items after `cursor` of the list with this digest."""
+    text = json.dumps([digest, cursor.rank, cursor.key], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_token(token: str, digest: str) -> Cursor:
+    """Inverse of `encode_token`.
+
+    Raises:
+        InvalidPageTokenError: not a token of this list.
+    """
+    try:
+        if len(token) > _MAX_TOKEN:
+            raise InvalidPageTokenError
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (UnicodeError, binascii.Error, ValueError, RecursionError) as error:
+        raise InvalidPageTokenError from error
+    match values:
+        case [str(found), int(rank), str(key)] if (
+            found == digest and not isinstance(rank, bool) and 0 <= rank < _MAX_RANK
+        ):
+            return Cursor(rank, key)
+    raise InvalidPageTokenError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -141,7 +141,7 @@ class MlflowUI:
     def _has_store(self) -> bool:
         """Whether the database is there: MLflow's server would make another, empty one."""
         from grpo_platform.core.errors import StoreUnavailableError
-        from grpo_platform.tracking.sqlite_guard import require_database
+        from grpo_platform.tracking.locations import require_database
 
         try:
             require_database(self._tracking_uri)

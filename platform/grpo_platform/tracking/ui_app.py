@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from grpo_platform.core.access import TOKEN_DIGEST, Access, Refusal, read_head, token_digest
 from grpo_platform.core.process import die_with_parent
 from grpo_platform.core.settings import Settings
-from grpo_platform.tracking.sqlite_guard import require_database
+from grpo_platform.tracking.locations import require_database
 from grpo_platform.tracking.ui import UI_PROCESS
 
 __all__ = ["CLOSED", "create_app", "guarded"]

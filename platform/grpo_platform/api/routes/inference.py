@@ -8,8 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from grpo_platform.api.body import FastJsonRoute
-from grpo_platform.api.dependencies import model_for, predict_batch
+from grpo_platform.api.dependencies import FastJsonRoute, model_for, predict_batch
 from grpo_platform.api.errors import documented
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.schemas.inference import (

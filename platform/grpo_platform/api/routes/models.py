@@ -3,8 +3,7 @@
 from anyio import to_thread
 from fastapi import APIRouter, Request
 
-from grpo_platform.api.body import JsonRoute
-from grpo_platform.api.dependencies import Limit, ModelPath, PageToken, ServicesDep
+from grpo_platform.api.dependencies import JsonRoute, Limit, ModelPath, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.common import reply_of
 from grpo_platform.api.schemas.models import (

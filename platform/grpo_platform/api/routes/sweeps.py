@@ -2,8 +2,7 @@
 
 from fastapi import APIRouter
 
-from grpo_platform.api.body import JsonRoute
-from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
+from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.sweeps import (
     Sweep,

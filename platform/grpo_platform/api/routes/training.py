@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from grpo_platform.api.body import JsonRoute
-from grpo_platform.api.dependencies import JobId, Limit, PageToken, ServicesDep
+from grpo_platform.api.dependencies import JobId, JsonRoute, Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.events import EVENT_SCHEMA, JobFeeds, Watcher
 from grpo_platform.api.schemas.training import (
@@ -27,7 +26,7 @@ from grpo_platform.api.schemas.training import (
 )
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
-from grpo_platform.jobs.logs import read_log
+from grpo_platform.jobs.run_writer import read_log
 from grpo_platform.services.training import submit
 
 __all__ = ["router"]

@@ -21,9 +21,9 @@ from grpo_platform.reproduction.verdict import Difference, Reproduction
 from grpo_platform.services.training import check_request
 from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.lifecycle import now_ms
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import Point, evaluation_figures
-from grpo_platform.tracking.runs import now_ms
 from grpo_platform.tracking.store import Store
 
 __all__ = [

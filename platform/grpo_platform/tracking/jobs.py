@@ -25,10 +25,10 @@ from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.idempotency import await_job, is_elected
+from grpo_platform.tracking.lifecycle import JobLifecycle, now_ms
 from grpo_platform.tracking.provenance import provenance_tags
 from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, differing, params_of, record_of
-from grpo_platform.tracking.runs import JobLifecycle, now_ms
 from grpo_platform.tracking.store import check_artifacts_reachable
 
 __all__ = ["JobStore"]

@@ -48,7 +48,7 @@ PARTS: Final = (
     ("writing the reply's JSON", r"_reply \(|infer\w* \(.*inference\.py"),
     ("HTTP parsing", r"(data_received|on_\w+|_start_asgi_task) \(.*httptools_impl\.py"),
     ("HTTP writing, sending", r"(send|\w*write\w*|on_response_complete) \(.*httptools_impl\.py"),
-    ("gate and metrics", r"api/(middleware|metrics)\.py|prometheus_client/"),
+    ("connections, gate and metrics", r"api/(middleware|metrics)\.py|prometheus_client/"),
     ("routing and middleware", r"starlette/|fastapi/|uvicorn/|grpo_platform/api/"),
     ("handing batches to a thread", r"anyio/|threading\.py|queue\.py"),
     ("event loop, receiving", r"asyncio/"),

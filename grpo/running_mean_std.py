@@ -6,6 +6,7 @@ that travels with models write it anew; tests hold all of them equal.
 """
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +45,10 @@ def standardize(
         scale: shape (D, 1): 1 / sqrt(variance + `VARIANCE_FLOOR`).
         out: shape (D, N), of the networks' type.
     """
-    standardized = values - mean
-    standardized *= scale
+    # a float64 may overflow, a float32 cannot here; what does is clipped
+    with np.errstate(over="ignore") if values.dtype == np.float64 else nullcontext():
+        standardized = values - mean
+        standardized *= scale
     np.minimum(standardized, _LARGEST, out=standardized)
     np.maximum(standardized, _SMALLEST, out=out, casting="same_kind")
 

@@ -14,6 +14,7 @@ from grpo_platform.core.process import worker_name
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.completion import Completion
 from grpo_platform.jobs.lease import LEASE_SECONDS
+from grpo_platform.jobs.run_writer import read_log
 from grpo_platform.jobs.trainer_process import train
 from grpo_platform.jobs.worker import LEAVE_SECONDS, OVERTIME_SECONDS, STOP_GRACE_SECONDS
 from grpo_platform.registry.models import Registry
@@ -465,6 +466,7 @@ def test_a_job_given_away_while_its_policy_is_compared_is_not_ended_by_its_first
     done(one, 1.0, trained)
     assert one.run() == 0
     assert (one.status, one.record.attempt) == (JobStatus.QUEUED, 2)
+    assert b"completed" not in read_log(one.jobs, one.job_id)
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -47,7 +47,7 @@ class Tag:
     REQUEST: Final = "grpo.request"
     """`JobRequest` as JSON."""
     SIGNATURE: Final = "grpo.signature"
-    """Of a job or sweep that was queued by a server with a token; see `signing`."""
+    """Of a job or sweep that was queued by a server with a token; see `Signer`."""
     ATTEMPT: Final = "grpo.attempt"
     """Number of the attempt that a worker may claim next or holds now."""
     CRASHES: Final = "grpo.crashes"

@@ -76,12 +76,12 @@ class Completion:
         save_policy(self._registry.load_policy(reference), path)
         return path
 
-    def register(self, done: Mapping[str, Any], before_version: Callable[[], None]) -> None:
+    def register(self, done: Mapping[str, Any], before_write: Callable[[], None]) -> None:
         """Register the trained policy, once, and decide whether it serves the bare name.
 
         Args:
             done: the trainer's last message.
-            before_version: see `register_policy`.
+            before_write: see `register_policy`.
 
         Raises:
             ConflictError: the model's name became another environment's.
@@ -102,7 +102,7 @@ class Completion:
         )
         name = self._request.model_name_for(self._job_id)
         version = register_policy(
-            self._registry, self._job_id, self._policy, name, card, before_version
+            self._registry, self._job_id, self._policy, name, card, before_write
         )
         _log.info("Registered %s version %d.", name, version.version)
         decision = Promoter(self._registry).decide_after_training(

@@ -24,7 +24,7 @@ import traceback
 from typing import Any, NamedTuple, NoReturn
 
 from grpo_platform.core.messages import escape_unprintable
-from grpo_platform.core.process import leave
+from grpo_platform.core.process import leave, worker_name
 
 __all__ = ["main"]
 
@@ -91,8 +91,6 @@ def _spawn(control: socket.socket, lifeline_fd: int, task: dict[str, Any]) -> tu
         _run_child(control, lifeline_fd, last_words_write, task)
     os.close(last_words_write)
     os.set_blocking(last_words_read, False)
-    from grpo_platform.core.process import worker_name
-
     pidfd = os.pidfd_open(pid)
     child = _Child(pid, task["job_id"], task["attempt"], last_words_read)
     started = {"event": "started", "worker": worker_name(pid)}

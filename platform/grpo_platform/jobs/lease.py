@@ -1,4 +1,4 @@
-"""A worker's hold on its job: its heartbeat, and writes that are repeated while it holds."""
+"""A worker's hold on its job: it may write only while it is seen to, and then until it is heard."""
 
 import contextlib
 import logging
@@ -35,7 +35,7 @@ LEASE_SECONDS: Final = 10.0
 
 
 class Clock:
-    """The machine's own time, in seconds."""
+    """The machine's own time, in seconds; in tests it passes when the test says."""
 
     def now(self) -> float:
         """Since some moment; stands still while the machine sleeps."""

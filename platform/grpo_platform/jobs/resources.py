@@ -1,8 +1,9 @@
 """What a job takes of its machine: CPUs and GPUs in Ray's terms, memory, and a folder.
 
-A folder belongs to whoever holds the lock (flock(2)) of the file `lease` in it. The kernel lets go
-of a lock when its last holder ends, however that ends; and the lock means the same to servers that
-share nothing but the folder, as containers do that each count processes from 1.
+Folders that a killed process left are removed. One belongs to whoever holds the lock (flock(2)) of
+the file `lease` in it. The kernel lets go of a lock when its last holder ends, however that ends;
+and the lock means the same to servers that share nothing but the folder, as containers do that each
+count processes from 1.
 """
 
 import contextlib

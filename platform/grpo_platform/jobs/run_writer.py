@@ -1,4 +1,4 @@
-"""What one attempt writes to its run: each point once, checkpoints, and what it printed."""
+"""What one attempt writes to its run, in a safe order: points, checkpoints, and what it printed."""
 
 import contextlib
 import logging
@@ -190,7 +190,7 @@ def _last(data: bytes) -> bytes:
 
 
 class Checkpoints:
-    """Reads and writes the checkpoints of one job.
+    """Reads and writes the checkpoints of one job: verified before they count, older ones pruned.
 
     A file's name is `<timesteps>-<attempt>-<SHA-256>.npz`: unique, in order, and its own proof.
 

@@ -133,7 +133,7 @@ def hopeless(waits: Mapping[str, Wait]) -> frozenset[str]:
 
 
 class WaitMessages:
-    """Remembers what was written last.
+    """Tells users what their jobs wait for, and remembers what it wrote last.
 
     Args:
         store: jobs in MLflow.

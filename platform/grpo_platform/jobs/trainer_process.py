@@ -19,15 +19,13 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from functools import cache
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
 import torch
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 import grpo
 from grpo import checkpoint
@@ -42,7 +40,7 @@ from grpo_platform.jobs.resources import FULL, patiently
 from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
-__all__ = ["TrainerHandle", "TrainerProcess", "one_thread", "train"]
+__all__ = ["TrainerHandle", "TrainerProcess", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,23 +59,9 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
         request: what to train.
         folder: existing local directory that receives checkpoints.
     """
-    with one_thread():
-        _train(connection, request, folder)
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """One thread for torch from now on, and for BLAS until this ends.
-
-    On several, sums are taken in another order: other bits.
-    """
     torch.set_num_threads(1)
-    limit: AbstractContextManager[object] = _math_libraries().limit(limits=1)
-    return limit
-
-
-@cache
-def _math_libraries() -> ThreadpoolController:
-    return ThreadpoolController()  # finds them anew, which takes milliseconds
+    with threadpool_limits(1):  # BLAS on several threads adds up in another order: other bits
+        _train(connection, request, folder)
 
 
 def _train(connection: Connection, request: JobRequest, folder: Path) -> None:
@@ -325,8 +309,6 @@ class TrainerProcess(TrainerHandle):
 def _run_child(parent: int, connection: Connection, request: JobRequest, folder: Path) -> NoReturn:
     code = 1
     try:
-        from grpo_platform.jobs.trainer_process import train
-
         die_with_parent(parent)
         # the worker decides when this process ends; Ctrl-C and a system's shutdown reach it first
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -328,10 +328,10 @@ class Attempt:
         self._jobs.requeue(self._job_id, crashed=crashed, attempt=self._attempt)
 
     def _finish(self, status: JobStatus, error_message: str | None = None) -> JobStatus:
+        self._retry(self._retry.confirm)  # a job that was given away is another's to end
         _log.info("The job is %s.", status.value)
         self._upload_log()
         self._heartbeat.stop()
-        self._retry(self._retry.confirm)  # an end is not another worker's to find
         self._retry(lambda: self._jobs.finish(self._job_id, status, error_message))
         return status
 

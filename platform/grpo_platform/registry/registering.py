@@ -33,7 +33,7 @@ def register_policy(
     policy: BasePolicy,
     name: str,
     card: ModelCard,
-    before_version: Callable[[], None] = lambda: None,
+    before_write: Callable[[], None] = lambda: None,
 ) -> ModelVersionRef:
     """Make a version of a job's policy, or return the one that the job made before.
 
@@ -43,7 +43,8 @@ def register_policy(
         policy: what it trained.
         name: registered model; made if it is new.
         card: of the version.
-        before_version: called when all is uploaded; what it raises leaves no version.
+        before_write: called before the job's earlier uploads are deleted, and before the version
+            is made; what it raises leaves both as they are.
 
     Raises:
         ConflictError: the name is another environment's, or not ours.
@@ -55,6 +56,7 @@ def register_policy(
     registry.files.require(run.info.artifact_uri)  # before there is a name, or a version of it
     experiment_id = run.info.experiment_id
     _ensure_name(registry, name, card, experiment_id, _description(name, card, run.data.tags))
+    before_write()  # another worker's upload is no leftover
     _drop_leftovers(registry, job_id, experiment_id)
     logged, files = _log_model(registry, job_id, experiment_id, policy, name, card)
     output = LoggedModelOutput(logged.model_id, step=card.timesteps)
@@ -65,7 +67,7 @@ def register_policy(
         Tag.FILES: canonical_json(files),
         Tag.WEIGHTS_SHA256: files[f"{POLICY_DIR}/{WEIGHTS_FILE}"],
     }
-    before_version()
+    before_write()
     tries = count()
     version = retrying(
         # a call that was refused may have been carried out all the same

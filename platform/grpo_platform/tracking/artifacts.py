@@ -121,7 +121,7 @@ def _smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def describe(record: JobRecord, *, files: Sequence[str]) -> str:
-    """Markdown for the run of a completed job.
+    """Markdown for the run of a completed job: result, curve and next commands.
 
     Args:
         record: the job, its evaluation among its metrics.

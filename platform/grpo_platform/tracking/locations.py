@@ -1,7 +1,7 @@
 """Paths and URIs, each made of the other; and a sqlite database that is not at its path any more.
 
-A folder may have any name. In a URI `%`, `?` and `#` mean something, and each of SQLAlchemy, sqlite
-and MLflow reads another part of it.
+This is the one place that knows what must be quoted: a folder may have any name. In a URI `%`, `?`
+and `#` mean something, and each of SQLAlchemy, sqlite and MLflow reads another part of it.
 
 sqlite makes a file that is not there, and goes on writing to one that was deleted: both would lose
 what a user was told is saved. So each connection of this process to a database that was there once

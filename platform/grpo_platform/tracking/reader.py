@@ -364,7 +364,7 @@ _MAX_PAGE: Final = 1000
 
 
 class HttpReader:
-    """Implements `RunReader`.
+    """Reads runs through MLflow's client: for stores that are an MLflow server.
 
     Args:
         client: of the store.

@@ -13,11 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from grpo.errors import UnknownNameError
 from grpo_platform.core.access import Signer
-from grpo_platform.core.errors import (
-    StoreError,
-    StoreUnavailableError,
-    UnknownJobError,
-)
+from grpo_platform.core.errors import StoreError, StoreUnavailableError, UnknownJobError
 from grpo_platform.core.names import (
     CLAIM_PARAM,
     CLAIM_TAG,

@@ -154,7 +154,9 @@ Residual = stranger:Residual
 noting = stranger:noting
 """
 
-LINE = {"env_name": "Line-v0", "total_timesteps": 600, "n_steps": 10, "n_eval_episodes": 4}
+LINE = {
+    "env_name": "Line-v0", "total_timesteps": 600, "n_steps": 10, "n_eval_episodes": 4, "seed": 1,
+}  # fmt: skip
 JOBS = {
     "environment": LINE,
     "reward": LINE | {"reward_function_type": "near"},

@@ -225,7 +225,7 @@ def test_a_claim_holds_whatever_happens_to_its_ledger(jobs):
 
 
 def test_jobs_share_ledgers_that_do_not_grow_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_MOST", 3)
+    monkeypatch.setattr(runs, "_CLAIMED_RUNS", 3)
     uri = prepare(tmp_path).tracking_uri
     client = MlflowClient(tracking_uri=uri)
     one, two = JobStore(uri), JobStore(uri)

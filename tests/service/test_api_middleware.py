@@ -37,7 +37,8 @@ def client(base_url: str = LOCAL, **settings) -> TestClient:
         app.add_api_route(probe, where)
     add_error_handlers(app)
     app.state.metrics = Metrics(CacheStats)
-    app.add_middleware(RequestMiddleware, settings=Settings(**settings), metrics=app.state.metrics)
+    registry = app.state.metrics.registry
+    app.add_middleware(RequestMiddleware, settings=Settings(**settings), registry=registry)
     return TestClient(app, base_url=base_url, raise_server_exceptions=False)
 
 

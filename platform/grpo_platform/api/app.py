@@ -70,7 +70,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     install_docs(app)
     install_openapi(app, secured=settings.api_token is not None)
     add_error_handlers(app)
-    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
+    app.add_middleware(RequestMiddleware, settings=settings, registry=metrics.registry)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the API; one registry per application."""
+"""Prometheus metrics of the application; the middleware adds what it counts of requests."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -45,48 +45,30 @@ class Metrics:
 
     Args:
         cache: gives the present counters of the model cache.
+
+    Attributes:
+        registry: of this application; whoever counts something more registers it there.
     """
 
     def __init__(self, cache: Callable[[], CacheStats]) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_CacheCollector(cache))
-        self._requests = Counter(
-            "grpo_http_requests", "Requests answered.", ["method", "route", "status"],
-            registry=self._registry,
-        )  # fmt: skip
-        self._durations = Histogram(
-            "grpo_http_request_duration_seconds", "Time to answer a request.", ["method", "route"],
-            registry=self._registry,
-        )  # fmt: skip
+        self.registry = CollectorRegistry()
+        self.registry.register(_CacheCollector(cache))
         self._inference = Histogram(
             "grpo_inference_request_duration_seconds", "Time to predict, loading included.",
-            ["model", "version"], buckets=_INFERENCE_BUCKETS, registry=self._registry,
+            ["model", "version"], buckets=_INFERENCE_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self._observations = Counter(
             "grpo_inference_observations", "Observations predicted for.", ["model", "version"],
-            registry=self._registry,
+            registry=self.registry,
         )  # fmt: skip
         self._jobs = Gauge(
             "grpo_training_jobs", "Jobs that are not finished, by status.", ["status"],
-            registry=self._registry,
+            registry=self.registry,
         )  # fmt: skip
         self._loaded = Gauge(
-            "grpo_models_loaded", "Models in memory.", registry=self._registry
+            "grpo_models_loaded", "Models in memory.", registry=self.registry
         )  # fmt: skip
-        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._inference_children: dict[tuple[str, int], tuple[Histogram, Counter]] = {}
-
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Note one answered request."""
-        key = (method, route, status)
-        children = self._request_children.get(key)
-        if children is None:
-            children = self._request_children[key] = (
-                self._requests.labels(method, route, str(status)),
-                self._durations.labels(method, route),
-            )
-        children[0].inc()
-        children[1].observe(seconds)
 
     def inference(self, model: str, version: int, seconds: float, observations: int) -> None:
         """Note one prediction of a model's version."""
@@ -115,5 +97,5 @@ class Metrics:
         self._loaded.set(loaded_models)
         if "application/openmetrics-text" in accept:
             write: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
-            return write(self._registry), openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+            return write(self.registry), openmetrics.CONTENT_TYPE_LATEST
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST

@@ -21,6 +21,7 @@ import resource
 import time
 from typing import Final
 
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,7 +29,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from grpo_platform.api.dependencies import CODINGS, decoded
 from grpo_platform.api.errors import problem_response
-from grpo_platform.api.metrics import Metrics
 from grpo_platform.core.access import Access, Head, read_head, token_digest
 from grpo_platform.core.settings import Settings
 
@@ -58,6 +58,20 @@ _LINGER_SECONDS: Final = 5.0
 _MOST_FILES: Final = 65_536
 _KEPT_FILES: Final = 512
 """For the store, jobs and the libraries; half of what there is, where that is less."""
+
+MAX_BODY_BYTES = 8 * 2**20
+_OPEN = frozenset(
+    {
+        "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready",
+        "/docs", "/redoc", "/openapi.json",
+    }
+)  # fmt: skip
+"""Paths that need no token."""
+
+_log = logging.getLogger("grpo_platform.access")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_TOO_LARGE = f"The body may have at most {MAX_BODY_BYTES} bytes; send fewer items in one call."
+_CODING = "Send the body as it is, or with Content-Encoding: gzip or deflate; no other is read."
 
 _END: Final = b"content-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\n" + _END
@@ -227,19 +241,6 @@ def raise_file_limit() -> int:
     return allowed - min(_KEPT_FILES, allowed // 2)
 
 
-MAX_BODY_BYTES = 8 * 2**20
-_OPEN = frozenset(
-    {
-        "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready",
-        "/docs", "/redoc", "/openapi.json",
-    }
-)  # fmt: skip
-_log = logging.getLogger("grpo_platform.access")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_TOO_LARGE = f"The body may have at most {MAX_BODY_BYTES} bytes; send fewer items in one call."
-_CODING = "Send the body as it is, or with Content-Encoding: gzip or deflate; no other is read."
-
-
 def is_open(path: str) -> bool:
     """Whether a path needs no token: a probe, or documentation, the same on every server.
 
@@ -249,11 +250,24 @@ def is_open(path: str) -> bool:
 
 
 class RequestMiddleware:
-    """Lets through who belongs, and notes who passed."""
+    """Lets through who belongs, and notes who passed.
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
+    Args:
+        app: what comes after it.
+        settings: who may call, and from where.
+        registry: takes the counters of requests.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, registry: CollectorRegistry) -> None:
         self._app = app
-        self._metrics = metrics
+        self._requests = Counter(
+            "grpo_http_requests", "Requests answered.", ["method", "route", "status"],
+            registry=registry,
+        )  # fmt: skip
+        self._durations = Histogram(
+            "grpo_http_request_duration_seconds", "Time to answer a request.", ["method", "route"],
+            registry=registry,
+        )  # fmt: skip
         token = settings.api_token
         self._access = Access(
             hosts=(*settings.allowed_hosts, settings.host),
@@ -323,7 +337,8 @@ class RequestMiddleware:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if path != "unmatched" else "any"
-        self._metrics.request(method, path, status, seconds)
+        self._requests.labels(method, path, status).inc()
+        self._durations.labels(method, path).observe(seconds)
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 "request method=%s path=%s status=%d ms=%.2f request_id=%s",

@@ -86,7 +86,7 @@ def adopt() -> None:
     """Go on with the artifact root as it is now, after files in it were lost for good."""
     from grpo_platform.core.settings import Settings
     from grpo_platform.tracking.addresses import existing_store_uri
-    from grpo_platform.tracking.files import adopt_artifacts
+    from grpo_platform.tracking.locations import adopt_artifacts
 
     with errors_as_sentences():
         folder = adopt_artifacts(existing_store_uri(Settings()))

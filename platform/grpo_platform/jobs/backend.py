@@ -1,5 +1,6 @@
 """Where jobs run: the interface that local processes and a cluster both fit."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
 from grpo_platform.tracking.store import Store
 
-__all__ = ["Backend", "BackendFactory", "Exit", "Wait", "WorkerTask"]
+__all__ = ["Backend", "BackendFactory", "Exit", "Wait", "WorkerTask", "drain"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,3 +93,10 @@ class Backend(Protocol):
 
 BackendFactory = Callable[[Store, Settings], Backend]
 """Makes a server's backend from its store, which every worker must reach, and its settings."""
+
+
+def drain(backend: Backend, timeout_seconds: float) -> None:
+    """Poll until every worker has ended, for so long at most."""
+    deadline = time.monotonic() + timeout_seconds
+    while backend.running() and time.monotonic() < deadline:
+        backend.poll(min(0.5, deadline - time.monotonic()))

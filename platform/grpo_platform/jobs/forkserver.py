@@ -59,7 +59,7 @@ def preload() -> None:
 
 
 def _serve(control: socket.socket, lifeline_fd: int) -> None:
-    from grpo_platform.jobs.supervisor import MAX_MESSAGE
+    from grpo_platform.core.process import MAX_MESSAGE
 
     children: dict[int, _Child] = {}
     poller = select.poll()

@@ -20,10 +20,9 @@ from grpo_platform.core import process
 from grpo_platform.core.errors import StoreUnavailableError
 from grpo_platform.core.process import Liveness, worker_name
 from grpo_platform.core.request import JobRequest
-from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
+from grpo_platform.jobs.backend import Exit, Wait, WorkerTask, drain
 from grpo_platform.jobs.resources import check_this_machine, temporary_folder
 from grpo_platform.jobs.run_writer import WorkerLog
-from grpo_platform.jobs.supervisor import drain
 from grpo_platform.jobs.trainer_process import TrainerHandle, train
 from grpo_platform.jobs.worker import Attempt
 from grpo_platform.tracking.jobs import JobStore

@@ -13,13 +13,12 @@ from typing import Any
 
 from grpo_platform.core import process
 from grpo_platform.core.errors import PlatformError
-from grpo_platform.core.process import Liveness, ending, pid_of
+from grpo_platform.core.process import Liveness, Supervisor, ending, pid_of
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import resources
-from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
+from grpo_platform.jobs.backend import Exit, Wait, WorkerTask, drain
 from grpo_platform.jobs.resources import check_this_machine, default_memory_bytes
-from grpo_platform.jobs.supervisor import Supervisor, drain
 from grpo_platform.tracking.store import Store
 
 __all__ = ["LocalBackend"]

@@ -8,7 +8,7 @@ from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.process import machine
 from grpo_platform.jobs.backend import Exit, WorkerTask
 from grpo_platform.jobs.local import LocalBackend
-from grpo_platform.tracking.store import Store
+from grpo_platform.tracking.store import Store, configure_mlflow
 
 __all__ = ["WorkerActor"]
 
@@ -31,6 +31,7 @@ class WorkerActor:
         self, store: dict[str, Any], environment: dict[str, str], server_machine: str
     ) -> None:
         os.environ.update(environment)
+        configure_mlflow()
         opened = Store(**store)
         if opened.is_local and machine() != server_machine:
             raise PlatformError(

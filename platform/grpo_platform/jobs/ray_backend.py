@@ -16,12 +16,11 @@ from typing import Any, Final
 
 from grpo_platform.core import process
 from grpo_platform.core.errors import PlatformError
-from grpo_platform.core.process import Liveness
+from grpo_platform.core.process import Liveness, Supervisor
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import child_environment
-from grpo_platform.jobs.backend import Exit, Wait, WorkerTask
+from grpo_platform.jobs.backend import Exit, Wait, WorkerTask, drain
 from grpo_platform.jobs.resources import resources_of
-from grpo_platform.jobs.supervisor import Supervisor, drain
 from grpo_platform.tracking.store import Store
 
 __all__ = ["RayBackend", "require_ray"]

@@ -23,10 +23,9 @@ from typing import Any, Final
 
 import ray
 
-from grpo_platform.core.process import machine
+from grpo_platform.core.process import MAX_MESSAGE, machine
 from grpo_platform.jobs.ray_actor import WorkerActor
 from grpo_platform.jobs.resources import in_words
-from grpo_platform.jobs.supervisor import MAX_MESSAGE
 
 __all__ = ["main", "wait_of"]
 

@@ -36,7 +36,7 @@ def delete_model(registry: Registry, name: str) -> None:
     client = registry.client
     logged_models = _logged_models(registry, name, versions)
     for logged in logged_models:
-        registry.files.require(logged.artifact_location)
+        registry.files.guard.require(logged.artifact_location)
     retrying(lambda: client.set_registered_model_tag(name, Tag.DELETING, "true"))
     registry.changed(name, deleted=True)
     for logged in logged_models:

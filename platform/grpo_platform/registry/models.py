@@ -348,7 +348,7 @@ class Registry:
         """
         logged = self._existing(ref.label, lambda: self.client.get_logged_model(ref.model_id))
         location: str = logged.artifact_location
-        self.files.require(location)
+        self.files.guard.require(location)
         return location
 
     def _fetch(self, location: str, folder: Path, label: str) -> Path:

@@ -53,7 +53,7 @@ def register_policy(
     if made := _version_of(registry, job_id, name):
         return version_ref(made)
     run = retrying(lambda: registry.client.get_run(job_id))
-    registry.files.require(run.info.artifact_uri)  # before there is a name, or a version of it
+    registry.files.guard.require(run.info.artifact_uri)  # before a name or version is made
     experiment_id = run.info.experiment_id
     _ensure_name(registry, name, card, experiment_id, _description(name, card, run.data.tags))
     before_write()  # another worker's upload is no leftover

@@ -21,10 +21,10 @@ from grpo_platform.reproduction.verdict import Difference, Reproduction
 from grpo_platform.services.training import check_request
 from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.lifecycle import now_ms
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import Point, evaluation_figures
-from grpo_platform.tracking.store import Store
+from grpo_platform.tracking.runs import now_ms
+from grpo_platform.tracking.store import Store, configure_mlflow
 
 __all__ = [
     "Played",
@@ -51,6 +51,7 @@ def open_store(settings: Settings) -> tuple[JobStore, Registry]:
     Raises:
         StoreError: there is none.
     """
+    configure_mlflow()
     uri = existing_store_uri(settings)
     return JobStore(uri, signer=Signer(settings.api_token)), Registry(uri)
 

@@ -23,11 +23,11 @@ from grpo_platform.sweeps.records import SweepRecord, TrialRecord, sweep_of, tri
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.lifecycle import Lifecycle, now_ms
+from grpo_platform.tracking.lifecycle import Lifecycle
 from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, record_of
 from grpo_platform.tracking.reporter import Point
-from grpo_platform.tracking.runs import require_job_id
+from grpo_platform.tracking.runs import now_ms, require_job_id
 
 __all__ = ["SweepStore"]
 

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from grpo_platform.core.errors import InvalidRequestError, StoreError
 from grpo_platform.core.names import Tag
 from grpo_platform.tracking.exceptions import DAMAGED
-from grpo_platform.tracking.files import file_sha256, require_marker
-from grpo_platform.tracking.locations import local_path, sqlite_path
+from grpo_platform.tracking.files import file_sha256
+from grpo_platform.tracking.locations import local_path, require_marker, sqlite_path
 from grpo_platform.tracking.locks import alone, prove_unused
 
 __all__ = ["Manifest", "RestoredStore", "back_up_store", "copy_database", "restore_store"]

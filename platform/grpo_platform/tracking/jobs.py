@@ -25,10 +25,11 @@ from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.idempotency import await_job, is_elected
-from grpo_platform.tracking.lifecycle import JobLifecycle, now_ms
+from grpo_platform.tracking.lifecycle import JobLifecycle
 from grpo_platform.tracking.provenance import provenance_tags
 from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, differing, params_of, record_of
+from grpo_platform.tracking.runs import now_ms
 from grpo_platform.tracking.store import check_artifacts_reachable
 
 __all__ = ["JobStore"]
@@ -156,7 +157,7 @@ class JobStore(JobLifecycle):
 
     def schedule_run(self, name: str, tags: Mapping[str, str]) -> Run:
         """Make a SCHEDULED run that is neither a job nor a sweep yet."""
-        self._files.require_writable()
+        self._files.guard.require_writable()
         start_time = now_ms()
         own = {**tags, Tag.CREATING: JOB_READY, Tag.LEDGER: self._ledger.current()}
 
@@ -321,7 +322,7 @@ class JobStore(JobLifecycle):
         now = time.monotonic()
         if now - self._checked < _CHECK_SECONDS:
             return
-        self._files.require_writable()
+        self._files.guard.require_writable()
         if retrying(lambda: self._client.get_experiment_by_name(EXPERIMENT)) is None:
             raise StoreError(_PURGED)
         self._ledger.touch(str(now_ms()))

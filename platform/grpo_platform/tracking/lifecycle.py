@@ -1,22 +1,31 @@
 """The life of a job or sweep: held by one process, and moved from state to state."""
 
 import abc
-import time
 from collections.abc import Mapping
 from typing import ClassVar, Final, Generic, TypeVar
 
 from grpo_platform.core.access import not_vouched_for
 from grpo_platform.core.errors import ConflictError, StoreError
 from grpo_platform.core.names import Tag, attempt_claim
-from grpo_platform.core.states import TERMINAL, JobStatus, check_transition
+from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.tracking.records import RUN_STATUS, Held, JobRecord
-from grpo_platform.tracking.runs import RunStore
+from grpo_platform.tracking.runs import RunStore, now_ms
 
-__all__ = ["JobLifecycle", "Lifecycle", "now_ms"]
+__all__ = ["TRANSITIONS", "JobLifecycle", "Lifecycle"]
 
 _R = TypeVar("_R", bound=Held)
 
 _MAX_ERROR_LENGTH: Final = 4000
+
+TRANSITIONS: Final[Mapping[JobStatus, frozenset[JobStatus]]] = {
+    # a queued job can fail without a worker: its attempts are spent, or its request is unreadable
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.STOPPED, JobStatus.FAILED}),
+    # back to queued: its worker was lost, or the server shut down
+    JobStatus.RUNNING: frozenset({JobStatus.QUEUED}) | TERMINAL,
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset({JobStatus.QUEUED}),  # resume
+    JobStatus.STOPPED: frozenset({JobStatus.QUEUED}),  # resume
+}
 
 
 class Lifecycle(RunStore, abc.ABC, Generic[_R]):
@@ -109,7 +118,10 @@ class Lifecycle(RunStore, abc.ABC, Generic[_R]):
         return record
 
     def _check(self, record: _R, current: JobStatus, to: JobStatus) -> None:
-        check_transition(f"{self.noun} {record.run_id}", current, to)
+        if to not in TRANSITIONS[current]:
+            raise ConflictError(
+                f"{self.noun} {record.run_id} is {current.value}; it cannot become {to.value}."
+            )
 
     def _set_status(self, run_id: str, status: JobStatus) -> None:
         self._write(run_id, lambda: self._client.update_run(run_id, status=RUN_STATUS[status]))
@@ -178,8 +190,3 @@ class JobLifecycle(Lifecycle[JobRecord]):
 def _storable(text: str) -> str:
     """The text without what a database refuses: lone surrogates, as in odd file names, and NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")[:_MAX_ERROR_LENGTH]
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000

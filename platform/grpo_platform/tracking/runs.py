@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,9 +32,8 @@ from grpo_platform.tracking.provenance import dataset_of
 from grpo_platform.tracking.reader import HttpReader, RunReader, SqlReader
 from grpo_platform.tracking.records import Held, JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import HistoryPoint, Point, thin
-from grpo_platform.tracking.store import configure_mlflow
 
-__all__ = ["Ledger", "RunStore", "require_job_id"]
+__all__ = ["Ledger", "RunStore", "now_ms", "require_job_id"]
 
 _JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -176,7 +176,6 @@ class RunStore:
     """
 
     def __init__(self, tracking_uri: str, signer: Signer | None = None) -> None:
-        configure_mlflow()
         self.tracking_uri = tracking_uri
         self.signer = Signer() if signer is None else signer
         require_database(tracking_uri)
@@ -349,3 +348,8 @@ class RunStore:
 
 def _reader(tracking_uri: str, client: MlflowClient) -> RunReader:
     return HttpReader(client) if tracking_uri.startswith("http") else SqlReader(tracking_uri)
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000

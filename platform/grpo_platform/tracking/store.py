@@ -27,8 +27,7 @@ from grpo_platform.tracking.addresses import (
 )
 from grpo_platform.tracking.exceptions import DAMAGED, store_errors, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
-from grpo_platform.tracking.files import mark_artifacts
-from grpo_platform.tracking.locations import local_path, sqlite_path
+from grpo_platform.tracking.locations import local_path, mark_artifacts, sqlite_path
 from grpo_platform.tracking.locks import alone, share
 from grpo_platform.tracking.provenance import code_version
 from grpo_platform.tracking.schema import SchemaState, read_schema
@@ -84,7 +83,10 @@ class Store:
 
 
 def configure_mlflow() -> None:
-    """Set what this process and its children want of the store, unless the user set it."""
+    """Set what this process and its children want of MLflow, unless the user set it.
+
+    For every process that opens a store and is no child of one that did.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

@@ -82,6 +82,16 @@ def test_each_layer_imports_only_what_stands_before_it(path: Path) -> None:
     assert {part for part in theirs if LAYERS.index(part) > LAYERS.index(own)} == set()
 
 
+@pytest.mark.parametrize("part", ["cli", "client", "mlproject"])
+def test_commands_call_services_and_no_store(part: str) -> None:
+    files = sorted((ROOT / "platform/grpo_platform" / part).glob("*.py"))
+    assert files
+    behind = ("tracking", "registry", "serving", "jobs")
+    called = {name for path in files for name in imported_modules(path)}
+    reached = {name for name in called if name.removeprefix("grpo_platform.").startswith(behind)}
+    assert reached <= {"grpo_platform.tracking.records"}  # which says how a param is read
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = {name: imported_modules(path) - {name} for name, path in IMPORTED.items()}
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, fail, show_json, table
+from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table
 
 __all__ = ["app"]
 
@@ -19,16 +19,17 @@ app = typer.Typer(
 @app.command()
 def check(as_json: JsonFlag = False) -> None:
     """Show which schema the store's database has. Exit code 1 unless a server can start on it."""
-    from grpo_platform.tracking.schema import SchemaState, read_schema
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services import store
 
     with errors_as_sentences():
-        schema = read_schema(_uri())
+        schema = store.schema(Settings())
+    found = dataclasses.asdict(schema)
     if as_json:
-        show_json(dataclasses.asdict(schema))
+        show_json(found)
     else:
-        found = dataclasses.asdict(schema)
         table(tuple(found), [tuple(found.values())])
-    if schema.state is SchemaState.OLDER:
+    if schema.is_older:
         if not as_json:
             console.print("Stop the server, then: grpo-platform store upgrade")
         raise typer.Exit(1)
@@ -41,29 +42,27 @@ def upgrade(
     ] = False,
 ) -> None:
     """Bring a store of an older MLflow to the installed one. A sqlite file is copied first."""
-    from grpo_platform.tracking.schema import SchemaState, read_schema, upgrade_schema
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services import store
 
     with errors_as_sentences():
-        uri = _uri()
-        before = read_schema(uri)
-        if before.state is not SchemaState.OLDER:
-            console.print(f"Nothing to do: the store's schema is {before.state}.")
-            return
-        if not uri.startswith("sqlite:") and not backed_up:
-            fail("Back the database up first (pg_dump), then say --backed-up.")
-        backup = upgrade_schema(uri)
+        before, copy = store.upgrade(Settings(), backed_up=backed_up)
+    if not before.is_older:
+        console.print(f"Nothing to do: the store's schema is {before.state}.")
+        return
     console.print(f"Upgraded from {before.found} to {before.expected}.")
-    if backup is not None:
-        console.print(f"The database as it was: {backup}", soft_wrap=True)
+    if copy is not None:
+        console.print(f"The database as it was: {copy}", soft_wrap=True)
 
 
 @app.command()
 def backup(target: Annotated[Path, typer.Argument(help="Folder that will be created.")]) -> None:
     """Copy a sqlite store whole, database and artifacts, also while a server uses it."""
-    from grpo_platform.tracking.backup import back_up_store
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services import store
 
     with errors_as_sentences():
-        made = back_up_store(_uri(), target)
+        made = store.back_up(Settings(), target)
     console.print(f"{len(made.files)} files are in {target}, each with its SHA-256.")
     for path in made.missing:
         console.print(f"The files of a model were missing already: {path}", soft_wrap=True)
@@ -72,10 +71,11 @@ def backup(target: Annotated[Path, typer.Argument(help="Folder that will be crea
 @app.command()
 def restore(source: Annotated[Path, typer.Argument(help="Folder of a backup.")]) -> None:
     """Put a backup in the store's place; what is there now is kept under another name."""
-    from grpo_platform.tracking.backup import restore_store
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services import store
 
     with errors_as_sentences():
-        restored = restore_store(_uri(), source)
+        restored = store.restore(Settings(), source)
     console.print(f"The store is as it was at {restored.manifest.made_at:%Y-%m-%d %H:%M:%S} UTC.")
     for path in restored.kept:
         console.print(f"What was there before is kept: {path}", soft_wrap=True)
@@ -85,11 +85,10 @@ def restore(source: Annotated[Path, typer.Argument(help="Folder of a backup.")])
 def adopt() -> None:
     """Go on with the artifact root as it is now, after files in it were lost for good."""
     from grpo_platform.core.settings import Settings
-    from grpo_platform.tracking.addresses import existing_store_uri
-    from grpo_platform.tracking.locations import adopt_artifacts
+    from grpo_platform.services import store
 
     with errors_as_sentences():
-        folder = adopt_artifacts(existing_store_uri(Settings()))
+        folder = store.adopt_artifacts(Settings())
     console.print(f"Artifacts go to {folder} from now on.", soft_wrap=True)
 
 
@@ -103,40 +102,24 @@ def sign(
 ) -> None:
     """Show jobs and sweeps that were not queued with this GRPO_API_TOKEN, or vouch for them."""
     from grpo_platform.core.settings import Settings
-    from grpo_platform.services.direct import open_store
-    from grpo_platform.sweeps.store import SweepStore
+    from grpo_platform.services import store
 
     with errors_as_sentences():
         settings = Settings()
-        if settings.api_token is None:
-            fail("Set GRPO_API_TOKEN to the server's token: without one there are no signatures.")
-        jobs, _ = open_store(settings)
-        sweeps = SweepStore(jobs)
-        found = sweeps.unsigned()
-        rows = [(s.sweep_id, "sweep", s.status, s.request.env_name, "") for s in found]
-        rows += [
-            (job.job_id, "job", job.status, job.request.config.env_name, job.model_name)
-            for job in jobs.unsigned()
-        ]
+        chosen = ids or []
+        if everything or not chosen:
+            found = store.unsigned(settings)
+            chosen = [row.job_id for row in found]
         if not ids and not everything:
-            columns = ("job_id", "kind", "status", "env_name", "model_name")
             if as_json:
-                show_json([dict(zip(columns, row, strict=True)) for row in rows])
+                show_json([row._asdict() for row in found])
             else:
-                table(columns, rows)
+                table(store.Unsigned._fields, found)
             return
-        chosen = [row[0] for row in rows] if everything else ids or []
-        of_sweeps = {sweep.sweep_id for sweep in found}
-        for run_id in chosen:
-            (sweeps if run_id in of_sweeps else jobs).sign(run_id)
+        signed = []
+        for run_id in store.sign(settings, chosen):
+            signed.append(run_id)
             if not as_json:
                 console.print(f"{run_id} is trained by servers with this token.", soft_wrap=True)
         if as_json:
-            show_json({"signed": chosen})
-
-
-def _uri() -> str:
-    from grpo_platform.core.settings import Settings
-    from grpo_platform.tracking.addresses import named_store_uri
-
-    return named_store_uri(Settings())
+            show_json({"signed": signed})

@@ -50,6 +50,11 @@ class Schema:
     migrations: int
     """Steps from the one to the other."""
 
+    @property
+    def is_older(self) -> bool:
+        """Whether it has to be upgraded before a server can start."""
+        return self.state is SchemaState.OLDER
+
 
 def read_schema(uri: str) -> Schema:
     """Which schema a database has; changes nothing.

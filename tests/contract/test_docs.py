@@ -1,6 +1,8 @@
 """What the documents say exists, and what exists is in the documents."""
 
 import csv
+import importlib
+import pkgutil
 import re
 import tomllib
 from collections import defaultdict
@@ -16,17 +18,9 @@ from grpo import GRPOConfig, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
 from grpo.fields import fields_of
+from grpo_platform.api import routes
 from grpo_platform.api.errors import FieldProblem, Problem
 from grpo_platform.api.openapi import install_openapi
-from grpo_platform.api.routes import (
-    catalog,
-    inference,
-    models,
-    open_inference,
-    sweeps,
-    system,
-    training,
-)
 from grpo_platform.api.schemas.models import Comparison
 from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
 from grpo_platform.api.schemas.training import Job, TrainRequest
@@ -75,8 +69,8 @@ def test_documented_defaults_of_settings(name: str) -> None:
 
 def schema() -> dict[str, Any]:
     app = FastAPI()
-    for module in (catalog, inference, models, open_inference, sweeps, system, training):
-        app.include_router(module.router)
+    for module in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}."):
+        app.include_router(importlib.import_module(module.name).router)
     install_openapi(app, secured=False)
     return app.openapi()
 

@@ -4,14 +4,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from grpo.advantages import ADVANTAGES
 from grpo.errors import IncompatibleError
 from grpo.fields import Bound, Items, check_fields, fields_of
 from grpo.policies import POLICIES
 
-__all__ = ["PRESETS", "REWARD_PRESETS", "Device", "GRPOConfig", "resolve_config"]
+__all__ = ["AUTO", "PRESETS", "REWARD_PRESETS", "Device", "GRPOConfig", "resolve_config"]
+
+AUTO: Final = "auto"
+"""As a policy's name: the one that fits what is observed."""
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -36,7 +39,9 @@ class GRPOConfig:
     """Gymnasium id of the environment."""
 
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the environment, as `gymnasium.make` takes them; JSON values only."""
+    """Keyword arguments of the environment, as `gymnasium.make` takes them; JSON values only.
+    `wrappers` among them is a list of wrappers around it, each a name, or an object of `name` and
+    `kwargs`, the first one innermost (`grpo.envs.wrapping`)."""
 
     reward_function_type: str = ""
     """Name of the reward that is trained on; evaluation always uses the environment's own. Left
@@ -94,8 +99,10 @@ class GRPOConfig:
     advantage: str = "loo_time"
     """Name of the group-relative advantage: how the members of a group are compared."""
 
-    policy: str = "MlpPolicy"
-    """Class of the policy, by its registered name."""
+    policy: str = AUTO
+    """Class of the policy, by its registered name; `auto` takes the one that fits what is observed:
+    `CnnPolicy` for images, `MultiInputPolicy` where there are some in a Dict or Tuple, else
+    `MlpPolicy`."""
 
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What the policy is built with beside `net_arch`: JSON values, classes by registered name."""
@@ -136,10 +143,13 @@ class GRPOConfig:
         object.__setattr__(self, "net_arch", tuple(self.net_arch))
         check_fields(self)
         if not self.reward_function_type:
-            reward = _SHAPED_REWARDS.get(self.env_name, "environment")
+            # a shaped reward reads components by their place, which wrappers may change
+            own = "environment" if "wrappers" in self.env_kwargs else self.env_name
+            reward = _SHAPED_REWARDS.get(own, "environment")
             object.__setattr__(self, "reward_function_type", reward)
         ADVANTAGES.check(self.advantage)
-        POLICIES.check(self.policy)
+        if self.policy != AUTO:
+            POLICIES.check(self.policy)
         if self.target_return is not None and self.eval_freq == 0:
             raise IncompatibleError(
                 "target_return stops training when an evaluation reaches it: set eval_freq too.",
@@ -239,6 +249,10 @@ def resolve_config(**fields: Any) -> GRPOConfig:  # noqa: ANN401
     """
     given = {name: value for name, value in fields.items() if value is not None}
     default = fields_of(GRPOConfig)["env_name"].default
-    names = given.get("env_name", default), given.get("reward_function_type")
+    reward = given.get("reward_function_type")
+    kwargs = given.get("env_kwargs")
+    if reward is None and isinstance(kwargs, Mapping) and "wrappers" in kwargs:
+        reward = given["reward_function_type"] = "environment"
+    names = given.get("env_name", default), reward
     preset = _preset_of(*names) if all(isinstance(n, str | None) for n in names) else {}
     return GRPOConfig(**{**preset, **given})

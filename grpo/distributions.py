@@ -1,8 +1,8 @@
 """Distributions over actions: what the numbers that a network gives mean.
 
 Each is stated once in torch, as the papers state it: that is what trains any torch policy and
-what is exported for serving. The two that `MlpPolicy` trains without autograd have a closed form in
-numpy beside it, feature-major; tests hold the two equal.
+what is exported for serving. Those that `MlpPolicy` trains without autograd have a closed form in
+numpy, in `grpo.closed_forms`.
 
 To add one, subclass `Distribution` and hand the class to a policy: `GRPO(env,
 policy_kwargs={"distribution_class": MyDistribution})`.
@@ -10,25 +10,27 @@ policy_kwargs={"distribution_class": MyDistribution})`.
 
 import abc
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from grpo.actions import (
+    ActionSpec,
+    BoxActions,
+    DictActions,
+    DiscreteActions,
+    MultiDiscreteActions,
+)
 from grpo.errors import IncompatibleError
-from grpo.network import FloatArray
-from grpo.spaces import ActionSpec, BoxActions, DiscreteActions
 
 __all__ = [
     "Categorical",
-    "ClosedForm",
-    "ClosedFormCategorical",
-    "ClosedFormGaussian",
     "DiagGaussian",
     "Distribution",
-    "closed_form",
+    "Factored",
+    "MultiCategorical",
     "default_distribution",
 ]
 
@@ -173,9 +175,165 @@ class DiagGaussian(Distribution):
         return {"mean": mean.reshape(shape), "std": std.reshape(shape)}
 
 
+class MultiCategorical(Distribution):
+    """Several independent choices, for MultiDiscrete and MultiBinary actions: log π is their sum.
+
+    Stable-Baselines3's `MultiCategoricalDistribution`.
+    """
+
+    def __init__(self, action: ActionSpec) -> None:
+        space: MultiDiscreteActions = _expect(action, MultiDiscreteActions, "MultiCategorical")
+        self.n_outputs = sum(space.nvec)
+        self.n_noise = len(space.nvec)
+        self._runs = _runs(space.nvec)
+
+    def sample(
+        self, outputs: torch.Tensor, log_std: torch.Tensor, uniform: torch.Tensor
+    ) -> torch.Tensor:
+        """As `Categorical.sample`, choice by choice: (B, k) int64."""
+        del log_std
+        chosen = []
+        for run, logits in self._logits(outputs):
+            cumulative = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+            threshold = uniform[:, run.choices].unsqueeze(-1) * cumulative[..., -1:]
+            chosen.append((threshold >= cumulative[..., :-1]).sum(dim=-1))
+        return torch.cat(chosen, dim=1)
+
+    def mode(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The largest logit of each choice, which together are the most probable: (B, k)."""
+        return torch.cat([logits.argmax(dim=-1) for _, logits in self._logits(outputs)], dim=1)
+
+    def log_prob(
+        self, outputs: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor
+    ) -> torch.Tensor:
+        """Σ log softmax at the actions: (B, Σ n), (B, k) int64 → (B,)."""
+        del log_std
+        total = outputs.new_zeros(len(outputs))
+        for run, logits in self._logits(outputs):
+            log_p = torch.log_softmax(logits, dim=-1)
+            chosen = log_p.gather(2, actions[:, run.choices].unsqueeze(-1))
+            total = total + chosen.squeeze(-1).sum(dim=1)
+        return total
+
+    def entropy(self, outputs: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
+        """The sum of the choices' entropies."""
+        del log_std
+        total = outputs.new_zeros(len(outputs))
+        for _, logits in self._logits(outputs):
+            log_p = torch.log_softmax(logits, dim=-1)
+            total = total - (log_p.exp() * log_p).sum(dim=(1, 2))
+        return total
+
+    def describe(self, outputs: torch.Tensor, log_std: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """`action_probs`, choice after choice: (B, Σ n)."""
+        del log_std
+        probabilities = [
+            torch.softmax(logits, dim=-1).flatten(1) for _, logits in self._logits(outputs)
+        ]
+        return {"action_probs": torch.cat(probabilities, dim=1)}
+
+    def _logits(self, outputs: torch.Tensor) -> Iterator[tuple["_Run", torch.Tensor]]:
+        """Of each run of choices with equally many actions: (B, choices, n)."""
+        for run in self._runs:
+            yield run, outputs[:, run.outputs].reshape(-1, run.choices_in, run.n)
+
+
+class Factored(Distribution):
+    """Independent distributions over the parts of a Dict or Tuple: log π and entropy are sums."""
+
+    def __init__(self, action: ActionSpec) -> None:
+        self._action: DictActions = _expect(action, DictActions, "Factored")
+        self._parts = [default_distribution(part)(part) for _, part in self._action.parts]
+        self.n_outputs = sum(part.n_outputs for part in self._parts)
+        self.n_log_std = sum(part.n_log_std for part in self._parts)
+        self.n_noise = sum(part.n_noise for part in self._parts)
+
+    def sample(
+        self, outputs: torch.Tensor, log_std: torch.Tensor, uniform: torch.Tensor
+    ) -> torch.Tensor:
+        """Rows of actions, (B, k): int64 where all of them are choices, else floats."""
+        noise = _split(uniform, [part.n_noise for part in self._parts])
+        drawn = zip(self._each(outputs, log_std), noise, strict=True)
+        return _in_rows(part.sample(z, s, own) for (part, z, s), own in drawn)
+
+    def mode(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The parts' modes, (B, k)."""
+        own = _split(outputs, [part.n_outputs for part in self._parts])
+        return _in_rows(part.mode(z) for part, z in zip(self._parts, own, strict=True))
+
+    def log_prob(
+        self, outputs: torch.Tensor, log_std: torch.Tensor, actions: torch.Tensor
+    ) -> torch.Tensor:
+        """Σ log π of the parts."""
+        total = outputs.new_zeros(len(outputs))
+        chosen = _split(actions, self._action.sizes)
+        each = zip(self._each(outputs, log_std), self._action.parts, chosen, strict=True)
+        for (part, z, s), (_, space), own in each:
+            if not isinstance(space, BoxActions):
+                own = own.to(torch.int64)
+            if isinstance(space, DiscreteActions):
+                own = own.squeeze(1)
+            total = total + part.log_prob(z, s, own)
+        return total
+
+    def entropy(self, outputs: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
+        """The sum of the parts' entropies."""
+        total = outputs.new_zeros(len(outputs))
+        for part, z, s in self._each(outputs, log_std):
+            total = total + part.entropy(z, s)
+        return total
+
+    def describe(self, outputs: torch.Tensor, log_std: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """`action_probs` of all choices, one after the other: (B, Σ n); absent without any."""
+        told = [part.describe(z, s) for part, z, s in self._each(outputs, log_std)]
+        found = [each["action_probs"] for each in told if "action_probs" in each]
+        return {"action_probs": torch.cat(found, dim=1)} if found else {}
+
+    def _each(
+        self, outputs: torch.Tensor, log_std: torch.Tensor
+    ) -> Iterator[tuple[Distribution, torch.Tensor, torch.Tensor]]:
+        own = _split(outputs, [part.n_outputs for part in self._parts])
+        free = _split(log_std, [part.n_log_std for part in self._parts])
+        return zip(self._parts, own, free, strict=True)
+
+
+def _split(tensor: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """The last dimension in parts of these sizes."""
+    return torch.split_with_sizes(tensor, list(sizes), dim=-1)
+
+
+def _in_rows(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([part if part.ndim == 2 else part.unsqueeze(1) for part in parts], dim=1)
+
+
+class _Run(NamedTuple):
+    """Choices beside each other that have equally many actions, which are computed together."""
+
+    choices_in: int
+    n: int
+    choices: slice
+    outputs: slice
+
+
+def _runs(nvec: Sequence[int]) -> tuple[_Run, ...]:
+    runs, choice, output = [], 0, 0
+    for n, equal in groupby(nvec):
+        count = len(list(equal))
+        own = slice(choice, choice + count), slice(output, output + count * n)
+        runs.append(_Run(count, n, *own))
+        choice, output = choice + count, output + count * n
+    return tuple(runs)
+
+
 def default_distribution(action: ActionSpec) -> type[Distribution]:
     """The distribution that fits an action space when none is named."""
-    return Categorical if isinstance(action, DiscreteActions) else DiagGaussian
+    fitting: Mapping[type[object], type[Distribution]] = {
+        DiscreteActions: Categorical,
+        BoxActions: DiagGaussian,
+        MultiDiscreteActions: MultiCategorical,
+        DictActions: Factored,
+    }
+    return fitting[type(action)]
 
 
 def _expect(action: ActionSpec, kind: type[Any], name: str) -> Any:  # noqa: ANN401
@@ -184,190 +342,3 @@ def _expect(action: ActionSpec, kind: type[Any], name: str) -> Any:  # noqa: ANN
             f"{name} is for {kind.__name__}, not for {type(action).__name__}.", field="policy"
         )
     return action
-
-
-# --- closed forms, in numpy -----------------------------------------------------------------
-
-
-class ClosedForm(abc.ABC):
-    """A distribution in numpy, with its gradient: what `MlpPolicy` acts and learns with on a CPU.
-
-    All arrays are feature-major: shape (outputs, B).
-    """
-
-    outputs: int
-    log_std: int
-
-    @abc.abstractmethod
-    def encode(self, actions: npt.NDArray[np.generic], dtype: npt.DTypeLike) -> FloatArray:
-        """Actions of the policy, one a row, as columns that `log_prob` reads."""
-
-    @abc.abstractmethod
-    def sample(
-        self, outputs: FloatArray, log_std: FloatArray, generator: np.random.Generator
-    ) -> npt.NDArray[Any]:
-        """One action per column, shape (B,) indices or (B, k) floats."""
-
-    @abc.abstractmethod
-    def mode(self, outputs: FloatArray) -> npt.NDArray[Any]:
-        """Most probable action per column."""
-
-    @abc.abstractmethod
-    def log_prob(
-        self, outputs: FloatArray, log_std: FloatArray, encoded: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Log π(a|s), shape (B,), and what `gradient` needs to go on."""
-
-    @abc.abstractmethod
-    def entropy(self, outputs: FloatArray, log_std: FloatArray) -> FloatArray:
-        """Entropy per column, shape (B,), in nats."""
-
-    @abc.abstractmethod
-    def gradient(
-        self,
-        intermediate: FloatArray,
-        log_std: FloatArray,
-        encoded: FloatArray,
-        weight: FloatArray,
-        entropy_weight: float,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Gradient of −Σ weight·log π − entropy_weight·Σ H by outputs and by log σ."""
-
-
-class ClosedFormCategorical(ClosedForm):
-    """π(a|s) = softmax(outputs)."""
-
-    def __init__(self, n: int) -> None:
-        self.outputs = n
-        self.log_std = 0
-
-    def encode(self, actions: npt.NDArray[np.generic], dtype: npt.DTypeLike) -> FloatArray:
-        """One-hot columns, shape (n, B)."""
-        one_hot: FloatArray = (np.arange(self.outputs)[:, None] == actions).astype(dtype)
-        return one_hot
-
-    def sample(
-        self, outputs: FloatArray, log_std: FloatArray, generator: np.random.Generator
-    ) -> npt.NDArray[np.int64]:
-        """Inversion of the cumulative distribution; the last action takes what rounding leaves.
-
-        Of two actions the second is taken where logistic noise is below z_1 − z_0, which is the
-        same in fewer calls.
-        """
-        if self.outputs == 2:
-            noise = generator.logistic(size=outputs.shape[1])
-            second: npt.NDArray[np.int64] = (noise < outputs[1] - outputs[0]).astype(np.int64)
-            return second
-        cumulative = np.exp(outputs - outputs.max(axis=0)).cumsum(axis=0)
-        threshold = generator.random(outputs.shape[1]) * cumulative[-1]
-        actions: npt.NDArray[np.int64] = (threshold >= cumulative[:-1]).sum(axis=0)
-        return actions
-
-    def mode(self, outputs: FloatArray) -> npt.NDArray[np.int64]:
-        """The largest logit; the first of equals."""
-        actions: npt.NDArray[np.int64] = outputs.argmax(axis=0)
-        return actions
-
-    def probabilities(self, outputs: FloatArray) -> FloatArray:
-        """Shape (n, B); columns sum to one."""
-        exp = np.exp(outputs - outputs.max(axis=0))
-        probabilities: FloatArray = exp / exp.sum(axis=0)
-        return probabilities
-
-    def log_prob(
-        self, outputs: FloatArray, log_std: FloatArray, encoded: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Log softmax at the action; the intermediate is π, shape (n, B)."""
-        shifted = outputs - outputs.max(axis=0)
-        exp = np.exp(shifted)
-        total = exp.sum(axis=0)
-        shifted *= encoded
-        log_prob = shifted.sum(axis=0)
-        log_prob -= np.log(total)
-        exp /= total
-        return log_prob, exp
-
-    def entropy(self, outputs: FloatArray, log_std: FloatArray) -> FloatArray:
-        """H = log Σ exp z − Σ p z."""
-        shifted = outputs - outputs.max(axis=0)
-        exp = np.exp(shifted)
-        total = exp.sum(axis=0)
-        entropy: FloatArray = np.log(total) - (exp * shifted).sum(axis=0) / total
-        return entropy
-
-    def gradient(
-        self,
-        intermediate: FloatArray,
-        log_std: FloatArray,
-        encoded: FloatArray,
-        weight: FloatArray,
-        entropy_weight: float,
-    ) -> tuple[FloatArray, FloatArray]:
-        """∂log p_a/∂z = 1_a − p; ∂H/∂z = −p ⊙ (log p + H)."""
-        by_outputs = intermediate - encoded
-        by_outputs *= weight
-        if entropy_weight:
-            log_p = np.log(np.maximum(intermediate, np.finfo(intermediate.dtype).tiny))
-            entropy = -(intermediate * log_p).sum(axis=0)
-            by_outputs += entropy_weight * intermediate * (log_p + entropy)
-        return by_outputs, log_std
-
-
-class ClosedFormGaussian(ClosedForm):
-    """π(a|s) = N(outputs, diag σ²), with a log σ that does not depend on the state."""
-
-    def __init__(self, k: int) -> None:
-        self.outputs = k
-        self.log_std = k
-
-    def encode(self, actions: npt.NDArray[np.generic], dtype: npt.DTypeLike) -> FloatArray:
-        """The actions themselves, shape (k, B)."""
-        return np.ascontiguousarray(actions.T, dtype=dtype)
-
-    def sample(
-        self, outputs: FloatArray, log_std: FloatArray, generator: np.random.Generator
-    ) -> npt.NDArray[np.float64]:
-        """μ + σ ε, shape (B, k)."""
-        noise = generator.standard_normal(outputs.shape)
-        actions: npt.NDArray[np.float64] = (outputs + np.exp(log_std)[:, None] * noise).T
-        return actions
-
-    def mode(self, outputs: FloatArray) -> FloatArray:
-        """The mean, shape (B, k)."""
-        return outputs.T
-
-    def log_prob(
-        self, outputs: FloatArray, log_std: FloatArray, encoded: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Sum over the components; the intermediate is (a − μ)/σ, shape (k, B)."""
-        deviation = (encoded - outputs) * np.exp(-log_std)[:, None]
-        log_prob: FloatArray = -0.5 * (deviation * deviation).sum(axis=0)
-        log_prob -= log_std.sum() + outputs.dtype.type(0.5 * _LOG_2PI * self.outputs)
-        return log_prob, deviation
-
-    def entropy(self, outputs: FloatArray, log_std: FloatArray) -> FloatArray:
-        """H = Σ log σ + k/2 (1 + log 2π), the same in every state."""
-        entropy = log_std.sum() + outputs.dtype.type(0.5 * self.outputs * (1.0 + _LOG_2PI))
-        return np.full(outputs.shape[1], entropy, outputs.dtype)
-
-    def gradient(
-        self,
-        intermediate: FloatArray,
-        log_std: FloatArray,
-        encoded: FloatArray,
-        weight: FloatArray,
-        entropy_weight: float,
-    ) -> tuple[FloatArray, FloatArray]:
-        """∂log π/∂μ = (a − μ)/σ²; ∂log π/∂log σ = ((a − μ)/σ)² − 1; ∂H/∂log σ = 1."""
-        by_outputs = intermediate * np.exp(-log_std)[:, None]
-        by_outputs *= -weight
-        by_log_std = ((1.0 - intermediate * intermediate) * weight).sum(axis=1)
-        by_log_std -= entropy_weight * weight.shape[0]
-        return by_outputs, by_log_std
-
-
-def closed_form(action: ActionSpec) -> ClosedFormCategorical | ClosedFormGaussian:
-    """The closed form of an action space's default distribution."""
-    if isinstance(action, DiscreteActions):
-        return ClosedFormCategorical(action.n)
-    return ClosedFormGaussian(action.size)

@@ -14,14 +14,15 @@ from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from grpo import checkpoint
+from grpo.actions import DictActions, environment_action
 from grpo.advantages import AdvantageFunction
 from grpo.checkpoint import TrainingState
-from grpo.config import Device, GRPOConfig, resolve_config
+from grpo.config import AUTO, Device, GRPOConfig, resolve_config
 from grpo.envs import VecEnv
+from grpo.envs.catalogue import allow_module
 from grpo.errors import CheckpointError, IncompatibleError, OutOfRangeError, did_you_mean
 from grpo.evaluation import EVALUATION_SEED, Evaluation, evaluate
 from grpo.fields import fields_of
@@ -75,7 +76,7 @@ class GRPO:
         self,
         env: Env,
         *,
-        policy: str | type[BasePolicy] = "MlpPolicy",
+        policy: str | type[BasePolicy] = AUTO,
         policy_kwargs: Mapping[str, Any] | None = None,
         reward: str | RewardFunction | RewardDefinition | None = None,
         advantage: str | AdvantageFunction | Callable[..., Any] | None = None,
@@ -169,13 +170,19 @@ class GRPO:
     # --- using what was learned -----------------------------------------------------------
 
     def predict(
-        self, observation: npt.ArrayLike, deterministic: bool = False
-    ) -> tuple[npt.NDArray[Any], None]:
+        self,
+        observation: Any,  # noqa: ANN401 - a tree of arrays
+        deterministic: bool = False,
+        action_masks: Any = None,  # noqa: ANN401 - an array, or one for each choice
+    ) -> tuple[Any, None]:
         """Choose an action for one observation, or for a batch.
 
         Args:
-            observation: of the environment's observation shape, or (N, *shape).
+            observation: as the environment gives it, or N of them: with a first dimension more
+                in every array.
             deterministic: take the most probable action, else sample.
+            action_masks: which actions may be taken, of one observation or of each, where the
+                environment says it in training; None for all.
 
         Returns:
             The action as the environment takes it, or N of them; and None, where
@@ -184,17 +191,22 @@ class GRPO:
         Raises:
             IncompatibleError: another shape, or no finite numbers.
         """
-        shape = self.policy.spec.observation_shape
-        given = np.asarray(observation, dtype=np.float64)
-        single = given.shape == shape
-        if not single and given.shape[1:] != shape:
+        spec = self.policy.spec
+        try:
+            rows, single = spec.reads.rows(observation, action_masks)
+            rows = rows.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            shape = "" if spec.reads.is_tree else f" of shape {spec.reads.leaves[0].shape}"
             raise IncompatibleError(
-                f"Expected an observation of shape {shape}, or a batch of them, not {given.shape}."
-            )
-        if not np.isfinite(given).all():
+                f"Expected an observation{shape}, or a batch of them, but {error}."
+            ) from error
+        if not np.isfinite(rows).all():
             raise IncompatibleError("The observation holds NaN or infinity.")
-        found = self.policy.predict(given[None] if single else given, deterministic, self._rng)
-        return found.actions[0] if single else found.actions, None
+        actions: Any = self.policy.predict(rows, deterministic, self._rng).actions
+        if isinstance(spec.action, DictActions):
+            space = self.get_env().spec.action_space
+            actions = [environment_action(space, row) for row in actions]
+        return actions[0] if single else actions, None
 
     def evaluate(
         self,
@@ -296,13 +308,16 @@ class GRPO:
         """Such as `GRPO(CartPole-v1, MlpPolicy 64×64, 5,000 timesteps)`."""
         config = self.config
         widths = "×".join(map(str, config.net_arch)) or "linear"
-        names = [config.env_name, f"{config.policy} {widths}", config.reward_function_type]
+        policy = self.policy.spec.policy
+        names = [config.env_name, f"{policy} {widths}", config.reward_function_type]
         told = ", ".join(name.strip("<>") for name in names)
         return f"GRPO({told}, {self.num_timesteps:,} timesteps)"
 
 
 def _source(env: Env) -> str | EnvSpec | Callable[..., gym.Env[Any, Any]]:
     """What more environments can be made from."""
+    if isinstance(env, str) and ":" in env:
+        allow_module(env.rpartition(":")[0])  # as `gymnasium.make` would import it
     if not isinstance(env, gym.Env):
         return env
     if env.spec is None:

@@ -95,7 +95,7 @@ class NumpyUpdater:
         return norms
 
     def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
-        columns = np.concatenate([batch.inputs, batch.targets[None]])
+        columns = np.concatenate([self._policy.read(batch.inputs), batch.targets[None]])
         config = self._config
         for chosen in minibatches(columns.shape[1], config.batch_size, config.n_epochs, rng):
             self._value_pass(len(chosen)).differentiate(columns, chosen)
@@ -141,9 +141,11 @@ class _PolicyPass:
         self._ent_weight = config.ent_coef / size
         self._share = 1.0 / size
         self._work = Workspace(layout, size, dtype, backward=True)
-        n_in, n_out = layout.widths[0] + 1, layout.widths[-1]
+        self._mask = policy.mask_columns
+        n_in, n_out = layout.widths[0] + 1 + policy.spec.reads.n_mask, layout.widths[-1]
         self._columns = np.empty((n_in + n_out + 4 + (config.kl_coef > 0.0), size), dtype)
         self._inputs = self._columns[:n_in]
+        self._read = policy.read(self._inputs)
         self._encoded = self._columns[n_in : n_in + n_out]
         self._rows = list(self._columns[n_in + n_out :])
         self._log_ratio: FloatArray = np.empty(size, dtype)
@@ -155,7 +157,8 @@ class _PolicyPass:
         log_prob_old, advantages, sign, limit = self._rows[:4]
         log_ratio, weight = self._log_ratio, self._weight
         log_std = self._parameters.log_std
-        outputs = network.forward(self._parameters, self._inputs, self._work)
+        outputs = network.forward(self._parameters, self._read, self._work)
+        outputs = self._mask(outputs, self._inputs)
         log_prob, intermediate = self._head.log_prob(outputs, log_std, self._encoded)
 
         # −∂L/∂log π: ρ A where not clipped
@@ -172,7 +175,7 @@ class _PolicyPass:
             intermediate, log_std, self._encoded, weight, self._ent_weight
         )
         self._gradient.log_std[:] = by_log_std
-        network.backward(self._parameters, self._gradient, self._inputs, self._work, delta)
+        network.backward(self._parameters, self._gradient, self._read, self._work, delta)
 
 
 class _ValuePass:

@@ -208,7 +208,7 @@ class RolloutCollector:
         following = np.concatenate(segment.following)
         native = np.concatenate(segment.rewards)
         rewards = self._reward(
-            following.astype(np.float64),
+            self._envs.spec.observation.unmasked(following).astype(np.float64),
             np.concatenate(segment.scaled),
             native,
             np.concatenate(segment.terminated),

@@ -124,10 +124,11 @@ class TorchUpdater:
     def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
         config = self._config
         inputs = self._tensor(self._policy.torch_inputs(batch.inputs))
+        features = self._module.value_features(inputs)
         targets = self._tensor(batch.targets)
         for chosen in minibatches(len(targets), config.batch_size, config.n_epochs, rng):
             index = torch.from_numpy(chosen).to(self._device)
-            scaled = self._module.scaled_values(inputs[index])
+            scaled = self._module.values_of(features[index])
             self._value_adam.zero_grad()
             torch_updater.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
             self._value_adam.step()

@@ -9,12 +9,12 @@ import numpy as np
 
 from grpo.advantages import ADVANTAGES
 from grpo.checkpoint import TrainingState
-from grpo.config import GRPOConfig
+from grpo.config import AUTO, GRPOConfig
 from grpo.envs import Branching, EnvironmentSpec, check_environment, make_vec_env
 from grpo.errors import IncompatibleError
 from grpo.evaluation import Evaluation, evaluate
 from grpo.learner import Learner
-from grpo.policies import BasePolicy, PolicySpec, make_policy
+from grpo.policies import BasePolicy, PolicySpec, default_policy, make_policy
 from grpo.registry import Objects
 from grpo.reporting import Reporter, RolloutStats
 from grpo.rewards import get_reward
@@ -298,9 +298,10 @@ def validate(config: GRPOConfig, objects: Objects | None = None) -> EnvironmentS
     spec = check_environment(config.env_name, config.env_kwargs, objects)
     get_reward(config.reward_function_type, spec, objects)
     ADVANTAGES.get(config.advantage, objects)
-    if config.policy != "MlpPolicy" or config.policy_kwargs:
+    fitting = policy_spec(spec, config)
+    if fitting.policy != "MlpPolicy" or config.policy_kwargs:
         # the MLP alone always fits, and a large one takes minutes to draw
-        make_policy(policy_spec(spec, config), config.seed, objects)
+        make_policy(fitting, config.seed, objects)
     return spec
 
 
@@ -308,10 +309,13 @@ def policy_spec(environment: EnvironmentSpec, config: GRPOConfig) -> PolicySpec:
     """The policy that fits an environment."""
     return PolicySpec(
         observation_shape=environment.observation_shape,
+        observation=None if environment.observation.is_plain else environment.observation,
         action=environment.action,
         net_arch=config.net_arch,
         normalize_observations=config.normalize_observations,
-        policy=config.policy,
+        policy=(
+            default_policy(environment.observation) if config.policy == AUTO else config.policy
+        ),
         policy_kwargs=config.policy_kwargs,
     )
 

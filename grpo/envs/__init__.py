@@ -2,7 +2,6 @@
 
 from grpo.envs.factory import make_vec_env
 from grpo.envs.spec import EnvironmentSpec, check_environment
-from grpo.envs.sync_vec_env import environment_actions
 from grpo.envs.vec_env import Branching, Snapshot, StepResult, VecEnv
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "StepResult",
     "VecEnv",
     "check_environment",
-    "environment_actions",
     "make_vec_env",
 ]

@@ -6,6 +6,7 @@ Their modules, and the physics engines behind them, are imported here, with thei
 import functools
 import importlib
 import logging
+import os
 import sys
 import warnings
 from importlib.metadata import EntryPoint, entry_points
@@ -14,14 +15,18 @@ import gymnasium as gym
 from gymnasium.envs import registration
 from gymnasium.envs.registration import EnvSpec
 
-from grpo.errors import UnsupportedEnvironmentError, in_words
+from grpo.errors import IncompatibleError, UnsupportedEnvironmentError, in_words
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "HOW_TO_ADD",
+    "MODULES_VARIABLE",
+    "allow_module",
+    "allowed_modules",
     "import_environment",
     "load_plug_ins",
     "registered_names",
+    "require_module",
 ]
 
 ENTRY_POINT_GROUP = "gymnasium.envs"
@@ -29,19 +34,22 @@ ENTRY_POINT_GROUP = "gymnasium.envs"
 calls `gymnasium.register`; the entry point's name is the namespace of the ids, `__root__` none.
 Gymnasium itself looked there until 1.0; since then whoever runs environments has to."""
 
+MODULES_VARIABLE = "GRPO_ENV_MODULES"
+"""Environment variable with the modules, separated by commas, that register environments when they
+are imported; of installed packages, or files in the working directory. No other is imported."""
+
 HOW_TO_ADD = (
-    "An environment of your own is added by a distribution that registers it, as examples/plugin "
-    f"does by its entry point of the group {ENTRY_POINT_GROUP}."
+    f"Whoever runs this may name modules that register environments in {MODULES_VARIABLE}; or "
+    f"install a distribution with an entry point of the group {ENTRY_POINT_GROUP}, as "
+    "examples/plugin has one."
 )
 """What whoever misses an environment can do."""
 
 _log = logging.getLogger(__name__)
 
 _UNSUITED = (
-    "gymnasium.envs.toy_text",  # Discrete or Tuple observations
     "gymnasium.envs.tabular",
     "gymnasium.envs.phys2d",  # JAX
-    "gymnasium.envs.box2d.car_racing",  # images
 )
 
 
@@ -57,12 +65,53 @@ def registered_names() -> tuple[str, ...]:
 
 @functools.cache
 def load_plug_ins() -> None:
-    """Register what installed distributions bring; one that fails is left out and logged."""
+    """Register what distributions and allowed modules bring; one that fails is logged."""
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         try:
             _register(entry)
         except UnsupportedEnvironmentError as error:
             _log.warning("%s", error, exc_info=True)
+    for module in allowed_modules():
+        try:
+            require_module(module)
+        except IncompatibleError as error:
+            _log.warning("%s", error, exc_info=True)
+
+
+_allowed: set[str] = set()
+
+
+def allow_module(module: str) -> None:
+    """Let this process import a module for its environments; for whoever runs the process."""
+    _allowed.add(module)
+
+
+def allowed_modules() -> tuple[str, ...]:
+    """Modules that may be imported for their environments, sorted."""
+    given = os.environ.get(MODULES_VARIABLE, "").split(",")
+    return tuple(sorted(_allowed | {name.strip() for name in given if name.strip()}))
+
+
+def require_module(module: str) -> None:
+    """Import a module that registers environments.
+
+    Raises:
+        IncompatibleError: it is not allowed, or does not load.
+    """
+    if module not in allowed_modules():
+        raise IncompatibleError(
+            f"The module {module!r} is not imported for its environments here, unless whoever runs "
+            f"this allows it: {MODULES_VARIABLE}={module}.",
+            field="env_name",
+        )
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise IncompatibleError(
+            f"The module {module!r} does not load: {in_words(error)}.", field="env_name"
+        ) from error
 
 
 def _register(entry: EntryPoint) -> None:

@@ -36,8 +36,8 @@ _CLASSIC = {
 _REPRODUCED = (wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker)
 """What `gymnasium.make` wraps around an environment: its effect is known, and reproduced."""
 
-_OF_MAKE = frozenset({"max_episode_steps", "disable_env_checker"})
-"""Keyword arguments that `gymnasium.make` keeps to itself."""
+_OF_MAKE = frozenset({"max_episode_steps", "disable_env_checker", "wrappers"})
+"""Keyword arguments that do not reach the environment's class."""
 
 Environment = gym.Env[Any, Any]
 

@@ -4,8 +4,8 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -13,13 +13,22 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from grpo.actions import (
+    ActionSpec,
+    DiscreteActions,
+    MultiDiscreteActions,
+    action_spec,
+    choices,
+)
 from grpo.envs.catalogue import (
     HOW_TO_ADD,
     import_environment,
     load_plug_ins,
     registered_names,
+    require_module,
 )
 from grpo.envs.families import deviations_of, family_of, time_limit_of
+from grpo.envs.wrapping import check_wrappers, wrap
 from grpo.errors import (
     EnvironmentFaultError,
     IncompatibleError,
@@ -28,14 +37,12 @@ from grpo.errors import (
     UnsupportedEnvironmentError,
     in_words,
 )
+from grpo.observations import MASK, ObservationSpec, observation_spec
 from grpo.registry import Objects, handed_in
-from grpo.spaces import ActionSpec, BoxActions, DiscreteActions
 
 __all__ = ["EnvironmentSpec", "Source", "check_environment", "fault"]
 
 _log = logging.getLogger(__name__)
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 Source = EnvSpec | Callable[..., gym.Env[Any, Any]]
 """What makes instances of an environment: a registration, or a function."""
@@ -57,7 +64,7 @@ class EnvironmentSpec:
     """Gymnasium id."""
 
     env_kwargs: Mapping[str, Any]
-    """Keyword arguments of `gymnasium.make`."""
+    """Keyword arguments of `gymnasium.make`; and `wrappers`, as `grpo.envs.wrapping` takes them."""
 
     family: str
     """How it is stepped and branched, one of `grpo.envs.families.FAMILIES`."""
@@ -66,17 +73,21 @@ class EnvironmentSpec:
     """What sets it apart from its family as Gymnasium makes it, in words: wrappers, changed
     attributes. Only where there is nothing may anything but the environment itself step it."""
 
-    observation_shape: tuple[int, ...]
-    """Shape of one observation."""
+    observation: ObservationSpec
+    """What is observed."""
 
-    observation_low: FloatArray
-    """Lower bounds, shape `observation_shape`; -inf where there is none."""
-
-    observation_high: FloatArray
-    """Upper bounds, shape `observation_shape`; inf where there is none."""
+    observation_space: spaces.Space[Any]
+    """The environment's own."""
 
     action: ActionSpec
     """The actions."""
+
+    action_space: spaces.Space[Any]
+    """The environment's own."""
+
+    masks: Literal["none", "info", "method"] = "none"
+    """Where the environment says which actions may be taken: nowhere, in `info["action_mask"]`
+    (Gymnasium's convention), or by its method `action_masks()` (sb3-contrib's)."""
 
     source: "Source" = field(repr=False)
     """What makes instances: its registration, or what was handed in."""
@@ -88,17 +99,53 @@ class EnvironmentSpec:
     """Return at which Gymnasium calls the task solved; None where it does not say."""
 
     @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation; a Dict's or Tuple's is one row."""
+        return self.observation.shape
+
+    @property
     def observes_cartpole(self) -> bool:
         """Whether observations are CartPole's own: x, its speed, the angle θ, its speed."""
         return self.family == "cartpole"
 
-    def make(self) -> gym.Env[Any, Any]:
+    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """One instance, without Gymnasium's passive checker (ours has looked already).
+
+        Args:
+            render_mode: as `gymnasium.make` takes it.
 
         Raises:
             IncompatibleError, UnsupportedEnvironmentError: as `check_environment`.
         """
-        return _make(self.env_name, self.source, self.env_kwargs)
+        drawn = {} if render_mode is None else {"render_mode": render_mode}
+        return _make(self.env_name, self.source, {**self.env_kwargs, **drawn})
+
+    def row(
+        self,
+        env: gym.Env[Any, Any],
+        observation: Any,  # noqa: ANN401 - a tree of arrays
+        info: Mapping[str, Any],
+        *,
+        ended: bool = False,
+    ) -> npt.NDArray[Any]:
+        """What a policy is told of an instance's reset or step, in `observation_shape`.
+
+        Args:
+            env: the instance, after it.
+            observation: what it returned.
+            info: likewise.
+            ended: the episode is over, so that no action is taken.
+
+        Raises:
+            ValueError: the observation is not of the space, or no action may be taken.
+        """
+        if self.masks == "none" or ended:
+            return self.observation.row(observation)
+        row = self.observation.row(observation, _mask_of(env, info, self.masks))
+        for allowed in np.split(row[-self.observation.n_mask :], np.cumsum(choices(self.action))):
+            if allowed.size and not allowed.any():
+                raise ValueError("action_mask forbids every action of a choice")
+        return row
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; null where a bound is infinite. Hashed: a new field is a new environment."""
@@ -106,12 +153,9 @@ class EnvironmentSpec:
             "env_name": self.env_name,
             "env_kwargs": dict(self.env_kwargs),
             "family": self.family,
-            "observation": {
-                "shape": list(self.observation_shape),
-                "low": _finite_or_none(self.observation_low),
-                "high": _finite_or_none(self.observation_high),
-            },
+            "observation": _observation_to_dict(self.observation, self.observation_space),
             "action": self.action.to_dict(),
+            **({} if self.masks == "none" else {"masks": self.masks}),
             "max_episode_steps": self.max_episode_steps,
             "reward_threshold": self.reward_threshold,
         }
@@ -175,10 +219,13 @@ def _lookup(env_name: str, objects: Objects) -> Source:
     # By the registry itself: `gymnasium.spec` would import what stands before a colon, and
     # `gymnasium.make(str)` warns about names that have a newer version.
     load_plug_ins()
-    registered = gym.registry.get(env_name)
+    module, colon, name = env_name.rpartition(":")
+    if colon:
+        require_module(module)
+    registered = gym.registry.get(name)
     if registered is None:
         raise UnknownNameError(
-            "env_name", env_name, registered_names(), known=gym.registry, advice=HOW_TO_ADD
+            "env_name", name, registered_names(), known=gym.registry, advice=HOW_TO_ADD
         )
     return registered
 
@@ -195,6 +242,7 @@ def _check_kwargs(kwargs: Mapping[str, Any]) -> None:
             f"max_episode_steps in env_kwargs must be a positive integer, not {limit!r}.",
             field="env_kwargs",
         )
+    check_wrappers(kwargs.get("wrappers", ()))
 
 
 @functools.lru_cache(maxsize=256)
@@ -203,7 +251,7 @@ def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
     name, source = identity.env_name, identity.source
     env = _make(name, source, kwargs)
     try:
-        spec = _describe(name, source, kwargs, env)
+        spec = _with_masks(_describe(name, source, kwargs, env), env)
         _check_first_observation(spec, env)
     finally:
         _close(env, name)
@@ -211,6 +259,11 @@ def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
 
 
 def _make(name: str, source: Source, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    own = {key: value for key, value in kwargs.items() if key != "wrappers"}
+    return wrap(_make_bare(name, source, own), kwargs.get("wrappers", ()))
+
+
+def _make_bare(name: str, source: Source, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     try:
         if isinstance(source, EnvSpec):
             import_environment(source)
@@ -234,90 +287,84 @@ def _make(name: str, source: Source, kwargs: Mapping[str, Any]) -> gym.Env[Any, 
 def _describe(
     name: str, source: Source, kwargs: Mapping[str, Any], env: gym.Env[Any, Any]
 ) -> EnvironmentSpec:
-    observation = _check_observation_space(name, env.observation_space)
+    try:
+        observation, action = observation_spec(env.observation_space), action_spec(env.action_space)
+    except ValueError as error:
+        raise _unsupported(name, str(error)) from error
     return EnvironmentSpec(
         env_name=name,
         source=source,
         env_kwargs=kwargs,
         family=family_of(env),
         deviations=deviations_of(env, kwargs),
-        observation_shape=tuple(observation.shape),
-        observation_low=_as_float(observation.low),
-        observation_high=_as_float(observation.high),
-        action=_check_action_space(name, env.action_space),
+        observation=observation,
+        observation_space=env.observation_space,
+        action=action,
+        action_space=env.action_space,
         max_episode_steps=time_limit_of(env),
         reward_threshold=env.spec.reward_threshold if env.spec else None,
     )
 
 
-def _check_observation_space(env_name: str, space: spaces.Space[Any]) -> spaces.Box:
-    if not isinstance(space, spaces.Box):
-        raise _unsupported(
-            env_name,
-            f"has {type(space).__name__} observations, but the policy reads vectors of real "
-            f"numbers; wrap it (for example in gymnasium's FlattenObservation) and register that",
-        )
-    if len(space.shape) >= 3 and space.dtype == np.uint8:
-        raise _unsupported(
-            env_name,
-            f"has images of shape {space.shape} as observations, but the policy has no "
-            f"convolution; register a version of it that observes features instead",
-        )
-    if 0 in space.shape:
-        raise _unsupported(env_name, f"has empty observations of shape {space.shape}")
-    return space
+def _with_masks(spec: EnvironmentSpec, env: gym.Env[Any, Any]) -> EnvironmentSpec:
+    """The specification with masks, if the environment gives some that a policy can follow."""
+    if not isinstance(spec.action, DiscreteActions | MultiDiscreteActions):
+        return spec
+    _, info = _first_reset(spec.env_name, env)
+    masks: Literal["info", "method"] = "info"
+    if MASK not in info:
+        if not env.has_wrapper_attr("action_masks"):
+            return spec
+        masks = "method"
+    n = sum(choices(spec.action))
+    return replace(spec, masks=masks, observation=replace(spec.observation, n_mask=n))
 
 
-def _check_action_space(env_name: str, space: spaces.Space[Any]) -> ActionSpec:
-    if isinstance(space, spaces.Discrete):
-        return DiscreteActions(n=int(space.n), start=int(space.start))
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.number):
-        raise _unsupported(
-            env_name,
-            f"has {type(space).__name__} actions of {space.dtype}, but the policy gives Discrete "
-            f"ones or a Box of numbers",
-        )
-    if 0 in space.shape:
-        raise _unsupported(env_name, f"has empty actions of shape {space.shape}")
-    low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
-    high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
-    return BoxActions(
-        shape=tuple(space.shape),
-        low=tuple(low.ravel().tolist()),
-        high=tuple(high.ravel().tolist()),
-        integer=bool(np.issubdtype(space.dtype, np.integer)),
-    )
+def _mask_of(env: gym.Env[Any, Any], info: Mapping[str, Any], masks: str) -> Any:  # noqa: ANN401
+    if masks == "method":
+        return env.get_wrapper_attr("action_masks")()
+    if MASK not in info:
+        raise ValueError("info has no action_mask, though the first reset's had one")
+    return info[MASK]
+
+
+def _first_reset(env_name: str, env: gym.Env[Any, Any]) -> tuple[Any, dict[str, Any]]:
+    try:
+        observation, info = env.reset(seed=0)
+    except (Exception, SystemExit) as error:
+        raise _unsupported(env_name, f"failed in its first reset: {in_words(error)}") from error
+    return observation, info
 
 
 def _check_first_observation(spec: EnvironmentSpec, env: gym.Env[Any, Any]) -> None:
+    observation, info = _first_reset(spec.env_name, env)
     try:
-        observation, _ = env.reset(seed=0)
-        values = np.asarray(observation, dtype=np.float64)
-    except (Exception, SystemExit) as error:
-        raise _unsupported(
-            spec.env_name, f"failed in its first reset: {in_words(error)}"
-        ) from error
-    if values.shape != spec.observation_shape or not np.isfinite(values).all():
-        raise _unsupported(
-            spec.env_name,
-            f"gave a first observation of shape {values.shape}"
-            f"{'' if np.isfinite(values).all() else ' that is not finite'}, but its space says "
-            f"{spec.observation_shape}",
-        )
+        row = spec.row(env, observation, info).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        said = f"gave a first observation that its space does not hold: {in_words(error)}"
+        raise _unsupported(spec.env_name, said) from error
+    if not np.isfinite(row).all():
+        raise _unsupported(spec.env_name, "gave a first observation that is not finite")
 
 
 def _unsupported(env_name: str, what: str) -> UnsupportedEnvironmentError:
     return UnsupportedEnvironmentError(f"{env_name} {what}.", field="env_name")
 
 
-def _finite_or_none(values: FloatArray) -> object:
+def _observation_to_dict(spec: ObservationSpec, space: spaces.Space[Any]) -> dict[str, Any]:
+    if not isinstance(space, spaces.Box) or len(spec.shape) > 2:
+        return spec.to_dict()
+    # as it was when there were no others: hashes from before stay as they are
+    low, high = _finite_or_none(space.low), _finite_or_none(space.high)
+    return {"shape": list(spec.shape), "low": low, "high": high}
+
+
+def _finite_or_none(values: npt.NDArray[Any]) -> object:
+    if not np.issubdtype(values.dtype, np.floating):
+        values = values.astype(np.float64)
     boxed = values.astype(object)
     boxed[~np.isfinite(values)] = None
     return boxed.tolist()
-
-
-def _as_float(values: npt.NDArray[Any]) -> FloatArray:
-    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 
 
 def _close(env: gym.Env[Any, Any], env_name: str) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 
+from grpo.actions import environment_action
 from grpo.envs.branching import Brancher
 from grpo.envs.spec import EnvironmentSpec, fault
 from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
 
-__all__ = ["SyncVecEnv", "environment_actions"]
+__all__ = ["SyncVecEnv"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,10 +53,8 @@ class SyncVecEnv(VecEnv):
         self.envs = [spec.make() for _ in range(num_members)]
         self._used = [False] * num_members
         self._action_space = self.envs[0].action_space
-        dtype = self.envs[0].observation_space.dtype or np.dtype(np.float64)
         self._observations: FloatArray = np.zeros(
-            (num_members, *spec.observation_shape),
-            dtype=dtype if np.issubdtype(dtype, np.floating) else np.float64,
+            (num_members, *spec.observation_shape), dtype=spec.observation.dtype
         )
 
     def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
@@ -71,9 +69,8 @@ class SyncVecEnv(VecEnv):
         rewards = np.empty(n)
         terminated = np.empty(n, dtype=np.bool_)
         truncated = np.empty(n, dtype=np.bool_)
-        taken = environment_actions(self._action_space, actions)
         for i, member in enumerate(members.tolist()):
-            rewards[i], terminated[i], truncated[i] = self.step_one(member, taken[i])
+            rewards[i], terminated[i], truncated[i] = self.step_one(member, actions[i])
         observations = self._observations[members]
         if not (np.isfinite(observations).all() and np.isfinite(rewards).all()):
             raise self._not_finite(members, rewards)
@@ -123,8 +120,8 @@ class SyncVecEnv(VecEnv):
             if self._afresh and self._used[member]:
                 self._renew(member)
             self._used[member] = True
-            observation, _ = self.envs[member].reset(seed=seed)
-            self._observe(member, observation)
+            observation, info = self.envs[member].reset(seed=seed)
+            self._observe(member, observation, info)
         if not np.isfinite(self._observations[member]).all():
             raise EnvironmentFaultError(
                 f"{self.spec.env_name} gave an observation that is not finite in reset, with the "
@@ -135,6 +132,10 @@ class SyncVecEnv(VecEnv):
     def step_one(self, member: int, action: npt.NDArray[Any]) -> tuple[float, bool, bool]:
         """Step one member.
 
+        Args:
+            member: its index.
+            action: in the environment's numbers, shape `spec.action.shape`.
+
         Returns:
             Reward, terminated, truncated.
 
@@ -142,12 +143,11 @@ class SyncVecEnv(VecEnv):
             EnvironmentFaultError: the environment raised, or gave what is no observation or reward.
         """
         self.steps_taken += 1
-        if isinstance(self._action_space, spaces.Box):  # replayed, one of shape () is a scalar
-            action = np.asarray(action)
         try:
-            observation, reward, terminated, truncated, _ = self.envs[member].step(action)
-            self._observe(member, observation)
+            taken = environment_action(self._action_space, action)
+            observation, reward, terminated, truncated, info = self.envs[member].step(taken)
             result = _number(reward), bool(terminated), bool(truncated)
+            self._observe(member, observation, info, ended=result[1] or result[2])
         except Exception as error:
             raise fault(self.spec.env_name, "step", error) from error
         self._brancher.on_step(member, action)
@@ -158,14 +158,16 @@ class SyncVecEnv(VecEnv):
         view: FloatArray = self._observations[member, ...]
         return view
 
-    def _observe(self, member: int, observation: npt.ArrayLike) -> None:
-        # Explicitly, since an assignment would broadcast.
-        if np.shape(observation) != self.spec.observation_shape:
-            raise ValueError(
-                f"an observation has shape {np.shape(observation)}, not "
-                f"{self.spec.observation_shape} as its space says"
-            )
-        self._observations[member] = observation
+    def _observe(
+        self,
+        member: int,
+        observation: Any,  # noqa: ANN401 - a tree of arrays
+        info: dict[str, Any],
+        *,
+        ended: bool = False,
+    ) -> None:
+        row = self.spec.row(self.envs[member], observation, info, ended=ended)
+        self._observations[member] = row
 
     def _renew(self, member: int) -> None:
         try:
@@ -198,21 +200,6 @@ class SyncVecEnv(VecEnv):
             raise
         except Exception as error:
             raise fault(self.spec.env_name, where, error) from error
-
-
-def environment_actions(
-    space: spaces.Space[Any], actions: npt.NDArray[Any]
-) -> list[npt.NDArray[Any]]:
-    """Actions, shape (n, *action_shape), one by one and of the type that a space declares.
-
-    Args:
-        space: the environment's, Discrete or Box.
-        actions: as `BasePolicy.act` gives them.
-    """
-    taken = actions.astype(space.dtype, copy=False)
-    if isinstance(space, spaces.Discrete):
-        return list(taken)
-    return [taken[i, ...] for i in range(len(taken))]  # arrays, also of shape ()
 
 
 def _number(reward: Any) -> float:  # noqa: ANN401 - whatever the environment returned

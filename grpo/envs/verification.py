@@ -33,7 +33,6 @@ from grpo.envs.spec import EnvironmentSpec
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.envs.vec_env import StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
-from grpo.spaces import DiscreteActions
 
 __all__ = [
     "TRIAL_SECONDS",
@@ -135,7 +134,7 @@ _OTHER: tuple[type[Brancher], ...] = (AttributeState, DeepCopy, Replay)
 _KNOWN: tuple[type[Brancher], ...] = (*_OTHER, MujocoState, NoBranching)
 _BRANCHERS = {way.__name__: way for way in _KNOWN}
 
-Actions = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+Actions = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -347,10 +346,4 @@ def _equal(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> bool:
 
 
 def _actions(spec: EnvironmentSpec, n: int, seed: int) -> Actions:
-    rng = np.random.default_rng(seed)
-    action = spec.action
-    if isinstance(action, DiscreteActions):
-        return action.to_env(rng.integers(0, action.n, n))
-    drawn = rng.standard_normal((n, *action.shape))
-    bounds = (np.reshape(bound, action.shape) for bound in (action.low, action.high))
-    return np.clip(drawn, *bounds)
+    return spec.action.random(np.random.default_rng(seed), n)

@@ -14,11 +14,19 @@ from typing import Any
 
 from torch import nn
 
-from grpo.distributions import Categorical, DiagGaussian, Distribution
+from grpo.distributions import (
+    Categorical,
+    DiagGaussian,
+    Distribution,
+    Factored,
+    MultiCategorical,
+)
 from grpo.errors import IncompatibleError
 from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor
-from grpo.policies.base import Actor, BasePolicy, PolicySpec, Prediction, ServedPolicy
+from grpo.policies.base import Actor, BasePolicy, ServedPolicy
+from grpo.policies.cnn import CnnPolicy, MultiInputPolicy, NatureCNN, default_policy
 from grpo.policies.mlp import MlpPolicy
+from grpo.policies.spec import PolicySpec, Prediction
 from grpo.registry import Objects, Registry, name_of
 
 __all__ = [
@@ -29,11 +37,15 @@ __all__ = [
     "Actor",
     "ActorCriticPolicy",
     "BasePolicy",
+    "CnnPolicy",
     "FlattenExtractor",
     "MlpPolicy",
+    "MultiInputPolicy",
+    "NatureCNN",
     "PolicySpec",
     "Prediction",
     "ServedPolicy",
+    "default_policy",
     "make_policy",
     "name_parts",
 ]
@@ -53,21 +65,31 @@ def _class_of(base: type[Any]) -> Any:  # noqa: ANN401
 POLICIES: Registry[type[BasePolicy]] = Registry(
     "policy",
     "grpo.policies",
-    {"ActorCriticPolicy": ActorCriticPolicy, "MlpPolicy": MlpPolicy},
+    {
+        "ActorCriticPolicy": ActorCriticPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MlpPolicy": MlpPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    },
     _class_of(BasePolicy),
 )
 
 FEATURES_EXTRACTORS: Registry[type[nn.Module]] = Registry(
     "policy_kwargs",
     "grpo.features_extractors",
-    {"FlattenExtractor": FlattenExtractor},
+    {"FlattenExtractor": FlattenExtractor, "NatureCNN": NatureCNN},
     _class_of(nn.Module),
 )
 
 DISTRIBUTIONS: Registry[type[Distribution]] = Registry(
     "policy_kwargs",
     "grpo.distributions",
-    {"Categorical": Categorical, "DiagGaussian": DiagGaussian},
+    {
+        "Categorical": Categorical,
+        "DiagGaussian": DiagGaussian,
+        "Factored": Factored,
+        "MultiCategorical": MultiCategorical,
+    },
     _class_of(Distribution),
 )
 

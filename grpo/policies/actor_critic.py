@@ -18,7 +18,8 @@ from torch import nn
 from grpo.distributions import Distribution, default_distribution
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray
-from grpo.policies.base import BasePolicy, PolicyOutputs, PolicySpec, Prediction
+from grpo.policies.base import BasePolicy, PolicyOutputs, check_mask
+from grpo.policies.spec import PolicySpec, Prediction
 
 __all__ = ["ActorCriticPolicy", "FlattenExtractor"]
 
@@ -39,7 +40,7 @@ class FlattenExtractor(nn.Module):
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """(B, *shape) → (B, features_dim)."""
-        return observations.flatten(1)
+        return observations.reshape(-1, self.features_dim)
 
 
 class ActorCriticPolicy(BasePolicy):
@@ -80,10 +81,11 @@ class ActorCriticPolicy(BasePolicy):
             distribution_class
         )  # fmt: skip
         self.distribution = make(spec.action)
+        check_mask(spec, self.distribution)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy_net = self.make_network(self.distribution.n_outputs, _POLICY_LAST_GAIN)
-            self.value_net = self.make_network(1, 1.0)
+            self.value_net = self.make_value_network()
         if self.distribution.n_log_std:
             self.log_std = nn.Parameter(torch.zeros(self.distribution.n_log_std))
         self._tie()
@@ -99,14 +101,34 @@ class ActorCriticPolicy(BasePolicy):
             last_gain: of the orthogonal weights of the last layer; a small one starts a policy
                 near uniform (Engstrom et al., 2005.12729).
         """
-        space = spaces.Box(-np.inf, np.inf, self.spec.observation_shape, np.float32)
+        return self.stack(self.make_extractor(), n_outputs, last_gain)
+
+    def make_value_network(self) -> nn.Module:
+        """The value's network, from `value_features` to (B, 1)."""
+        return self.make_network(1, 1.0)
+
+    def make_extractor(self) -> nn.Module:
+        """What is below the hidden layers: from standardised observations to features."""
+        space = spaces.Box(-np.inf, np.inf, self._reads.encoded_shape, np.float32)
         make, kwargs = self._extractor
-        extractor = make(space, **kwargs)
+        return make(space, **kwargs)
+
+    def stack(self, extractor: nn.Module, n_outputs: int, last_gain: float) -> nn.Sequential:
+        """Hidden layers over an extractor, and a last linear one.
+
+        Args:
+            extractor: the first module, which says its `features_dim`.
+            n_outputs: as for `make_network`.
+            last_gain: likewise.
+
+        Raises:
+            OutOfRangeError: the extractor does not say it.
+        """
         width = getattr(extractor, "features_dim", None)
         if not isinstance(width, int):
             raise OutOfRangeError(
-                f"{make.__name__} must have an integer `features_dim`: the number of features "
-                "that its `forward` gives.",
+                f"{type(extractor).__name__} must have an integer `features_dim`: the number of "
+                "features that its `forward` gives.",
                 field="policy_kwargs",
             )
         modules: list[nn.Module] = [extractor]
@@ -192,7 +214,7 @@ class ActorCriticPolicy(BasePolicy):
     # --- learning -------------------------------------------------------------------------
 
     def encode(self, observations: npt.NDArray[Any]) -> FloatArray:
-        """Standardised observations, shape (N, *shape), float32.
+        """What the networks read, shape (N, *encoded shape), float32.
 
         Raises:
             IncompatibleError: the observations have another shape.
@@ -238,11 +260,11 @@ class ActorCriticPolicy(BasePolicy):
     def policy_outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `BasePolicy.policy_outputs`."""
         free = self.log_std if self.distribution.n_log_std else inputs.new_zeros(0)
-        return self.policy_net(inputs), free
+        return self.masked(self.policy_net(self.unmasked(inputs)), inputs), free
 
-    def scaled_values(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `BasePolicy.scaled_values`."""
-        values: torch.Tensor = self.value_net(inputs).squeeze(-1)
+    def values_of(self, features: torch.Tensor) -> torch.Tensor:
+        """See `BasePolicy.values_of`."""
+        values: torch.Tensor = self.value_net(features).squeeze(-1)
         return values
 
     def policy_parameters_list(self) -> list[nn.Parameter]:

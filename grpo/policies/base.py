@@ -6,9 +6,8 @@ outside `grpo.policies` and the updaters asks which networks are inside.
 
 import abc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,95 +15,39 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from grpo.actions import (
+    ActionSpec,
+    BoxActions,
+    DictActions,
+    DiscreteActions,
+)
 from grpo.distributions import Distribution
+from grpo.encoding import ObservationEncoder, encode, layout_of
 from grpo.errors import IncompatibleError
 from grpo.network import FloatArray
+from grpo.policies.spec import PolicySpec, Prediction
 from grpo.running_mean_std import (
     LARGEST_STANDARDIZED,
     VARIANCE_FLOOR,
     forgetting_moments,
     merge_moments,
 )
-from grpo.spaces import ActionSpec, BoxActions, action_spec_from_dict
 
-__all__ = ["Actor", "BasePolicy", "PolicyOutputs", "PolicySpec", "Prediction", "ServedPolicy"]
+__all__ = [
+    "FORBIDDEN",
+    "Actor",
+    "BasePolicy",
+    "PolicyOutputs",
+    "ServedPolicy",
+    "check_mask",
+]
+
+FORBIDDEN = -1e9
+"""Logit of an action that may not be taken: its probability is 0, and no number is infinite."""
 
 _RETURN_FORGETTING = 0.1  # least share of an iteration in the running scale of returns
 _LEAST_RETURN_STD = 1e-6
 _SMALL = 500_000  # weights, below which a second thread costs more than it brings
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicySpec:
-    """What has to be known to build a policy, apart from its weights."""
-
-    observation_shape: tuple[int, ...]
-    """Shape of one observation."""
-
-    action: ActionSpec
-    """Action space."""
-
-    net_arch: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of each trunk."""
-
-    normalize_observations: bool = True
-    """Whether observations are standardised by their running moments."""
-
-    policy: str = "MlpPolicy"
-    """Name of the policy's class; `<module.Class>` of one that was handed in."""
-
-    policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """What its class is built with beside this; classes in it by name, as `policy`."""
-
-    @property
-    def observation_size(self) -> int:
-        """Number of components of one observation."""
-        return math.prod(self.observation_shape)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values, for `from_dict`."""
-        return {
-            "observation_shape": list(self.observation_shape),
-            "action": self.action.to_dict(),
-            "net_arch": list(self.net_arch),
-            "normalize_observations": self.normalize_observations,
-            "policy": self.policy,
-            "policy_kwargs": dict(self.policy_kwargs),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "PolicySpec":
-        """Inverse of `to_dict`; what knows no `policy` was made when there was but one."""
-        return cls(
-            observation_shape=tuple(int(n) for n in values["observation_shape"]),
-            action=action_spec_from_dict(values["action"]),
-            net_arch=tuple(int(n) for n in values["net_arch"]),
-            normalize_observations=bool(values["normalize_observations"]),
-            policy=str(values.get("policy", "MlpPolicy")),
-            policy_kwargs=dict(values.get("policy_kwargs", {})),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """What a policy says about N observations."""
-
-    actions: npt.NDArray[Any]
-    """Shape (N,) int64, or (N, *action shape) float, clipped to the bounds: as the environment
-    takes them."""
-
-    action_probs: FloatArray | None
-    """Shape (N, n): probability of each action; None for Box actions."""
-
-    mean: FloatArray | None
-    """Shape (N, *action shape): the distribution's mean before clipping, in the environment's
-    units; None if it has none to tell."""
-
-    std: FloatArray | None
-    """Shape (N, *action shape): its standard deviation, in the same units; None likewise."""
-
-    values: FloatArray
-    """Shape (N,): estimated return, in the units of the reward trained on."""
 
 
 class Actor(Protocol):
@@ -159,10 +102,14 @@ class BasePolicy(nn.Module, abc.ABC):
     def __init__(self, spec: PolicySpec) -> None:
         super().__init__()
         self.spec = spec
-        size = spec.observation_size
+        self._reads = spec.reads
+        layout = layout_of(self._reads)
+        self._learned = layout.learned if spec.normalize_observations else np.zeros(1, np.bool_)
+        is_encoded = self._reads.n_mask or any(leaf.categories for leaf in self._reads.leaves)
+        self.encoder = ObservationEncoder(self._reads) if is_encoded else None
         for name, initial in (
-            ("observation_mean", torch.zeros(size, dtype=torch.float64)),
-            ("observation_var", torch.ones(size, dtype=torch.float64)),
+            ("observation_mean", torch.tensor(layout.centre)),
+            ("observation_var", torch.tensor(layout.scale**2)),
             ("observation_count", torch.zeros((), dtype=torch.float64)),
             ("value_mean", torch.zeros((), dtype=torch.float64)),
             ("value_std", torch.ones((), dtype=torch.float64)),
@@ -228,14 +175,14 @@ class BasePolicy(nn.Module, abc.ABC):
 
     def observe(self, observations: npt.NDArray[Any]) -> None:
         """Add observations, shape (N, *shape), to the normaliser's moments."""
-        if not self.spec.normalize_observations:
+        if not self._learned.any():
             return
         mean, var, count = self.observation_mean, self.observation_var, self.observation_count
-        merged = merge_moments(
-            mean.numpy(), var.numpy(), float(count), observations.reshape(len(observations), -1)
-        )
-        for buffer, value in zip((mean, var, count), merged, strict=True):
-            buffer.numpy()[...] = value
+        encoded = encode(self._reads, observations).reshape(len(observations), -1)
+        *moments, total = merge_moments(mean.numpy(), var.numpy(), float(count), encoded)
+        for buffer, value in zip((mean, var), moments, strict=True):
+            np.copyto(buffer.numpy(), value, where=self._learned)
+        count.fill_(total)
 
     def normalizer(self) -> tuple[FloatArray, FloatArray]:
         """Mean and reciprocal deviation of observations, each of shape (size, 1), float64."""
@@ -280,9 +227,17 @@ class BasePolicy(nn.Module, abc.ABC):
     def policy_outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What `distribution` reads, (B, n_outputs) and (n_log_std,), from standardised inputs."""
 
-    @abc.abstractmethod
     def scaled_values(self, inputs: torch.Tensor) -> torch.Tensor:
         """The value network, shape (B,), in its own units, from B standardised inputs."""
+        return self.values_of(self.value_features(inputs))
+
+    def value_features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the value network reads of B inputs, which its training does not change."""
+        return self.unmasked(inputs)
+
+    @abc.abstractmethod
+    def values_of(self, features: torch.Tensor) -> torch.Tensor:
+        """The value network, shape (B,), in its own units, from what it reads."""
 
     @abc.abstractmethod
     def policy_parameters_list(self) -> list[nn.Parameter]:
@@ -293,13 +248,40 @@ class BasePolicy(nn.Module, abc.ABC):
         """The value estimate's parameters, in the order of `flat`."""
 
     def standardize(self, observations: torch.Tensor) -> torch.Tensor:
-        """Standardised observations, shape (N, *shape) as they came."""
-        shape = self.spec.observation_shape
+        """What the networks read: (N, *shape) → (N, *encoded shape), standardised.
+
+        Where rows tell which actions may be taken, (N, encoded size + n_mask): that is at the end.
+        """
+        inputs = self._standardized(observations)
+        n = self._reads.n_mask
+        if not n:
+            return inputs
+        mask = observations[:, -n:].to(self.dtype)
+        return torch.cat([inputs.reshape(-1, self.spec.observation_size), mask], dim=1)
+
+    def _standardized(self, observations: torch.Tensor) -> torch.Tensor:
+        if self.encoder is not None:
+            observations = self.encoder(observations)
+        shape = self._reads.encoded_shape
         mean, std = self.observation_mean, torch.sqrt(self.observation_var + VARIANCE_FLOOR)
         if len(shape) != 1:  # each operation that is exported takes its time
             mean, std = mean.reshape(shape), std.reshape(shape)
+        if not layout_of(self._reads).learned.any():  # small numbers all
+            return (observations.to(self.dtype) - mean.to(self.dtype)) / std.to(self.dtype)
         standardized = (observations.to(torch.float64) - mean) / std
         return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
+
+    def unmasked(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What networks read of inputs, (B, *encoded shape)."""
+        if not self._reads.n_mask:
+            return inputs
+        return inputs[:, : -self._reads.n_mask].reshape(-1, *self._reads.encoded_shape)
+
+    def masked(self, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """A network's outputs, with no chance left to actions that may not be taken."""
+        if not self._reads.n_mask:
+            return outputs
+        return torch.where(inputs[:, -self._reads.n_mask :] > 0.0, outputs, FORBIDDEN)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The distribution's outputs, shape (N, n_outputs), and values, shape (N,).
@@ -348,15 +330,8 @@ class ServedPolicy(nn.Module):
         super().__init__()
         self.policy = policy
         self.distribution = policy.distribution
-        action = policy.spec.action
-        self.bounded = isinstance(action, BoxActions)
-        if isinstance(action, BoxActions):
-            centre, half_range = action.scale
-            for name, value in (
-                ("low", action.low), ("high", action.high), ("centre", centre),
-                ("half_range", half_range),
-            ):  # fmt: skip
-                self.register_buffer(name, torch.as_tensor(value, dtype=torch.float32))
+        for name, value in _to_env_tensors(policy.spec.action).items():
+            self.register_buffer(name, value)
 
     def forward(
         self, observations: torch.Tensor, uniform: torch.Tensor | None = None
@@ -385,13 +360,57 @@ class ServedPolicy(nn.Module):
 
     def _to_env(self, actions: torch.Tensor) -> torch.Tensor:
         action = self.policy.spec.action
-        if not isinstance(action, BoxActions):
+        if isinstance(action, DiscreteActions):
             return actions + action.start
+        if "start" in self._buffers:
+            return (actions + self.get_buffer("start")).reshape(-1, *action.shape)
         scaled = self.get_buffer("centre") + self.get_buffer("half_range") * actions
         scaled = torch.clamp(scaled, self.get_buffer("low"), self.get_buffer("high"))
-        if action.integer:
-            scaled = torch.round(scaled)
+        if "whole" in self._buffers:
+            scaled = torch.where(self.get_buffer("whole"), torch.round(scaled), scaled)
         return scaled.reshape(-1, *action.shape)
+
+
+def check_mask(spec: PolicySpec, distribution: Distribution) -> None:
+    """Refuse a distribution that masks do not fit.
+
+    Raises:
+        IncompatibleError: it has not one output for each action.
+    """
+    n = spec.reads.n_mask
+    if n and n != distribution.n_outputs:
+        raise IncompatibleError(
+            f"The environment says which of {n} actions may be taken; "
+            f"{type(distribution).__name__} has {distribution.n_outputs} outputs for them.",
+            field="policy_kwargs",
+        )
+
+
+def _to_env_tensors(action: ActionSpec) -> dict[str, torch.Tensor]:
+    """What `ServedPolicy` turns the policy's actions into the environment's with."""
+    if isinstance(action, DiscreteActions):
+        return {}
+    parts: Any = action.parts if isinstance(action, DictActions) else (((), action),)
+    starts: list[int] = []
+    rows: dict[str, list[float]] = {name: [] for name in ("low", "high", "centre", "half_range")}
+    whole: list[bool] = []
+    for _, part in parts:
+        if isinstance(part, BoxActions):
+            centre, half_range = (values.tolist() for values in part.scale)
+            bounds = [*part.low], [*part.high], centre, half_range
+            whole += [part.integer] * part.size
+        else:
+            first = [part.start] if isinstance(part, DiscreteActions) else list(part.start)
+            starts += first
+            free = [math.inf] * len(first)
+            bounds = [-inf for inf in free], free, [*map(float, first)], [1.0] * len(first)
+            whole += [True] * len(first)
+        for name, values in zip(rows, bounds, strict=True):
+            rows[name] += values
+    if len(starts) == len(whole):
+        return {"start": torch.tensor(starts)}
+    tensors = {name: torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
+    return tensors | ({"whole": torch.tensor(whole)} if any(whole) else {})
 
 
 def _own_contiguous_copies(

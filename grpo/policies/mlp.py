@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 from grpo import network
-from grpo.distributions import ClosedFormCategorical, closed_form, default_distribution
+from grpo.actions import BoxActions
+from grpo.closed_forms import closed_form
+from grpo.distributions import default_distribution
+from grpo.encoding import encode
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray, Layout, Parameters, Workspace
-from grpo.policies.base import BasePolicy, PolicyOutputs, PolicySpec, Prediction
+from grpo.policies.base import FORBIDDEN, BasePolicy, PolicyOutputs, check_mask
+from grpo.policies.spec import PolicySpec, Prediction
 from grpo.running_mean_std import standardize
-from grpo.spaces import BoxActions
 
 __all__ = ["MlpPolicy"]
 
@@ -31,7 +34,7 @@ class MlpPolicy(BasePolicy):
 
     `state_dict` has `policy_net.<i>.weight` and `.bias` per layer, the last one the head (logits
     or means), `value_net.<i>.…` alike, `log_std` for Box actions, and the buffers. With x the
-    flattened observation:
+    encoded observation, flattened:
 
         z = clip((x − observation_mean) / sqrt(observation_var + 1e-8), −1e6, 1e6)
         outputs = policy_net(z), value = value_mean + value_std · value_net(z)
@@ -54,6 +57,7 @@ class MlpPolicy(BasePolicy):
                 field="policy_kwargs",
             )
         self.distribution = default_distribution(spec.action)(spec.action)
+        check_mask(spec, self.distribution)
         self.head = closed_form(spec.action)
         trunk = (spec.observation_size, *spec.net_arch)
         policy_layout = Layout((*trunk, self.head.outputs), self.head.log_std)
@@ -100,9 +104,10 @@ class MlpPolicy(BasePolicy):
             actions = self.head.sample(outputs, log_std, rng or np.random.default_rng())
         told: dict[str, FloatArray] = {}
         action = self.spec.action
-        if isinstance(self.head, ClosedFormCategorical):
-            told["action_probs"] = np.ascontiguousarray(self.head.probabilities(outputs).T)
-        elif isinstance(action, BoxActions):
+        probabilities = self.head.probabilities(outputs)
+        if probabilities is not None:
+            told["action_probs"] = np.ascontiguousarray(probabilities.T)
+        if isinstance(action, BoxActions):
             shape = (-1, *action.shape)
             centre, half_range = action.scale
             std = np.broadcast_to(half_range * np.exp(log_std), outputs.T.shape)
@@ -119,15 +124,21 @@ class MlpPolicy(BasePolicy):
     # --- learning: numpy ------------------------------------------------------------------
 
     def encode(self, observations: npt.NDArray[Any]) -> FloatArray:
-        """Standardised observations as columns: (N, *shape) → (size + 1, N), the last row ones.
+        """What the network reads, as columns: (N, *shape) → (size + 1, N), the last row ones.
+
+        Where rows tell which actions may be taken, that follows: (size + 1 + n_mask, N).
 
         Raises:
             IncompatibleError: the observations have another shape.
         """
         self._check_shape(observations)
         mean, scale = self.normalizer()
-        columns = np.ones((len(mean) + 1, len(observations)), self.flat.dtype)
-        standardize(observations.reshape(len(observations), -1).T, mean, scale, columns[:-1])
+        size, n = len(mean), self._reads.n_mask
+        columns = np.ones((size + 1 + n, len(observations)), self.flat.dtype)
+        encoded = encode(self._reads, observations)
+        standardize(encoded.reshape(len(encoded), -1).T, mean, scale, columns[:size])
+        if n:
+            columns[size + 1 :] = self._reads.masks(observations).T
         return columns
 
     def outputs(self, encoded: FloatArray, weights: FloatArray | None = None) -> PolicyOutputs:
@@ -142,12 +153,25 @@ class MlpPolicy(BasePolicy):
         """The head's outputs, shape (outputs, N), at encoded observations."""
         parameters = self.policy_parameters if parameters is None else parameters
         work = Workspace(parameters.layout, encoded.shape[1], self.flat.dtype)
-        return network.forward(parameters, encoded, work)
+        outputs = network.forward(parameters, self.read(encoded), work)
+        return self.mask_columns(outputs, encoded)
+
+    def read(self, encoded: FloatArray) -> FloatArray:
+        """The rows of columns that networks read, shape (size + 1, N)."""
+        return encoded[: len(encoded) - self._reads.n_mask]
+
+    def mask_columns(self, outputs: FloatArray, encoded: FloatArray) -> FloatArray:
+        """Outputs, shape (outputs, N), with no chance left to actions that may not be taken."""
+        n = self._reads.n_mask
+        if not n:
+            return outputs
+        masked: FloatArray = np.where(encoded[-n:] > 0.0, outputs, outputs.dtype.type(FORBIDDEN))
+        return masked
 
     def values(self, encoded: FloatArray) -> FloatArray:
         """See `BasePolicy.values`."""
         work = Workspace(self.value_parameters.layout, encoded.shape[1], self.flat.dtype)
-        scaled = network.forward(self.value_parameters, encoded, work)[0]
+        scaled = network.forward(self.value_parameters, self.read(encoded), work)[0]
         values: FloatArray = self.value_mean.numpy() + self.value_std.numpy() * scaled
         return values
 
@@ -160,19 +184,21 @@ class MlpPolicy(BasePolicy):
 
     def torch_inputs(self, encoded: FloatArray) -> FloatArray:
         """See `BasePolicy.torch_inputs`."""
-        return encoded[:-1].T
+        n = self._reads.n_mask
+        return np.delete(encoded, -1 - n, axis=0).T if n else encoded[:-1].T
 
     def policy_outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `BasePolicy.policy_outputs`."""
         log_std = self.log_std if self.head.log_std else inputs.new_zeros(0)
-        return _run(self.policy_net, self._rows(inputs)), log_std
+        outputs = _run(self.policy_net, self._rows(self.unmasked(inputs)))
+        return self.masked(outputs, inputs), log_std
 
-    def scaled_values(self, inputs: torch.Tensor) -> torch.Tensor:
-        """See `BasePolicy.scaled_values`."""
-        return _run(self.value_net, self._rows(inputs)).squeeze(-1)
+    def values_of(self, features: torch.Tensor) -> torch.Tensor:
+        """See `BasePolicy.values_of`."""
+        return _run(self.value_net, self._rows(features)).squeeze(-1)
 
     def _rows(self, inputs: torch.Tensor) -> torch.Tensor:
-        is_flat = len(self.spec.observation_shape) == 1
+        is_flat = len(self._reads.encoded_shape) == 1
         return inputs if is_flat else inputs.reshape(-1, self.spec.observation_size)
 
     def policy_parameters_list(self) -> list[nn.Parameter]:
@@ -212,6 +238,7 @@ class _Actor:
     def __init__(self, policy: MlpPolicy, rng: np.random.Generator) -> None:
         self._policy = policy
         self._parameters = policy.policy_parameters
+        self._reads, self._is_plain = policy.spec.reads, policy.spec.observation is None
         self._rng = rng
         self._work = lru_cache(_SIZES_KEPT)(self._make_work)
         self.refresh()
@@ -223,9 +250,13 @@ class _Actor:
     def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Actor.sample`."""
         work = self._work(len(observations))
-        columns = observations.reshape(len(observations), -1).T
+        encoded = observations if self._is_plain else encode(self._reads, observations)
+        columns = encoded.reshape(len(encoded), -1).T
         standardize(columns, self._mean, self._scale, work.inputs[:-1])
         outputs = network.forward(self._parameters, work.inputs, work)
+        if not self._is_plain and self._reads.n_mask:
+            masks = self._reads.masks(observations).T
+            outputs = np.where(masks, outputs, outputs.dtype.type(FORBIDDEN))
         return self._policy.head.sample(outputs, self._parameters.log_std, self._rng)
 
     def _make_work(self, batch: int) -> Workspace:

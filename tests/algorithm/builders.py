@@ -7,17 +7,38 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo import GRPOConfig
+from grpo.actions import (
+    ActionSpec,
+    BoxActions,
+    DictActions,
+    DiscreteActions,
+    MultiDiscreteActions,
+)
 from grpo.network import Parameters
 from grpo.policies import MlpPolicy, PolicySpec
-from grpo.spaces import BoxActions, DiscreteActions
 from grpo.updates import Batch
 
 DISCRETE = DiscreteActions(n=3)
 BOX = BoxActions(shape=(2,), low=(-1.0, -2.0), high=(1.0, np.inf))
+MULTI = MultiDiscreteActions(shape=(3,), nvec=(3, 2, 2), start=(0, 5, -1))
+NESTED = DictActions(
+    (
+        (("gear",), DiscreteActions(n=3, start=-1)),
+        (("arm", "force"), BOX),
+        (("arm", "count"), BoxActions(shape=(1,), low=(0.0,), high=(9.0,), integer=True)),
+        (("lights",), MultiDiscreteActions(shape=(2,), nvec=(2, 2), start=(0, 0))),
+    )
+)
+CHOICES = DictActions(
+    ((("a", 0), DiscreteActions(n=2, start=3)), (("a", 1), DiscreteActions(n=3)), (("b",), MULTI))
+)
+ACTIONS: dict[str, ActionSpec] = {
+    "discrete": DISCRETE, "box": BOX, "multi": MULTI, "nested": NESTED, "choices": CHOICES
+}  # fmt: skip
 
 
 def make_policy(
-    action: DiscreteActions | BoxActions = DISCRETE,
+    action: ActionSpec = DISCRETE,
     *,
     net_arch: tuple[int, ...] = (8, 5),
     seed: int = 0,

@@ -11,11 +11,11 @@ import mujoco
 import numpy as np
 import pytest
 
+from grpo.actions import DiscreteActions
 from grpo.envs import check_environment, make_vec_env, verification
 from grpo.envs.branching import AttributeState, DeepCopy, MujocoState, Replay
 from grpo.envs.verification import find_branching, resets_afresh, why_not_exact
 from grpo.errors import EnvironmentFaultError, IncompatibleError
-from grpo.spaces import DiscreteActions
 from tests.algorithm.toy_environments import (
     Clinging,
     Locked,

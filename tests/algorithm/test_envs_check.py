@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 import grpo.envs
+from grpo.actions import BoxActions, DiscreteActions, action_spec_from_dict
 from grpo.envs import catalogue, check_environment, make_vec_env
 from grpo.errors import (
     ConfigError,
@@ -19,7 +20,6 @@ from grpo.errors import (
     UnknownNameError,
     UnsupportedEnvironmentError,
 )
-from grpo.spaces import BoxActions, DiscreteActions, action_spec_from_dict
 from tests.algorithm.toy_environments import Shaped, Thermostat, Walk, registered
 
 
@@ -44,18 +44,16 @@ def test_box_actions_and_observations_of_any_shape():
     assert spec.max_episode_steps is None
 
 
-@pytest.mark.parametrize(
-    "name", ["NoSuch-v0", "CartPole", "", "../../etc/passwd", "os:CartPole-v1"]
-)
+@pytest.mark.parametrize("name", ["NoSuch-v0", "CartPole", "", "../../etc/passwd"])
 def test_unknown_names_list_those_there_are(name):
     with pytest.raises(UnknownNameError, match="CartPole-v1") as caught:
         check_environment(name)
     assert caught.value.field == "env_name"
-    assert "Taxi-v4" not in caught.value.allowed
+    assert "phys2d/CartPole-v1" not in caught.value.allowed
 
 
 def test_a_name_never_imports():
-    with pytest.raises(UnknownNameError):
+    with pytest.raises(IncompatibleError, match="GRPO_ENV_MODULES=this"):
         check_environment("this:CartPole-v1")  # `gymnasium.make` would import `this`, which prints
     assert "this" not in __import__("sys").modules
 
@@ -84,14 +82,13 @@ def test_keyword_arguments_that_are_refused(kwargs, error, message):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"observation_space": spaces.Box(0, 255, (8, 8, 3), np.uint8)}, "images"),
-        ({"observation_space": spaces.Discrete(3)}, "Discrete observations"),
-        ({"observation_space": spaces.Dict(a=spaces.Box(0, 1))}, "Dict observations"),
+        ({"observation_space": spaces.Text(3)}, "Text observations"),
+        ({"observation_space": spaces.Dict(a=spaces.Box(0, 1))}, "has no a"),
         ({"observation_space": spaces.Box(0, 1, (0,))}, "empty"),
         ({"observation_space": spaces.Box(0, 1, (5,)), "first": np.zeros(4)}, r"shape \(4,\)"),
         ({"observation_space": spaces.Box(0, 1, (1,)), "first": np.array([np.nan])}, "not finite"),
-        ({"action_space": spaces.MultiDiscrete([2, 2])}, "MultiDiscrete actions"),
-        ({"action_space": spaces.Box(0, 1, (2, 0))}, "empty actions"),
+        ({"action_space": spaces.Text(3)}, "Text actions"),
+        ({"action_space": spaces.Box(0, 1, (2, 0))}, "empty Box actions"),
     ],
 )
 def test_spaces_that_are_refused(kwargs, message):
@@ -129,8 +126,6 @@ def test_names_of_old_versions_are_told_where_they_went():
         check_environment("LunarLander-v2")
     with pytest.raises(UnknownNameError, match=r"Did you mean 'Taxi-v4'\?"):
         check_environment("Taxi-v3")
-    with pytest.raises(UnsupportedEnvironmentError, match="Discrete observations"):
-        check_environment("Taxi-v4")
     assert check_environment("CartPole-v0")  # older than v1, and no warning: those are errors here
 
 

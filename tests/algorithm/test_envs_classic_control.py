@@ -12,11 +12,11 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo.actions import DiscreteActions
 from grpo.envs import make_vec_env
 from grpo.envs.cartpole import CartPoleVecEnv
 from grpo.envs.classic_control import ClassicControlVecEnv
 from grpo.envs.verification import steps_exactly
-from grpo.spaces import DiscreteActions
 from tests.algorithm.toy_environments import Bonus, Masked, Pushes, Truncate, registered
 
 ENVIRONMENTS = [

@@ -11,12 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.policies import MlpPolicy, PolicySpec
 from grpo.running_mean_std import forgetting_moments, merge_moments
-from grpo.spaces import BoxActions, DiscreteActions
-from tests.algorithm.builders import BOX, DISCRETE, make_policy
-
-ACTIONS = {"discrete": DISCRETE, "box": BOX}
+from tests.algorithm.builders import ACTIONS, BOX, DISCRETE, make_policy
 
 
 def observations(n=6):

@@ -21,7 +21,7 @@ from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.cli import sweeps
 from grpo_platform.client.fields import TrainFields
-from grpo_platform.core.request import JobRequest
+from grpo_platform.core.request import JobRequest, resolve_request
 from grpo_platform.core.states import JobStatus
 from grpo_platform.mlproject.entry_points import EvaluateParameters
 from grpo_platform.registry import records
@@ -38,7 +38,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 def test_a_body_has_the_fields_of_its_records_in_their_order():
     names = [field.name for kind in (GRPOConfig, JobRequest) for field in dataclasses.fields(kind)]
     names.remove("config")
-    assert list(TrainRequest.model_fields) == names
+    # kept in env_kwargs, where everything about the environment stands
+    assert list(TrainRequest.model_fields) == [*names, "wrappers"]
     assert list(SweepBody.model_fields) == [f.name for f in dataclasses.fields(SweepRequest)]
 
 
@@ -83,7 +84,15 @@ def test_every_number_has_a_range(kind):
 def test_what_is_in_force_can_be_sent_again():
     request = JobRequest(config=GRPOConfig(seed=7, env_kwargs={"a": [1]}), model_name="m")
     again = TrainRequest.model_validate_json(request.to_json())
-    assert JobRequest.from_dict(again.model_dump()) == request
+    assert resolve_request(again.model_dump(), 10**9) == request
+
+
+def test_wrappers_are_kept_with_what_the_environment_is_made_of():
+    given = {"env_kwargs": {"a": 1}, "wrappers": ["ClipAction"], "seed": 1}
+    found = resolve_request(given, 10**9).config.env_kwargs
+    assert found == {"a": 1, "wrappers": ["ClipAction"]}
+    again = TrainRequest.model_validate_json(resolve_request(given, 10**9).to_json())
+    assert resolve_request(again.model_dump(), 10**9) == resolve_request(given, 10**9)
 
 
 def test_status_words_are_the_contracts():

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from grpo.actions import DiscreteActions
 from grpo.policies import PolicySpec
-from grpo.spaces import DiscreteActions
 from grpo_platform.client import GRPOClient
 from grpo_platform.registry.packaging import save_policy
 from tests.e2e.processes import ROOT, Server, environment, server

@@ -74,6 +74,10 @@ def test_the_librarys_page_runs(tmp_path: Path) -> None:
         assert shown in printed
 
 
+def test_the_page_of_environments_runs(tmp_path: Path) -> None:
+    run_blocks(ROOT / "docs" / "environments.md", tmp_path, None)
+
+
 @pytest.mark.xdist_group("port 8000")
 def test_the_users_guide_runs_unchanged(tmp_path: Path) -> None:
     if not USERS_GUIDE.exists():

@@ -52,10 +52,10 @@ def test_client_and_command_line_list_environments_by_trial(running):
         assert [each["env_name"] for each in client.environments("faulty")] == [FAULTY]
     command = [sys.executable, "-m", "grpo_platform", "--url", running.url, "environments"]
     done = subprocess.run(
-        [*command, "taxi", "--refused", "--json"], capture_output=True, text=True, timeout=120
+        [*command, "ant-v3", "--refused", "--json"], capture_output=True, text=True, timeout=120
     )
-    (taxi,) = json.loads(done.stdout)
-    assert "Discrete observations" in taxi["reason"]
+    (ant,) = json.loads(done.stdout)
+    assert "gymnasium-robotics" in ant["reason"]
 
 
 def test_a_promotion_whose_game_crashes_is_refused_and_ends_nothing_else(running, tmp_path):

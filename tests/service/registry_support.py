@@ -9,10 +9,10 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from grpo import GRPOConfig
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.envs import check_environment
 from grpo.evaluation import evaluate
 from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec
-from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter

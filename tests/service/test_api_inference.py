@@ -13,8 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.policies import PolicySpec
-from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.core.errors import UnknownModelError
 from tests.service.api_support import client_of, services_in
 from tests.service.registry_support import Bench, random_policy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from grpo_platform.api.schemas.open_inference import InferRequest
-from grpo_platform.api.tensors import HEADER_LENGTH, read_input, write_reply
+from grpo_platform.api.tensors import HEADER_LENGTH, read_inputs, write_reply
 from grpo_platform.core.errors import InvalidObservationError, InvalidRequestError
 
 OUTPUTS = {"action": np.array([1, 0]), "value": np.array([0.5, np.nan])}
@@ -22,8 +22,8 @@ def request(shape=(2, 2), data=(1, 2, 3, 4), datatype="FP32", name="observation"
 
 def test_flat_and_nested_data_are_the_same():
     expected = [[1.0, 2.0], [3.0, 4.0]]
-    assert read_input(request(), b"").tolist() == expected
-    assert read_input(request(data=[[1, 2], [3, 4]]), b"").tolist() == expected
+    assert read_inputs(request(), b"")["observation"].tolist() == expected
+    assert read_inputs(request(data=[[1, 2], [3, 4]]), b"")["observation"].tolist() == expected
 
 
 @pytest.mark.parametrize(("datatype", "dtype"), [("FP32", "<f4"), ("FP64", "<f8"), ("INT8", "<i1")])
@@ -32,7 +32,7 @@ def test_bytes_after_the_json_are_the_same(datatype, dtype):
     asked = request(
         data=None, datatype=datatype, tensor_parameters={"binary_data_size": len(content)}
     )
-    assert read_input(asked, content).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert read_inputs(asked, content)["observation"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,26 @@ def test_bytes_after_the_json_are_the_same(datatype, dtype):
 )
 def test_what_does_not_fill_the_shape_is_refused(asked, content):
     with pytest.raises(InvalidObservationError):
-        read_input(asked, content)
+        read_inputs(asked, content)
 
 
-def test_other_inputs_are_refused():
-    with pytest.raises(InvalidRequestError, match="observation"):
-        read_input(request(name="x"), b"")
+def both(second: dict, names=("a", "b")) -> InferRequest:
+    first = {"name": names[0], "shape": [1, 2], "datatype": "FP32"}
+    inputs = [first | {"parameters": {"binary_data_size": 8}}, second | {"name": names[1]}]
+    return InferRequest.model_validate_json(json.dumps({"inputs": inputs}))
+
+
+def test_the_bytes_of_several_tensors_follow_each_other():
+    second = {"shape": [1], "datatype": "INT64", "parameters": {"binary_data_size": 8}}
+    content = np.array([0.5, 2.0], "<f4").tobytes() + np.array([7], "<i8").tobytes()
+    found = read_inputs(both(second), content)
+    assert {name: array.tolist() for name, array in found.items()} == {"a": [[0.5, 2.0]], "b": [7]}
+    with pytest.raises(InvalidObservationError):
+        read_inputs(both(second), content + b"left")
+    with pytest.raises(InvalidObservationError):
+        read_inputs(both(second), content[:-1])
+    with pytest.raises(InvalidRequestError, match="Two inputs"):
+        read_inputs(both(second, ("a", "a")), content)
 
 
 def test_all_outputs_as_json():

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from grpo import ActorCriticPolicy, PolicySpec
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.errors import IncompatibleError, UnsupportedPolicyError
-from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.graph import policy_graph
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.loader import GraphPredictor, operation, read_policy

@@ -16,8 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.policies import PolicySpec
-from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry import integrity
 from grpo_platform.registry import loader as loader_module

@@ -23,8 +23,8 @@ import torch
 import yaml
 
 import grpo
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.policies import PolicySpec
-from grpo.spaces import BoxActions, DiscreteActions
 from grpo_platform.registry.integrity import file_hashes, read_policy_files
 from grpo_platform.registry.names import LOADER_MODULE
 from grpo_platform.registry.packaging import save_policy, warm_up

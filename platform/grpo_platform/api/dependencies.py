@@ -26,11 +26,10 @@ from grpo_platform.api.errors import InvalidBodyError
 from grpo_platform.api.schemas.common import MODEL_EXAMPLE, ModelName
 from grpo_platform.core.errors import InvalidRequestError, UnknownJobError
 from grpo_platform.services.container import Services
-from grpo_platform.serving.model import LoadedModel
+from grpo_platform.serving.model import LoadedModel, Observations
 
 __all__ = [
     "CODINGS",
-    "Batch",
     "FastJsonRoute",
     "JobId",
     "JsonRoute",
@@ -234,10 +233,6 @@ PageToken = Annotated[
 ]
 
 
-Batch = npt.NDArray[Any] | Sequence[Sequence[float]]
-"""N observations, each flattened in C order or, of an array, in its own shape."""
-
-
 async def model_for(request: Request, reference: str) -> LoadedModel:
     """The model that serves a reference, at once if it is loaded.
 
@@ -252,7 +247,11 @@ async def model_for(request: Request, reference: str) -> LoadedModel:
 
 
 async def predict_batch(
-    request: Request, model: LoadedModel, observations: Batch, deterministic: bool
+    request: Request,
+    model: LoadedModel,
+    observations: Observations,
+    deterministic: bool,
+    action_masks: Sequence[Any] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """As `LoadedModel.predict_batch`, one batch at a time: several would fight for the interpreter.
 
@@ -260,5 +259,9 @@ async def predict_batch(
         InvalidObservationError: an observation does not fit the model.
     """
     return await to_thread.run_sync(
-        model.predict_batch, observations, deterministic, limiter=request.app.state.one_batch
+        model.predict_batch,
+        observations,
+        deterministic,
+        action_masks,
+        limiter=request.app.state.one_batch,
     )

@@ -12,12 +12,10 @@ from starlette.responses import Response
 from grpo_platform.api.schemas.open_inference import InferInput, InferRequest
 from grpo_platform.core.errors import InvalidObservationError, InvalidRequestError
 
-__all__ = ["HEADER_LENGTH", "INPUT", "datatype_of", "read_input", "write_reply"]
+__all__ = ["HEADER_LENGTH", "datatype_of", "read_inputs", "write_reply"]
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 """Header that says how many bytes of a body are JSON; tensors follow."""
-
-INPUT: Final = "observation"
 
 _DTYPES: Final[Mapping[str, str]] = {
     "FP32": "<f4", "FP64": "<f8", "INT8": "<i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
@@ -31,34 +29,37 @@ def datatype_of(dtype: npt.DTypeLike) -> str:
     return _DATATYPES[np.dtype(dtype)]
 
 
-def read_input(request: InferRequest, binary: bytes) -> npt.NDArray[Any]:
-    """The observations that a request asks about.
+def read_inputs(request: InferRequest, binary: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of a request, by name.
 
     Args:
         request: the JSON part.
-        binary: what follows it.
+        binary: what follows it: the bytes of one tensor after the other.
 
     Returns:
-        Shape as the request says, the first dimension being the batch.
+        Shapes as the request says, the first dimension being the batch.
 
     Raises:
-        InvalidRequestError: another input than `observation`.
-        InvalidObservationError: the numbers do not fill the shape.
+        InvalidRequestError: two tensors of one name.
+        InvalidObservationError: numbers do not fill their shape, or bytes are left.
     """
-    (tensor,) = request.inputs
-    if tensor.name != INPUT:
-        raise InvalidRequestError(
-            f"The one input is {INPUT!r}, not {tensor.name[:100]!r}.", field="inputs.0.name"
-        )
-    size = math.prod(tensor.shape)
-    numbers = _numbers(tensor, binary)
-    if not tensor.shape or numbers.size != size:
-        raise InvalidObservationError(
-            f"The shape {tensor.shape} needs {size} numbers, not {numbers.size}; its first "
-            "dimension is the batch.",
-            field="inputs.0.shape",
-        )
-    return numbers.reshape(tensor.shape)
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for i, tensor in enumerate(request.inputs):
+        field = f"inputs.{i}"
+        if tensor.name in tensors:
+            raise InvalidRequestError(
+                f"Two inputs are called {tensor.name[:100]!r}.", field=f"{field}.name"
+            )
+        numbers, binary = _numbers(tensor, binary, field, is_last=i == len(request.inputs) - 1)
+        size = math.prod(tensor.shape)
+        if not tensor.shape or numbers.size != size:
+            raise InvalidObservationError(
+                f"The shape {tensor.shape} needs {size} numbers, not {numbers.size}; its first "
+                "dimension is the batch.",
+                field=f"{field}.shape",
+            )
+        tensors[tensor.name] = numbers.reshape(tensor.shape)
+    return tensors
 
 
 def write_reply(
@@ -104,23 +105,27 @@ def write_reply(
     )
 
 
-def _numbers(tensor: InferInput, binary: bytes) -> npt.NDArray[Any]:
+def _numbers(
+    tensor: InferInput, binary: bytes, field: str, *, is_last: bool
+) -> tuple[npt.NDArray[Any], bytes]:
+    """A tensor's numbers, flat, and the bytes that are left for the others."""
     dtype = np.dtype(_DTYPES[tensor.datatype])
     if tensor.data is None:
         size = (tensor.parameters or {}).get("binary_data_size")
-        if size != len(binary) or len(binary) % dtype.itemsize:
+        fits = type(size) is int and (size == len(binary) if is_last else 0 <= size <= len(binary))
+        if not isinstance(size, int) or not fits or size % dtype.itemsize:
             raise InvalidObservationError(
-                "binary_data_size must be the number of bytes that follow the JSON part, a "
-                f"multiple of {dtype.itemsize}.",
-                field="inputs.0.parameters",
+                "binary_data_size must be the number of bytes of this tensor that follow the JSON "
+                f"part, a multiple of {dtype.itemsize}; after the last one there are no more.",
+                field=f"{field}.parameters",
             )
-        return np.frombuffer(binary, dtype)
+        return np.frombuffer(binary[:size], dtype), binary[size:]
     try:
         numbers = np.array(tensor.data)
     except (ValueError, OverflowError):  # nested unevenly
         numbers = np.array(None)
     if tensor.data and numbers.dtype.kind not in "iuf":
         raise InvalidObservationError(
-            "data must hold numbers only, flat or nested evenly.", field="inputs.0.data"
+            "data must hold numbers only, flat or nested evenly.", field=f"{field}.data"
         )
-    return numbers.astype(np.float64)
+    return numbers.astype(np.float64).ravel(), binary

@@ -18,6 +18,7 @@ from grpo_platform.cli.output import (
     connect,
     console,
     errors_as_sentences,
+    observed,
     progress_bar,
     show_json,
     table,
@@ -65,11 +66,17 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the MLflow UI (GRPO_MLFLOW_UI_PORT)."),
     ] = None,
+    env_module: Annotated[
+        list[str] | None,
+        typer.Option(help="Module that registers environments; repeatable (GRPO_ENV_MODULES)."),
+    ] = None,
 ) -> None:
     """Start the API and the MLflow UI, until Ctrl-C. Other settings come from GRPO_* variables."""
     from grpo_platform import server
 
-    for name, value in (("HOST", host), ("PORT", port), ("MLFLOW_UI_PORT", ui_port)):
+    modules = ",".join(env_module) if env_module else None
+    given = {"HOST": host, "PORT": port, "MLFLOW_UI_PORT": ui_port, "ENV_MODULES": modules}
+    for name, value in given.items():
         if value is not None:
             os.environ[f"GRPO_{name}"] = str(value)
     server.main()
@@ -169,8 +176,11 @@ def predict(
     context: typer.Context,
     model: ModelReference,
     observation: Annotated[
-        list[float],
-        typer.Argument(help="The numbers of the observation.", show_default=False),
+        list[str],
+        typer.Argument(
+            help="The numbers of the observation; or all of it as JSON, nested as its space is.",
+            show_default=False,
+        ),
     ],
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample an action instead of taking the likeliest.")
@@ -179,7 +189,8 @@ def predict(
 ) -> None:
     """Ask a model for the action in one observation."""
     with errors_as_sentences():
-        answer = connect(context).predict(model, observation, deterministic=not sample)
+        found = observed(observation)
+        answer = connect(context).predict(model, found, deterministic=not sample)
     if as_json:
         show_json(answer)
     else:

@@ -31,6 +31,7 @@ __all__ = [
     "console",
     "errors_as_sentences",
     "fail",
+    "observed",
     "progress_bar",
     "show_json",
     "table",
@@ -125,6 +126,25 @@ def assigned(texts: Sequence[str] | None, given: Mapping[str, object]) -> dict[s
         except json.JSONDecodeError:
             fields[name] = value
     return fields
+
+
+def observed(texts: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON value
+    """An observation by arguments: numbers, or one text of JSON.
+
+    Raises:
+        typer.BadParameter: they are neither.
+    """
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        pass
+    try:
+        (text,) = texts
+        return json.loads(text)
+    except ValueError:
+        raise typer.BadParameter(
+            "Give the observation's numbers, or one text of JSON such as '{\"goal\": [0.5, 1.0]}'."
+        ) from None
 
 
 @contextmanager

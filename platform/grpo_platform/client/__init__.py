@@ -7,7 +7,7 @@ client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import quote
@@ -93,8 +93,10 @@ class Job(TypedDict):
 class Prediction(TypedDict):
     """A model's answer to one observation."""
 
-    action: int | list[float]
-    action_probs: list[float] | None
+    action: Any
+    """A number, or nested lists and objects of them."""
+
+    action_probs: list[float] | list[list[float]] | None
     value: float | None
     model_version: int
 
@@ -332,13 +334,17 @@ class GRPOClient:
     # --- inference -----------------------------------------------------------------------
 
     def predict(
-        self, model_name: str, observation: Sequence[float], *, deterministic: bool = True
+        self,
+        model_name: str,
+        observation: Any,  # noqa: ANN401 - as the environment gives it
+        *,
+        deterministic: bool = True,
     ) -> Prediction:
         """Ask a model for the action in one observation.
 
         Args:
             model_name: `name` (its champion), `name@alias` or `name/version`.
-            observation: flat, finite numbers.
+            observation: as the environment gives it, arrays included; or flat, finite numbers.
             deterministic: the likeliest action; False samples.
 
         Raises:
@@ -346,7 +352,7 @@ class GRPOClient:
         """
         body = {
             "model_name": model_name,
-            "observation": _numbers(observation),
+            "observation": _as_json(observation),
             "deterministic": deterministic,
         }
         reply = self._transport.call("POST", "/inference", json=body, repeatable=True)
@@ -355,7 +361,7 @@ class GRPOClient:
     def predict_batch(
         self,
         model_name: str,
-        observations: Sequence[Sequence[float]],
+        observations: Sequence[Any],
         *,
         deterministic: bool = True,
     ) -> dict[str, Any]:
@@ -366,7 +372,7 @@ class GRPOClient:
         """
         body = {
             "model_name": model_name,
-            "observations": [_numbers(observation) for observation in observations],
+            "observations": [_as_json(observation) for observation in observations],
             "deterministic": deterministic,
         }
         return self._transport.call("POST", "/inference/batch", json=body, repeatable=True)
@@ -431,9 +437,15 @@ class GRPOClient:
         return cast(list[dict[str, Any]], self._transport.call("GET", "/rewards")["rewards"])
 
 
-def _numbers(observation: Sequence[float]) -> list[float]:
-    # numpy's scalars are not JSON
-    return [float(number) for number in observation]
+def _as_json(observation: Any) -> Any:  # noqa: ANN401
+    # numpy's arrays and scalars are not JSON
+    if hasattr(observation, "tolist"):
+        return observation.tolist()
+    if isinstance(observation, Mapping):
+        return {key: _as_json(part) for key, part in observation.items()}
+    if isinstance(observation, str) or not isinstance(observation, Iterable):
+        return observation
+    return [_as_json(part) for part in observation]
 
 
 def _part(name: str) -> str:

@@ -1,6 +1,6 @@
 """The fields that training and sweep calls take, for type checkers and at run time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 __all__ = ["SweepFields", "TrainFields", "TrainSettings", "UnknownFieldError", "check_fields"]
@@ -14,6 +14,7 @@ class TrainSettings(TypedDict, total=False):
     """What `GRPOClient.train_model` takes beside names; docs/api.md says what each field means."""
 
     env_kwargs: Mapping[str, Any]
+    wrappers: Sequence[str | Mapping[str, Any]] | None
     reward_function_type: str
     total_timesteps: int
     learning_rate: float

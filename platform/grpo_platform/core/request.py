@@ -147,7 +147,7 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
         grpo.ConfigError: values that cannot be trained.
         InvalidRequestError: over the ceiling.
     """
-    own, config = _split(given)
+    own, config = _split(_with_wrappers(given))
     if config.get("seed") is None:
         config["seed"] = secrets.randbits(_SEED_BITS)
     resolved = resolve_config(**config)
@@ -159,6 +159,18 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
             )
         resolved = resolve_config(**config | {"total_timesteps": ceiling})
     return JobRequest(config=resolved, **own)
+
+
+def _with_wrappers(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields with `wrappers` in `env_kwargs`, where everything about the environment stands."""
+    fields = dict(given)
+    wrappers = fields.pop("wrappers", None)
+    if wrappers is None:
+        return fields
+    kwargs = fields.get("env_kwargs") or {}
+    if "wrappers" in kwargs:
+        raise InvalidRequestError("wrappers are given twice: once is enough.", field="wrappers")
+    return fields | {"env_kwargs": {**kwargs, "wrappers": wrappers}}
 
 
 def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

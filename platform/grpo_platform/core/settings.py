@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -14,6 +15,7 @@ __all__ = ["TOKEN_VARIABLE", "Settings", "child_environment", "unknown_variables
 
 _PREFIX = "GRPO_"
 _MIN_TOKEN_BYTES = 32
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 TOKEN_VARIABLE = "GRPO_API_TOKEN"
 """Holds `Settings.api_token`."""
@@ -65,6 +67,10 @@ class Settings(BaseSettings):
     environment_seconds: float = Field(30.0, ge=1, le=3600, allow_inf_nan=False)
     """How long an environment may take to be made and reset when a job for it is submitted."""
 
+    env_modules: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules that register environments when they are imported, separated by commas; of installed
+    packages, or files in the working directory. No other module is ever imported for a client."""
+
     artifact_root: str | None = None
     """Where PostgreSQL stores keep artifacts; ignored elsewhere."""
 
@@ -83,7 +89,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("allowed_hosts", "cors_origins"):
+        for name in ("allowed_hosts", "cors_origins", "env_modules"):
             text = values.get(name)
             if isinstance(text, str):
                 values[name] = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -93,6 +99,11 @@ class Settings(BaseSettings):
     def _token_guards_the_network(self) -> Self:
         if self.api_token is not None and len(self.api_token.encode()) < _MIN_TOKEN_BYTES:
             raise ValueError(f"GRPO_API_TOKEN must have at least {_MIN_TOKEN_BYTES} bytes.")
+        wrong = next((name for name in self.env_modules if not _MODULE.fullmatch(name)), None)
+        if wrong is not None:
+            raise ValueError(
+                f"GRPO_ENV_MODULES names modules such as my_package.envs, not {wrong!r}."
+            )
         if not self.is_loopback and self.api_token is None:
             raise ValueError(
                 f"GRPO_HOST={self.host} is reachable from other machines: set GRPO_API_TOKEN "

@@ -24,6 +24,8 @@ import gymnasium
 
 import grpo
 from grpo import errors, rewards
+from grpo.config import AUTO
+from grpo.envs.catalogue import allowed_modules
 from grpo.evaluation import Evaluation
 from grpo.registry import plug_ins
 from grpo_platform.core.errors import BusyError, NotReadyError
@@ -101,7 +103,7 @@ class Isolation:
             BusyError: as many callers wait for an answer as may.
         """
         # a torch policy may be large, and its arguments anything
-        is_mlp = config.policy == "MlpPolicy" and not config.policy_kwargs
+        is_mlp = config.policy in (AUTO, "MlpPolicy") and not config.policy_kwargs
         if is_mlp and _is_trusted(config.env_name, config.env_kwargs):
             grpo.validate(config)
             return
@@ -280,7 +282,7 @@ class _NotStartedError(_LostError):
 
 @functools.cache
 def _plug_ins() -> bool:
-    return bool(plug_ins())
+    return bool(plug_ins() or allowed_modules())
 
 
 def _is_trusted(env_name: str, env_kwargs: Mapping[str, Any]) -> bool:
@@ -295,7 +297,9 @@ def _is_trusted(env_name: str, env_kwargs: Mapping[str, Any]) -> bool:
     if registered.additional_wrappers or not f"{module}.".startswith("gymnasium.envs."):
         return False
     is_classic = module.startswith("gymnasium.envs.classic_control.")
-    return is_classic or not set(env_kwargs) - _HARMLESS_KWARGS  # some could make others endless
+    if is_classic and "wrappers" not in env_kwargs:
+        return True
+    return not set(env_kwargs) - _HARMLESS_KWARGS  # some could make others endless, or huge
 
 
 def _listen(stream: socket.socket, limit: float) -> Iterator[Any]:

@@ -35,8 +35,11 @@ _lock = threading.Lock()
 
 @contextmanager
 def exporting() -> Iterator[None]:
-    """`torch.export`, on one model at a time, without the files and lines that code comes from."""
-    with _lock:
+    """`torch.export`, on one model at a time, without the files and lines that code comes from.
+
+    Gradients are off: what only a training does is not traced.
+    """
+    with _lock, torch.no_grad():
         before = torch.fx.config.do_not_emit_stack_traces
         torch.fx.config.do_not_emit_stack_traces = True
         try:

@@ -30,7 +30,9 @@ __all__ = [
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
     "be092d50976daaf7ebe6d4440e458fc79a6b2a6f9edcd129103f2278b5127a9b": "grpo_policy_loader_v1",
     # one rule for huge observations; interprets the graph of any policy
-    "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": LOADER_MODULE,
+    "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": "grpo_policy_loader_v2",
+    # trees of observations, categories, masks
+    "62108cbc0ef8d0fa1f19e32654d1b6c7fb5b59a71ad857de4b555e1cecde2155": LOADER_MODULE,
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 

@@ -10,7 +10,7 @@ import json
 import math
 import operator
 from collections.abc import Callable, Mapping
-from itertools import pairwise, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,11 +153,7 @@ class GRPOPredictor:
         deterministic: bool = True,
         rng: np.random.Generator | None = None,
     ) -> dict[str, Array]:
-        """As `predict`; `rng` is the source of the samples.
-
-        Raises:
-            ValueError: the observations have another shape.
-        """
+        """As `predict`; `rng` is the source of the samples. Another shape is a ValueError."""
         _check_shape(observations, self.observation_shape)
         flat = observations.reshape(len(observations), self._size)
         parts = [
@@ -277,15 +273,8 @@ class GRPOPredictor:
         if self._integer:
             action = np.rint(action)
         shape = (-1, *self.action_shape)
-        std = np.broadcast_to(self._std, mean.shape)
-        return {
-            name: np.ascontiguousarray(array, np.float32).reshape(shape)
-            for name, array in (
-                ("action", action),
-                ("mean", mean),
-                ("std", std),
-            )
-        }
+        told = {"action": action, "mean": mean, "std": np.broadcast_to(self._std, mean.shape)}
+        return {k: np.ascontiguousarray(v, np.float32).reshape(shape) for k, v in told.items()}
 
     def _set_action_scale(self, action: Mapping[str, Any], weights: Mapping[str, Array]) -> None:
         if self.discrete:
@@ -347,26 +336,35 @@ class GraphPredictor:
         self.discrete = spec["action"]["kind"] == "discrete"
         self.action_shape = () if self.discrete else tuple(map(int, spec["action"]["shape"]))
         self._size = math.prod(self.observation_shape)
+        observation = spec.get("observation", {"leaves": []})
+        named = {".".join(map(str, leaf["path"])): leaf for leaf in observation["leaves"]}
+        self._leaves = {
+            name or "observation": {"start": [0] * math.prod(leaf["shape"]), **leaf}
+            for name, leaf in named.items()
+        }
+        if n := observation.get("n_mask"):
+            choices = spec["action"].get("nvec") or [n]
+            self._leaves["action_mask"] = {"shape": [n], "choices": choices, "start": [1] * n}
         graph = spec["graph"]
         self._observations, self._uniform = graph["inputs"]
         self._noise = int(graph["noise"])
         self._outputs = graph["outputs"]
         self._tensors = dict(tensors)
-        self._nodes = [
-            (str(name), operation(target), args, kwargs)
-            for name, target, args, kwargs in graph["nodes"]
-        ]
+        self._nodes = [(str(name), operation(to), *given) for name, to, *given in graph["nodes"]]
         self._rng = np.random.default_rng()
-        reply = self.predict_batch(np.zeros((2, *self.observation_shape), np.float32))
+        firsts = [leaf["start"] for leaf in self._leaves.values()]
+        example = np.array([*chain(*firsts)] or [0.0] * self._size, np.float32)
+        reply = self.predict_batch(np.stack([example.reshape(self.observation_shape)] * 2))
         if not {"action", "value"} <= set(reply) or len(reply["action"]) != 2:
             raise ValueError("The graph gives no action and value for each observation.")
 
     def predict(
         self, model_input: object, params: Mapping[str, Any] | None = None
     ) -> dict[str, Array]:
-        """As `GRPOPredictor.predict`."""
+        """As `GRPOPredictor.predict`; a tree of observations is a mapping of named arrays."""
         deterministic = bool((params or {}).get("deterministic", True))
-        return self.predict_batch(np.asarray(model_input), deterministic)
+        rows = self._rows(model_input) if isinstance(model_input, Mapping) else model_input
+        return self.predict_batch(np.asarray(rows), deterministic)
 
     def predict_batch(
         self,
@@ -376,6 +374,7 @@ class GraphPredictor:
     ) -> dict[str, Array]:
         """As `GRPOPredictor.predict_batch`; beside action and value, what the policy tells."""
         _check_shape(observations, self.observation_shape)
+        self._check(observations)
         uniform = (rng or self._rng).random((len(observations), self._noise), np.float32)
         with np.errstate(over="ignore"):  # infinity is clipped like what is nearly so
             inputs = np.ascontiguousarray(observations, np.float32)
@@ -405,6 +404,26 @@ class GraphPredictor:
         reply = self.predict_batch(batch, deterministic, rng)
         probabilities = reply["action_probs"][0].tolist() if "action_probs" in reply else None
         return Single(reply["action"][0].tolist(), probabilities, float(reply["value"][0]))
+
+    def _rows(self, arrays: Mapping[str, Any]) -> Array:
+        """Named arrays, each of shape (N, *its shape), side by side."""
+        if set(arrays) != set(self._leaves):
+            raise ValueError(f"Expected arrays named {[*self._leaves]}, not {[*arrays]}.")
+        sizes = {name: math.prod(leaf["shape"]) for name, leaf in self._leaves.items()}
+        parts = [np.asarray(arrays[name]).reshape(-1, size) for name, size in sizes.items()]
+        return np.concatenate(parts, axis=1)
+
+    def _check(self, rows: Array) -> None:
+        """Refuse what is none of the categories, and masks that leave no action."""
+        rest = rows.reshape(len(rows), -1)
+        for name, leaf in self._leaves.items():
+            numbers, rest = np.split(rest, [math.prod(leaf["shape"])], axis=1)
+            low, n = np.array(leaf["start"]), leaf.get("categories")
+            if n and not ((numbers >= low) & (numbers < low + n) & (numbers % 1 == 0)).all():
+                raise ValueError(f"{name} holds what is not in its space.")
+            for choice in np.split(numbers, np.cumsum(leaf.get("choices", [])), axis=1)[:-1]:
+                if not (choice.any(axis=1).all() and ((choice == 0) | (choice == 1)).all()):
+                    raise ValueError(f"{name} forbids every action, or holds not only 0 and 1.")
 
     def _value(self, argument: Any, known: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any type
         """An argument of an operation, as `registry/graph.py` wrote it."""

@@ -32,7 +32,7 @@ WEIGHTS_FILE: Final = "weights.pt"
 CODE_DIR: Final = "code"
 """Folder, in the model, of the loader that travels with it."""
 
-LOADER_MODULE: Final = "grpo_policy_loader_v2"
+LOADER_MODULE: Final = "grpo_policy_loader_v3"
 """Name under which the loader travels with new models; every change to it takes the next one."""
 
 

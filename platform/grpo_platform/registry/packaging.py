@@ -18,14 +18,16 @@ from typing import Any, Final
 
 import mlflow.pytorch
 import numpy as np
+import numpy.typing as npt
 import torch
 from mlflow import pyfunc
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from torch import nn
 
+from grpo.actions import DiscreteActions
+from grpo.observations import MASK
 from grpo.policies import BasePolicy, MlpPolicy, PolicySpec
-from grpo.spaces import DiscreteActions
 from grpo_platform.registry.graph import EXAMPLE_BATCH, exporting
 from grpo_platform.registry.integrity import installed_loader
 from grpo_platform.registry.names import (
@@ -67,13 +69,10 @@ def save_policy(
     """
     loader = installed_loader()
     files = policy_to_files(policy)
-    model = Model(
-        run_id=run_id,
-        model_id=model_id,
-        signature=_signature(policy),
-        metadata=dict(metadata or {}),
-    )
+    model = Model(run_id=run_id, model_id=model_id, metadata=dict(metadata or {}))
     _save_pytorch_flavor(policy, path, model)
+    if policy.spec.observation is not None:
+        _name_inputs(policy, path, model)
     folder = path / POLICY_DIR
     folder.mkdir()
     (folder / SPEC_FILE).write_bytes(files.spec)
@@ -114,14 +113,13 @@ def _apart(policy: BasePolicy) -> BasePolicy:
 
 def _save_pytorch_flavor(policy: BasePolicy, path: Path, model: Model) -> None:
     _require_room(path.parent, policy)
-    example = np.zeros((EXAMPLE_BATCH, *policy.spec.observation_shape), np.float32)
     with exporting(), _files_written():
         mlflow.pytorch.save_model(
             _apart(policy).export().eval(),
             str(path),
             mlflow_model=model,
-            signature=model.signature,
-            input_example=example,
+            signature=_signature(policy, [_rows(policy.spec)]),
+            input_example=_example(policy.spec),
             serialization_format="pt2",
             pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
         )
@@ -152,12 +150,11 @@ def _release(distribution: str) -> str:
     return version(distribution).split("+")[0]
 
 
-def _signature(policy: BasePolicy) -> ModelSignature:
-    float32 = np.dtype(np.float32)
+def _signature(policy: BasePolicy, inputs: list[ColSpec | TensorSpec]) -> ModelSignature:
     with torch.inference_mode():
-        reply = policy.export()(torch.zeros((EXAMPLE_BATCH, *policy.spec.observation_shape)))
+        reply = policy.export()(torch.from_numpy(_example(policy.spec)))
     return ModelSignature(
-        inputs=Schema([TensorSpec(float32, (-1, *policy.spec.observation_shape))]),
+        inputs=Schema(inputs),
         outputs=Schema(
             [
                 TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]), name)
@@ -166,3 +163,31 @@ def _signature(policy: BasePolicy) -> ModelSignature:
         ),
         params=ParamSchema([ParamSpec("deterministic", "boolean", default=True)]),
     )
+
+
+def _rows(spec: PolicySpec) -> TensorSpec:
+    """What the exported module takes, and a model of numbers alone."""
+    return TensorSpec(np.dtype(np.float32), (-1, *spec.observation_shape))
+
+
+def _name_inputs(policy: BasePolicy, path: Path, model: Model) -> None:
+    """Say what pyfunc takes where that is more than the exported module's rows of numbers.
+
+    That is one array for each part of a tree, each of its type. MLflow's example is of rows.
+    """
+    reads = policy.spec.reads
+    inputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(leaf.tensor_dtype, (-1, *leaf.shape), leaf.name if reads.names else None)
+        for leaf in reads.leaves
+    ]
+    if reads.n_mask:
+        inputs.append(TensorSpec(np.dtype(np.uint8), (-1, reads.n_mask), MASK))
+    model.signature = _signature(policy, inputs)
+    model.saved_input_example_info = None  # type: ignore[assignment] # as in a new one
+    for example in path.glob("*input_example.json"):
+        example.unlink()
+
+
+def _example(spec: PolicySpec) -> npt.NDArray[np.float32]:
+    """Observations to trace with, shape (EXAMPLE_BATCH, *shape)."""
+    return np.zeros((EXAMPLE_BATCH, *spec.observation_shape), np.float32)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.evaluation import Evaluation, evaluate
-from grpo.policies import BasePolicy, MlpPolicy, PolicySpec, make_policy
+from grpo.policies import BasePolicy, PolicySpec, make_policy
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry.graph import exporting, policy_graph
 from grpo_platform.registry.integrity import PolicyFiles
@@ -41,7 +42,7 @@ def policy_to_files(policy: BasePolicy) -> PolicyFiles:
         UnsupportedPolicyError: the policy's code cannot be traced, or does what is no plain
             arithmetic on tensors.
     """
-    if isinstance(policy, MlpPolicy):
+    if _is_plain(policy.spec):
         spec, tensors = {"format": FORMAT} | policy.spec.to_dict(), policy.state_dict()
     else:
         with exporting():
@@ -90,7 +91,7 @@ def policy_from_files(files: PolicyFiles, name: str) -> BasePolicy:
     policy = make_policy(spec)
     try:
         state = torch.load(io.BytesIO(files.weights), map_location="cpu", weights_only=True)
-        if not isinstance(policy, MlpPolicy):
+        if not _is_plain(spec):
             names = set(policy.state_dict())
             state = {
                 name.removeprefix("policy."): value
@@ -119,6 +120,13 @@ def evaluate_files(
         **game: keyword arguments of `grpo.evaluate`.
     """
     return evaluate(policy_from_files(files, name), env_name, **game)
+
+
+def _is_plain(spec: PolicySpec) -> bool:
+    """Whether the loader's own arithmetic knows this policy, so that it needs no graph."""
+    actions = isinstance(spec.action, DiscreteActions | BoxActions)
+    is_mlp = spec.policy == "MlpPolicy" and not spec.policy_kwargs
+    return is_mlp and actions and spec.observation is None
 
 
 def _why_not(error: Exception) -> str:

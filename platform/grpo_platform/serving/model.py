@@ -1,20 +1,35 @@
 """A model in memory: checks observations and predicts."""
 
+import base64
+import json
 import math
-from collections.abc import Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from itertools import accumulate, chain
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from grpo_platform.core.errors import InvalidObservationError
+from grpo.actions import DictActions, DiscreteActions, MultiDiscreteActions, choices
+from grpo.observations import MASK, ObservationError, ObservationLeaf, Path
+from grpo.policies import PolicySpec
+from grpo_platform.core.errors import InvalidObservationError, InvalidRequestError
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.loader import Single
 from grpo_platform.registry.policy_files import predictor_from_files
 from grpo_platform.registry.records import ModelVersionRef
 
-__all__ = ["LoadedModel"]
+__all__ = ["LoadedModel", "Observations"]
+
+_INPUT: Final = "observation"
+_DATA_URL: Final = "data:image/png;base64,"
+_NUMBERS: Final = frozenset({int, float})
+
+Arrays = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+Observations = Arrays | Sequence[Any]
+"""What `LoadedModel.predict_batch` takes."""
 
 
 class LoadedModel:
@@ -28,66 +43,230 @@ class LoadedModel:
         UnsafeModelError: they hold no policy.
     """
 
-    __slots__ = ("_predictor", "_size", "name", "observation_shape", "ref", "version")
+    __slots__ = (
+        "_action", "_ends", "_has_categories", "_images", "_is_composite", "_predictor", "_reads",
+        "_size", "name", "observation_shape", "ref", "version",
+    )  # fmt: skip
 
     def __init__(self, ref: ModelVersionRef, files: PolicyFiles) -> None:
         self._predictor = predictor_from_files(files, ref.label)
+        spec = PolicySpec.from_dict(json.loads(files.spec))
+        self._reads, self._action = spec.reads, spec.action
+        self._has_categories = any(leaf.categories for leaf in self._reads.leaves)
+        self._images = [leaf for leaf in self._reads.leaves if leaf.is_image]
+        self._is_composite = isinstance(self._action, MultiDiscreteActions | DictActions)
+        self._ends = [*accumulate(choices(self._action))]
         self.ref = ref
         self.name = ref.name
         self.version = ref.version
         self.observation_shape = self._predictor.observation_shape
-        self._size = math.prod(self.observation_shape)
+        self._size = self._reads.size - self._reads.n_mask
+
+    @property
+    def inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """The tensors that it takes, by name: their type, and the shape of one observation's."""
+        found = {leaf.name: (leaf.tensor_dtype, leaf.shape) for leaf in self._reads.leaves}
+        masks = {MASK: (np.dtype(np.uint8), (self._reads.n_mask,))} if self._reads.n_mask else {}
+        return found | masks
+
+    @property
+    def example(self) -> npt.NDArray[Any]:
+        """Numbers of some observation, in its shape."""
+        firsts = [leaf.start or (0.0,) * leaf.size for leaf in self._reads.leaves]
+        return np.array([*chain(*firsts)])
 
     @property
     def discrete(self) -> bool:
         """Whether actions are integers."""
-        discrete: bool = self._predictor.discrete
-        return discrete
+        return isinstance(self._action, DiscreteActions)
 
     @property
     def action_shape(self) -> tuple[int, ...]:
         """Shape of one action; empty for integers."""
         return self._predictor.action_shape
 
-    def predict_one(self, observation: list[float], deterministic: bool = True) -> Single:
-        """Action for one observation, flattened in C order.
+    def predict_one(
+        self,
+        observation: Any,  # noqa: ANN401 - JSON
+        deterministic: bool = True,
+        action_mask: Any = None,  # noqa: ANN401 - JSON
+    ) -> Single:
+        """Action for one observation, as JSON: nested as its space is, or a flat list of numbers.
+
+        Args:
+            observation: what the environment shows.
+            deterministic: the likeliest action, else a sample.
+            action_mask: which actions may be taken; None for all.
 
         Raises:
-            InvalidObservationError: it has the wrong length, or holds NaN or infinity.
+            InvalidObservationError: it does not fit, or holds NaN or infinity.
         """
-        if len(observation) != self._size:
-            raise self._wrong(f"{len(observation)} numbers", "observation")
+        if not self._is_flat(observation):
+            observation = self._row(observation, "observation").tolist()
+        elif self._has_categories:
+            self._check(np.array([observation]), "observation")
         # the sum is finite unless a number is not, or the numbers are absurdly large
-        if not math.isfinite(sum(observation)) and not all(map(math.isfinite, observation)):
+        try:
+            finite = math.isfinite(sum(observation)) or all(map(math.isfinite, observation))
+        except OverflowError:  # an integer that no float holds
+            finite = False
+        if not finite:
             raise self._wrong("NaN or infinity", "observation")
-        return self._predictor.predict_one(observation, deterministic)
+        if action_mask is not None or self._reads.n_mask:
+            observation = [*observation, *self._mask(action_mask, "action_mask")]
+        answer = self._predictor.predict_one(observation, deterministic)
+        if not self._is_composite:
+            return answer
+        told = None if answer.action_probs is None else np.array([answer.action_probs])
+        (action,), probabilities = self.as_json(np.array([answer.action]), told)
+        return answer._replace(action=action, action_probs=probabilities and probabilities[0])
 
     def predict_batch(
         self,
-        observations: npt.NDArray[Any] | Sequence[Sequence[float]],
+        observations: Observations,
         deterministic: bool = True,
+        action_masks: Sequence[Any] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """Actions for N observations, each flattened in C order or in its own shape.
+        """Actions for N observations.
+
+        Args:
+            observations: a list of what `predict_one` takes; or their rows, each flat in C order or
+                in its own shape; or an array for each leaf, by its name.
+            deterministic: the likeliest actions, else samples.
+            action_masks: for each, which actions may be taken; None for all.
 
         Returns:
             `action` (N, …), `value` (N,), and `action_probs` (N, n), or `mean` and `std` (N, …).
 
         Raises:
-            InvalidObservationError: one has the wrong length, or holds NaN or infinity.
+            InvalidObservationError: one does not fit, or holds NaN or infinity.
         """
-        if not isinstance(observations, np.ndarray):
-            wrong = next((o for o in observations if len(o) != self._size), None)
-            if wrong is not None:
-                raise self._wrong(f"{len(wrong)} numbers", "observations")
+        rows = self._rows(observations)
+        if isinstance(observations, Mapping) and MASK in observations:
+            action_masks = list(observations[MASK])
+        if action_masks is not None or self._reads.n_mask:
+            given = [None] * len(rows) if action_masks is None else action_masks
+            if len(given) != len(rows):
+                raise InvalidObservationError(
+                    f"There are {len(rows)} observations and {len(given)} masks.",
+                    field="action_masks",
+                )
+            masks = [self._mask(mask, f"action_masks.{i}") for i, mask in enumerate(given)]
+            rows = np.concatenate([rows, masks], axis=1)
+        if not np.isfinite(rows).all():
+            raise self._wrong("NaN or infinity", "observations")
+        batch = rows.reshape(len(rows), *self.observation_shape)
+        return self._predictor.predict_batch(batch, deterministic)
+
+    def observations(self, tensors: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Tensors by name as `predict_batch` takes them; one of all numbers is `observation`.
+
+        Raises:
+            InvalidRequestError: there is no such input.
+        """
+        if set(tensors) == {_INPUT}:
+            return tensors[_INPUT]
+        if self._reads.names:
+            return tensors
+        name = next(name for name in tensors if name != _INPUT)
+        raise InvalidRequestError(
+            f"The one input is {_INPUT!r}, not {name[:100]!r}.",
+            field=f"inputs.{list(tensors).index(name)}.name",
+        )
+
+    def as_json(
+        self, actions: npt.NDArray[Any], probabilities: npt.NDArray[Any] | None
+    ) -> tuple[Any, Any]:
+        """Actions nested as their space is, and probabilities with a list for each choice.
+
+        Args:
+            actions: shape (N, …).
+            probabilities: shape (N, n), those of several choices one after the other, or None.
+        """
+        if not self._is_composite:
+            return actions, probabilities
+        if isinstance(self._action, DictActions):
+            nested = [self._action.to_json(action) for action in actions]
+        else:
+            nested = actions.tolist()
+        if probabilities is None:
+            return nested, None
+        apart = zip(*np.split(probabilities, self._ends[:-1], axis=1), strict=True)
+        return nested, [[choice.tolist() for choice in row] for row in apart]
+
+    def _is_flat(self, observation: object) -> bool:
+        return _all_numbers(observation) and len(observation) == self._size
+
+    def _rows(self, observations: Observations) -> npt.NDArray[Any]:
+        """Checked rows, shape (N, size)."""
+        if isinstance(observations, Mapping):
+            try:
+                tensors = {name: part for name, part in observations.items() if name != MASK}
+                return self._reads.from_tensors(tensors)[:, : self._size]
+            except ObservationError as error:
+                raise self._not_of_space(error, "inputs") from error
+        if isinstance(observations, np.ndarray):
+            shape, own = observations.shape[1:], self._reads.leaves[0].shape
+            if shape != (self._size,) and (self._reads.is_tree or shape != own):
+                raise self._wrong(f"shape {shape}", "observations")
+            rows = observations.reshape(len(observations), self._size)
+        elif all(map(self._is_flat, observations)):
             n = len(observations)
             numbers = chain.from_iterable(observations)
-            observations = np.fromiter(numbers, np.float64, n * self._size).reshape(n, self._size)
-        if observations.shape[1:] not in ((self._size,), self.observation_shape):
-            raise self._wrong(f"shape {observations.shape[1:]}", "observations")
-        if not np.isfinite(observations).all():
-            raise self._wrong("NaN or infinity", "observations")
-        batch = observations.reshape(len(observations), *self.observation_shape)
-        return self._predictor.predict_batch(batch, deterministic)
+            try:
+                rows = np.fromiter(numbers, np.float64, n * self._size).reshape(n, self._size)
+            except OverflowError:
+                raise self._wrong("NaN or infinity", "observations") from None
+        else:
+            found = [self._row(o, f"observations.{i}") for i, o in enumerate(observations)]
+            return np.stack(found)
+        if self._has_categories:
+            self._check(rows, "observations")
+        return rows
+
+    def _row(self, observation: Any, field: str) -> npt.NDArray[Any]:  # noqa: ANN401
+        """A row, shape (size,), of an observation as JSON has it."""
+        try:
+            if self._is_flat(observation):
+                row = np.array(observation, np.float64)
+                self._reads.check(row[None])
+                return row
+            if not self._reads.is_tree and _all_numbers(observation):
+                raise self._wrong(f"{len(observation)} numbers", field)
+            for leaf in self._images:
+                observation = _decoded(observation, leaf, leaf.path)
+            row = self._reads.row(observation, strict=True).ravel()
+            return row[: self._size]
+        except ObservationError as error:
+            raise self._not_of_space(error, field) from error
+        except OverflowError:  # an integer that no float holds
+            raise self._wrong("NaN or infinity", field) from None
+
+    def _mask(self, mask: Any, field: str) -> npt.NDArray[np.float64]:  # noqa: ANN401
+        """The end of a row, from JSON."""
+        if not self._reads.n_mask:
+            raise InvalidObservationError(
+                f"{self.name} was trained without masks; leave action_mask out.", field=field
+            )
+        try:
+            row = self._reads.mask_row(mask)
+        except ObservationError as error:
+            raise InvalidObservationError(f"{self.name}: {error}.", field=field) from error
+        if not all(allowed.any() for allowed in np.split(row, self._ends[:-1])):
+            raise InvalidObservationError(
+                f"{self.name}: {MASK} forbids every action of a choice.", field=field
+            )
+        return row
+
+    def _check(self, rows: npt.NDArray[Any], field: str) -> None:
+        try:
+            self._reads.check(rows)
+        except ObservationError as error:
+            raise self._not_of_space(error, field) from error
+
+    def _not_of_space(self, error: ObservationError, field: str) -> InvalidObservationError:
+        where = f"{field}.{error.leaf}" if error.leaf else field
+        return InvalidObservationError(f"{self.name}: {error}.", field=where)
 
     def _wrong(self, what: str, field: str) -> InvalidObservationError:
         shape = "×".join(map(str, self.observation_shape))
@@ -96,3 +275,42 @@ class LoadedModel:
             f"not {what}.",
             field=field,
         )
+
+
+def _all_numbers(observation: Any) -> TypeGuard[list[float]]:  # noqa: ANN401
+    return type(observation) is list and _NUMBERS.issuperset(map(type, observation))
+
+
+def _decoded(observation: Any, leaf: ObservationLeaf, below: Path) -> Any:  # noqa: ANN401
+    """An observation whose image at a path, if it is a text, is the array that it stands for.
+
+    Raises:
+        ObservationError: the text is no PNG of that size in base64.
+    """
+    if not below:
+        return _pixels(observation, leaf) if isinstance(observation, str) else observation
+    first, *rest = below
+    if isinstance(observation, dict) and first in observation:
+        return {**observation, first: _decoded(observation[first], leaf, tuple(rest))}
+    if isinstance(observation, list) and isinstance(first, int) and first < len(observation):
+        part = _decoded(observation[first], leaf, tuple(rest))
+        return [*observation[:first], part, *observation[first + 1 :]]
+    return observation
+
+
+def _pixels(text: str, leaf: ObservationLeaf) -> npt.NDArray[np.uint8]:
+    last = leaf.shape[0] > leaf.shape[2]
+    height, width, channels = leaf.shape if last else (*leaf.shape[1:], leaf.shape[0])
+    said = f"{leaf.name} is no PNG of {width} x {height} pixels in base64"
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels)
+    if mode is None:
+        raise ObservationError(f"{said}: with {channels} channels, send an array", leaf.path)
+    try:
+        content = base64.b64decode(text.removeprefix(_DATA_URL), validate=True)
+        with Image.open(BytesIO(content), formats=("PNG",)) as image:
+            if image.size != (width, height):  # before anything is unpacked
+                raise ValueError(f"it has {image.width} x {image.height}")
+            pixels = np.asarray(image.convert(mode)).reshape(height, width, channels)
+    except Exception as error:  # a damaged one raises anything
+        raise ObservationError(said, leaf.path) from error
+    return pixels if last else np.ascontiguousarray(pixels.transpose(2, 0, 1))

@@ -10,13 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from grpo.evaluation import evaluation_seeds
+from grpo.policies import BasePolicy
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.tracking.provenance import code_version, reproduce_command
 from grpo_platform.tracking.records import JobRecord
 from grpo_platform.tracking.reporter import HistoryPoint
 from grpo_platform.tracking.runs import RunStore
-from grpo_platform.tracking.video import Actor, record_episodes
+from grpo_platform.tracking.video import record_episodes
 
 __all__ = [
     "CURVE_FILE",
@@ -193,7 +194,7 @@ def _artifact(record: JobRecord, path: str) -> str:
 _log = logging.getLogger(__name__)
 
 
-def illustrate(runs: RunStore, job_id: str, policy: Actor, folder: Path) -> None:
+def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) -> None:
     """Give a completed job's run its figure, its video and its description.
 
     A part that cannot be made is left out; the description names those that are there.
@@ -224,7 +225,7 @@ def _add_curve(runs: RunStore, record: JobRecord, folder: Path) -> str:
     return runs.upload(record.job_id, path)
 
 
-def _add_video(runs: RunStore, record: JobRecord, policy: Actor, folder: Path) -> str:
+def _add_video(runs: RunStore, record: JobRecord, policy: BasePolicy, folder: Path) -> str:
     """Film the first episodes of the evaluation."""
     config = record.request.config
     path = folder / VIDEO_FILE

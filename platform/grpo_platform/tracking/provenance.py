@@ -5,12 +5,15 @@ import functools
 import getpass
 import hashlib
 import json
+import os
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -20,7 +23,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 import grpo
 from grpo.config import resolve_config
 from grpo.envs import check_environment
+from grpo.envs.catalogue import allowed_modules
 from grpo.errors import ConfigError
+from grpo.observations import path_from_json, path_name
 from grpo.registry import plug_ins
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
@@ -168,7 +173,21 @@ def _versions() -> dict[str, str]:
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    return found
+    return found | {module: _version_of(module) for module in allowed_modules()}
+
+
+def _version_of(module: str) -> str:
+    """Version of the package that a module is part of; of a file beside it, its SHA-256."""
+    top = module.partition(".")[0]
+    distributions = packages_distributions().get(top)
+    if distributions:
+        return version(distributions[0])
+    found = PathFinder.find_spec(top, [*sys.path, os.getcwd()])
+    try:
+        source = Path(found.origin).read_bytes() if found is not None and found.origin else None
+    except OSError:
+        source = None
+    return "unknown" if source is None else f"sha256:{hashlib.sha256(source).hexdigest()}"
 
 
 def _user() -> str:
@@ -198,7 +217,11 @@ def dataset_of(request: JobRequest) -> DatasetInput | None:
         return None
     spec, digest = found
     source = {"env_name": spec["env_name"], "env_kwargs": spec["env_kwargs"]}
-    features = [_tensor("observation", spec["observation"]["shape"])]
+    seen = spec["observation"]
+    features = [
+        _tensor(path_name(path_from_json(leaf["path"])), leaf["shape"], leaf["dtype"])
+        for leaf in seen.get("leaves", [{"path": [], "dtype": "float32", **seen}])
+    ]
     profile = {
         name: spec[name] for name in ("max_episode_steps", "reward_threshold") if name in spec
     }
@@ -213,11 +236,11 @@ def dataset_of(request: JobRequest) -> DatasetInput | None:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
 
 
-def _tensor(name: str, shape: list[int]) -> dict[str, Any]:
+def _tensor(name: str, shape: list[int], dtype: str) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": name or "observation",
         "type": "tensor",
-        "tensor-spec": {"dtype": "float32", "shape": [-1, *shape]},
+        "tensor-spec": {"dtype": dtype, "shape": [-1, *shape]},
     }
 
 

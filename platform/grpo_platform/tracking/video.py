@@ -4,18 +4,20 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import gymnasium
 import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs import environment_actions
+from grpo.actions import environment_action
+from grpo.envs import EnvironmentSpec, check_environment
 from grpo.errors import in_words
+from grpo.policies import BasePolicy
 from grpo_platform.core.errors import PlatformError
 
-__all__ = ["Actor", "VideoError", "record_episodes"]
+__all__ = ["VideoError", "record_episodes"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -35,15 +37,8 @@ class VideoError(PlatformError):
     """The environment cannot be drawn here."""
 
 
-class Actor(Protocol):
-    """What acts in a video; `grpo.policies.MlpPolicy` is one."""
-
-    def act(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Greedy actions for observations of shape (N, *observation_shape)."""
-
-
 def record_episodes(
-    policy: Actor,
+    policy: BasePolicy,
     env_name: str,
     env_kwargs: Mapping[str, Any],
     seeds: Sequence[int],
@@ -66,24 +61,26 @@ def record_episodes(
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    wanted = {k: v for k, v in env_kwargs.items() if k != "render_mode"}
     try:
-        with contextlib.closing(gymnasium.make(env_name, render_mode="rgb_array", **wanted)) as env:
+        spec = check_environment(env_name, env_kwargs)
+        with contextlib.closing(spec.make("rgb_array")) as env:
             fps = int(env.metadata.get("render_fps") or _DEFAULT_FPS)
-            return _encode(_frames(env, policy, seeds), path, fps)
+            return _encode(_frames(env, spec, policy, seeds), path, fps)
     except Exception as error:  # what draws is foreign code, and may lack a display
         raise VideoError(f"{env_name} cannot be filmed here: {in_words(error)}.") from error
 
 
-def _frames(env: gymnasium.Env[Any, Any], policy: Actor, seeds: Sequence[int]) -> Iterator[Frame]:
+def _frames(
+    env: gymnasium.Env[Any, Any], spec: EnvironmentSpec, policy: BasePolicy, seeds: Sequence[int]
+) -> Iterator[Frame]:
     for seed in seeds:
-        observation, _ = env.reset(seed=seed)
+        observation, info = env.reset(seed=seed)
         ended = False
         while not ended:
             yield _drawn(env)
-            actions = policy.act(np.asarray(observation)[None])
-            (action,) = environment_actions(env.action_space, actions)
-            observation, _, terminated, truncated, _ = env.step(action)
+            (action,) = policy.act(spec.row(env, observation, info)[None])
+            taken = environment_action(env.action_space, action)
+            observation, _, terminated, truncated, info = env.step(taken)
             ended = bool(terminated or truncated)
         last = _drawn(env)
         for _ in range(_PAUSE_FRAMES):

@@ -33,7 +33,7 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
     model = await model_for(request, body.model_name)
-    answer = model.predict_one(body.observation, body.deterministic)
+    answer = model.predict_one(body.observation, body.deterministic, body.action_mask)
     reply = {
         "action": answer.action,
         "action_probs": answer.action_probs,
@@ -50,10 +50,13 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
     model = await model_for(request, body.model_name)
-    outputs = await predict_batch(request, model, body.observations, body.deterministic)
+    outputs = await predict_batch(
+        request, model, body.observations, body.deterministic, body.action_masks
+    )
+    actions, probabilities = model.as_json(outputs["action"], outputs.get("action_probs"))
     reply = {
-        "actions": outputs["action"],
-        "action_probs": outputs.get("action_probs"),
+        "actions": actions,
+        "action_probs": probabilities,
         "values": outputs["value"],
         "model_version": model.version,
     }

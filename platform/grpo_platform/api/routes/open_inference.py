@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -34,7 +33,7 @@ from grpo_platform.api.schemas.open_inference import (
     ServerMetadata,
     TensorMetadata,
 )
-from grpo_platform.api.tensors import HEADER_LENGTH, INPUT, datatype_of, read_input, write_reply
+from grpo_platform.api.tensors import HEADER_LENGTH, datatype_of, read_inputs, write_reply
 from grpo_platform.core.errors import InvalidRequestError, PlatformError
 from grpo_platform.services.container import Services
 from grpo_platform.serving.model import LoadedModel
@@ -199,24 +198,27 @@ def _deterministic(body: InferRequest) -> bool:
 async def _infer(request: Request, body: InferRequest, reference: str) -> Response:
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
-    observations = read_input(body, request.state.binary)
+    tensors = read_inputs(body, request.state.binary)
     deterministic = _deterministic(body)
     model = await model_for(request, reference)
-    outputs = await predict_batch(request, model, observations, deterministic)
+    outputs = await predict_batch(request, model, model.observations(tensors), deterministic)
     reply = write_reply(body, model.name, model.version, outputs)
     seconds = time.perf_counter() - started
-    metrics.inference(model.name, model.version, seconds, len(observations))
+    metrics.inference(model.name, model.version, seconds, len(outputs["action"]))
     return reply
 
 
 def _metadata(services: Services, name: str, reference: str) -> ModelMetadata:
     model = _load(services, reference)
-    outputs = model.predict_batch(np.zeros((1, *model.observation_shape)))
+    outputs = model.predict_batch(model.example[None])
     return ModelMetadata(
         name=name,
         versions=[str(info.version) for info in services.registry.get(name).versions],
         platform="grpo_numpy",
-        inputs=[_tensor(INPUT, "FP32", model.observation_shape)],
+        inputs=[
+            _tensor(name, datatype_of(dtype), shape)
+            for name, (dtype, shape) in model.inputs.items()
+        ],
         outputs=[
             _tensor(output, datatype_of(array.dtype), array.shape[1:])
             for output, array in outputs.items()

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from grpo_platform.api.schemas.common import (
     MODEL_EXAMPLE,
@@ -15,14 +15,23 @@ from grpo_platform.api.schemas.common import (
 __all__ = ["BatchReply", "BatchRequest", "InferenceReply", "InferenceRequest"]
 
 
+Observation = Annotated[list[float] | JsonValue, Field(union_mode="left_to_right")]
+"""What is no flat list of numbers is judged by the model, which knows its space."""
+
+
 class InferenceRequest(RequestBody):
     """One observation for a model."""
 
     model_config = example(model_name=MODEL_EXAMPLE, observation=[0.1, 0.0, 0.05, 0.0])
 
     model_name: ModelReference
-    observation: list[float]
-    """Flat list of finite numbers, as long as the environment's observation."""
+    observation: Observation
+    """As the environment's observation space is nested: numbers in lists, Tuples as lists, Dicts as
+    objects, a Discrete one as its number; or all numbers in one flat list, in that order."""
+
+    action_mask: list[JsonValue] | None = None
+    """Which actions may be taken, as the environment says it: a one for each that may, a zero for
+    the others, of several choices one after the other or in a list each; all when left out."""
 
     deterministic: bool = True
     """The likeliest action; false samples from the policy."""
@@ -31,12 +40,12 @@ class InferenceRequest(RequestBody):
 class InferenceReply(Reply):
     """What the policy does with the observation."""
 
-    action: int | float | list[float]
+    action: int | float | list[JsonValue] | dict[str, JsonValue]
     """An integer for discrete actions; for others a list in the shape of an action, or one number
-    where that shape is empty."""
+    where that shape is empty; Tuples as lists and Dicts as objects of those."""
 
-    action_probs: list[float] | None
-    """Probability of each discrete action."""
+    action_probs: list[float] | list[list[float]] | None
+    """Probability of each discrete action; of several choices at once, a list for each."""
 
     value: float | None
     """Expected discounted return from here."""
@@ -53,8 +62,11 @@ class BatchRequest(RequestBody):
     )
 
     model_name: ModelReference
-    observations: Annotated[list[list[float]], Field(min_length=1)]
+    observations: Annotated[list[Observation], Field(min_length=1)]
     """Observations, each as in POST /inference."""
+
+    action_masks: list[list[JsonValue] | None] | None = None
+    """For each observation, the `action_mask` of POST /inference."""
 
     deterministic: bool = True
 
@@ -62,7 +74,7 @@ class BatchRequest(RequestBody):
 class BatchReply(Reply):
     """What the policy does with each observation, in their order."""
 
-    actions: list[int] | list[float] | list[list[float]]
-    action_probs: list[list[float]] | None
+    actions: list[int] | list[float] | list[JsonValue]
+    action_probs: list[list[float]] | list[list[list[float]]] | None
     values: list[float] | None
     model_version: int

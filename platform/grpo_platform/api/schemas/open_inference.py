@@ -52,7 +52,7 @@ class RequestedOutput(_Request):
 
 
 class InferRequest(_Request):
-    """Tensors in: one input, `observation`. Parameter `deterministic` is true by default."""
+    """Tensors in, as the model's metadata names them. `deterministic` is true by default."""
 
     model_config = example(
         inputs=[
@@ -67,7 +67,10 @@ class InferRequest(_Request):
 
     id: str | None = Field(default=None, max_length=200)
     parameters: _Parameters | None = None
-    inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1)]
+    inputs: Annotated[list[InferInput], Field(min_length=1, max_length=1000)]
+    """`observation`; of a Dict or Tuple, one tensor for each of its parts, named by its path, such
+    as `goal.0`."""
+
     outputs: list[RequestedOutput] | None = None
     """Which outputs to return; all when left out."""
 

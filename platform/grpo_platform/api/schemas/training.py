@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from grpo import GRPOConfig, resolve_config
 from grpo.envs import Branching
@@ -55,6 +55,10 @@ class TrainRequest(RequestBody):
 
     seed: Annotated[int, bounded("seed"), WHOLE] | None = None
     """Seeds every random generator; drawn at random, and shown in the reply, when left out."""
+
+    wrappers: list[JsonValue] | None = None
+    """Wrappers around the environment, the first one innermost: names, or objects with `name` and
+    `kwargs`. They are kept in `env_kwargs`."""
 
 
 class TrainReply(Reply):

@@ -1,0 +1,473 @@
+"""What a policy observes, as plain records that travel as JSON.
+
+An observation may be a tree (Dict, Tuple) of leaves. Between an environment and its policy it is
+one row of numbers, leaf after leaf, as the environment gives them; `grpo.encoding` makes of a row
+what the policy's networks read.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+__all__ = [
+    "MASK",
+    "ObservationError",
+    "ObservationLeaf",
+    "ObservationSpec",
+    "Path",
+    "observation_spec",
+    "parts_of",
+    "path_from_json",
+    "path_name",
+]
+
+Path = tuple[str | int, ...]
+"""Keys of Dicts and indices of Tuples that lead to a leaf; empty where the leaf is all there is."""
+
+
+class ObservationError(ValueError):
+    """An observation that its space does not hold.
+
+    Attributes:
+        leaf: name of the part that is wrong; empty for the whole.
+    """
+
+    def __init__(self, message: str, path: Path = ()) -> None:
+        super().__init__(message)
+        self.leaf = path_name(path)
+
+
+MASK: Final = "action_mask"
+"""Name of the tensor, or of the member of a request, that says which actions may be taken."""
+
+_BYTE: Final = 255.0
+"""Largest range of whole numbers that are scaled by their bounds; wider ones are standardised."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservationLeaf:
+    """One array of numbers in an observation."""
+
+    path: Path = ()
+    """Where it is."""
+
+    shape: tuple[int, ...] = ()
+    """Shape of the array."""
+
+    categories: tuple[int, ...] = ()
+    """Per component, how many values there are, read as one-hot vectors; empty for numbers."""
+
+    start: tuple[int, ...] = ()
+    """Per component, the first of its values; empty for numbers."""
+
+    low: tuple[float, ...] = ()
+    """Lower bounds of small whole numbers, which are scaled to [0, 1]; empty for others."""
+
+    high: tuple[float, ...] = ()
+    """Upper bounds likewise: one for each component, or one for all."""
+
+    dtype: str = "float64"
+    """Numpy's name of the type that the environment declares."""
+
+    @property
+    def name(self) -> str:
+        """Name of the leaf's tensor, such as `goal.0`; `observation` where it is all there is."""
+        return path_name(self.path) or "observation"
+
+    @property
+    def size(self) -> int:
+        """Numbers in the array."""
+        return math.prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image: bytes with height, width and channels, in either order."""
+        return len(self.shape) == 3 and self.dtype == "uint8" and bool(self.low)
+
+    @property
+    def tensor_dtype(self) -> np.dtype[Any]:
+        """Type of its tensors where models are served: float32, uint8, or int64 for the rest."""
+        own = np.dtype(self.dtype)
+        if self.categories or (own.kind in "biu" and self.low and own != np.uint8):
+            return np.dtype(np.int64)
+        return own if own == np.uint8 else np.dtype(np.float32)
+
+    @property
+    def encoded_size(self) -> int:
+        """Numbers that the networks read of it."""
+        return sum(self.categories) if self.categories else self.size
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for `from_dict`; what is empty is left out."""
+        lists = ("categories", "start", "low", "high")
+        named = {name: list(getattr(self, name)) for name in lists if getattr(self, name)}
+        return {
+            "path": list(self.path), "shape": list(self.shape), "dtype": self.dtype, **named
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ObservationLeaf":
+        """Inverse of `to_dict`."""
+        return cls(
+            path=path_from_json(values["path"]),
+            shape=tuple(map(int, values["shape"])),
+            dtype=str(values["dtype"]),
+            categories=tuple(map(int, values.get("categories", ()))),
+            start=tuple(map(int, values.get("start", ()))),
+            low=tuple(map(float, values.get("low", ()))),
+            high=tuple(map(float, values.get("high", ()))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationSpec:
+    """What a policy observes: one array, or a tree of them."""
+
+    leaves: tuple[ObservationLeaf, ...]
+    """In the order of a row."""
+
+    n_mask: int = 0
+    """Numbers at the end of a row that say which actions there are: 1 for each that may be taken,
+    choice after choice; 0 where all always may."""
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether observations are Dicts or Tuples."""
+        return bool(self.leaves[0].path)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a row is all numbers that are standardised, so that the shape says everything."""
+        leaf = self.leaves[0]
+        return not (self.is_tree or leaf.categories or leaf.low or self.n_mask)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one observation as the environments give it: a tree's is one row."""
+        return (self.size,) if self.is_tree or self.n_mask else self.leaves[0].shape
+
+    @property
+    def size(self) -> int:
+        """Numbers in a row."""
+        return sum(leaf.size for leaf in self.leaves) + self.n_mask
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors where a model takes several; empty where it takes one."""
+        if not (self.is_tree or self.n_mask):
+            return ()
+        return (*(leaf.name for leaf in self.leaves), *((MASK,) if self.n_mask else ()))
+
+    @property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """Shape of what the networks read of one observation."""
+        if self.is_tree or self.leaves[0].categories:
+            return (sum(leaf.encoded_size for leaf in self.leaves),)
+        return self.leaves[0].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type that rows are kept in: the environment's floats or bytes, else float64."""
+        own = np.dtype(self.leaves[0].dtype)
+        keeps = not self.is_tree and (own.kind == "f" or own == np.uint8)
+        return own if keeps else np.dtype(np.float64)
+
+    def row(
+        self,
+        observation: Any,  # noqa: ANN401 - a tree of arrays
+        mask: Any = None,  # noqa: ANN401 - an array, or one for each choice
+        *,
+        strict: bool = False,
+    ) -> npt.NDArray[Any]:
+        """One observation, as the environment or a client gives it, in `shape`.
+
+        Args:
+            observation: an array, or dicts and sequences of arrays.
+            mask: which actions may be taken, where rows tell it; None for all.
+            strict: refuse what the space does not name, too.
+
+        Raises:
+            ObservationError: another structure or shape, or no such category.
+        """
+        if strict:
+            _refuse_others(observation, [leaf.path for leaf in self.leaves])
+        if not (self.is_tree or self.n_mask):
+            return _checked(self.leaves[0], observation)
+        parts = [_checked(leaf, _at(observation, leaf)).ravel() for leaf in self.leaves]
+        if self.n_mask:
+            parts.append(self.mask_row(mask))
+        return np.concatenate(parts).astype(self.dtype)
+
+    def mask_row(self, mask: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401
+        """Which actions may be taken, as the end of a row, shape (n_mask,).
+
+        Args:
+            mask: an array of zeros and ones, or one for each choice; None for all.
+
+        Raises:
+            ObservationError: it has another length, or other numbers.
+        """
+        if mask is None:
+            return np.ones(self.n_mask)
+        try:
+            nested = isinstance(mask, list | tuple) and any(np.ndim(part) for part in mask)
+            parts = mask if nested else (mask,)
+            flat = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts])
+        except (TypeError, ValueError) as error:
+            raise ObservationError(f"{MASK} must hold zeros and ones only", (MASK,)) from error
+        if len(flat) != self.n_mask or not np.isin(flat, (0.0, 1.0)).all():
+            said = f"{MASK} must hold {self.n_mask} zeros and ones, not {len(flat)} numbers"
+            raise ObservationError(said, (MASK,))
+        return flat
+
+    def masks(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Which actions may be taken in each of N rows, shape (N, n_mask)."""
+        allowed: npt.NDArray[np.bool_] = rows[:, self.size - self.n_mask :] > 0
+        return allowed
+
+    def unmasked(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows without what is not observed, in the shape of the space."""
+        if not self.n_mask:
+            return rows
+        own = rows[:, : -self.n_mask]
+        return own if self.is_tree else own.reshape(-1, *self.leaves[0].shape)
+
+    def rows(
+        self,
+        observations: Any,  # noqa: ANN401 - a tree of arrays
+        masks: Any = None,  # noqa: ANN401 - likewise
+    ) -> tuple[npt.NDArray[Any], bool]:
+        """One observation or a batch of them, as rows: (N, *shape), and whether it was one.
+
+        Args:
+            observations: as `row`, or with a first dimension more in every leaf.
+            masks: as `row`, or one for each observation.
+
+        Raises:
+            ObservationError: as `row`.
+        """
+        first = self.leaves[0]
+        shape = np.shape(_at(observations, first))
+        if shape == first.shape or shape[1:] != first.shape:
+            return self.row(observations, masks)[None], True
+        if not (self.is_tree or self.n_mask):
+            return _checked(first, observations, batch=True), False
+        parts = [_checked(leaf, _at(observations, leaf), batch=True) for leaf in self.leaves]
+        for leaf, part in zip(self.leaves, parts, strict=True):
+            if len(part) != shape[0]:
+                said = f"{leaf.name} holds {len(part)} observations, not {shape[0]}"
+                raise ObservationError(said, leaf.path)
+        if self.n_mask:
+            given = [None] * shape[0] if masks is None else masks
+            parts.append(np.array([self.mask_row(mask) for mask in given]))
+        flat = [part.reshape(shape[0], -1) for part in parts]
+        return np.concatenate(flat, axis=1, dtype=np.float64), False
+
+    def check(self, rows: npt.NDArray[Any]) -> None:
+        """Refuse rows, shape (N, size), with numbers that are no category.
+
+        Raises:
+            ObservationError: there is one.
+        """
+        first = 0
+        for leaf in self.leaves:
+            part = rows[:, first : first + leaf.size]
+            first += leaf.size
+            if leaf.categories:
+                _checked(leaf, part.reshape(-1, *leaf.shape), batch=True)
+
+    def from_tensors(self, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Rows, shape (N, size), of one array for each leaf, by name: (N, *its shape).
+
+        Raises:
+            ObservationError: other names, shapes or lengths, or no such category.
+        """
+        names = self.names or (self.leaves[0].name,)
+        optional = {MASK} if self.n_mask else set[str]()
+        if {*tensors} | optional != {*names}:
+            said = f"the tensors are {', '.join(names)}, not {', '.join(tensors)}"
+            raise ObservationError(said)
+        parts = [_checked(leaf, tensors[leaf.name], batch=True) for leaf in self.leaves]
+        if self.n_mask:
+            given = tensors.get(MASK, [None] * len(parts[0]))
+            parts.append(np.array([self.mask_row(mask) for mask in given]))
+        if len({len(part) for part in parts}) > 1:
+            raise ObservationError("the tensors hold different numbers of observations")
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for `from_dict`."""
+        masks = {"n_mask": self.n_mask} if self.n_mask else {}
+        return {"leaves": [leaf.to_dict() for leaf in self.leaves], **masks}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ObservationSpec":
+        """Inverse of `to_dict`."""
+        leaves = tuple(map(ObservationLeaf.from_dict, values["leaves"]))
+        return cls(leaves, int(values.get("n_mask", 0)))
+
+
+def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
+    """What a policy observes of a Gymnasium space.
+
+    Raises:
+        ValueError: it cannot be read; the message says what has, and what would help.
+    """
+    spec = ObservationSpec(tuple(_observation_leaves(space, ())))
+    names = [leaf.name for leaf in spec.leaves]
+    if not names:
+        raise ValueError("has no observations at all")
+    if len({*names}) != len(names):
+        raise ValueError(f"has two parts that are both called {min(names, key=names.count)!r}")
+    return spec
+
+
+def _observation_leaves(space: spaces.Space[Any], path: Path) -> Iterator[ObservationLeaf]:
+    what = f"{type(space).__name__} observations" + (f" at {path_name(path)}" if path else "")
+    match space:
+        case spaces.Dict() | spaces.Tuple():
+            for key, part in parts_of(space, what):
+                yield from _observation_leaves(part, (*path, key))
+            return
+        case spaces.Discrete():
+            counts, first = [int(space.n)], [int(space.start)]
+        case spaces.MultiDiscrete():
+            counts, first = space.nvec.ravel().tolist(), space.start.ravel().tolist()
+        case spaces.MultiBinary():
+            counts, first = [], []
+        case spaces.Box() if np.issubdtype(space.dtype, np.number) or space.dtype == np.bool_:
+            counts, first = [], []
+        case _:
+            raise ValueError(
+                f"has {what}, which no policy here reads; wrap the environment so that it observes "
+                "numbers, categories, or Dicts and Tuples of them"
+            )
+    shape = tuple(space.shape or ())
+    if 0 in shape:
+        raise ValueError(f"has empty {what} of shape {shape}")
+    low, high = _small_bounds(space)
+    yield ObservationLeaf(
+        path=path,
+        shape=shape,
+        categories=tuple(counts),
+        start=tuple(first),
+        low=low,
+        high=high,
+        dtype=np.dtype(space.dtype).name,
+    )
+
+
+def _small_bounds(space: spaces.Space[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Bounds of whole numbers whose range is a byte's at most; one where all are alike."""
+    if isinstance(space, spaces.MultiBinary):
+        return (0.0,), (1.0,)
+    if not isinstance(space, spaces.Box) or np.issubdtype(space.dtype, np.floating):
+        return (), ()
+    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
+    if not np.all((high - low <= _BYTE) & (high > low)):
+        return (), ()
+    bounds = [(bound[0],) if np.all(bound == bound[0]) else tuple(bound) for bound in (low, high)]
+    return tuple(map(float, bounds[0])), tuple(map(float, bounds[1]))
+
+
+def _checked(
+    leaf: ObservationLeaf,
+    value: Any,  # noqa: ANN401 - whatever the environment or a client gave
+    *,
+    batch: bool = False,
+) -> npt.NDArray[Any]:
+    """A leaf's value as an array, or N of them, if they are that."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError):  # nested unevenly
+        array = np.array(None)
+    shape = array.shape[1:] if batch else array.shape
+    what = f"{leaf.name} of an observation" if leaf.path else "an observation"
+    if array.dtype.kind not in "biuf":
+        raise ObservationError(f"{what} must hold numbers only, nested evenly", leaf.path)
+    if shape != leaf.shape:
+        said = f"{what} has shape {shape}, not {leaf.shape} as its space says"
+        raise ObservationError(said, leaf.path)
+    if leaf.categories:
+        numbers, first = array.reshape(-1, leaf.size), np.array(leaf.start)
+        last = first + leaf.categories - 1
+        unknown = (numbers < first) | (numbers > last) | (numbers != np.floor(numbers))
+        if unknown.any():
+            row, i = np.argwhere(unknown)[0]
+            raise ObservationError(
+                f"{leaf.name} is {numbers[row, i]}, but its space has the whole numbers from "
+                f"{first[i]} to {last[i]}",
+                leaf.path,
+            )
+    return array
+
+
+def _at(observation: Any, leaf: ObservationLeaf) -> Any:  # noqa: ANN401
+    """What a tree has at a leaf's path."""
+    found = observation
+    for depth, key in enumerate(leaf.path):
+        try:
+            found = found[key]
+        except (KeyError, IndexError, TypeError):
+            missing = leaf.path[: depth + 1]
+            said = f"an observation has no {path_name(missing)}"
+            raise ObservationError(said, missing) from None
+    return found
+
+
+def _refuse_others(observation: object, leaves: Sequence[Path], at: Path = ()) -> None:
+    """Refuse a tree that has another structure than one with leaves at these paths.
+
+    Args:
+        observation: the tree, of dicts and lists.
+        leaves: paths from here.
+        at: where here is.
+    """
+    if not leaves[0]:
+        return
+    below: dict[str | int, list[Path]] = {}
+    for first, *rest in leaves:
+        below.setdefault(first, []).append(tuple(rest))
+    here = path_name(at) or "an observation"
+    if isinstance(leaves[0][0], int):
+        if not isinstance(observation, list | tuple) or len(observation) != len(below):
+            raise ObservationError(f"{here} must be a list of {len(below)} parts", at)
+        parts: dict[Any, Any] = dict(enumerate(observation))
+    else:
+        if not isinstance(observation, Mapping) or observation.keys() != below.keys():
+            keys = ", ".join(map(str, below))
+            raise ObservationError(f"{here} must be an object with the keys {keys}", at)
+        parts = dict(observation)
+    for key, paths in below.items():
+        _refuse_others(parts[key], paths, (*at, key))
+
+
+def path_name(path: Path) -> str:
+    """Such as `goal.0`."""
+    return ".".join(map(str, path))
+
+
+def path_from_json(values: Sequence[object]) -> Path:
+    """A path from a JSON list."""
+    return tuple(key if isinstance(key, int) else str(key) for key in values)
+
+
+def parts_of(
+    space: spaces.Dict | spaces.Tuple[Any], what: str
+) -> list[tuple[str | int, spaces.Space[Any]]]:
+    """The spaces in a space, by key or index; `what` it is begins an error's sentence.
+
+    Raises:
+        ValueError: a key is no text.
+    """
+    if isinstance(space, spaces.Tuple):
+        return list(enumerate(space.spaces))
+    other = next((key for key in space.spaces if not isinstance(key, str)), None)
+    if other is not None:
+        raise ValueError(f"has {what} with the key {other!r}, but keys must be text")
+    return list(space.spaces.items())

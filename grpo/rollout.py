@@ -1,5 +1,6 @@
 """Collect groups: rollouts of several members from one start state, stepped together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,15 +186,16 @@ class RolloutCollector:
     def _run(self, members: IntArray, observations: npt.NDArray[Any], horizon: int) -> "_Segment":
         segment = _Segment(len(members), observations)
         self._actor.refresh()
+        envs, to_env = self._envs, self._policy.spec.action.to_env
         for _ in range(horizon):
             actions = self._actor.sample(observations)
-            scaled = self._policy.to_env(actions)
-            result = self._envs.step(members, scaled)
+            scaled = to_env(actions)
+            result = envs.step(members, scaled)
             ended = result.terminated | result.truncated
-            segment.add(members, observations, actions, scaled, result, self.timesteps)
+            segment.steps.append((members, observations, actions, scaled, result, envs.steps_taken))
             observations = result.observations
             if np.count_nonzero(ended):
-                segment.end(members, ended, result)
+                segment.end(members, ended, result, self.timesteps)
                 members, observations = members[~ended], observations[~ended]
                 if not members.size:
                     break
@@ -203,15 +205,16 @@ class RolloutCollector:
     def _finish(
         self, segment: "_Segment", groups: int, size: int, starts: list[VisitedState | None]
     ) -> Rollout:
-        alive = segment.alive()
-        observations = np.concatenate(segment.observations)
-        following = np.concatenate(segment.following)
-        native = np.concatenate(segment.rewards)
+        members, observations, actions, scaled, results, steps_taken = zip(
+            *segment.steps, strict=True
+        )
+        following, native, terminated, _ = map(np.concatenate, zip(*results, strict=True))
+        alive = segment.alive(members)
         rewards = self._reward(
             self._envs.spec.observation.unmasked(following).astype(np.float64),
-            np.concatenate(segment.scaled),
+            np.concatenate(scaled),
             native,
-            np.concatenate(segment.terminated),
+            terminated,
         )
         before = [(s.episode_return, s.episode_length) if s else (0.0, 0) for s in starts]
         totals = _sum_by_member(native, alive) + np.repeat([r for r, _ in before], size)
@@ -224,12 +227,12 @@ class RolloutCollector:
         )
         return Rollout(
             alive=alive.reshape(-1, groups, size),
-            observations=observations,
-            actions=np.concatenate(segment.actions),
+            observations=np.concatenate(observations),
+            actions=np.concatenate(actions),
             rewards=rewards,
             last_observations=segment.last,
             terminated=segment.died,
-            timesteps=np.array(segment.timesteps),
+            timesteps=np.array(steps_taken) + self._offset,
             episodes=tuple(
                 EpisodeStats(
                     timestep=timestep,
@@ -275,56 +278,35 @@ def _sum_by_member(values: Float64Array, alive: BoolArray) -> Float64Array:
 
 
 class _Segment:
-    """Lists of what each time index gave, of the members alive then."""
+    """What a segment's members went through, and how each of them ended."""
 
     def __init__(self, num_members: int, observations: npt.NDArray[Any]) -> None:
-        self.observations: list[npt.NDArray[Any]] = []
-        self.actions: list[npt.NDArray[Any]] = []
-        self.scaled: list[npt.NDArray[Any]] = []
-        self.following: list[npt.NDArray[Any]] = []
-        self.rewards: list[Float64Array] = []
-        self.terminated: list[BoolArray] = []
-        self.timesteps: list[int] = []
+        self.steps: list[_Step] = []
         self.episodes: list[tuple[int, int]] = []
         self.last = np.array(observations)
         self.ended = np.zeros(num_members, np.bool_)
         self.died = np.zeros(num_members, np.bool_)
-        self._members: list[IntArray] = []
 
-    def add(
-        self,
-        members: IntArray,
-        observations: npt.NDArray[Any],
-        actions: npt.NDArray[Any],
-        scaled: npt.NDArray[Any],
-        result: StepResult,
-        timesteps: int,
-    ) -> None:
-        """One step of the members."""
-        self._members.append(members)
-        self.observations.append(observations)
-        self.actions.append(actions)
-        self.scaled.append(scaled)
-        self.following.append(result.observations)
-        self.rewards.append(result.rewards)
-        self.terminated.append(result.terminated)
-        self.timesteps.append(timesteps)
-
-    def end(self, members: IntArray, ended: BoolArray, result: StepResult) -> None:
+    def end(self, members: IntArray, ended: BoolArray, result: StepResult, timesteps: int) -> None:
         """Episodes of some of the members ended in the step just added."""
         gone = members[ended]
         self.last[gone] = result.observations[ended]
         self.ended[gone] = True
         self.died[gone] = result.terminated[ended]
-        self.episodes.extend((int(member), self.timesteps[-1]) for member in gone)
+        self.episodes.extend((int(member), timesteps) for member in gone)
 
     def cut(self, members: IntArray, observations: npt.NDArray[Any]) -> None:
         """The segment is over for those who are left."""
         self.last[members] = observations
 
-    def alive(self) -> BoolArray:
-        """Shape (T, members)."""
-        alive = np.zeros((len(self._members), len(self.ended)), np.bool_)
-        for t, members in enumerate(self._members):
-            alive[t, members] = True
+    def alive(self, members: Sequence[IntArray]) -> BoolArray:
+        """Shape (T, members), from those who took each step."""
+        alive = np.zeros((len(members), len(self.ended)), np.bool_)
+        for t, present in enumerate(members):
+            alive[t, present] = True
         return alive
+
+
+_Step = tuple[IntArray, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], StepResult, int]
+"""Members, what they observed, their actions of the policy and of the environment, what came of
+them, and the environment steps taken then."""

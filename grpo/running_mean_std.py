@@ -6,7 +6,6 @@ that travels with models write it anew; tests hold all of them equal.
 """
 
 import math
-from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +28,7 @@ LARGEST_STANDARDIZED = 1e6
 
 # each step of training clips by them: as arrays they need not be converted there
 _LARGEST, _SMALLEST = np.array(LARGEST_STANDARDIZED), np.array(-LARGEST_STANDARDIZED)
+_FLOAT64 = np.dtype(np.float64)
 
 
 def standardize(
@@ -45,12 +45,14 @@ def standardize(
         scale: shape (D, 1): 1 / sqrt(variance + `VARIANCE_FLOOR`).
         out: shape (D, N), of the networks' type.
     """
-    # a float64 may overflow, a float32 cannot here; what does is clipped
-    with np.errstate(over="ignore") if values.dtype == np.float64 else nullcontext():
+    if values.dtype is not _FLOAT64:
         standardized = values - mean
         standardized *= scale
-    np.minimum(standardized, _LARGEST, out=standardized)
-    np.maximum(standardized, _SMALLEST, out=out, casting="same_kind")
+    else:
+        with np.errstate(over="ignore"):  # which a float32 cannot here; what does is clipped
+            standardized = values - mean
+            standardized *= scale
+    standardized.clip(_SMALLEST, _LARGEST, out=out, casting="same_kind")
 
 
 def merge_moments(

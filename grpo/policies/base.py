@@ -103,8 +103,11 @@ class BasePolicy(nn.Module, abc.ABC):
         super().__init__()
         self.spec = spec
         self._reads = spec.reads
+        self._is_plain = spec.observation is None
         layout = layout_of(self._reads)
-        self._learned = layout.learned if spec.normalize_observations else np.zeros(1, np.bool_)
+        learned = layout.learned if spec.normalize_observations else np.zeros(1, np.bool_)
+        self._learns = bool(learned.any())
+        self._learned: Any = ... if learned.all() else learned
         is_encoded = self._reads.n_mask or any(leaf.categories for leaf in self._reads.leaves)
         self.encoder = ObservationEncoder(self._reads) if is_encoded else None
         for name, initial in (
@@ -175,14 +178,18 @@ class BasePolicy(nn.Module, abc.ABC):
 
     def observe(self, observations: npt.NDArray[Any]) -> None:
         """Add observations, shape (N, *shape), to the normaliser's moments."""
-        if not self._learned.any():
+        if not self._learns:
             return
-        mean, var, count = self.observation_mean, self.observation_var, self.observation_count
-        encoded = encode(self._reads, observations).reshape(len(observations), -1)
-        *moments, total = merge_moments(mean.numpy(), var.numpy(), float(count), encoded)
-        for buffer, value in zip((mean, var), moments, strict=True):
-            np.copyto(buffer.numpy(), value, where=self._learned)
-        count.fill_(total)
+        mean, var = self.observation_mean.numpy(), self.observation_var.numpy()
+        count = self.observation_count.numpy()
+        encoded = self.encoded_rows(observations).reshape(len(observations), -1)
+        seen_mean, seen_var, count[...] = merge_moments(mean, var, float(count), encoded)
+        mean[self._learned] = seen_mean[self._learned]
+        var[self._learned] = seen_var[self._learned]
+
+    def encoded_rows(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As `grpo.encoding.encode`."""
+        return observations if self._is_plain else encode(self._reads, observations)
 
     def normalizer(self) -> tuple[FloatArray, FloatArray]:
         """Mean and reciprocal deviation of observations, each of shape (size, 1), float64."""

@@ -16,7 +16,6 @@ from grpo import network
 from grpo.actions import BoxActions
 from grpo.closed_forms import closed_form
 from grpo.distributions import default_distribution
-from grpo.encoding import encode
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray, Layout, Parameters, Workspace
 from grpo.policies.base import FORBIDDEN, BasePolicy, PolicyOutputs, check_mask
@@ -135,7 +134,7 @@ class MlpPolicy(BasePolicy):
         mean, scale = self.normalizer()
         size, n = len(mean), self._reads.n_mask
         columns = np.ones((size + 1 + n, len(observations)), self.flat.dtype)
-        encoded = encode(self._reads, observations)
+        encoded = self.encoded_rows(observations)
         standardize(encoded.reshape(len(encoded), -1).T, mean, scale, columns[:size])
         if n:
             columns[size + 1 :] = self._reads.masks(observations).T
@@ -238,7 +237,8 @@ class _Actor:
     def __init__(self, policy: MlpPolicy, rng: np.random.Generator) -> None:
         self._policy = policy
         self._parameters = policy.policy_parameters
-        self._reads, self._is_plain = policy.spec.reads, policy.spec.observation is None
+        self._encoded_rows = policy.encoded_rows
+        self._n_mask, self._masks = policy.spec.reads.n_mask, policy.spec.reads.masks
         self._rng = rng
         self._work = lru_cache(_SIZES_KEPT)(self._make_work)
         self.refresh()
@@ -250,12 +250,12 @@ class _Actor:
     def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Actor.sample`."""
         work = self._work(len(observations))
-        encoded = observations if self._is_plain else encode(self._reads, observations)
-        columns = encoded.reshape(len(encoded), -1).T
+        encoded = self._encoded_rows(observations)
+        columns = encoded.T if encoded.ndim == 2 else encoded.reshape(len(encoded), -1).T
         standardize(columns, self._mean, self._scale, work.inputs[:-1])
         outputs = network.forward(self._parameters, work.inputs, work)
-        if not self._is_plain and self._reads.n_mask:
-            masks = self._reads.masks(observations).T
+        if self._n_mask:
+            masks = self._masks(observations).T
             outputs = np.where(masks, outputs, outputs.dtype.type(FORBIDDEN))
         return self._policy.head.sample(outputs, self._parameters.log_std, self._rng)
 

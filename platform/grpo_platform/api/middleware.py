@@ -15,7 +15,7 @@ each, since POST /inference is measured in microseconds.
 
 import asyncio
 import logging
-import os
+import random
 import re
 import resource
 import time
@@ -264,6 +264,7 @@ class RequestMiddleware:
             "grpo_http_requests", "Requests answered.", ["method", "route", "status"],
             registry=registry,
         )  # fmt: skip
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._durations = Histogram(
             "grpo_http_request_duration_seconds", "Time to answer a request.", ["method", "route"],
             registry=registry,
@@ -337,8 +338,13 @@ class RequestMiddleware:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if path != "unmatched" else "any"
-        self._requests.labels(method, path, status).inc()
-        self._durations.labels(method, path).observe(seconds)
+        key = method, path, status
+        counted = self._counted.get(key)
+        if counted is None:  # finding those of these labels takes as long as counting
+            durations = self._durations.labels(method, path)
+            counted = self._counted[key] = self._requests.labels(*key), durations
+        counted[0].inc()
+        counted[1].observe(seconds)
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 "request method=%s path=%s status=%d ms=%.2f request_id=%s",
@@ -369,7 +375,7 @@ def _too_large(length: bytes) -> bool:
 def _request_id(given: bytes | None) -> bytes:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
-    return os.urandom(8).hex().encode()
+    return b"%016x" % random.getrandbits(64)
 
 
 def _printable(path: str) -> str:

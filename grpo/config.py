@@ -11,7 +11,15 @@ from grpo.errors import IncompatibleError
 from grpo.fields import Bound, Items, check_fields, fields_of
 from grpo.policies import POLICIES
 
-__all__ = ["AUTO", "PRESETS", "REWARD_PRESETS", "Device", "GRPOConfig", "resolve_config"]
+__all__ = [
+    "AUTO",
+    "DEFAULT_PRESET",
+    "PRESETS",
+    "REWARD_PRESETS",
+    "Device",
+    "GRPOConfig",
+    "resolve_config",
+]
 
 AUTO: Final = "auto"
 """As a policy's name: the one that fits what is observed."""
@@ -121,6 +129,11 @@ class GRPOConfig:
     normalize_observations: bool = True
     """Standardise observations by their running mean and variance."""
 
+    normalize_rewards: bool = False
+    """Divide the returns that members are compared by through their running standard deviation, so
+    that learning does not depend on the unit of the reward; left out it is true for environments
+    without a preset. What is logged and evaluated stays in the reward's own unit."""
+
     net_arch: Annotated[tuple[int, ...], Items(8, Bound(1, 4_096))] = (64, 64)
     """Widths of the hidden layers, of the policy and of the value head."""
 
@@ -210,6 +223,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )  # fmt: skip
 """By environment id: the fields that differ from the defaults of `GRPOConfig`."""
 
+DEFAULT_PRESET: Final = MappingProxyType({"normalize_rewards": True})
+"""Preset of an environment without one: nobody has looked at the size of its rewards."""
+
 REWARD_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # one a step says nothing until a pole falls: whole episodes, many of them
@@ -229,10 +245,10 @@ def _preset_of(env_name: str, reward_function_type: str | None = None) -> dict[s
     """What differs from the defaults of `GRPOConfig` in an environment, under a reward.
 
     Args:
-        env_name: any text; an environment without a preset has an empty one.
+        env_name: any text.
         reward_function_type: the reward that is trained on; None for the preset's own.
     """
-    preset = dict(PRESETS.get(env_name, {}))
+    preset = dict(PRESETS.get(env_name, DEFAULT_PRESET))
     reward = reward_function_type or preset.get("reward_function_type", "environment")
     return preset | dict(REWARD_PRESETS.get(env_name, {}).get(reward, {}))
 

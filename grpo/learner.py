@@ -45,6 +45,9 @@ class Comparison:
     returns: npt.NDArray[np.float64]
     """Shape (N,): R_t, the bootstrap included."""
 
+    return_moments: tuple[float, float]
+    """Their running mean and standard deviation."""
+
     advantages: Advantages
     """By (T, G, K)."""
 
@@ -113,10 +116,13 @@ class Learner:
             config.gamma,
             self._tail(rollout).reshape(groups, size),
         )
+        moments = policy.return_moments(returns[rollout.alive])
+        compared = returns / moments[1] if config.normalize_rewards else returns
         return Comparison(
             encoded=encoded,
             returns=returns[rollout.alive],
-            advantages=group_advantages(config.advantage, returns, rollout.alive, self._objects),
+            return_moments=moments,
+            advantages=group_advantages(config.advantage, compared, rollout.alive, self._objects),
             values=policy.values(encoded),
         )
 
@@ -144,6 +150,7 @@ class Learner:
             n_updates=self.n_updates,
             grad_norm=summary.grad_norm,
             explained_variance=learner.explained_variance(comparison.values, comparison.returns),
+            return_std=comparison.return_moments[1],
             **self._outcome(batch, comparison),
         )
         if not (np.isfinite(self._policy.flat.sum()) and np.isfinite(stats.value_loss)):
@@ -169,7 +176,7 @@ class Learner:
             log_prob_reference=self._log_prob_reference(encoded, rollout.actions),
             advantages=comparison.advantages.values[alive].astype(policy.flat.dtype),
             informative=comparison.advantages.informative[alive],
-            targets=policy.rescale_values(comparison.returns),
+            targets=policy.rescale_values(comparison.returns, comparison.return_moments),
         )
 
     def _log_prob_reference(

@@ -64,6 +64,9 @@ class UpdateStats:
     explained_variance: float
     """1 − Var(R − V) / Var(R) over all transitions, before the updates; 0 where all R are equal."""
 
+    return_std: float
+    """Running standard deviation of R, which `normalize_rewards` divides by."""
+
 
 class Reporter:
     """Receives what a trainer has to say. Override what is of interest; each method does nothing.

@@ -196,17 +196,31 @@ class BasePolicy(nn.Module, abc.ABC):
         scale = 1.0 / np.sqrt(self.observation_var.numpy() + VARIANCE_FLOOR)
         return self.observation_mean.numpy()[:, None].copy(), scale[:, None]
 
-    def rescale_values(self, returns: npt.NDArray[np.float64]) -> FloatArray:
+    def return_moments(self, returns: npt.NDArray[np.float64]) -> tuple[float, float]:
+        """Running mean and standard deviation of returns with these, shape (N,), among them."""
+        mean, std = forgetting_moments(
+            float(self.value_mean),
+            float(self.value_std),
+            float(self.value_count),
+            returns,
+            _RETURN_FORGETTING,
+        )
+        return mean, max(std, _LEAST_RETURN_STD)
+
+    def rescale_values(
+        self, returns: npt.NDArray[np.float64], moments: tuple[float, float] | None = None
+    ) -> FloatArray:
         """Follow the scale of returns, shape (N,), and give them in the value network's units.
 
         The value network's last layer is changed so that no value changes (PopArt, van Hasselt
         et al., arXiv 1602.07714).
+
+        Args:
+            returns: of the N transitions.
+            moments: what `return_moments` gave for them, where it was asked before.
         """
         old_mean, old_std = float(self.value_mean), float(self.value_std)
-        mean, std = forgetting_moments(
-            old_mean, old_std, float(self.value_count), returns, _RETURN_FORGETTING
-        )
-        std = max(std, _LEAST_RETURN_STD)
+        mean, std = moments or self.return_moments(returns)
         self._rescale_last_value_layer((old_mean - mean) / old_std, old_std / std)
         for buffer, value in (
             (self.value_mean, mean), (self.value_std, std), (self.value_count, self.value_count + 1)

@@ -100,7 +100,8 @@ def test_presets_apply_to_what_is_left_out(env):
     ids=["id", "spec", "function", "live", "lambda"],
 )
 def test_an_environment_is_an_id_a_spec_a_function_or_one_that_knows_its_spec(env):
-    fields = {"reward": "environment", **REWARD_PRESETS["CartPole-v1"]["environment"], **SHORT}
+    preset = REWARD_PRESETS["CartPole-v1"]["environment"]
+    fields = {"reward": "environment", "normalize_rewards": False, **preset, **SHORT}
     model, by_id = learned(GRPO(env, **fields), 200), learned(GRPO("CartPole-v1", **fields), 200)
     np.testing.assert_array_equal(model.policy.flat, by_id.policy.flat)
     assert model.evaluate(2).lengths.tolist() == by_id.evaluate(2).lengths.tolist()

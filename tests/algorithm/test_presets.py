@@ -2,7 +2,7 @@
 
 import pytest
 
-from grpo.config import PRESETS, REWARD_PRESETS, GRPOConfig, resolve_config
+from grpo.config import DEFAULT_PRESET, PRESETS, REWARD_PRESETS, GRPOConfig, resolve_config
 from grpo.envs.catalogue import registered_names
 from grpo.errors import OutOfRangeError
 from grpo.trainer import validate
@@ -22,8 +22,10 @@ def test_a_reward_has_settings_of_its_own_which_given_ones_replace():
     assert given == GRPOConfig(**expected | {"n_steps": 7})
 
 
-def test_an_environment_without_a_preset_has_the_defaults():
-    assert resolve_config(env_name="unknown") == GRPOConfig(env_name="unknown")
+def test_an_environment_without_a_preset_has_the_defaults_and_rewards_of_any_size():
+    config = GRPOConfig(env_name="unknown", normalize_rewards=True)
+    assert resolve_config(env_name="unknown") == config
+    assert dict(DEFAULT_PRESET) == {"normalize_rewards": True}
 
 
 def test_names_of_the_wrong_type_are_refused_like_any_value():

@@ -94,6 +94,12 @@ def test_the_list_of_environments_has_what_a_job_may_name_and_why_others_may_not
     assert yes["CartPole-v1"]["reason"] is None
     assert yes["CartPole-v1"]["preset"] == {"reward_function_type": "optimized_cartpole"}
     assert {"Taxi-v4", "CarRacing-v3", "Blackjack-v1"} <= set(yes)
+    taxi, racing = yes["Taxi-v4"], yes["CarRacing-v3"]
+    assert taxi["observation_space"] == "Discrete(500)"
+    assert taxi["action_space"] == "Discrete(6), masked"
+    assert (taxi["policy"], racing["policy"]) == ("MlpPolicy", "CnnPolicy")
+    assert racing["observation_space"] == "Box(0, 255, (96, 96, 3), uint8)"
+    assert no["HalfCheetah-v3"]["observation_space"] is None
     assert "gymnasium-robotics" in no["HalfCheetah-v3"]["reason"]
     for name in ("phys2d/CartPole-v0", "HalfCheetah-v3"):
         refused = client.post("/train", json={"env_name": name})

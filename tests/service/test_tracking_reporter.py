@@ -41,11 +41,12 @@ def rollout(begin, length, members, rng, episodes=0):
 
 
 def update(timesteps, iteration, rng):
-    figures = rng.normal(size=7).tolist()
+    figures = rng.normal(size=8).tolist()
     return UpdateStats(
         timesteps=timesteps, iteration=iteration, n_updates=10 * iteration,
         policy_loss=figures[0], value_loss=figures[1], entropy=figures[2], approx_kl=figures[3],
         clip_fraction=figures[4], grad_norm=figures[5], explained_variance=figures[6],
+        return_std=figures[7],
     )  # fmt: skip
 
 

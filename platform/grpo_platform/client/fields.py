@@ -37,6 +37,7 @@ class TrainSettings(TypedDict, total=False):
     branch_probability: float
     bootstrap: bool
     normalize_observations: bool
+    normalize_rewards: bool
     net_arch: list[int]
     policy: str
     policy_kwargs: Mapping[str, Any]

@@ -135,6 +135,7 @@ class Metric:
     CLIP_FRACTION: Final = "train/clip_fraction"
     GRAD_NORM: Final = "train/grad_norm"
     EXPLAINED_VARIANCE: Final = "train/explained_variance"
+    RETURN_STD: Final = "train/return_std"
     N_UPDATES: Final = "train/n_updates"
     TIMESTEPS: Final = "time/total_timesteps"
     FPS: Final = "time/fps"

@@ -32,7 +32,7 @@ from grpo_platform.core.errors import BusyError, NotReadyError
 from grpo_platform.core.process import ending
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import isolation_process
-from grpo_platform.jobs.isolation_process import Message, error_from_json, why_not_trainable
+from grpo_platform.jobs.isolation_process import Message, error_from_json, try_environment
 from grpo_platform.jobs.serialization import evaluation_from_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import evaluate_files
@@ -134,19 +134,19 @@ class Isolation:
             )
         return found[0]
 
-    def try_environments(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-        """Each name with the reason why it cannot be trained as it is registered, or None."""
+    def try_environments(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        """Each name with what `try_environment` says of it as it is registered."""
         here = {name for name in names if _is_trusted(name, {})}
-        yield from ((name, why_not_trainable(name)) for name in names if name in here)
+        yield from ((name, try_environment(name)) for name in names if name in here)
         waiting = deque(name for name in names if name not in here)
         while waiting:
             try:
-                for reason in self._ask("try", self._limit, names=list(waiting)):
-                    yield waiting.popleft(), reason
+                for found in self._ask("try", self._limit, names=list(waiting)):
+                    yield waiting.popleft(), found
             except _LostError as lost:
                 if waiting:
                     name = waiting.popleft()
-                    yield name, f"{name} cannot be used here: {lost}."
+                    yield name, {"reason": f"{name} cannot be used here: {lost}."}
 
     def evaluate(
         self,

@@ -25,6 +25,7 @@ import gymnasium
 import grpo
 from grpo import errors, rewards
 from grpo.envs import catalogue, check_environment
+from grpo.policies import default_policy
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.core.process import die_with_parent, leave
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
@@ -32,7 +33,10 @@ from grpo_platform.jobs.serialization import evaluation_to_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import evaluate_files
 
-__all__ = ["Message", "error_from_json", "main", "why_not_trainable"]
+__all__ = ["Message", "error_from_json", "main", "try_environment"]
+
+_MOST_SHOWN: Final = 500
+"""Characters of a space."""
 
 Message = dict[str, Any]
 
@@ -156,16 +160,24 @@ def _try(names: Sequence[str]) -> Iterator[Message]:
     yield from _load_plug_ins()
     for name in names:
         yield {"doing": f"{name} was made and reset"}
-        yield {"value": why_not_trainable(name)}
+        yield {"value": try_environment(name)}
 
 
-def why_not_trainable(env_name: str) -> str | None:
-    """Why an environment cannot be trained, in a sentence; None where it can."""
+def try_environment(env_name: str) -> dict[str, str]:
+    """What an environment observes, does and is read by, in texts; or `reason`, why it cannot."""
     try:
-        check_environment(env_name)
+        spec = check_environment(env_name)
     except grpo.ConfigError as error:
-        return str(error)
-    return None
+        return {"reason": str(error)}
+    return {
+        "observation_space": _shown(spec.observation_space),
+        "action_space": _shown(spec.action_space) + (", masked" if spec.masks != "none" else ""),
+        "policy": default_policy(spec.observation),
+    }
+
+
+def _shown(space: object) -> str:
+    return " ".join(str(space).split())[:_MOST_SHOWN]
 
 
 def _rewards() -> Iterator[Message]:

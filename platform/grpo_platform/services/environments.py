@@ -35,6 +35,15 @@ class EnvironmentRecord(NamedTuple):
     reason: str | None
     """Why it is not trainable, or not known to be."""
 
+    observation_space: str | None = None
+    """As Gymnasium writes it; None where it is not trainable, or not known to be."""
+
+    action_space: str | None = None
+    """Likewise; with `, masked` where it says which actions may be taken."""
+
+    policy: str | None = None
+    """Name of the policy that is trained unless another is named; None likewise."""
+
 
 class Environments:
     """The list of environments. Safe to call from several threads.
@@ -48,7 +57,7 @@ class Environments:
         self._isolation = isolation
         self._patience = patience_seconds
         self._changed = threading.Condition()
-        self._reasons: dict[str, str | None] = {}
+        self._found: dict[str, dict[str, str]] = {}
         self._queue: deque[str] = deque()
         self._is_trying = False
 
@@ -91,22 +100,22 @@ class Environments:
 
     def _record(self, name: str) -> EnvironmentRecord:
         with self._changed:
-            if name not in self._reasons:
+            if name not in self._found:
                 return EnvironmentRecord(name, None, _NOT_YET)
-            reason = self._reasons[name]
-        return EnvironmentRecord(name, reason is None, reason)
+            found = {"reason": None, **self._found[name]}
+        return EnvironmentRecord(name, found["reason"] is None, **found)
 
     def _try(self, names: Iterable[str], deadline: float) -> None:
         """Have them tried, and wait for that until the deadline."""
         with self._changed:
             queued = set(self._queue)
-            new = [name for name in names if name not in self._reasons]
+            new = [name for name in names if name not in self._found]
             self._queue += [name for name in new if name not in queued]
             if self._queue and not self._is_trying:
                 self._is_trying = True
                 threading.Thread(target=self._work, name="environments", daemon=True).start()
             self._changed.wait_for(
-                lambda: all(name in self._reasons for name in new) or not self._is_trying,
+                lambda: all(name in self._found for name in new) or not self._is_trying,
                 max(0.0, deadline - time.monotonic()),
             )
 
@@ -119,9 +128,9 @@ class Environments:
                     self._changed.notify_all()
                     return
             try:
-                for name, reason in self._isolation.try_environments(batch):
+                for name, found in self._isolation.try_environments(batch):
                     with self._changed:
-                        self._reasons[name] = reason
+                        self._found[name] = found
                         self._changed.notify_all()
             except (GRPOError, PlatformError, OSError) as error:
                 _log.warning("Some environments could not be tried: %s", error)

@@ -228,7 +228,7 @@ _SYSTEM_SECONDS: Final = 2.0
 _UPDATE_KEYS: Final = (
     Metric.DEGENERATE_FRACTION, Metric.POLICY_LOSS, Metric.VALUE_LOSS, Metric.ENTROPY,
     Metric.APPROX_KL, Metric.CLIP_FRACTION, Metric.GRAD_NORM, Metric.EXPLAINED_VARIANCE,
-    Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS,
+    Metric.RETURN_STD, Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS,
 )  # fmt: skip
 _EPISODE_KEYS: Final = (Metric.EPISODE_RETURN, Metric.EPISODE_LENGTH)
 _LAST: Final = frozenset(
@@ -345,7 +345,7 @@ class TrackingReporter(Reporter):
         figures = (
             self._degenerate_fraction, stats.policy_loss, stats.value_loss, stats.entropy,
             stats.approx_kl, stats.clip_fraction, stats.grad_norm, stats.explained_variance,
-            stats.n_updates, steps, self._elapsed_before + seconds,
+            stats.return_std, stats.n_updates, steps, self._elapsed_before + seconds,
             (steps - self._begin_timesteps) / seconds if seconds > 0 else _NAN,
         )  # fmt: skip
         if closed := self._update.add(figures, steps):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from grpo.config import PRESETS, REWARD_PRESETS
+from grpo.config import DEFAULT_PRESET, PRESETS, REWARD_PRESETS
 from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.catalog import Environment, EnvironmentList, Reward, RewardList
@@ -33,7 +33,7 @@ def list_environments(
     environments = [
         Environment(
             **record._asdict(),
-            preset=dict(PRESETS.get(record.env_name, {})),
+            preset=dict(PRESETS.get(record.env_name, DEFAULT_PRESET)),
             reward_presets={
                 reward: dict(fields)
                 for reward, fields in REWARD_PRESETS.get(record.env_name, {}).items()

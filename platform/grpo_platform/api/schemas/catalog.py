@@ -17,6 +17,15 @@ class Environment(Reply):
     reason: str | None
     """Why it cannot be trained, or is not known to; null where it can."""
 
+    observation_space: str | None
+    """As Gymnasium writes it; null where it cannot be trained, or is not known to."""
+
+    action_space: str | None
+    """Likewise; `, masked` follows where it says which actions may be taken."""
+
+    policy: str | None
+    """The policy that is trained unless another is named."""
+
     preset: dict[str, JsonValue]
     """Fields of POST /train that differ from the general defaults here, unless they are given."""
 

@@ -1,5 +1,6 @@
 """`grpo-platform models …`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,6 +104,50 @@ def download(
         console.print(
             f"{version.name} version {version.version} is in {folder}. "
             f"mlflow.pyfunc.load_model({str(folder)!r}) loads it.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+class Format(StrEnum):
+    """What a model can be exported as."""
+
+    ONNX = "onnx"
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
+    ],
+    target: Annotated[
+        Path | None, typer.Argument(help="New file; NAME-VERSION.onnx by default.")
+    ] = None,
+    kind: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.ONNX,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a version as one file that onnxruntime answers from as this platform does.
+
+    Normaliser and masks are inside; it is compared with the policy on 1,000 observations first.
+    """
+    from grpo.errors import GRPOError  # imports torch, which no other command waits for
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.services.direct import export_version
+
+    with errors_as_sentences(GRPOError):
+        if target is not None and target.exists():
+            fail(f"{target} exists already; name a file that does not.")
+        version, content = export_version(Settings(), model)
+        file = target or Path(f"{version.name}-{version.version}.{kind}")
+        try:
+            with file.open("xb") as written:
+                written.write(content)
+        except OSError as error:
+            fail(f"{file} cannot be written: {error.strerror}.")
+    if as_json:
+        show_json({"model": version.name, "version": version.version, "path": str(file)})
+    else:
+        console.print(
+            f"{version.name} version {version.version} is in {file}, and answers as it does here.",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 

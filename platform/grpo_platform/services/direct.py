@@ -15,6 +15,8 @@ from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.resources import check_this_machine
 from grpo_platform.jobs.worker import run_worker
 from grpo_platform.registry.models import Registry
+from grpo_platform.registry.onnx_export import to_onnx
+from grpo_platform.registry.policy_files import policy_from_files
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
 from grpo_platform.reproduction.verdict import Difference, Reproduction
@@ -31,6 +33,7 @@ __all__ = [
     "download_version",
     "evaluate_into_run",
     "evaluate_version",
+    "export_version",
     "open_store",
     "reproduce_job",
     "run_queued",
@@ -105,6 +108,25 @@ def download_version(settings: Settings, reference: str, target: Path) -> ModelV
     """Copy a version's files to a new folder; raises as `Registry.download`."""
     _, registry = open_store(settings)
     return registry.download(reference, target)
+
+
+def export_version(settings: Settings, reference: str) -> tuple[ModelVersionRef, bytes]:
+    """A version as an ONNX model, checked against the policy that it was made of.
+
+    Args:
+        settings: name the store.
+        reference: `name`, `name@alias` or `name/version`.
+
+    Raises:
+        UnknownModelError: no such version of ours.
+        UnsafeModelError: its files are not what was registered.
+        InvalidRequestError: the extra `onnx` is not installed.
+        grpo.GRPOError: the policy cannot be rebuilt here, or not be exported.
+        StoreError: there is no store, or it cannot be used.
+    """
+    _, registry = open_store(settings)
+    version = registry.resolve(reference)
+    return version, to_onnx(policy_from_files(registry.read(version), version.label))
 
 
 def reproduce_job(

@@ -146,6 +146,10 @@ class GRPOConfig:
     target_return: Annotated[float | None, Bound(-1e9, 1e9)] = None
     """Stop early once an evaluation's mean return reaches this; needs `eval_freq`."""
 
+    env_workers: Annotated[int, Bound(0, 1_024)] = 0
+    """Processes that step the members side by side, for environments that are slow; 0 steps them in
+    the one that trains. Equal seeds give equal bits with any number of them."""
+
     device: Device = "cpu"
     """`cpu`, `cuda`, or `auto` (CUDA where there is one)."""
 
@@ -163,6 +167,13 @@ class GRPOConfig:
         ADVANTAGES.check(self.advantage)
         if self.policy != AUTO:
             POLICIES.check(self.policy)
+        members = self.num_groups * self.group_size
+        if self.env_workers > members:
+            raise IncompatibleError(
+                f"There are {members} members (num_groups x group_size), and {self.env_workers} "
+                "workers: use no more workers than members.",
+                field="env_workers",
+            )
         if self.target_return is not None and self.eval_freq == 0:
             raise IncompatibleError(
                 "target_return stops training when an evaluation reaches it: set eval_freq too.",

@@ -162,6 +162,7 @@ def evaluate(
     seed: int = EVALUATION_SEED,
     skip: int = 0,
     deterministic: bool = True,
+    env_workers: int = 0,
 ) -> Evaluation:
     """Run seeded episodes, side by side, and sum the environment's own rewards.
 
@@ -176,6 +177,7 @@ def evaluate(
         seed: gives the episodes' seeds and, where actions are sampled, the samples.
         skip: go on after so many episodes of this seed.
         deterministic: take the likeliest action instead of sampling.
+        env_workers: processes that play the episodes; 0 plays them in this one.
 
     Raises:
         ConfigError: the environment cannot be evaluated, or `n_episodes` is below 1.
@@ -191,6 +193,7 @@ def evaluate(
         objects=objects,
         branching=False,
         most_instances=_INSTANCES,
+        env_workers=env_workers,
     )
     limit = _step_limit(envs.spec.max_episode_steps, n_episodes)
     rng = np.random.default_rng(seed)

@@ -108,6 +108,7 @@ class Trainer:
             config.num_groups * config.group_size,
             objects=objects,
             branching=config.start_states != "reset",
+            env_workers=config.env_workers,
         )
         self._learner = Learner(
             self.policy, config, self._streams, updater and updater(self.policy, config), objects
@@ -228,6 +229,7 @@ class Trainer:
             env_kwargs=config.env_kwargs,
             objects=self._objects,
             n_episodes=config.n_eval_episodes,
+            env_workers=config.env_workers,
         )
         self.reporter.on_evaluation(self.timesteps, evaluation)
         return evaluation

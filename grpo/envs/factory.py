@@ -11,9 +11,16 @@ from grpo.envs.classic_control import ClassicControlVecEnv
 from grpo.envs.mountain_car import MountainCarContinuousVecEnv, MountainCarVecEnv
 from grpo.envs.pendulum import PendulumVecEnv
 from grpo.envs.spec import EnvironmentSpec, check_environment
+from grpo.envs.subproc_vec_env import SubprocVecEnv
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.envs.vec_env import VecEnv
-from grpo.envs.verification import find_branching, resets_afresh, steps_exactly
+from grpo.envs.verification import (
+    BranchingPlan,
+    find_branching,
+    find_branching_between,
+    resets_afresh,
+    steps_exactly,
+)
 from grpo.registry import Objects
 
 __all__ = ["make_vec_env"]
@@ -40,6 +47,7 @@ def make_vec_env(
     objects: Objects | None = None,
     branching: bool = True,
     most_instances: int | None = None,
+    env_workers: int = 0,
 ) -> VecEnv:
     """Members of an environment, in the fastest way that is exactly Gymnasium's own.
 
@@ -51,6 +59,8 @@ def make_vec_env(
         branching: whether snapshots will be taken; without, no time is spent to find out how.
         most_instances: make fewer members where each is an instance of its own, which costs time
             and memory.
+        env_workers: processes that step the members side by side; 0 steps them in this one, as
+            does classic control, whose members are one array.
 
     Raises:
         ConfigError: as `check_environment`.
@@ -62,10 +72,13 @@ def make_vec_env(
         return classic(spec, num_members)
     members = min(num_members, most_instances or num_members)
     afresh = resets_afresh(spec)
-    if not branching:
-        return SyncVecEnv(spec, members, NoBranching(), afresh=afresh, reason="Not asked for.")
-    plan = find_branching(spec)
-    return SyncVecEnv(spec, members, plan.brancher(), afresh=afresh, reason=plan.reason)
+    workers = min(env_workers, members)
+    plan = BranchingPlan(brancher=NoBranching, reason="Not asked for.")
+    if branching:
+        plan = find_branching(spec) if not workers else find_branching_between(spec)
+    if not workers:
+        return SyncVecEnv(spec, members, plan.brancher(), afresh=afresh, reason=plan.reason)
+    return SubprocVecEnv(spec, members, workers, plan.brancher, afresh=afresh, reason=plan.reason)
 
 
 def _classic_control(spec: EnvironmentSpec) -> type[ClassicControlVecEnv] | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import platform
 import sys
 import sysconfig
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
+from grpo.actions import choices
 from grpo.envs.branching import (
     AttributeState,
     Brancher,
@@ -32,12 +34,13 @@ from grpo.envs.classic_control import ClassicControlVecEnv
 from grpo.envs.spec import EnvironmentSpec
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.envs.vec_env import StepResult, VecEnv
-from grpo.errors import EnvironmentFaultError, GRPOError
+from grpo.errors import EnvironmentFaultError, GRPOError, in_words
 
 __all__ = [
     "TRIAL_SECONDS",
     "BranchingPlan",
     "find_branching",
+    "find_branching_between",
     "remembered",
     "resets_afresh",
     "steps_exactly",
@@ -159,6 +162,31 @@ def find_branching(spec: EnvironmentSpec) -> BranchingPlan:
     if plan.brancher is NoBranching:
         _log.warning("%s is not branched. %s", spec.env_name, reason)
     return plan
+
+
+@functools.lru_cache(maxsize=256)
+def find_branching_between(spec: EnvironmentSpec) -> BranchingPlan:
+    """As `find_branching`, for members in several processes, between which copies have to travel.
+
+    Where an instance cannot be pickled for that, its episodes are played again, if that is exact.
+    """
+    plan = find_branching(spec)
+    if plan.brancher is not DeepCopy:
+        return plan
+    env = spec.make()
+    try:
+        env.reset(seed=0)
+        pickle.dumps(env)
+        return plan
+    except Exception as error:  # noqa: BLE001 - foreign, and any failure says no
+        why = f"An instance cannot be handed to another process ({in_words(error)})."
+    finally:
+        env.close()
+    failure = why_not_exact(spec, Replay)
+    if failure is None:
+        return BranchingPlan(brancher=Replay, reason=f"{why} So {Replay.how}.")
+    reason = f"{why} So {NoBranching.how}: Replay ({failure.rstrip('.')})."
+    return BranchingPlan(brancher=NoBranching, reason=reason)
 
 
 def _find_branching(spec: EnvironmentSpec) -> tuple[str, str]:
@@ -322,11 +350,28 @@ def _walk(
     for action in actions:
         if clock is not None and clock.is_over():
             break
+        if isinstance(envs, SyncVecEnv) and envs.spec.masks != "none":
+            action = _allowed(envs.spec, action, envs.observation_of(int(member[0])))
         result = envs.step(member, action[None])
         bits.append(_bits(result))
         if result.terminated[0] or result.truncated[0]:
             break
     return bits
+
+
+def _allowed(
+    spec: EnvironmentSpec, action: npt.NDArray[Any], row: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """An action that may be taken after a row, which follows from one that may not."""
+    masks = spec.observation.masks(row[None])[0]
+    counts = choices(spec.action)
+    first = spec.action.to_env(np.zeros((1, len(counts)), np.int64)).reshape(np.shape(action))
+    picked, end = [], 0
+    for index, n in zip(np.ravel(action - first), counts, strict=True):
+        allowed = np.flatnonzero(masks[end : end + n])
+        picked.append(allowed[int(index) % len(allowed)])
+        end += n
+    return np.reshape(picked, np.shape(action)) + first
 
 
 def _bits(result: StepResult) -> bytes:

@@ -182,6 +182,12 @@ def best_return(seed: int) -> float:
     return total
 
 
+def test_an_environment_that_breaks_where_a_mask_is_ignored_is_branched_all_the_same():
+    assert GRPO(Strict, seed=0).get_env().branching == "exact"
+    many = GRPO(lambda: Strict("box", "multi_discrete", "method"), seed=0)
+    assert many.get_env().branching != "none"
+
+
 def test_gymnasiums_own_masks_are_followed():
     spec = check_environment("Taxi-v3") if "Taxi-v3" in gymnasium.registry else None
     spec = spec or check_environment("Taxi-v4")

@@ -1,0 +1,350 @@
+"""Members in processes of their own, for environments that are slow: several are stepped at once.
+
+Each worker is a `SyncVecEnv` over its share of the members. What they observe and do lies in memory
+that all processes share; snapshots travel through pipes, so that a state of one worker's member is
+restored in any other's. Equal seeds give equal bits with any number of workers.
+"""
+
+import contextlib
+import logging
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from grpo.envs.branching import Brancher
+from grpo.envs.spec import EnvironmentSpec
+from grpo.envs.sync_vec_env import SyncVecEnv
+from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
+from grpo.errors import EnvironmentFaultError, GRPOError, in_words
+
+__all__ = ["SubprocVecEnv"]
+
+_log = logging.getLogger(__name__)
+
+_SILENCE_SECONDS: Final = 600.0
+"""How long a worker may take for one step, reset or restore of its members."""
+
+_PICKLED: Final = "pickled"
+"""Where a snapshot holds an instance as bytes, which only workers make and read."""
+
+_MOST_OUTPUT: Final = 1 << 20
+"""Bytes of what a worker printed that are kept; then it begins anew."""
+
+_LAST_OUTPUT: Final = 2_000
+"""Bytes of what a lost worker printed last that its error tells."""
+
+_END_SECONDS: Final = 5.0
+
+
+class SubprocVecEnv(VecEnv):
+    """`num_members` members over `num_workers` processes, forked from this one.
+
+    Args:
+        spec: the environment.
+        num_members: how many.
+        num_workers: processes, at most one for each member.
+        make_brancher: the way into visited states; one whose snapshots can be pickled.
+        afresh: see `SyncVecEnv`.
+        reason: why this brancher.
+        silence_seconds: how long a worker may take.
+
+    Attributes:
+        observations: what each member observed last, in shared memory, as are the next two.
+        actions: what each member is to do.
+        results: reward, terminated, truncated of each member's last step.
+
+    Raises:
+        EnvironmentFaultError: a worker was lost while it made its members.
+    """
+
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        num_members: int,
+        num_workers: int,
+        make_brancher: Callable[[], Brancher],
+        *,
+        afresh: bool = False,
+        reason: str = "",
+        silence_seconds: float = _SILENCE_SECONDS,
+    ) -> None:
+        self.spec = spec
+        self.num_members = num_members
+        self._brancher = make_brancher()
+        self.branching = self._brancher.branching
+        self.branching_reason = reason
+        self.storable_snapshots = self._brancher.storable
+        self.steps_taken = 0
+        self._silence = silence_seconds
+        self._owner = np.arange(num_members) % num_workers
+        self._place = np.arange(num_members) // num_workers
+        self.observations = _shared((num_members, *spec.observation_shape), spec.observation.dtype)
+        self.actions = _shared((num_members, *spec.action.shape), np.dtype(np.float64))
+        self.results = _shared((num_members, 3), np.dtype(np.float64))
+        self._workers: list[_Worker] = []
+        # also where nobody closes it, as in a notebook
+        self._end = weakref.finalize(self, _end, self._workers, spec.env_name)
+        try:
+            for index in range(num_workers):
+                members = np.flatnonzero(self._owner == index)
+                self._workers.append(self._fork(index, members, make_brancher, afresh))
+            self._answers(range(num_workers))
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
+        """See `VecEnv.reset`."""
+        given = np.asarray(seeds)
+        self._call("reset", members, lambda chosen: given[chosen].tolist())
+        return self.observations[members]
+
+    def step(self, members: IntArray, actions: npt.NDArray[Any]) -> StepResult:
+        """See `VecEnv.step`."""
+        self.actions[members] = actions
+        self._call("step", members)
+        self.steps_taken += len(members)
+        rewards, terminated, truncated = self.results[members].T
+        return StepResult(self.observations[members], rewards.copy(), terminated > 0, truncated > 0)
+
+    def snapshot(self, member: int) -> Snapshot:
+        """See `VecEnv.snapshot`."""
+        (found,) = self._call("snapshot", np.array([member]))
+        snapshot: Snapshot = found
+        return snapshot
+
+    def restore(self, members: IntArray, snapshot: Snapshot) -> FloatArray:
+        """See `VecEnv.restore`."""
+        self.steps_taken += sum(self._call("restore", members, lambda chosen: snapshot))
+        return self.observations[members]
+
+    def restore_cost(self, snapshot: Snapshot) -> int:
+        """See `VecEnv.restore_cost`."""
+        return self._brancher.cost(snapshot)
+
+    def close(self) -> None:
+        """See `VecEnv.close`."""
+        self._end()
+
+    # --- workers --------------------------------------------------------------------------
+
+    def _fork(
+        self, index: int, members: IntArray, make_brancher: Callable[[], Brancher], afresh: bool
+    ) -> "_Worker":
+        ours, theirs = multiprocessing.Pipe()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - the worker's own, until it ends
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            for other in (ours, *(worker.pipe for worker in self._workers)):
+                other.close()
+            _serve(self, theirs, output, members, make_brancher, afresh)
+        theirs.close()
+        return _Worker(index, pid, ours, output)
+
+    def _call(
+        self, name: str, members: IntArray, give: Callable[[IntArray], Any] = lambda chosen: None
+    ) -> list[Any]:
+        """What the members' workers answer, each about its own."""
+        owners = self._owner[members]
+        asked = np.unique(owners).tolist()
+        for index in asked:
+            chosen = np.flatnonzero(owners == index)
+            message = name, members[chosen], self._place[members[chosen]], give(chosen)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_answers` tells
+                self._workers[index].pipe.send(message)
+        return self._answers(asked)
+
+    def _answers(self, asked: Sequence[int]) -> list[Any]:
+        answers: dict[int, Any] = {}
+        waiting = {self._workers[index].pipe: self._workers[index] for index in asked}
+        deadline = time.monotonic() + self._silence
+        while waiting:
+            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
+            if not ready:
+                lost = min(waiting.values(), key=lambda worker: worker.index)
+                raise self._lost(lost, f"gave no answer for {self._silence:g} s")
+            for pipe in ready:
+                worker = waiting.pop(pipe)  # type: ignore[call-overload] # all are connections
+                try:
+                    answers[worker.index] = worker.pipe.recv()
+                except (EOFError, OSError):
+                    raise self._lost(worker, worker.ending()) from None
+        failed = next((a for a in answers.values() if isinstance(a, Exception)), None)
+        if failed is not None:
+            raise failed
+        return [answers[index] for index in asked]
+
+    def _lost(self, worker: "_Worker", how: str) -> EnvironmentFaultError:
+        members = ", ".join(map(str, np.flatnonzero(self._owner == worker.index)))
+        printed = worker.last_output()
+        said = f" It last printed: {printed}" if printed else ""
+        return EnvironmentFaultError(
+            f"Worker {worker.index} of {self.spec.env_name}, which steps members {members}, {how}."
+            f"{said}"
+        )
+
+
+class _Worker:
+    """One process, as its parent sees it."""
+
+    def __init__(self, index: int, pid: int, pipe: "Connection[Any, Any]", output: Any) -> None:  # noqa: ANN401
+        self.index = index
+        self.pipe = pipe
+        self._pid = pid
+        self._output = output
+        self._status: int | None = None
+
+    def ending(self) -> str:
+        """What ended it, in words."""
+        self.end(_END_SECONDS)
+        code = os.waitstatus_to_exitcode(self._status or 0)
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end; kill it if that takes longer."""
+        deadline = time.monotonic() + seconds
+        while self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._status = status
+            elif time.monotonic() >= deadline:
+                os.kill(self._pid, signal.SIGKILL)
+                self._status = os.waitpid(self._pid, 0)[1]
+            else:
+                time.sleep(0.005)
+
+    def forget(self) -> None:
+        """Let go of what it printed."""
+        self._output.close()
+
+    def last_output(self) -> str:
+        """The end of what it printed."""
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _LAST_OUTPUT))
+        return " ".join(self._output.read().decode(errors="replace").split())
+
+
+def _end(workers: list[_Worker], env_name: str) -> None:
+    """Let workers end, or end them, and tell what they printed last."""
+    for worker in workers:
+        worker.pipe.close()
+    deadline = time.monotonic() + _END_SECONDS
+    for worker in workers:
+        worker.end(max(0.0, deadline - time.monotonic()))
+        if printed := worker.last_output():
+            _log.info("Worker %d of %s printed: %s", worker.index, env_name, printed)
+        worker.forget()
+    workers.clear()
+
+
+def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array that this process and its children see alike."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype, int(np.prod(shape))).reshape(shape)
+
+
+# --- in a worker --------------------------------------------------------------------------------
+
+
+def _serve(
+    shared: SubprocVecEnv,
+    pipe: "Connection[Any, Any]",
+    output: Any,  # noqa: ANN401 - a file
+    members: IntArray,
+    make_brancher: Callable[[], Brancher],
+    afresh: bool,
+) -> NoReturn:
+    """Do what is asked until the parent is gone; never returns."""
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+        # the parent's may lead elsewhere, as a notebook's do
+        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+        envs = SyncVecEnv(shared.spec, len(members), make_brancher(), afresh=afresh)
+        pipe.send(None)
+        while True:
+            try:
+                name, asked, places, given = pipe.recv()
+            except EOFError:
+                break
+            try:
+                answer: Any = _CALLS[name](shared, envs, asked, places, given)
+            except GRPOError as error:
+                answer = error
+            except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+                answer = EnvironmentFaultError(f"{shared.spec.env_name}: {in_words(error)}.")
+            pipe.send(answer)
+            sys.stdout.flush()
+            if os.fstat(1).st_size > _MOST_OUTPUT:
+                os.ftruncate(1, 0)
+        envs.close()
+        code = 0
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _reset(
+    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, seeds: list[int]
+) -> None:
+    shared.observations[asked] = envs.reset(places, seeds)
+
+
+def _step(
+    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, _: None
+) -> None:
+    result = envs.step(places, shared.actions[asked])
+    shared.observations[asked] = result.observations
+    shared.results[asked] = np.stack([result.rewards, result.terminated, result.truncated], axis=1)
+
+
+def _snapshot(
+    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, _: None
+) -> Snapshot:
+    del shared, asked
+    found = envs.snapshot(int(places[0]))
+    if envs.storable_snapshots:
+        return found
+    return {_PICKLED: pickle.dumps(dict(found)), "observation": found["observation"]}
+
+
+def _restore(
+    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, given: Snapshot
+) -> int:
+    """Steps that it took."""
+    before = envs.steps_taken
+    snapshot = given
+    if _PICKLED in given:
+        snapshot = pickle.loads(given[_PICKLED])  # noqa: S301 - a twin of this process wrote it
+    shared.observations[asked] = envs.restore(places, snapshot)
+    return envs.steps_taken - before
+
+
+_CALLS: Final[Mapping[str, Callable[..., Any]]] = {
+    "reset": _reset,
+    "restore": _restore,
+    "snapshot": _snapshot,
+    "step": _step,
+}

@@ -148,7 +148,7 @@ class GRPOConfig:
 
     env_workers: Annotated[int, Bound(0, 1_024)] = 0
     """Processes that step the members side by side, for environments that are slow; 0 steps them in
-    the one that trains. Equal seeds give equal bits with any number of them."""
+    the one that trains. Equal seeds give equal bits with any number of workers."""
 
     device: Device = "cpu"
     """`cpu`, `cuda`, or `auto` (CUDA where there is one)."""

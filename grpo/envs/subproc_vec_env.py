@@ -6,11 +6,12 @@ restored in any other's. Equal seeds give equal bits with any number of workers.
 """
 
 import contextlib
+import json
 import logging
+import math
 import mmap
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from grpo.envs.branching import Brancher
 from grpo.envs.spec import EnvironmentSpec
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
-from grpo.errors import EnvironmentFaultError, GRPOError, in_words
+from grpo.errors import EnvironmentFaultError, GRPOError, IncompatibleError, in_words
 
 __all__ = ["SubprocVecEnv"]
 
@@ -37,8 +38,8 @@ _log = logging.getLogger(__name__)
 _SILENCE_SECONDS: Final = 600.0
 """How long a worker may take for one step, reset or restore of its members."""
 
-_PICKLED: Final = "pickled"
-"""Where a snapshot holds an instance as bytes, which only workers make and read."""
+_ARRAY: Final = "__array__"
+_ERRORS: Final = {"fault": EnvironmentFaultError, "refused": IncompatibleError}
 
 _MOST_OUTPUT: Final = 1 << 20
 """Bytes of what a worker printed that are kept; then it begins anew."""
@@ -56,7 +57,7 @@ class SubprocVecEnv(VecEnv):
         spec: the environment.
         num_members: how many.
         num_workers: processes, at most one for each member.
-        make_brancher: the way into visited states; one whose snapshots can be pickled.
+        make_brancher: the way into visited states; one whose snapshots can be stored.
         afresh: see `SyncVecEnv`.
         reason: why this brancher.
         silence_seconds: how long a worker may take.
@@ -164,9 +165,15 @@ class SubprocVecEnv(VecEnv):
         asked = np.unique(owners).tolist()
         for index in asked:
             chosen = np.flatnonzero(owners == index)
-            message = name, members[chosen], self._place[members[chosen]], give(chosen)
+            asking = members[chosen]
+            message = {
+                "name": name,
+                "asked": asking.tolist(),
+                "places": self._place[asking].tolist(),
+                "given": give(chosen),
+            }
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_answers` tells
-                self._workers[index].pipe.send(message)
+                self._workers[index].pipe.send_bytes(_written(message))
         return self._answers(asked)
 
     def _answers(self, asked: Sequence[int]) -> list[Any]:
@@ -181,13 +188,13 @@ class SubprocVecEnv(VecEnv):
             for pipe in ready:
                 worker = waiting.pop(pipe)  # type: ignore[call-overload] # all are connections
                 try:
-                    answers[worker.index] = worker.pipe.recv()
+                    answers[worker.index] = _read(worker.pipe.recv_bytes())
                 except (EOFError, OSError):
                     raise self._lost(worker, worker.ending()) from None
-        failed = next((a for a in answers.values() if isinstance(a, Exception)), None)
-        if failed is not None:
-            raise failed
-        return [answers[index] for index in asked]
+        for answer in answers.values():
+            if "error" in answer:
+                raise _ERRORS[answer["kind"]](answer["error"])
+        return [answers[index]["value"] for index in asked]
 
     def _lost(self, worker: "_Worker", how: str) -> EnvironmentFaultError:
         members = ", ".join(map(str, np.flatnonzero(self._owner == worker.index)))
@@ -252,6 +259,41 @@ def _end(workers: list[_Worker], env_name: str) -> None:
     workers.clear()
 
 
+def _written(value: object) -> bytes:
+    """JSON values and arrays as bytes: the length of the JSON part, that part, and the arrays."""
+    arrays: list[npt.NDArray[Any]] = []
+
+    def aside(item: object) -> object:
+        if isinstance(item, np.ndarray | np.generic):
+            array = np.ascontiguousarray(item)
+            arrays.append(array)
+            return {_ARRAY: [array.dtype.str, np.shape(item)]}
+        if isinstance(item, Mapping):  # a snapshot
+            return dict(item)
+        raise TypeError(f"a snapshot holds a {type(item).__name__}, which cannot be handed over")
+
+    text = json.dumps(value, default=aside).encode()
+    return b"".join([len(text).to_bytes(8, "little"), text, *(a.tobytes() for a in arrays)])
+
+
+def _read(content: bytes) -> dict[str, Any]:
+    """Inverse of `_written`."""
+    end = 8 + int.from_bytes(content[:8], "little")
+
+    def back(item: dict[str, Any]) -> Any:  # noqa: ANN401
+        nonlocal end
+        if item.keys() != {_ARRAY}:
+            return item
+        dtype, shape = np.dtype(item[_ARRAY][0]), tuple(item[_ARRAY][1])
+        count = math.prod(shape)
+        array = np.frombuffer(content, dtype, count, end).reshape(shape).copy()
+        end += count * dtype.itemsize
+        return array
+
+    found: dict[str, Any] = json.loads(content[8:end], object_hook=back)
+    return found
+
+
 def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """An array that this process and its children see alike."""
     size = int(np.prod(shape)) * dtype.itemsize
@@ -279,19 +321,24 @@ def _serve(
         # the parent's may lead elsewhere, as a notebook's do
         sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
         envs = SyncVecEnv(shared.spec, len(members), make_brancher(), afresh=afresh)
-        pipe.send(None)
+        pipe.send_bytes(_written({"value": None}))
         while True:
             try:
-                name, asked, places, given = pipe.recv()
+                message = _read(pipe.recv_bytes())
             except EOFError:
                 break
+            asked, places = np.array(message["asked"]), np.array(message["places"])
             try:
-                answer: Any = _CALLS[name](shared, envs, asked, places, given)
+                call = _CALLS[message["name"]]
+                answer = {"value": call(shared, envs, asked, places, message["given"])}
+            except IncompatibleError as error:
+                answer = {"error": str(error), "kind": "refused"}
             except GRPOError as error:
-                answer = error
+                answer = {"error": str(error), "kind": "fault"}
             except Exception as error:  # noqa: BLE001 - foreign code may raise anything
-                answer = EnvironmentFaultError(f"{shared.spec.env_name}: {in_words(error)}.")
-            pipe.send(answer)
+                said = f"{shared.spec.env_name}: {in_words(error)}."
+                answer = {"error": said, "kind": "fault"}
+            pipe.send_bytes(_written(answer))
             sys.stdout.flush()
             if os.fstat(1).st_size > _MOST_OUTPUT:
                 os.ftruncate(1, 0)
@@ -324,10 +371,7 @@ def _snapshot(
     shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, _: None
 ) -> Snapshot:
     del shared, asked
-    found = envs.snapshot(int(places[0]))
-    if envs.storable_snapshots:
-        return found
-    return {_PICKLED: pickle.dumps(dict(found)), "observation": found["observation"]}
+    return envs.snapshot(int(places[0]))
 
 
 def _restore(
@@ -335,10 +379,7 @@ def _restore(
 ) -> int:
     """Steps that it took."""
     before = envs.steps_taken
-    snapshot = given
-    if _PICKLED in given:
-        snapshot = pickle.loads(given[_PICKLED])  # noqa: S301 - a twin of this process wrote it
-    shared.observations[asked] = envs.restore(places, snapshot)
+    shared.observations[asked] = envs.restore(places, given)
     return envs.steps_taken - before
 
 

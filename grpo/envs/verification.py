@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import platform
 import sys
 import sysconfig
@@ -34,7 +33,7 @@ from grpo.envs.classic_control import ClassicControlVecEnv
 from grpo.envs.spec import EnvironmentSpec
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.envs.vec_env import StepResult, VecEnv
-from grpo.errors import EnvironmentFaultError, GRPOError, in_words
+from grpo.errors import EnvironmentFaultError, GRPOError
 
 __all__ = [
     "TRIAL_SECONDS",
@@ -166,22 +165,14 @@ def find_branching(spec: EnvironmentSpec) -> BranchingPlan:
 
 @functools.lru_cache(maxsize=256)
 def find_branching_between(spec: EnvironmentSpec) -> BranchingPlan:
-    """As `find_branching`, for members in several processes, between which copies have to travel.
+    """As `find_branching`, for members in several processes, between which no copy travels.
 
-    Where an instance cannot be pickled for that, its episodes are played again, if that is exact.
+    Where instances are copied in one process, their episodes are played again, if that is exact.
     """
     plan = find_branching(spec)
     if plan.brancher is not DeepCopy:
         return plan
-    env = spec.make()
-    try:
-        env.reset(seed=0)
-        pickle.dumps(env)
-        return plan
-    except Exception as error:  # noqa: BLE001 - foreign, and any failure says no
-        why = f"An instance cannot be handed to another process ({in_words(error)})."
-    finally:
-        env.close()
+    why = "A copy of an instance cannot be handed to another process."
     failure = why_not_exact(spec, Replay)
     if failure is None:
         return BranchingPlan(brancher=Replay, reason=f"{why} So {Replay.how}.")

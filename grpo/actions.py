@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 
-from grpo.observations import Path, parts_of, path_from_json, path_name
+from grpo.observations import Path, path_from_json
 
 __all__ = [
     "ActionSpec",
@@ -22,10 +21,8 @@ __all__ = [
     "DictActions",
     "DiscreteActions",
     "MultiDiscreteActions",
-    "action_spec",
     "action_spec_from_dict",
     "choices",
-    "environment_action",
 ]
 
 
@@ -205,58 +202,6 @@ ActionSpec = DiscreteActions | BoxActions | MultiDiscreteActions | DictActions
 """What a policy may do."""
 
 
-def action_spec(space: spaces.Space[Any]) -> ActionSpec:
-    """What a policy may do in a Gymnasium space.
-
-    Raises:
-        ValueError: it cannot act there; the message says what has, and what would help.
-    """
-    parts = list(_action_parts(space, ()))
-    if not parts:
-        raise ValueError("has no actions at all")
-    path, only = parts[0]
-    return DictActions(tuple(parts)) if path else only
-
-
-def _action_parts(
-    space: spaces.Space[Any], path: Path
-) -> Iterator[tuple[Path, DiscreteActions | BoxActions | MultiDiscreteActions]]:
-    what = f"{type(space).__name__} actions" + (f" at {path_name(path)}" if path else "")
-    if space.shape and 0 in space.shape:
-        raise ValueError(f"has empty {what} of shape {space.shape}")
-    match space:
-        case spaces.Dict() | spaces.Tuple():
-            for key, part in parts_of(space, what):
-                yield from _action_parts(part, (*path, key))
-        case spaces.Discrete():
-            yield path, DiscreteActions(n=int(space.n), start=int(space.start))
-        case spaces.MultiDiscrete():
-            counts, first = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-            shape = tuple(space.shape or ())
-            yield path, MultiDiscreteActions(shape, tuple(counts), tuple(first))
-        case spaces.MultiBinary():
-            shape = tuple(space.shape or ())
-            size = math.prod(shape)
-            yield path, MultiDiscreteActions(shape, (2,) * size, (0,) * size)
-        case spaces.Box() if np.issubdtype(space.dtype, np.number):
-            low = np.where(space.bounded_below, space.low.astype(np.float64), -np.inf)
-            high = np.where(space.bounded_above, space.high.astype(np.float64), np.inf)
-            yield (
-                path,
-                BoxActions(
-                    shape=tuple(space.shape),
-                    low=tuple(low.ravel().tolist()),
-                    high=tuple(high.ravel().tolist()),
-                    integer=bool(np.issubdtype(space.dtype, np.integer)),
-                ),
-            )
-        case _:
-            raise ValueError(
-                f"has {what} of {space.dtype}, but a policy chooses numbers in a Box, among "
-                "Discrete, MultiDiscrete or MultiBinary actions, or in Dicts and Tuples of them"
-            )
-
-
 def action_spec_from_dict(values: Mapping[str, Any]) -> ActionSpec:
     """Inverse of `to_dict` of each class.
 
@@ -295,29 +240,6 @@ def choices(action: ActionSpec) -> tuple[int, ...]:
         case DictActions():
             return tuple(n for _, part in action.parts for n in choices(part))
     return ()
-
-
-def environment_action(space: spaces.Space[Any], row: npt.NDArray[Any]) -> Any:  # noqa: ANN401
-    """One action as a space has it: of its type, and nested as it is.
-
-    Args:
-        space: the environment's.
-        row: numbers of one action, in the order of `ActionSpec`; any shape.
-    """
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        return _build(space, list(np.ravel(row)))
-    array = np.asarray(row).reshape(space.shape or ()).astype(space.dtype)
-    return array[()] if isinstance(space, spaces.Discrete) else array
-
-
-def _build(space: spaces.Space[Any], numbers: list[Any]) -> Any:  # noqa: ANN401
-    """As `environment_action`; takes its numbers off the front of the list."""
-    if isinstance(space, spaces.Dict):
-        return {key: _build(part, numbers) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_build(part, numbers) for part in space.spaces)
-    taken = [numbers.pop(0) for _ in range(math.prod(space.shape or ()))]
-    return environment_action(space, np.array(taken))
 
 
 def _nest(values: Sequence[tuple[Path, Any]]) -> Any:  # noqa: ANN401

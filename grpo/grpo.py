@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from grpo import checkpoint
-from grpo.actions import DictActions, environment_action
+from grpo.actions import DictActions, choices
 from grpo.advantages import AdvantageFunction
 from grpo.checkpoint import TrainingState
 from grpo.config import AUTO, Device, GRPOConfig, resolve_config
@@ -30,6 +30,7 @@ from grpo.policies import POLICIES, BasePolicy, name_parts
 from grpo.registry import name_of
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.rewards import RewardDefinition, RewardFunction
+from grpo.spaces import environment_action
 from grpo.trainer import Trainer, TrainResult
 
 __all__ = ["GRPO", "Callback", "Env"]
@@ -202,6 +203,11 @@ class GRPO:
             ) from error
         if not np.isfinite(rows).all():
             raise IncompatibleError("The observation holds NaN or infinity.")
+        if spec.reads.n_mask:
+            ends = np.cumsum(choices(spec.action))[:-1]
+            masks = np.split(spec.reads.masks(rows), ends, axis=1)
+            if not all(allowed.any(axis=1).all() for allowed in masks):
+                raise IncompatibleError("action_mask forbids every action of a choice.")
         actions: Any = self.policy.predict(rows, deterministic, self._rng).actions
         if isinstance(spec.action, DictActions):
             space = self.get_env().spec.action_space

@@ -6,13 +6,12 @@ what the policy's networks read.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 
 __all__ = [
     "MASK",
@@ -20,8 +19,6 @@ __all__ = [
     "ObservationLeaf",
     "ObservationSpec",
     "Path",
-    "observation_spec",
-    "parts_of",
     "path_from_json",
     "path_name",
 ]
@@ -44,9 +41,6 @@ class ObservationError(ValueError):
 
 MASK: Final = "action_mask"
 """Name of the tensor, or of the member of a request, that says which actions may be taken."""
-
-_BYTE: Final = 255.0
-"""Largest range of whole numbers that are scaled by their bounds; wider ones are standardised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +71,8 @@ class ObservationLeaf:
     @property
     def name(self) -> str:
         """Name of the leaf's tensor, such as `goal.0`; `observation` where it is all there is."""
-        return path_name(self.path) or "observation"
+        name = path_name(self.path) or "observation"
+        return name if name != MASK else f"observation.{name}"  # which is no mask of ours
 
     @property
     def size(self) -> int:
@@ -174,7 +169,7 @@ class ObservationSpec:
     def dtype(self) -> np.dtype[Any]:
         """Type that rows are kept in: the environment's floats or bytes, else float64."""
         own = np.dtype(self.leaves[0].dtype)
-        keeps = not self.is_tree and (own.kind == "f" or own == np.uint8)
+        keeps = not self.is_tree and (own.kind == "f" or self.leaves[0].is_image)
         return own if keeps else np.dtype(np.float64)
 
     def row(
@@ -197,8 +192,10 @@ class ObservationSpec:
         if strict:
             _refuse_others(observation, [leaf.path for leaf in self.leaves])
         if not (self.is_tree or self.n_mask):
-            return _checked(self.leaves[0], observation)
-        parts = [_checked(leaf, _at(observation, leaf)).ravel() for leaf in self.leaves]
+            return _checked(self.leaves[0], observation, strict=strict)
+        parts = [
+            _checked(leaf, _at(observation, leaf), strict=strict).ravel() for leaf in self.leaves
+        ]
         if self.n_mask:
             parts.append(self.mask_row(mask))
         return np.concatenate(parts).astype(self.dtype)
@@ -217,9 +214,12 @@ class ObservationSpec:
         try:
             nested = isinstance(mask, list | tuple) and any(np.ndim(part) for part in mask)
             parts = mask if nested else (mask,)
-            flat = np.concatenate([np.ravel(np.asarray(part, np.float64)) for part in parts])
-        except (TypeError, ValueError) as error:
+            flat = np.concatenate([np.ravel(np.asarray(part)) for part in parts])
+            if flat.dtype.kind not in "biuf":
+                raise TypeError("no numbers")
+        except (OverflowError, TypeError, ValueError) as error:
             raise ObservationError(f"{MASK} must hold zeros and ones only", (MASK,)) from error
+        flat = flat.astype(np.float64)
         if len(flat) != self.n_mask or not np.isin(flat, (0.0, 1.0)).all():
             said = f"{MASK} must hold {self.n_mask} zeros and ones, not {len(flat)} numbers"
             raise ObservationError(said, (MASK,))
@@ -264,12 +264,15 @@ class ObservationSpec:
                 raise ObservationError(said, leaf.path)
         if self.n_mask:
             given = [None] * shape[0] if masks is None else masks
+            if len(given) != shape[0]:
+                said = f"{MASK} holds {len(given)} masks, not {shape[0]}"
+                raise ObservationError(said, (MASK,))
             parts.append(np.array([self.mask_row(mask) for mask in given]))
         flat = [part.reshape(shape[0], -1) for part in parts]
         return np.concatenate(flat, axis=1, dtype=np.float64), False
 
     def check(self, rows: npt.NDArray[Any]) -> None:
-        """Refuse rows, shape (N, size), with numbers that are no category.
+        """Refuse rows, shape (N, size), with numbers that are no category, or out of bounds.
 
         Raises:
             ObservationError: there is one.
@@ -278,8 +281,8 @@ class ObservationSpec:
         for leaf in self.leaves:
             part = rows[:, first : first + leaf.size]
             first += leaf.size
-            if leaf.categories:
-                _checked(leaf, part.reshape(-1, *leaf.shape), batch=True)
+            if leaf.categories or leaf.low:
+                _checked(leaf, part.reshape(len(rows), *leaf.shape), batch=True, strict=True)
 
     def from_tensors(self, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Rows, shape (N, size), of one array for each leaf, by name: (N, *its shape).
@@ -292,13 +295,16 @@ class ObservationSpec:
         if {*tensors} | optional != {*names}:
             said = f"the tensors are {', '.join(names)}, not {', '.join(tensors)}"
             raise ObservationError(said)
-        parts = [_checked(leaf, tensors[leaf.name], batch=True) for leaf in self.leaves]
+        parts = [
+            _checked(leaf, tensors[leaf.name], batch=True, strict=True) for leaf in self.leaves
+        ]
         if self.n_mask:
             given = tensors.get(MASK, [None] * len(parts[0]))
-            parts.append(np.array([self.mask_row(mask) for mask in given]))
+            masks = np.array([self.mask_row(mask) for mask in given])
+            parts.append(masks.reshape(-1, self.n_mask))
         if len({len(part) for part in parts}) > 1:
             raise ObservationError("the tensors hold different numbers of observations")
-        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        return np.concatenate([p.reshape(len(p), math.prod(p.shape[1:])) for p in parts], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `from_dict`."""
@@ -312,76 +318,17 @@ class ObservationSpec:
         return cls(leaves, int(values.get("n_mask", 0)))
 
 
-def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
-    """What a policy observes of a Gymnasium space.
-
-    Raises:
-        ValueError: it cannot be read; the message says what has, and what would help.
-    """
-    spec = ObservationSpec(tuple(_observation_leaves(space, ())))
-    names = [leaf.name for leaf in spec.leaves]
-    if not names:
-        raise ValueError("has no observations at all")
-    if len({*names}) != len(names):
-        raise ValueError(f"has two parts that are both called {min(names, key=names.count)!r}")
-    return spec
-
-
-def _observation_leaves(space: spaces.Space[Any], path: Path) -> Iterator[ObservationLeaf]:
-    what = f"{type(space).__name__} observations" + (f" at {path_name(path)}" if path else "")
-    match space:
-        case spaces.Dict() | spaces.Tuple():
-            for key, part in parts_of(space, what):
-                yield from _observation_leaves(part, (*path, key))
-            return
-        case spaces.Discrete():
-            counts, first = [int(space.n)], [int(space.start)]
-        case spaces.MultiDiscrete():
-            counts, first = space.nvec.ravel().tolist(), space.start.ravel().tolist()
-        case spaces.MultiBinary():
-            counts, first = [], []
-        case spaces.Box() if np.issubdtype(space.dtype, np.number) or space.dtype == np.bool_:
-            counts, first = [], []
-        case _:
-            raise ValueError(
-                f"has {what}, which no policy here reads; wrap the environment so that it observes "
-                "numbers, categories, or Dicts and Tuples of them"
-            )
-    shape = tuple(space.shape or ())
-    if 0 in shape:
-        raise ValueError(f"has empty {what} of shape {shape}")
-    low, high = _small_bounds(space)
-    yield ObservationLeaf(
-        path=path,
-        shape=shape,
-        categories=tuple(counts),
-        start=tuple(first),
-        low=low,
-        high=high,
-        dtype=np.dtype(space.dtype).name,
-    )
-
-
-def _small_bounds(space: spaces.Space[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Bounds of whole numbers whose range is a byte's at most; one where all are alike."""
-    if isinstance(space, spaces.MultiBinary):
-        return (0.0,), (1.0,)
-    if not isinstance(space, spaces.Box) or np.issubdtype(space.dtype, np.floating):
-        return (), ()
-    low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-    if not np.all((high - low <= _BYTE) & (high > low)):
-        return (), ()
-    bounds = [(bound[0],) if np.all(bound == bound[0]) else tuple(bound) for bound in (low, high)]
-    return tuple(map(float, bounds[0])), tuple(map(float, bounds[1]))
-
-
 def _checked(
     leaf: ObservationLeaf,
     value: Any,  # noqa: ANN401 - whatever the environment or a client gave
     *,
     batch: bool = False,
+    strict: bool = False,
 ) -> npt.NDArray[Any]:
-    """A leaf's value as an array, or N of them, if they are that."""
+    """A leaf's value as an array, or N of them, if they are that.
+
+    What is `strict` also keeps to the bounds of small whole numbers.
+    """
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError):  # nested unevenly
@@ -393,6 +340,21 @@ def _checked(
     if shape != leaf.shape:
         said = f"{what} has shape {shape}, not {leaf.shape} as its space says"
         raise ObservationError(said, leaf.path)
+    if leaf.is_image and array.dtype != np.uint8:
+        with np.errstate(invalid="ignore"):
+            pixels = array.astype(np.uint8)
+        if not np.array_equal(pixels, array):
+            raise ObservationError(f"{what} must hold whole numbers from 0 to 255", leaf.path)
+        return pixels
+    if strict and leaf.low:
+        low, high = (
+            np.broadcast_to(bound, leaf.size).reshape(leaf.shape) for bound in (leaf.low, leaf.high)
+        )
+        if not ((array >= low) & (array <= high)).all():
+            said = f"{what} must lie within the bounds of its space"
+            raise ObservationError(f"{said}, {min(leaf.low):g} to {max(leaf.high):g}", leaf.path)
+    elif strict and array.dtype.kind == "b":
+        raise ObservationError(f"{what} must hold numbers only, nested evenly", leaf.path)
     if leaf.categories:
         numbers, first = array.reshape(-1, leaf.size), np.array(leaf.start)
         last = first + leaf.categories - 1
@@ -455,19 +417,3 @@ def path_name(path: Path) -> str:
 def path_from_json(values: Sequence[object]) -> Path:
     """A path from a JSON list."""
     return tuple(key if isinstance(key, int) else str(key) for key in values)
-
-
-def parts_of(
-    space: spaces.Dict | spaces.Tuple[Any], what: str
-) -> list[tuple[str | int, spaces.Space[Any]]]:
-    """The spaces in a space, by key or index; `what` it is begins an error's sentence.
-
-    Raises:
-        ValueError: a key is no text.
-    """
-    if isinstance(space, spaces.Tuple):
-        return list(enumerate(space.spaces))
-    other = next((key for key in space.spaces if not isinstance(key, str)), None)
-    if other is not None:
-        raise ValueError(f"has {what} with the key {other!r}, but keys must be text")
-    return list(space.spaces.items())

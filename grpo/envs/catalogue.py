@@ -88,7 +88,9 @@ def allow_module(module: str) -> None:
 
 def allowed_modules() -> tuple[str, ...]:
     """Modules that may be imported for their environments, sorted."""
-    given = os.environ.get(MODULES_VARIABLE, "").split(",")
+    # in whatever case, as a server's other settings
+    texts = [text for name, text in os.environ.items() if name.upper() == MODULES_VARIABLE]
+    given = ",".join(texts).split(",")
     return tuple(sorted(_allowed | {name.strip() for name in given if name.strip()}))
 
 

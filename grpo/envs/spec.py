@@ -13,13 +13,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from grpo.actions import (
-    ActionSpec,
-    DiscreteActions,
-    MultiDiscreteActions,
-    action_spec,
-    choices,
-)
+from grpo.actions import ActionSpec, DiscreteActions, MultiDiscreteActions, choices
 from grpo.envs.catalogue import (
     HOW_TO_ADD,
     import_environment,
@@ -37,8 +31,9 @@ from grpo.errors import (
     UnsupportedEnvironmentError,
     in_words,
 )
-from grpo.observations import MASK, ObservationSpec, observation_spec
+from grpo.observations import MASK, ObservationSpec
 from grpo.registry import Objects, handed_in
+from grpo.spaces import action_spec, observation_spec
 
 __all__ = ["EnvironmentSpec", "Source", "check_environment", "fault"]
 

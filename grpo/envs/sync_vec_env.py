@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo.actions import environment_action
 from grpo.envs.branching import Brancher
 from grpo.envs.spec import EnvironmentSpec, fault
 from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
+from grpo.spaces import environment_action
 
 __all__ = ["SyncVecEnv"]
 

@@ -220,7 +220,8 @@ class ActorCriticPolicy(BasePolicy):
             IncompatibleError: the observations have another shape.
         """
         self._check_shape(observations)
-        encoded: FloatArray = self.standardize(torch.from_numpy(observations)).numpy()
+        rows = torch.from_numpy(np.ascontiguousarray(observations))  # one may be a view, mirrored
+        encoded: FloatArray = self.standardize(rows).numpy()
         return encoded
 
     def outputs(self, encoded: FloatArray, weights: FloatArray | None = None) -> PolicyOutputs:

@@ -288,7 +288,8 @@ class BasePolicy(nn.Module, abc.ABC):
         if len(shape) != 1:  # each operation that is exported takes its time
             mean, std = mean.reshape(shape), std.reshape(shape)
         if not layout_of(self._reads).learned.any():  # small numbers all
-            return (observations.to(self.dtype) - mean.to(self.dtype)) / std.to(self.dtype)
+            scaled = (observations.to(self.dtype) - mean.to(self.dtype)) / std.to(self.dtype)
+            return scaled.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED)
         standardized = (observations.to(torch.float64) - mean) / std
         return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
 

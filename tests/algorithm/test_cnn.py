@@ -12,8 +12,8 @@ from gymnasium import spaces
 from grpo import GRPO, GRPOConfig
 from grpo.actions import DiscreteActions
 from grpo.errors import IncompatibleError
-from grpo.observations import observation_spec
 from grpo.policies import CnnPolicy, MultiInputPolicy, NatureCNN, PolicySpec, default_policy
+from grpo.spaces import observation_spec
 from grpo.torch_updater import TorchUpdater
 from grpo.updates import Batch
 

@@ -10,12 +10,13 @@ import torch
 from gymnasium import spaces
 
 from grpo import GRPO, GRPOConfig
-from grpo.actions import action_spec, choices
+from grpo.actions import choices
 from grpo.envs import check_environment
 from grpo.errors import EnvironmentFaultError, IncompatibleError, UnsupportedEnvironmentError
 from grpo.numpy_updater import NumpyUpdater
 from grpo.observations import ObservationLeaf, ObservationSpec
 from grpo.policies import MlpPolicy, PolicySpec
+from grpo.spaces import action_spec
 from grpo.torch_updater import TorchUpdater
 from grpo.updates import Batch
 
@@ -217,9 +218,11 @@ def test_a_prediction_takes_a_mask_as_sb3_contribs_does():
         assert model.predict(seen, action_masks=mask)[0] == 3 + only
     actions, _ = model.predict(np.zeros((4, 3)), action_masks=np.eye(4))
     assert actions.tolist() == [3, 4, 5, 6]
-    for wrong in (np.ones(3), np.full(4, 2), "all", [[1, 0], [1]]):
+    for wrong in (np.ones(3), np.full(4, 2), "all", [[1, 0], [1]], ["1", "0", "0", "0"], [0] * 4):
         with pytest.raises(IncompatibleError, match="action_mask"):
             model.predict(seen, action_masks=wrong)
+    with pytest.raises(IncompatibleError, match="action_mask holds 1 masks, not 2"):
+        model.predict(np.zeros((2, 3)), action_masks=[[1, 1, 1, 1]])
 
 
 class Forgetful(Strict):

@@ -13,21 +13,16 @@ from gymnasium import spaces
 from torch import nn
 
 from grpo import GRPO
-from grpo.actions import (
-    DictActions,
-    MultiDiscreteActions,
-    action_spec,
-    action_spec_from_dict,
-    environment_action,
-)
+from grpo.actions import DictActions, MultiDiscreteActions, action_spec_from_dict
 from grpo.distributions import default_distribution
 from grpo.encoding import ObservationEncoder, encode
 from grpo.envs import check_environment
 from grpo.envs.branching import Replay
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.errors import IncompatibleError, UnsupportedEnvironmentError
-from grpo.observations import ObservationSpec, observation_spec
+from grpo.observations import ObservationSpec
 from grpo.policies import MlpPolicy, PolicySpec, make_policy
+from grpo.spaces import action_spec, environment_action, observation_spec
 from tests.algorithm.builders import CHOICES, MULTI, NESTED
 
 WORLD = spaces.Dict(
@@ -350,3 +345,38 @@ class Liar(Anything):
 def test_an_environment_that_leaves_its_space_is_refused_before_the_first_step():
     with pytest.raises(UnsupportedEnvironmentError, match="tool is 9"):
         GRPO(lambda: Liar("dict", "discrete"))
+
+
+def test_bytes_that_are_none_are_kept_or_refused_and_never_cut():
+    flat = observation_spec(spaces.Box(0, 255, (3,), np.uint8))
+    assert flat.dtype == np.float64
+    np.testing.assert_array_equal(flat.row([0.2, 0.5, 300.0]), [0.2, 0.5, 300.0])
+    image = observation_spec(spaces.Box(0, 255, (2, 2, 3), np.uint8))
+    assert image.row(np.full((2, 2, 3), 255.0)).dtype == np.uint8
+    for wrong in (0.5, 300.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="whole numbers from 0 to 255"):
+            image.row(np.full((2, 2, 3), wrong))
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
+def test_absurd_numbers_get_a_finite_answer_also_where_nothing_is_learned(policy):
+    reads = observation_spec(spaces.MultiBinary(3))
+    spec = PolicySpec(observation_shape=(3,), observation=reads, action=MULTI, policy=policy)
+    made = make_policy(spec)
+    told = made.predict(np.array([[1e300, -1e300, 1.0]]))
+    assert np.isfinite(told.values).all()
+    assert np.isfinite(told.action_probs).all()
+    with torch.no_grad():
+        served = made.export()(torch.tensor([[1e38, -1e38, 1.0]]))
+    assert all(torch.isfinite(value).all() for value in served.values())
+
+
+def test_a_mirrored_image_is_looked_at_like_any_other():
+    model = GRPO(lambda: Anything("dict", "discrete"), policy="ActorCriticPolicy", seed=1)
+    rows = np.stack([model.policy.spec.reads.row(THING)] * 2)
+    np.testing.assert_array_equal(model.policy.act(rows[::-1]), model.policy.act(rows))
+
+
+def test_categories_that_float32_cannot_tell_apart_are_refused():
+    with pytest.raises(ValueError, match="categories beyond 16,777,216"):
+        observation_spec(spaces.Discrete(3, start=2**24))

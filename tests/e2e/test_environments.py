@@ -1,5 +1,6 @@
 """An environment of one's own, in a file beside the server: from POST /train to an action."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 import requests
 from mlflow.tracking import MlflowClient
 
+from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, environment, server, train
 
 pytestmark = pytest.mark.slow
@@ -96,6 +98,18 @@ def test_a_world_of_trees_images_and_masks_is_trained_judged_filmed_and_served(r
     wrong = post(running, "/inference", model_name="world", observation=seen | {"tool": 0})
     assert wrong.status_code == 422
     assert wrong.json()["errors"][0]["field"] == "observation.tool"
+    with GRPOClient(running.url) as caller:
+        mask = [np.array([0, 1, 0]), np.ones(2)]
+        found = {"map": np.zeros((9, 9, 3), np.uint8), "tool": np.int64(2), "self": seen["self"]}
+        assert caller.predict("world", found, action_mask=mask)["action"][0] == 1
+        batch = caller.predict_batch("world", [found] * 2, action_masks=[None, mask])
+        assert batch["actions"][1][0] == 1
+    command = [sys.executable, "-m", "grpo_platform", "--url", running.url, "predict", "world"]
+    told = subprocess.run(
+        [*command, json.dumps(seen), "--mask", "[1, 0, 0, 1, 1]", "--json"],
+        env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert json.loads(told.stdout)["action"][0] == 0
     client = MlflowClient(f"sqlite:///{running.folder}/mlflow.db")
     run = client.get_run(done["job_id"])
     assert "sha256:" in run.data.tags["grpo.packages"]
@@ -131,6 +145,11 @@ def test_wrappers_are_part_of_the_environment_from_training_to_promotion(running
     assert post(running, "/inference", model_name="stacked", observation=seen).ok
     other = post(running, "/train", **body | {"wrappers": []})
     assert other.status_code == 409
+    searched = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
+    config = {name: value for name, value in body.items() if name != "model_name"}
+    sweep = post(running, "/sweeps", search_space=searched, n_trials=1, config=config)
+    assert sweep.ok, sweep.text
+    assert post(running, f"/sweeps/{sweep.json()['sweep_id']}/stop").ok
     unknown = post(running, "/train", **body | {"wrappers": ["FrameStack"]})
     assert unknown.status_code == 400
     assert "FrameStackObservation" in unknown.json()["detail"]

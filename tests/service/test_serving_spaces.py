@@ -13,9 +13,9 @@ import torch
 from gymnasium import spaces
 from PIL import Image
 
-from grpo.actions import action_spec, choices
-from grpo.observations import observation_spec
+from grpo.actions import choices
 from grpo.policies import PolicySpec, default_policy, make_policy
+from grpo.spaces import action_spec, observation_spec
 from grpo_platform.api.tensors import HEADER_LENGTH
 from tests.algorithm.test_spaces import ACTION_SPACES, OBSERVATIONS, THING, plain
 from tests.service.api_support import client_of, services_in
@@ -371,3 +371,49 @@ def test_a_model_without_masks_takes_none(client, world):
     reply = client.post("/inference", json=body)
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["field"] == "action_mask"
+
+
+def test_a_batch_of_nothing_is_answered_with_nothing(client, bench):
+    for name, spec in (("none-torch", KINDS["torch"]), ("none-masked", masked("discrete"))):
+        bench.register(name, random_policy(spec, seed=1), rule="always")
+        tensors = [
+            {"name": leaf.name, "shape": [0, *leaf.shape], "datatype": "FP32", "data": []}
+            for leaf in spec.reads.leaves
+        ]
+        reply = client.post(f"/v2/models/{name}/infer", json={"inputs": tensors})
+        assert reply.status_code == 200, reply.text
+        assert {o["name"]: o["shape"][0] for o in reply.json()["outputs"]}["action"] == 0
+
+
+@pytest.mark.parametrize("key", ["action_mask", "observation"])
+def test_a_part_may_have_any_name(client, bench, key):
+    space = spaces.Dict({key: spaces.Box(0, 1, (2, 3), np.int8)})
+    reads = observation_spec(space)
+    spec = PolicySpec(
+        observation_shape=reads.shape, observation=reads,
+        action=action_spec(ACTION_SPACES["discrete"]),
+    )  # fmt: skip
+    policy = random_policy(spec, seed=1)
+    ref, _ = bench.register(f"named-{key}", policy, rule="always")
+    seen = {key: [[0, 1, 0], [1, 1, 0]]}
+    told = ask(client, f"named-{key}", seen).json()
+    (given,) = client.get(f"/v2/models/named-{key}").json()["inputs"]
+    assert given["shape"] == [-1, 2, 3]
+    tensor = {"name": given["name"], "shape": [1, 2, 3], "datatype": "INT64", "data": seen[key]}
+    reply = client.post(f"/v2/models/named-{key}/infer", json={"inputs": [tensor]})
+    assert reply.status_code == 200, reply.text
+    outputs = {o["name"]: o["data"] for o in reply.json()["outputs"]}
+    assert outputs["action"] == [told["action"]]
+    loaded = mlflow.pyfunc.load_model(str(bench.folder(ref)))
+    array = np.array([seen[key]], np.int64)
+    assert loaded.predict({given["name"]: array})["action"].tolist() == [told["action"]]
+
+
+def test_what_lies_out_of_bounds_is_refused_where_bounds_scale(client, world):
+    for light in ([256], [-1], [0.5e300]):
+        reply = ask(client, world, plain(THING) | {"light": light})
+        assert reply.status_code == 422
+        assert reply.json()["errors"][0]["field"] == "observation.light"
+    row = observation_spec(OBSERVATIONS["dict"]).row(THING).tolist()
+    row[4] = 1e300
+    assert ask(client, world, row).status_code == 422

@@ -44,13 +44,14 @@ def read_inputs(request: InferRequest, binary: bytes) -> dict[str, npt.NDArray[A
         InvalidObservationError: numbers do not fill their shape, or bytes are left.
     """
     tensors: dict[str, npt.NDArray[Any]] = {}
+    rest = memoryview(binary)
     for i, tensor in enumerate(request.inputs):
         field = f"inputs.{i}"
         if tensor.name in tensors:
             raise InvalidRequestError(
                 f"Two inputs are called {tensor.name[:100]!r}.", field=f"{field}.name"
             )
-        numbers, binary = _numbers(tensor, binary, field, is_last=i == len(request.inputs) - 1)
+        numbers, rest = _numbers(tensor, rest, field, is_last=i == len(request.inputs) - 1)
         size = math.prod(tensor.shape)
         if not tensor.shape or numbers.size != size:
             raise InvalidObservationError(
@@ -106,8 +107,8 @@ def write_reply(
 
 
 def _numbers(
-    tensor: InferInput, binary: bytes, field: str, *, is_last: bool
-) -> tuple[npt.NDArray[Any], bytes]:
+    tensor: InferInput, binary: memoryview, field: str, *, is_last: bool
+) -> tuple[npt.NDArray[Any], memoryview]:
     """A tensor's numbers, flat, and the bytes that are left for the others."""
     dtype = np.dtype(_DTYPES[tensor.datatype])
     if tensor.data is None:

@@ -185,12 +185,18 @@ def predict(
     sample: Annotated[
         bool, typer.Option("--sample", help="Sample an action instead of taking the likeliest.")
     ] = False,
+    mask: Annotated[
+        str | None,
+        typer.Option(help="Which actions may be taken, as JSON: a list of ones and zeros."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a model for the action in one observation."""
     with errors_as_sentences():
-        found = observed(observation)
-        answer = connect(context).predict(model, found, deterministic=not sample)
+        found, allowed = observed(observation), None if mask is None else observed([mask])
+        answer = connect(context).predict(
+            model, found, deterministic=not sample, action_mask=allowed
+        )
     if as_json:
         show_json(answer)
     else:

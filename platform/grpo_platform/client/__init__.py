@@ -339,6 +339,7 @@ class GRPOClient:
         observation: Any,  # noqa: ANN401 - as the environment gives it
         *,
         deterministic: bool = True,
+        action_mask: Any = None,  # noqa: ANN401 - an array, or one for each choice
     ) -> Prediction:
         """Ask a model for the action in one observation.
 
@@ -346,6 +347,8 @@ class GRPOClient:
             model_name: `name` (its champion), `name@alias` or `name/version`.
             observation: as the environment gives it, arrays included; or flat, finite numbers.
             deterministic: the likeliest action; False samples.
+            action_mask: which actions may be taken, of a model that was trained with masks; None
+                for all.
 
         Raises:
             ApiError: no such model, or the observation does not fit it.
@@ -355,6 +358,8 @@ class GRPOClient:
             "observation": _as_json(observation),
             "deterministic": deterministic,
         }
+        if action_mask is not None:
+            body["action_mask"] = _as_json(action_mask)
         reply = self._transport.call("POST", "/inference", json=body, repeatable=True)
         return cast(Prediction, reply)
 
@@ -364,8 +369,9 @@ class GRPOClient:
         observations: Sequence[Any],
         *,
         deterministic: bool = True,
+        action_masks: Sequence[Any] | None = None,
     ) -> dict[str, Any]:
-        """Ask a model for the actions in many observations at once.
+        """Ask a model for the actions in many observations at once; see `predict`.
 
         Returns:
             `actions`, `action_probs`, `values`, `model_version`.
@@ -375,6 +381,8 @@ class GRPOClient:
             "observations": [_as_json(observation) for observation in observations],
             "deterministic": deterministic,
         }
+        if action_masks is not None:
+            body["action_masks"] = _as_json(action_masks)
         return self._transport.call("POST", "/inference/batch", json=body, repeatable=True)
 
     # --- models --------------------------------------------------------------------------

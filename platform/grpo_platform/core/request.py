@@ -18,6 +18,7 @@ __all__ = [
     "JobRequest",
     "Promote",
     "resolve_request",
+    "with_wrappers",
 ]
 
 MODEL_NAME: Final = Pattern(
@@ -147,7 +148,7 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
         grpo.ConfigError: values that cannot be trained.
         InvalidRequestError: over the ceiling.
     """
-    own, config = _split(_with_wrappers(given))
+    own, config = _split(with_wrappers(given))
     if config.get("seed") is None:
         config["seed"] = secrets.randbits(_SEED_BITS)
     resolved = resolve_config(**config)
@@ -161,7 +162,7 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
     return JobRequest(config=resolved, **own)
 
 
-def _with_wrappers(given: dict[str, Any]) -> dict[str, Any]:
+def with_wrappers(given: dict[str, Any]) -> dict[str, Any]:
     """The fields with `wrappers` in `env_kwargs`, where everything about the environment stands."""
     fields = dict(given)
     wrappers = fields.pop("wrappers", None)

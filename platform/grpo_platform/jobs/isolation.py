@@ -25,8 +25,10 @@ import gymnasium
 import grpo
 from grpo import errors, rewards
 from grpo.config import AUTO
+from grpo.envs import check_environment
 from grpo.envs.catalogue import allowed_modules
 from grpo.evaluation import Evaluation
+from grpo.policies import default_policy
 from grpo.registry import plug_ins
 from grpo_platform.core.errors import BusyError, NotReadyError
 from grpo_platform.core.process import ending
@@ -103,8 +105,8 @@ class Isolation:
             BusyError: as many callers wait for an answer as may.
         """
         # a torch policy may be large, and its arguments anything
-        is_mlp = config.policy in (AUTO, "MlpPolicy") and not config.policy_kwargs
-        if is_mlp and _is_trusted(config.env_name, config.env_kwargs):
+        is_trusted = not config.policy_kwargs and _is_trusted(config.env_name, config.env_kwargs)
+        if is_trusted and _policy_of(config) == "MlpPolicy":
             grpo.validate(config)
             return
         about = [config.to_dict()[name] for name in _JUDGED]
@@ -300,6 +302,13 @@ def _is_trusted(env_name: str, env_kwargs: Mapping[str, Any]) -> bool:
     if is_classic and "wrappers" not in env_kwargs:
         return True
     return not set(env_kwargs) - _HARMLESS_KWARGS  # some could make others endless, or huge
+
+
+def _policy_of(config: grpo.GRPOConfig) -> str:
+    """Name of the policy that an environment which is trusted is trained with."""
+    if config.policy != AUTO:
+        return config.policy
+    return default_policy(check_environment(config.env_name, config.env_kwargs).observation)
 
 
 def _listen(stream: socket.socket, limit: float) -> Iterator[Any]:

@@ -338,6 +338,7 @@ class GraphPredictor:
         self._size = math.prod(self.observation_shape)
         observation = spec.get("observation", {"leaves": []})
         named = {".".join(map(str, leaf["path"])): leaf for leaf in observation["leaves"]}
+        named = {n if n != "action_mask" else f"observation.{n}": v for n, v in named.items()}
         self._leaves = {
             name or "observation": {"start": [0] * math.prod(leaf["shape"]), **leaf}
             for name, leaf in named.items()
@@ -415,7 +416,7 @@ class GraphPredictor:
 
     def _check(self, rows: Array) -> None:
         """Refuse what is none of the categories, and masks that leave no action."""
-        rest = rows.reshape(len(rows), -1)
+        rest = rows.reshape(len(rows), self._size)
         for name, leaf in self._leaves.items():
             numbers, rest = np.split(rest, [math.prod(leaf["shape"])], axis=1)
             low, n = np.array(leaf["start"]), leaf.get("categories")

@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from grpo_platform.core.request import JOB_FIELDS
+from grpo_platform.core.request import JOB_FIELDS, with_wrappers
 from grpo_platform.services.container import Services
 from grpo_platform.services.training import check_request
 from grpo_platform.sweeps.records import SweepRecord
@@ -28,7 +28,8 @@ def check_sweep(services: Services, given: dict[str, Any]) -> SweepRequest:
         UnknownModelError: `init_from` names no version.
     """
     given = dict(given)
-    given["config"] = {k: v for k, v in given.get("config", {}).items() if v is not None}
+    config = {k: v for k, v in given.get("config", {}).items() if v is not None}
+    given["config"] = with_wrappers(config)
     if given.get("seed") is None:
         given["seed"] = secrets.randbits(32)
     request = SweepRequest(**given)

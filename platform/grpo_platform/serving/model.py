@@ -44,15 +44,25 @@ class LoadedModel:
     """
 
     __slots__ = (
-        "_action", "_ends", "_has_categories", "_images", "_is_composite", "_predictor", "_reads",
-        "_size", "name", "observation_shape", "ref", "version",
+        "_action",
+        "_ends",
+        "_images",
+        "_is_bounded",
+        "_is_composite",
+        "_predictor",
+        "_reads",
+        "_size",
+        "name",
+        "observation_shape",
+        "ref",
+        "version",
     )  # fmt: skip
 
     def __init__(self, ref: ModelVersionRef, files: PolicyFiles) -> None:
         self._predictor = predictor_from_files(files, ref.label)
         spec = PolicySpec.from_dict(json.loads(files.spec))
         self._reads, self._action = spec.reads, spec.action
-        self._has_categories = any(leaf.categories for leaf in self._reads.leaves)
+        self._is_bounded = any(leaf.categories or leaf.low for leaf in self._reads.leaves)
         self._images = [leaf for leaf in self._reads.leaves if leaf.is_image]
         self._is_composite = isinstance(self._action, MultiDiscreteActions | DictActions)
         self._ends = [*accumulate(choices(self._action))]
@@ -103,7 +113,7 @@ class LoadedModel:
         """
         if not self._is_flat(observation):
             observation = self._row(observation, "observation").tolist()
-        elif self._has_categories:
+        elif self._is_bounded:
             self._check(np.array([observation]), "observation")
         # the sum is finite unless a number is not, or the numbers are absurdly large
         try:
@@ -152,7 +162,7 @@ class LoadedModel:
                     field="action_masks",
                 )
             masks = [self._mask(mask, f"action_masks.{i}") for i, mask in enumerate(given)]
-            rows = np.concatenate([rows, masks], axis=1)
+            rows = np.concatenate([rows, np.reshape(masks, (-1, self._reads.n_mask))], axis=1)
         if not np.isfinite(rows).all():
             raise self._wrong("NaN or infinity", "observations")
         batch = rows.reshape(len(rows), *self.observation_shape)
@@ -164,7 +174,7 @@ class LoadedModel:
         Raises:
             InvalidRequestError: there is no such input.
         """
-        if set(tensors) == {_INPUT}:
+        if set(tensors) == {_INPUT} and _INPUT not in self._reads.names[: len(self._reads.leaves)]:
             return tensors[_INPUT]
         if self._reads.names:
             return tensors
@@ -220,7 +230,7 @@ class LoadedModel:
         else:
             found = [self._row(o, f"observations.{i}") for i, o in enumerate(observations)]
             return np.stack(found)
-        if self._has_categories:
+        if self._is_bounded:
             self._check(rows, "observations")
         return rows
 

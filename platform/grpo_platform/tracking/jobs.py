@@ -115,7 +115,8 @@ class JobStore(JobLifecycle):
             InvalidRequestError: a value too long to be stored.
         """
         params_of(request, _SOME_ID)  # refuses before there is a run
-        tags = _request_tags(request) | provenance_tags(request) | dict(extra_tags or {})
+        origin = provenance_tags(request, environment=False)  # which the worker adds
+        tags = _request_tags(request) | origin | dict(extra_tags or {})
         name = run_name or f"{request.config.env_name} seed {request.config.seed}"
         run = self.schedule_run(name, tags)
         return JobRecord(

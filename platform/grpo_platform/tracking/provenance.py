@@ -77,10 +77,15 @@ def code_version() -> CodeVersion | None:
     )
 
 
-def provenance_tags(request: JobRequest) -> dict[str, str]:
-    """All tags that say where a run of this request comes from."""
+def provenance_tags(request: JobRequest, *, environment: bool = True) -> dict[str, str]:
+    """All tags that say where a run of this request comes from.
+
+    Args:
+        request: of the run.
+        environment: also what its environment is, for which it is made here: not in a server.
+    """
     command = {Tag.REPRODUCE: reproduce_command(request)}
-    return {**_process_tags(), **_environment_tags(request), **command}
+    return {**_process_tags(), **(_environment_tags(request) if environment else {}), **command}
 
 
 def reproduce_command(request: JobRequest) -> str:

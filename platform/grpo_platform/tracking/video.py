@@ -11,10 +11,10 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
-from grpo.actions import environment_action
 from grpo.envs import EnvironmentSpec, check_environment
 from grpo.errors import in_words
 from grpo.policies import BasePolicy
+from grpo.spaces import environment_action
 from grpo_platform.core.errors import PlatformError
 
 __all__ = ["VideoError", "record_episodes"]

@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-long test-stores test-ray check format chaos audit lock clean \
-  bench-learning bench-speed bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
+  bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
   bench-promotion fuzz soak
 
 help: ## list these targets
@@ -53,6 +53,9 @@ bench-learning: $(VENV)/.installed-dev ## learning beside tuned PPO; goes on whe
 
 bench-speed: $(VENV)/.installed-dev ## training speed beside Stable-Baselines3's PPO
 	$(BIN)/python -m benchmarks.training_speed
+
+bench-workers: $(VENV)/.installed-dev ## members in processes beside one process and beside Gymnasium's
+	$(BIN)/python -m benchmarks.env_workers
 
 bench-jobs: $(VENV)/.installed-dev ## how soon a job trains, completes and stops
 	$(BIN)/python -m benchmarks.job_latency

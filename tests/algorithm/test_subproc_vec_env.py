@@ -70,7 +70,16 @@ def trained(env: Any, workers: int) -> GRPO:
     return model
 
 
-@pytest.mark.parametrize("kind", [*MAKERS, "Hopper-v5", "LunarLander-v3"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plain",
+        "copied",
+        "Hopper-v5",
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("strict", "trees")),
+        pytest.param("LunarLander-v3", marks=pytest.mark.long),
+    ],
+)
 def test_any_number_of_workers_gives_the_same_bits(kind):
     env = MAKERS.get(kind, kind)
     none, one, four = (trained(env, workers) for workers in (0, 1, 4))

@@ -177,9 +177,10 @@ class Group:
         return [self._slice, self._step, list(self._sums), list(self._counts)]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on where another group of the same keys was."""
+        """Go on where another group of the same keys was, or of the first of them."""
         self._slice, self._step, sums, counts = state
-        self._sums, self._counts = list(sums), list(counts)
+        new = len(self._keys) - len(sums)
+        self._sums, self._counts = [*sums, *[0.0] * new], [*counts, *[0] * new]
 
 
 _MEGABYTE: Final = 1 << 20
@@ -228,8 +229,10 @@ _SYSTEM_SECONDS: Final = 2.0
 _UPDATE_KEYS: Final = (
     Metric.DEGENERATE_FRACTION, Metric.POLICY_LOSS, Metric.VALUE_LOSS, Metric.ENTROPY,
     Metric.APPROX_KL, Metric.CLIP_FRACTION, Metric.GRAD_NORM, Metric.EXPLAINED_VARIANCE,
-    Metric.RETURN_STD, Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS,
+    Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS, Metric.RETURN_STD,
 )  # fmt: skip
+"""A new one comes last: checkpoints of earlier releases have the first of them."""
+
 _EPISODE_KEYS: Final = (Metric.EPISODE_RETURN, Metric.EPISODE_LENGTH)
 _LAST: Final = frozenset(
     {*_EPISODE_KEYS, Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS}
@@ -287,7 +290,8 @@ class TrackingReporter(Reporter):
     ) -> None:
         self._total = total_timesteps
         self._reserve = max(1, max_points // _RESERVE)
-        self._stride = math.ceil(total_timesteps / max(1, max_points - self._reserve))
+        self._slices = max(1, max_points - self._reserve)
+        self._stride = math.ceil(total_timesteps / self._slices)
         self._clock = clock
         self._wall_clock = wall_clock
         self._monitor = SystemMonitor()
@@ -345,8 +349,8 @@ class TrackingReporter(Reporter):
         figures = (
             self._degenerate_fraction, stats.policy_loss, stats.value_loss, stats.entropy,
             stats.approx_kl, stats.clip_fraction, stats.grad_norm, stats.explained_variance,
-            stats.return_std, stats.n_updates, steps, self._elapsed_before + seconds,
-            (steps - self._begin_timesteps) / seconds if seconds > 0 else _NAN,
+            stats.n_updates, steps, self._elapsed_before + seconds,
+            (steps - self._begin_timesteps) / seconds if seconds > 0 else _NAN, stats.return_std,
         )  # fmt: skip
         if closed := self._update.add(figures, steps):
             self._emit(closed)
@@ -355,10 +359,15 @@ class TrackingReporter(Reporter):
             self._emit(self._groups["system"].add(self._monitor.sample(), steps))
 
     def on_evaluation(self, timesteps: int, evaluation: Evaluation) -> None:
-        """Take an evaluation: the first of a slice is shown at once, a later one at `finish`."""
+        """Take an evaluation: the first of a slice is shown at once, a later one at `finish`.
+
+        So is the first of the last slice of all.
+        """
         values = [(k, v, timesteps) for k, v in evaluation_figures(evaluation).items()]
         index = (timesteps - 1) // self._stride
-        if index == self._evaluated_slice:
+        # those kept for stops are used up by stops; the end needs one too
+        is_last = index + 1 >= self._slices
+        if index == self._evaluated_slice or is_last:
             self._late_evaluation = values
         else:
             self._evaluated_slice = index

@@ -35,7 +35,12 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("kind", POLICIES)
+SHORT = ("cartpole", "pendulum", "dict", "masked")
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in POLICIES]
+)
 def test_onnxruntime_answers_as_the_server_does(kind):
     policy = random_policy(POLICIES[kind], seed=4)
     session = onnxruntime.InferenceSession(to_onnx(policy))

@@ -115,7 +115,12 @@ def flattened(action) -> list[float]:
     return [action]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SHORT = ("discrete", "dict", "scalar", "to_multi_discrete", "to_tuple", "to_dict", "torch")
+
+
+@pytest.mark.parametrize(
+    "kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
+)
 def test_one_policy_gives_one_answer_whatever_its_spaces(client, bench, kind):
     policy = random_policy(KINDS[kind], seed=1)
     name = f"spaces-{kind}"

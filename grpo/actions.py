@@ -210,8 +210,7 @@ def action_spec_from_dict(values: Mapping[str, Any]) -> ActionSpec:
     """
     match values.get("kind"):
         case "dict":
-            found = [(path_from_json(p["path"]), action_spec_from_dict(p)) for p in values["parts"]]
-            return DictActions(tuple(found))  # type: ignore[arg-type] # none of them is a dict
+            return DictActions(tuple(_part_from_dict(part) for part in values["parts"]))
         case "discrete":
             return DiscreteActions(n=int(values["n"]), start=int(values["start"]))
         case "multi_discrete":
@@ -240,6 +239,15 @@ def choices(action: ActionSpec) -> tuple[int, ...]:
         case DictActions():
             return tuple(n for _, part in action.parts for n in choices(part))
     return ()
+
+
+def _part_from_dict(
+    values: Mapping[str, Any],
+) -> tuple[Path, DiscreteActions | BoxActions | MultiDiscreteActions]:
+    part = action_spec_from_dict(values)
+    if isinstance(part, DictActions):
+        raise ValueError("Not an action space: a part of a dict is no dict, but has a longer path.")
+    return path_from_json(values["path"]), part
 
 
 def _nest(values: Sequence[tuple[Path, Any]]) -> Any:  # noqa: ANN401

@@ -8,7 +8,7 @@ policy classes) and gives each a name, so that everything below it, and every fi
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -172,9 +172,9 @@ class GRPO:
 
     def predict(
         self,
-        observation: Any,  # noqa: ANN401 - a tree of arrays
+        observation: object,
         deterministic: bool = False,
-        action_masks: Any = None,  # noqa: ANN401 - an array, or one for each choice
+        action_masks: Iterable[object] | None = None,
     ) -> tuple[Any, None]:
         """Choose an action for one observation, or for a batch.
 

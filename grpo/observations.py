@@ -6,7 +6,7 @@ what the policy's networks read.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -174,8 +174,8 @@ class ObservationSpec:
 
     def row(
         self,
-        observation: Any,  # noqa: ANN401 - a tree of arrays
-        mask: Any = None,  # noqa: ANN401 - an array, or one for each choice
+        observation: object,
+        mask: object = None,
         *,
         strict: bool = False,
     ) -> npt.NDArray[Any]:
@@ -200,7 +200,7 @@ class ObservationSpec:
             parts.append(self.mask_row(mask))
         return np.concatenate(parts).astype(self.dtype)
 
-    def mask_row(self, mask: Any) -> npt.NDArray[np.float64]:  # noqa: ANN401
+    def mask_row(self, mask: object) -> npt.NDArray[np.float64]:
         """Which actions may be taken, as the end of a row, shape (n_mask,).
 
         Args:
@@ -212,8 +212,9 @@ class ObservationSpec:
         if mask is None:
             return np.ones(self.n_mask)
         try:
-            nested = isinstance(mask, list | tuple) and any(np.ndim(part) for part in mask)
-            parts = mask if nested else (mask,)
+            parts: Sequence[object] = (mask,)
+            if isinstance(mask, list | tuple) and any(np.asarray(part).ndim for part in mask):
+                parts = mask
             flat = np.concatenate([np.ravel(np.asarray(part)) for part in parts])
             if flat.dtype.kind not in "biuf":
                 raise TypeError("no numbers")
@@ -239,8 +240,8 @@ class ObservationSpec:
 
     def rows(
         self,
-        observations: Any,  # noqa: ANN401 - a tree of arrays
-        masks: Any = None,  # noqa: ANN401 - likewise
+        observations: object,
+        masks: Iterable[object] | None = None,
     ) -> tuple[npt.NDArray[Any], bool]:
         """One observation or a batch of them, as rows: (N, *shape), and whether it was one.
 
@@ -252,7 +253,7 @@ class ObservationSpec:
             ObservationError: as `row`.
         """
         first = self.leaves[0]
-        shape = np.shape(_at(observations, first))
+        shape = np.asarray(_at(observations, first)).shape
         if shape == first.shape or shape[1:] != first.shape:
             return self.row(observations, masks)[None], True
         if not (self.is_tree or self.n_mask):
@@ -263,7 +264,7 @@ class ObservationSpec:
                 said = f"{leaf.name} holds {len(part)} observations, not {shape[0]}"
                 raise ObservationError(said, leaf.path)
         if self.n_mask:
-            given = [None] * shape[0] if masks is None else masks
+            given = [None] * shape[0] if masks is None else list(masks)
             if len(given) != shape[0]:
                 said = f"{MASK} holds {len(given)} masks, not {shape[0]}"
                 raise ObservationError(said, (MASK,))
@@ -320,7 +321,7 @@ class ObservationSpec:
 
 def _checked(
     leaf: ObservationLeaf,
-    value: Any,  # noqa: ANN401 - whatever the environment or a client gave
+    value: object,
     *,
     batch: bool = False,
     strict: bool = False,
@@ -369,9 +370,9 @@ def _checked(
     return array
 
 
-def _at(observation: Any, leaf: ObservationLeaf) -> Any:  # noqa: ANN401
+def _at(observation: object, leaf: ObservationLeaf) -> object:
     """What a tree has at a leaf's path."""
-    found = observation
+    found: Any = observation
     for depth, key in enumerate(leaf.path):
         try:
             found = found[key]

@@ -118,7 +118,7 @@ class EnvironmentSpec:
     def row(
         self,
         env: gym.Env[Any, Any],
-        observation: Any,  # noqa: ANN401 - a tree of arrays
+        observation: object,
         info: Mapping[str, Any],
         *,
         ended: bool = False,

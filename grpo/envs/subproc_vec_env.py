@@ -20,7 +20,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -185,8 +185,8 @@ class SubprocVecEnv(VecEnv):
             if not ready:
                 lost = min(waiting.values(), key=lambda worker: worker.index)
                 raise self._lost(lost, f"gave no answer for {self._silence:g} s")
-            for pipe in ready:
-                worker = waiting.pop(pipe)  # type: ignore[call-overload] # all are connections
+            for worker in [worker for pipe, worker in waiting.items() if pipe in ready]:
+                del waiting[worker.pipe]
                 try:
                     answers[worker.index] = _read(worker.pipe.recv_bytes())
                 except (EOFError, OSError):
@@ -209,7 +209,9 @@ class SubprocVecEnv(VecEnv):
 class _Worker:
     """One process, as its parent sees it."""
 
-    def __init__(self, index: int, pid: int, pipe: "Connection[Any, Any]", output: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self, index: int, pid: int, pipe: "Connection[Any, Any]", output: IO[bytes]
+    ) -> None:
         self.index = index
         self.pipe = pipe
         self._pid = pid
@@ -306,7 +308,7 @@ def _shared(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def _serve(
     shared: SubprocVecEnv,
     pipe: "Connection[Any, Any]",
-    output: Any,  # noqa: ANN401 - a file
+    output: IO[bytes],
     members: IntArray,
     make_brancher: Callable[[], Brancher],
     afresh: bool,

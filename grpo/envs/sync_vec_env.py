@@ -161,7 +161,7 @@ class SyncVecEnv(VecEnv):
     def _observe(
         self,
         member: int,
-        observation: Any,  # noqa: ANN401 - a tree of arrays
+        observation: object,
         info: dict[str, Any],
         *,
         ended: bool = False,

@@ -1,12 +1,13 @@
 """Policies, batches and environments that several tests build."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from grpo import GRPOConfig
+from grpo import GRPO, GRPOConfig
 from grpo.actions import (
     ActionSpec,
     BoxActions,
@@ -74,6 +75,32 @@ def make_batch(
         informative=rng.random(n) >= silent,
         targets=rng.standard_normal(n).astype(dtype),
     )
+
+
+def assert_goes_on_as_if_never_paused(
+    folder: Path, env: Any, again: Any = None, **fields: Any
+) -> GRPO:
+    """Train half, save, load and train the other half: bit for bit what one run does.
+
+    Args:
+        folder: for the file.
+        env: of both runs.
+        again: what `load` is given, where it is not the same.
+        **fields: of both runs.
+
+    Returns:
+        The one that went on.
+    """
+    half = fields["total_timesteps"] // 2
+    whole, halved = GRPO(env, **fields), GRPO(env, **fields)
+    whole.learn(half)
+    whole.learn(half, reset_num_timesteps=False)
+    halved.learn(half)
+    halved.save(folder / "half.npz")
+    went_on = GRPO.load(folder / "half.npz", env if again is None else again)
+    went_on.learn(half, reset_num_timesteps=False)
+    np.testing.assert_array_equal(went_on.policy.flat, whole.policy.flat)
+    return went_on
 
 
 def short_config(**fields: Any) -> GRPOConfig:

@@ -1,6 +1,5 @@
 """Images: the convolution, what is shared with the value, and that it learns to see."""
 
-import copy
 from typing import Any
 
 import gymnasium
@@ -16,6 +15,7 @@ from grpo.policies import CnnPolicy, MultiInputPolicy, NatureCNN, PolicySpec, de
 from grpo.spaces import observation_spec
 from grpo.torch_updater import TorchUpdater
 from grpo.updates import Batch
+from tests.algorithm.builders import assert_goes_on_as_if_never_paused
 
 WIDTHS = {False: "features_dim", True: "cnn_output_dim"}
 SHAPES = {"hwc": (12, 10, 3), "chw": (3, 12, 10), "large": (84, 84, 4)}
@@ -151,18 +151,7 @@ def test_images_are_kept_as_bytes_and_scaled_once():
 
 
 def test_a_resumed_run_over_images_is_the_same(tmp_path):
-    kwargs = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 16}}}
-
-    def fresh() -> GRPO:
-        return GRPO(Spot, seed=3, n_steps=8, total_timesteps=200, **copy.deepcopy(kwargs))
-
-    whole, halved = fresh(), fresh()
-    whole.learn(100)
-    whole.learn(100, reset_num_timesteps=False)
-    halved.learn(100)
-    halved.save(tmp_path / "half.npz")
-    again = GRPO.load(tmp_path / "half.npz", Spot)
-    again.learn(100, reset_num_timesteps=False)
-    np.testing.assert_array_equal(again.policy.flat, whole.policy.flat)
-    seen = Spot().reset(seed=1)[0]
-    assert again.predict(seen, deterministic=True)[0] == whole.predict(seen, deterministic=True)[0]
+    assert_goes_on_as_if_never_paused(
+        tmp_path, Spot, seed=3, n_steps=8, total_timesteps=200,
+        policy_kwargs={"features_extractor_kwargs": {"features_dim": 16}},
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from grpo.policies import MlpPolicy, PolicySpec
 from grpo.spaces import action_spec
 from grpo.torch_updater import TorchUpdater
 from grpo.updates import Batch
+from tests.algorithm.builders import assert_goes_on_as_if_never_paused
 
 ACTIONS = {
     "discrete": spaces.Discrete(4, start=3),
@@ -196,17 +197,7 @@ def test_gymnasiums_own_masks_are_followed():
 
 
 def test_masks_go_on_in_a_resumed_run(tmp_path):
-    def fresh() -> GRPO:
-        return GRPO(Strict, seed=3, n_steps=8, total_timesteps=400)
-
-    whole, halved = fresh(), fresh()
-    whole.learn(200)
-    whole.learn(200, reset_num_timesteps=False)
-    halved.learn(200)
-    halved.save(tmp_path / "half.npz")
-    again = GRPO.load(tmp_path / "half.npz", Strict)
-    again.learn(200, reset_num_timesteps=False)
-    np.testing.assert_array_equal(again.policy.flat, whole.policy.flat)
+    assert_goes_on_as_if_never_paused(tmp_path, Strict, seed=3, n_steps=8, total_timesteps=400)
 
 
 def test_a_prediction_takes_a_mask_as_sb3_contribs_does():

@@ -23,7 +23,7 @@ from grpo.errors import IncompatibleError, UnsupportedEnvironmentError
 from grpo.observations import ObservationSpec
 from grpo.policies import MlpPolicy, PolicySpec, make_policy
 from grpo.spaces import action_spec, environment_action, observation_spec
-from tests.algorithm.builders import CHOICES, MULTI, NESTED
+from tests.algorithm.builders import CHOICES, MULTI, NESTED, assert_goes_on_as_if_never_paused
 
 WORLD = spaces.Dict(
     {
@@ -263,17 +263,8 @@ def test_replayed_episodes_take_nested_actions_again():
 
 
 def test_resumed_training_on_nested_spaces_is_the_same(tmp_path):
-    def fresh() -> GRPO:
-        return GRPO(lambda: Anything("dict", "dict"), seed=3, n_steps=8, total_timesteps=400)
-
-    whole, halved = fresh(), fresh()
-    whole.learn(200)
-    whole.learn(200, reset_num_timesteps=False)
-    halved.learn(200)
-    halved.save(tmp_path / "half.npz")
-    again = GRPO.load(tmp_path / "half.npz", lambda: Anything("dict", "dict"))
-    again.learn(200, reset_num_timesteps=False)
-    np.testing.assert_array_equal(again.policy.flat, whole.policy.flat)
+    fields = {"seed": 3, "n_steps": 8, "total_timesteps": 400}
+    assert_goes_on_as_if_never_paused(tmp_path, lambda: Anything("dict", "dict"), **fields)
 
 
 @pytest.mark.parametrize(

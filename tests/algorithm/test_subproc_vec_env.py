@@ -17,6 +17,7 @@ from grpo.envs.branching import AttributeState, NoBranching, Replay
 from grpo.envs.subproc_vec_env import SubprocVecEnv
 from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.errors import EnvironmentFaultError, IncompatibleError
+from tests.algorithm.builders import assert_goes_on_as_if_never_paused
 from tests.algorithm.test_masks import Strict
 from tests.algorithm.test_spaces import Anything
 
@@ -104,19 +105,11 @@ def test_what_cannot_be_handed_over_is_played_again():
     envs.close()
 
 
-def test_a_run_is_resumed_with_another_number_of_workers(tmp_path):
-    def fresh(workers: int) -> GRPO:
-        return GRPO(Plain, seed=3, n_steps=8, group_size=4, total_timesteps=400,
-                    env_workers=workers)  # fmt: skip
-
-    whole, halved = fresh(0), fresh(3)
-    whole.learn(200)
-    whole.learn(200, reset_num_timesteps=False)
-    halved.learn(200)
-    halved.save(tmp_path / "half.npz")
-    again = GRPO.load(tmp_path / "half.npz", Plain)
-    again.learn(200, reset_num_timesteps=False)
-    np.testing.assert_array_equal(again.policy.flat, whole.policy.flat)
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_run_with_workers_goes_on_as_if_never_paused(tmp_path, workers):
+    fields = {"seed": 3, "n_steps": 8, "group_size": 4, "total_timesteps": 400}
+    found = assert_goes_on_as_if_never_paused(tmp_path, Plain, env_workers=workers, **fields)
+    assert type(found.get_env()) is (SubprocVecEnv if workers else SyncVecEnv)
 
 
 def test_members_step_as_they_do_in_one_process():

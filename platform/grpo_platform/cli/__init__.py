@@ -12,6 +12,7 @@ from rich.text import Text
 from grpo_platform.cli import jobs, models, store, sweeps
 from grpo_platform.cli.output import (
     JsonFlag,
+    ModelReference,
     Token,
     Url,
     assigned,
@@ -38,10 +39,6 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(sweeps.app, name="sweep")
 app.add_typer(store.app, name="store")
-
-ModelReference = Annotated[
-    str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
-]
 
 
 def main() -> None:

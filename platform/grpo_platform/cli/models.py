@@ -9,6 +9,7 @@ from rich.text import Text
 
 from grpo_platform.cli.output import (
     JsonFlag,
+    ModelReference,
     answer,
     connect,
     console,
@@ -80,9 +81,7 @@ def rollback(context: typer.Context, name: Name, as_json: JsonFlag = False) -> N
 
 @app.command()
 def download(
-    model: Annotated[
-        str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
-    ],
+    model: ModelReference,
     target: Annotated[
         Path | None, typer.Argument(help="New folder; the model's name by default.")
     ] = None,
@@ -116,9 +115,7 @@ class Format(StrEnum):
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
-    ],
+    model: ModelReference,
     target: Annotated[
         Path | None, typer.Argument(help="New file; NAME-VERSION.onnx by default.")
     ] = None,

@@ -23,6 +23,7 @@ from grpo_platform.core.messages import as_commands
 
 __all__ = [
     "JsonFlag",
+    "ModelReference",
     "Token",
     "Url",
     "answer",
@@ -38,6 +39,9 @@ __all__ = [
     "when",
 ]
 
+ModelReference = Annotated[
+    str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 _DEFAULT_PORT: Final = "8000"

@@ -336,10 +336,10 @@ class GRPOClient:
     def predict(
         self,
         model_name: str,
-        observation: Any,  # noqa: ANN401 - as the environment gives it
+        observation: object,
         *,
         deterministic: bool = True,
-        action_mask: Any = None,  # noqa: ANN401 - an array, or one for each choice
+        action_mask: object = None,
     ) -> Prediction:
         """Ask a model for the action in one observation.
 
@@ -445,7 +445,7 @@ class GRPOClient:
         return cast(list[dict[str, Any]], self._transport.call("GET", "/rewards")["rewards"])
 
 
-def _as_json(observation: Any) -> Any:  # noqa: ANN401
+def _as_json(observation: object) -> object:
     # numpy's arrays and scalars are not JSON
     if hasattr(observation, "tolist"):
         return observation.tolist()

@@ -97,9 +97,9 @@ class LoadedModel:
 
     def predict_one(
         self,
-        observation: Any,  # noqa: ANN401 - JSON
+        observation: object,
         deterministic: bool = True,
-        action_mask: Any = None,  # noqa: ANN401 - JSON
+        action_mask: object = None,
     ) -> Single:
         """Action for one observation, as JSON: nested as its space is, or a flat list of numbers.
 
@@ -112,19 +112,21 @@ class LoadedModel:
             InvalidObservationError: it does not fit, or holds NaN or infinity.
         """
         if not self._is_flat(observation):
-            observation = self._row(observation, "observation").tolist()
-        elif self._is_bounded:
-            self._check(np.array([observation]), "observation")
+            numbers: list[float] = self._row(observation, "observation").tolist()
+        else:
+            numbers = observation
+            if self._is_bounded:
+                self._check(np.array([numbers]), "observation")
         # the sum is finite unless a number is not, or the numbers are absurdly large
         try:
-            finite = math.isfinite(sum(observation)) or all(map(math.isfinite, observation))
+            finite = math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
         except OverflowError:  # an integer that no float holds
             finite = False
         if not finite:
             raise self._wrong("NaN or infinity", "observation")
         if action_mask is not None or self._reads.n_mask:
-            observation = [*observation, *self._mask(action_mask, "action_mask")]
-        answer = self._predictor.predict_one(observation, deterministic)
+            numbers = [*numbers, *self._mask(action_mask, "action_mask")]
+        answer = self._predictor.predict_one(numbers, deterministic)
         if not self._is_composite:
             return answer
         told = None if answer.action_probs is None else np.array([answer.action_probs])
@@ -204,7 +206,7 @@ class LoadedModel:
         apart = zip(*np.split(probabilities, self._ends[:-1], axis=1), strict=True)
         return nested, [[choice.tolist() for choice in row] for row in apart]
 
-    def _is_flat(self, observation: object) -> bool:
+    def _is_flat(self, observation: object) -> TypeGuard[list[float]]:
         return _all_numbers(observation) and len(observation) == self._size
 
     def _rows(self, observations: Observations) -> npt.NDArray[Any]:
@@ -234,7 +236,7 @@ class LoadedModel:
             self._check(rows, "observations")
         return rows
 
-    def _row(self, observation: Any, field: str) -> npt.NDArray[Any]:  # noqa: ANN401
+    def _row(self, observation: object, field: str) -> npt.NDArray[Any]:
         """A row, shape (size,), of an observation as JSON has it."""
         try:
             if self._is_flat(observation):
@@ -252,7 +254,7 @@ class LoadedModel:
         except OverflowError:  # an integer that no float holds
             raise self._wrong("NaN or infinity", field) from None
 
-    def _mask(self, mask: Any, field: str) -> npt.NDArray[np.float64]:  # noqa: ANN401
+    def _mask(self, mask: object, field: str) -> npt.NDArray[np.float64]:
         """The end of a row, from JSON."""
         if not self._reads.n_mask:
             raise InvalidObservationError(
@@ -276,7 +278,11 @@ class LoadedModel:
 
     def _not_of_space(self, error: ObservationError, field: str) -> InvalidObservationError:
         where = f"{field}.{error.leaf}" if error.leaf else field
-        return InvalidObservationError(f"{self.name}: {error}.", field=where)
+        if self._reads.is_tree:
+            return InvalidObservationError(f"{self.name}: {error}.", field=where)
+        shape = "×".join(map(str, self._reads.leaves[0].shape)) or "one number"
+        said = f"{self.name} takes observations of shape {shape}: {error}."
+        return InvalidObservationError(said, field=where)
 
     def _wrong(self, what: str, field: str) -> InvalidObservationError:
         shape = "×".join(map(str, self.observation_shape))
@@ -287,11 +293,11 @@ class LoadedModel:
         )
 
 
-def _all_numbers(observation: Any) -> TypeGuard[list[float]]:  # noqa: ANN401
+def _all_numbers(observation: object) -> TypeGuard[list[float]]:
     return type(observation) is list and _NUMBERS.issuperset(map(type, observation))
 
 
-def _decoded(observation: Any, leaf: ObservationLeaf, below: Path) -> Any:  # noqa: ANN401
+def _decoded(observation: object, leaf: ObservationLeaf, below: Path) -> object:
     """An observation whose image at a path, if it is a text, is the array that it stands for.
 
     Raises:

@@ -33,9 +33,11 @@ _LOG_2PI = math.log(2.0 * math.pi)
 
 
 class ClosedForm(abc.ABC):
-    """A distribution in numpy, with its gradient: what `MlpPolicy` acts and learns with on a CPU.
+    """A distribution in numpy, with its gradient.
 
-    All arrays are feature-major: shape (outputs, B).
+    Attributes:
+        outputs: numbers that the network gives for each observation.
+        log_std: free parameters that do not depend on the observation.
     """
 
     outputs: int

@@ -39,10 +39,8 @@ class Layout(NamedTuple):
 def layout_of(spec: ObservationSpec) -> Layout:
     """How the encoded numbers follow from a row's; kept."""
     columns: list[tuple[npt.NDArray[Any], ...]] = []
-    first = 0
-    for leaf in spec.leaves:
-        source = np.arange(first, first + leaf.size)
-        first += leaf.size
+    for leaf, own in spec.columns():
+        source = np.arange(own.start, own.stop)
         if leaf.categories:
             values = [
                 np.arange(n) + start for n, start in zip(leaf.categories, leaf.start, strict=True)

@@ -30,7 +30,7 @@ from grpo.policies import POLICIES, BasePolicy, name_parts
 from grpo.registry import name_of
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.rewards import RewardDefinition, RewardFunction
-from grpo.spaces import environment_action
+from grpo.spaces import environment_actions
 from grpo.trainer import Trainer, TrainResult
 
 __all__ = ["GRPO", "Callback", "Env"]
@@ -211,7 +211,7 @@ class GRPO:
         actions: Any = self.policy.predict(rows, deterministic, self._rng).actions
         if isinstance(spec.action, DictActions):
             space = self.get_env().spec.action_space
-            actions = [environment_action(space, row) for row in actions]
+            actions = environment_actions(space, actions)
         return actions[0] if single else actions, None
 
     def evaluate(

@@ -6,7 +6,7 @@ what the policy's networks read.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -151,6 +151,13 @@ class ObservationSpec:
         """Numbers in a row."""
         return sum(leaf.size for leaf in self.leaves) + self.n_mask
 
+    def columns(self) -> Iterator[tuple[ObservationLeaf, slice]]:
+        """Each leaf, and where its numbers are in a row."""
+        first = 0
+        for leaf in self.leaves:
+            yield leaf, slice(first, first + leaf.size)
+            first += leaf.size
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the tensors where a model takes several; empty where it takes one."""
@@ -278,12 +285,11 @@ class ObservationSpec:
         Raises:
             ObservationError: there is one.
         """
-        first = 0
-        for leaf in self.leaves:
-            part = rows[:, first : first + leaf.size]
-            first += leaf.size
+        for leaf, own in self.columns():
             if leaf.categories or leaf.low:
-                _checked(leaf, part.reshape(len(rows), *leaf.shape), batch=True, strict=True)
+                _checked(
+                    leaf, rows[:, own].reshape(len(rows), *leaf.shape), batch=True, strict=True
+                )
 
     def from_tensors(self, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Rows, shape (N, size), of one array for each leaf, by name: (N, *its shape).

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from grpo.actions import ActionSpec, BoxActions, DictActions, DiscreteActions, MultiDiscreteActions
 from grpo.observations import ObservationLeaf, ObservationSpec, Path, path_name
 
-__all__ = ["action_spec", "environment_action", "observation_spec"]
+__all__ = ["action_spec", "environment_actions", "observation_spec"]
 
 _MOST_CATEGORIES: Final = 1 << 24
 """Whole numbers up to this are told apart as float32, in which models are asked."""
@@ -138,27 +138,30 @@ def _action_parts(
             )
 
 
-def environment_action(space: spaces.Space[Any], row: npt.NDArray[Any]) -> Any:  # noqa: ANN401
-    """One action as a space has it: of its type, and nested as it is.
+def environment_actions(space: spaces.Space[Any], rows: npt.NDArray[Any]) -> list[Any]:
+    """Actions as a space has them: of its type, and nested as it is.
 
     Args:
         space: the environment's.
-        row: numbers of one action, in the order of `ActionSpec`; any shape.
+        rows: numbers of N actions, shape (N, *`ActionSpec.shape`).
     """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        return _build(space, list(np.ravel(row)))
-    array = np.asarray(row).reshape(space.shape or ()).astype(space.dtype)
-    return array[()] if isinstance(space, spaces.Discrete) else array
+        return [_build(space, row.tolist()) for row in rows]
+    taken = rows.astype(space.dtype, copy=False)
+    if isinstance(space, spaces.Discrete):
+        return list(taken)
+    return [taken[i, ...] for i in range(len(taken))]  # arrays, also of shape ()
 
 
 def _build(space: spaces.Space[Any], numbers: list[Any]) -> Any:  # noqa: ANN401
-    """As `environment_action`; takes its numbers off the front of the list."""
+    """As `environment_actions`, of one; takes its numbers off the front of the list."""
     if isinstance(space, spaces.Dict):
         return {key: _build(part, numbers) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
         return tuple(_build(part, numbers) for part in space.spaces)
-    taken = [numbers.pop(0) for _ in range(math.prod(space.shape or ()))]
-    return environment_action(space, np.array(taken))
+    shape = space.shape or ()
+    taken = [numbers.pop(0) for _ in range(math.prod(shape))]
+    return environment_actions(space, np.array(taken).reshape(1, *shape))[0]
 
 
 def _parts_of(

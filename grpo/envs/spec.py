@@ -246,8 +246,10 @@ def _check(identity: _Identity, kwargs_json: str) -> EnvironmentSpec:
     name, source = identity.env_name, identity.source
     env = _make(name, source, kwargs)
     try:
-        spec = _with_masks(_describe(name, source, kwargs, env), env)
-        _check_first_observation(spec, env)
+        spec = _describe(name, source, kwargs, env)
+        observation, info = _first_reset(name, env)
+        spec = _with_masks(spec, env, info)
+        _check_first_observation(spec, env, observation, info)
     finally:
         _close(env, name)
     return spec
@@ -301,11 +303,12 @@ def _describe(
     )
 
 
-def _with_masks(spec: EnvironmentSpec, env: gym.Env[Any, Any]) -> EnvironmentSpec:
+def _with_masks(
+    spec: EnvironmentSpec, env: gym.Env[Any, Any], info: Mapping[str, Any]
+) -> EnvironmentSpec:
     """The specification with masks, if the environment gives some that a policy can follow."""
     if not isinstance(spec.action, DiscreteActions | MultiDiscreteActions):
         return spec
-    _, info = _first_reset(spec.env_name, env)
     masks: Literal["info", "method"] = "info"
     if MASK not in info:
         if not env.has_wrapper_attr("action_masks"):
@@ -331,8 +334,9 @@ def _first_reset(env_name: str, env: gym.Env[Any, Any]) -> tuple[Any, dict[str, 
     return observation, info
 
 
-def _check_first_observation(spec: EnvironmentSpec, env: gym.Env[Any, Any]) -> None:
-    observation, info = _first_reset(spec.env_name, env)
+def _check_first_observation(
+    spec: EnvironmentSpec, env: gym.Env[Any, Any], observation: object, info: Mapping[str, Any]
+) -> None:
     try:
         row = spec.row(env, observation, info).astype(np.float64)
     except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from grpo.envs.branching import Brancher
 from grpo.envs.spec import EnvironmentSpec, fault
 from grpo.envs.vec_env import FloatArray, IntArray, Snapshot, StepResult, VecEnv
 from grpo.errors import EnvironmentFaultError, GRPOError
-from grpo.spaces import environment_action
+from grpo.spaces import environment_actions
 
 __all__ = ["SyncVecEnv"]
 
@@ -69,8 +69,10 @@ class SyncVecEnv(VecEnv):
         rewards = np.empty(n)
         terminated = np.empty(n, dtype=np.bool_)
         truncated = np.empty(n, dtype=np.bool_)
+        taken = environment_actions(self._action_space, actions)
         for i, member in enumerate(members.tolist()):
-            rewards[i], terminated[i], truncated[i] = self.step_one(member, actions[i])
+            result = self._step(member, actions[i], taken[i])
+            rewards[i], terminated[i], truncated[i] = result
         observations = self._observations[members]
         if not (np.isfinite(observations).all() and np.isfinite(rewards).all()):
             raise self._not_finite(members, rewards)
@@ -142,9 +144,18 @@ class SyncVecEnv(VecEnv):
         Raises:
             EnvironmentFaultError: the environment raised, or gave what is no observation or reward.
         """
+        (taken,) = environment_actions(self._action_space, np.asarray(action)[None])
+        return self._step(member, action, taken)
+
+    def _step(
+        self,
+        member: int,
+        action: npt.NDArray[Any],
+        taken: object,
+    ) -> tuple[float, bool, bool]:
+        """As `step_one`, with the action as the space has it, too."""
         self.steps_taken += 1
         try:
-            taken = environment_action(self._action_space, action)
             observation, reward, terminated, truncated, info = self.envs[member].step(taken)
             result = _number(reward), bool(terminated), bool(truncated)
             self._observe(member, observation, info, ended=result[1] or result[2])

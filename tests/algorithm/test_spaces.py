@@ -22,7 +22,7 @@ from grpo.envs.sync_vec_env import SyncVecEnv
 from grpo.errors import IncompatibleError, UnsupportedEnvironmentError
 from grpo.observations import ObservationSpec
 from grpo.policies import MlpPolicy, PolicySpec, make_policy
-from grpo.spaces import action_spec, environment_action, observation_spec
+from grpo.spaces import action_spec, environment_actions, observation_spec
 from tests.algorithm.builders import CHOICES, MULTI, NESTED, assert_goes_on_as_if_never_paused
 
 WORLD = spaces.Dict(
@@ -105,7 +105,7 @@ def test_every_space_is_trained_on_and_what_is_exported_does_the_same(observatio
     rows = np.stack([spec.reads.row(one) for one in seen])
     here = model.policy.predict(rows.astype(np.float64))
     for row, one in zip(here.actions, chosen, strict=True):
-        taken = environment_action(ACTION_SPACES[action], row)
+        (taken,) = environment_actions(ACTION_SPACES[action], row[None])
         assert taken in ACTION_SPACES[action]
         if isinstance(spec.action, DictActions):
             assert rounded(spec.action.to_json(row)) == rounded(plain(one))

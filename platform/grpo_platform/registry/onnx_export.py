@@ -145,10 +145,8 @@ def _observations(policy: BasePolicy, n: int) -> npt.NDArray[np.float32]:
     numbers = ~np.isfinite(layout.category)
     drawn = mean + 3.0 * std * rng.standard_normal((n, len(mean)))
     rows[:, layout.source[numbers]] = drawn[:, numbers]
-    first = 0
-    for leaf in reads.leaves:
-        part = rows[:, first : first + leaf.size]
-        first += leaf.size
+    for leaf, own in reads.columns():
+        part = rows[:, own]
         if leaf.categories:
             part[:] = leaf.start + rng.integers(0, leaf.categories, part.shape)
         elif leaf.low:
@@ -163,13 +161,12 @@ def _observations(policy: BasePolicy, n: int) -> npt.NDArray[np.float32]:
 
 def _tensors(reads: ObservationSpec, rows: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     """Rows, shape (N, size), as an array for each part, of the type that models take it in."""
-    found, first = {}, 0
-    for leaf in reads.leaves:
-        part = rows[:, first : first + leaf.size].reshape(-1, *leaf.shape)
-        first += leaf.size
-        found[leaf.name] = part.astype(leaf.tensor_dtype)
+    found = {
+        leaf.name: rows[:, own].reshape(-1, *leaf.shape).astype(leaf.tensor_dtype)
+        for leaf, own in reads.columns()
+    }
     if reads.n_mask:
-        found[MASK] = rows[:, first:].astype(np.uint8)
+        found[MASK] = rows[:, -reads.n_mask :].astype(np.uint8)
     return found
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from grpo.envs import EnvironmentSpec, check_environment
 from grpo.errors import in_words
 from grpo.policies import BasePolicy
-from grpo.spaces import environment_action
+from grpo.spaces import environment_actions
 from grpo_platform.core.errors import PlatformError
 
 __all__ = ["VideoError", "record_episodes"]
@@ -78,8 +78,8 @@ def _frames(
         ended = False
         while not ended:
             yield _drawn(env)
-            (action,) = policy.act(spec.row(env, observation, info)[None])
-            taken = environment_action(env.action_space, action)
+            actions = policy.act(spec.row(env, observation, info)[None])
+            (taken,) = environment_actions(env.action_space, actions)
             observation, _, terminated, truncated, info = env.step(taken)
             ended = bool(terminated or truncated)
         last = _drawn(env)

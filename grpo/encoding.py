@@ -74,13 +74,13 @@ class ObservationEncoder(torch.nn.Module):
     """`encode` in torch, for training on tensors and for export.
 
     Args:
-        spec: the observations; some have categories, or a mask.
+        spec: the observations; some have categories, a mask, or what a policy remembers.
     """
 
     def __init__(self, spec: ObservationSpec) -> None:
         super().__init__()
         layout = layout_of(spec)
-        self._size, self._own = spec.size, spec.size - spec.n_mask
+        self._size, self._own = spec.size, spec.observed
         self._shape = spec.encoded_shape
         self._has_categories = any(leaf.categories for leaf in spec.leaves)
         if not self._has_categories:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from grpo.envs import VecEnv, make_vec_env
 from grpo.errors import IncompatibleError, OutOfRangeError
+from grpo.policies import Memory
 from grpo.registry import Objects
 
 __all__ = [
@@ -243,11 +244,13 @@ def _run(
     episodes = members.copy()  # what each member plays; further ones wait for a member to end
     waiting = envs.num_members
     observations = envs.reset(members, seeds[episodes])
+    memory = Memory(policy, n)
     while members.size:
+        rows = memory.rows(observations, episodes)
         if rng is None:
-            actions = policy.act(observations)
+            actions = policy.act(rows)
         else:
-            actions = policy.predict(observations, deterministic=False, rng=rng).actions
+            actions = policy.predict(rows, deterministic=False, rng=rng).actions
         observations, rewards, terminated, truncated = envs.step(members, actions)
         returns[episodes] += rewards
         lengths[episodes] += 1

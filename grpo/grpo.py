@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from grpo import checkpoint
@@ -26,6 +27,7 @@ from grpo.envs.catalogue import allow_module
 from grpo.errors import CheckpointError, IncompatibleError, OutOfRangeError, did_you_mean
 from grpo.evaluation import EVALUATION_SEED, Evaluation, evaluate
 from grpo.fields import fields_of
+from grpo.observations import ObservationError
 from grpo.policies import POLICIES, BasePolicy, name_parts
 from grpo.registry import name_of
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
@@ -175,22 +177,29 @@ class GRPO:
         observation: object,
         deterministic: bool = False,
         action_masks: Iterable[object] | None = None,
-    ) -> tuple[Any, None]:
+        *,
+        state: npt.ArrayLike | None = None,
+        episode_start: npt.ArrayLike | None = None,
+    ) -> tuple[Any, npt.NDArray[np.float32] | None]:
         """Choose an action for one observation, or for a batch.
 
         Args:
             observation: as the environment gives it, or N of them: with a first dimension more
                 in every array.
             deterministic: take the most probable action, else sample.
+            state: of a policy with memory: what the call for the observation before gave; None at
+                the start of an episode.
+            episode_start: true where an observation begins an episode, so that its state is not
+                looked at; of one observation or of each.
             action_masks: which actions may be taken, of one observation or of each, where the
                 environment says it in training; None for all.
 
         Returns:
-            The action as the environment takes it, or N of them; and None, where
-            Stable-Baselines3 has the state of recurrent policies.
+            The action as the environment takes it, or N of them; and the state for the next call,
+            shape (n_state,) or (N, n_state): None of a policy without memory.
 
         Raises:
-            IncompatibleError: another shape, or no finite numbers.
+            IncompatibleError: another shape, or no finite numbers; a state that is none of these.
         """
         spec = self.policy.spec
         try:
@@ -208,11 +217,35 @@ class GRPO:
             masks = np.split(spec.reads.masks(rows), ends, axis=1)
             if not all(allowed.any(axis=1).all() for allowed in masks):
                 raise IncompatibleError("action_mask forbids every action of a choice.")
+        after = self._remember(rows, state, episode_start)
         actions: Any = self.policy.predict(rows, deterministic, self._rng).actions
         if isinstance(spec.action, DictActions):
             space = self.get_env().spec.action_space
             actions = environment_actions(space, actions)
-        return actions[0] if single else actions, None
+        if not spec.reads.n_state:
+            return actions[0] if single else actions, None
+        return (actions[0], after[0]) if single else (actions, after)
+
+    def _remember(
+        self,
+        rows: npt.NDArray[np.float64],
+        state: npt.ArrayLike | None,
+        episode_start: npt.ArrayLike | None,
+    ) -> npt.NDArray[np.float32]:
+        """What is remembered after rows, which are told what is remembered before."""
+        reads, n = self.policy.spec.reads, len(rows)
+        if state is not None:
+            if not reads.n_state:
+                raise IncompatibleError("This policy has no memory: leave state out.")
+            given = np.asarray(state)
+            try:
+                states = reads.state_rows(given[None] if given.ndim == 1 else given, n)
+            except ObservationError as error:
+                raise IncompatibleError(f"{error}.") from error
+            if episode_start is not None:
+                states[np.broadcast_to(np.asarray(episode_start, np.bool_), n)] = 0.0
+            reads.states(rows)[:] = states
+        return np.asarray(self.policy.next_states(rows), np.float32)
 
     def evaluate(
         self,

@@ -108,7 +108,7 @@ class Learner:
         """Returns and group-relative advantages; the normaliser has seen the rollout after it."""
         policy, config = self._policy, self.config
         policy.observe(rollout.observations)
-        encoded = policy.encode(rollout.observations)
+        encoded = policy.recall(policy.encode(rollout.observations), rollout.by_member())
         groups, size = rollout.alive.shape[1:]
         returns = segment_returns(
             rollout.padded(rollout.rewards),
@@ -169,18 +169,20 @@ class Learner:
 
     def _batch(self, rollout: Rollout, comparison: Comparison) -> Batch:
         policy, alive, encoded = self._policy, rollout.alive, comparison.encoded
+        by_member = rollout.by_member()
         return Batch(
             inputs=encoded,
             actions=rollout.actions,
             log_prob_old=policy.outputs(encoded).log_prob(rollout.actions),
-            log_prob_reference=self._log_prob_reference(encoded, rollout.actions),
+            log_prob_reference=self._log_prob_reference(encoded, rollout.actions, by_member),
             advantages=comparison.advantages.values[alive].astype(policy.flat.dtype),
             informative=comparison.advantages.informative[alive],
             targets=policy.rescale_values(comparison.returns, comparison.return_moments),
+            alive=by_member,
         )
 
     def _log_prob_reference(
-        self, encoded: FloatArray, actions: npt.NDArray[Any]
+        self, encoded: FloatArray, actions: npt.NDArray[Any], alive: npt.NDArray[np.bool_]
     ) -> FloatArray | None:
         """Log π_ref, after the reference became the present policy where it was time for that.
 
@@ -191,14 +193,16 @@ class Learner:
             return None
         if self.reference is None or self.iterations % config.reference_iterations == 0:
             self.reference = policy.flat[: policy.policy_size].copy()
-        return policy.outputs(encoded, self.reference).log_prob(actions)
+        recalled = policy.recall(encoded, alive, self.reference)
+        return policy.outputs(recalled, self.reference).log_prob(actions)
 
     def _outcome(self, batch: Batch, comparison: Comparison) -> dict[str, float]:
         """Losses and distances over all transitions, after the updates."""
         policy, config, kept = self._policy, self.config, batch.informative
-        outputs = policy.outputs(batch.inputs)
+        encoded = policy.recall(batch.inputs, batch.alive)
+        outputs = policy.outputs(encoded)
         log_ratio = outputs.log_prob(batch.actions) - batch.log_prob_old
-        error = policy.values(batch.inputs) - comparison.returns
+        error = policy.values(encoded) - comparison.returns
         low, high = config.clip_range, config.clip_high
         loss = 0.0
         if kept.any():

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "ADDED",
     "MASK",
+    "NEXT_STATE",
+    "STATE",
     "ObservationError",
     "ObservationLeaf",
     "ObservationSpec",
@@ -41,6 +44,15 @@ class ObservationError(ValueError):
 
 MASK: Final = "action_mask"
 """Name of the tensor, or of the member of a request, that says which actions may be taken."""
+
+STATE: Final = "policy_state"
+"""Name of the tensor of what a policy remembers before an observation: 0 where none was before."""
+
+NEXT_STATE: Final = "next_policy_state"
+"""Name of the tensor of what it remembers after it, which it tells beside its action."""
+
+ADDED: Final[Mapping[str, type[np.generic]]] = {STATE: np.float32, MASK: np.uint8}
+"""Types of the tensors that follow an observation's own, in the order of a row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +84,7 @@ class ObservationLeaf:
     def name(self) -> str:
         """Name of the leaf's tensor, such as `goal.0`; `observation` where it is all there is."""
         name = path_name(self.path) or "observation"
-        return name if name != MASK else f"observation.{name}"  # which is no mask of ours
+        return f"observation.{name}" if name in (MASK, STATE) else name  # which are ours
 
     @property
     def size(self) -> int:
@@ -130,6 +142,10 @@ class ObservationSpec:
     """Numbers at the end of a row that say which actions there are: 1 for each that may be taken,
     choice after choice; 0 where all always may."""
 
+    n_state: int = 0
+    """Numbers before those that say what the policy remembers of the episode, from -1 to 1: 0 at
+    its start; none where it has no memory."""
+
     @property
     def is_tree(self) -> bool:
         """Whether observations are Dicts or Tuples."""
@@ -139,17 +155,27 @@ class ObservationSpec:
     def is_plain(self) -> bool:
         """Whether a row is all numbers that are standardised, so that the shape says everything."""
         leaf = self.leaves[0]
-        return not (self.is_tree or leaf.categories or leaf.low or self.n_mask)
+        return not (self.is_tree or leaf.categories or leaf.low or self.n_mask or self.n_state)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one observation as the environments give it: a tree's is one row."""
-        return (self.size,) if self.is_tree or self.n_mask else self.leaves[0].shape
+        """Shape of one observation between environment and policy: most are one row."""
+        return self.leaves[0].shape if self.is_array else (self.size,)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the observation's one array is all there is."""
+        return not (self.is_tree or self.n_mask or self.n_state)
+
+    @property
+    def observed(self) -> int:
+        """Numbers in a row that are observed."""
+        return sum(leaf.size for leaf in self.leaves)
 
     @property
     def size(self) -> int:
         """Numbers in a row."""
-        return sum(leaf.size for leaf in self.leaves) + self.n_mask
+        return self.observed + self.n_state + self.n_mask
 
     def columns(self) -> Iterator[tuple[ObservationLeaf, slice]]:
         """Each leaf, and where its numbers are in a row."""
@@ -161,9 +187,15 @@ class ObservationSpec:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the tensors where a model takes several; empty where it takes one."""
-        if not (self.is_tree or self.n_mask):
+        if self.is_array:
             return ()
-        return (*(leaf.name for leaf in self.leaves), *((MASK,) if self.n_mask else ()))
+        return (*(leaf.name for leaf in self.leaves), *self.added)
+
+    @property
+    def added(self) -> dict[str, int]:
+        """What stands in a row after what is observed: its name, and how many numbers it has."""
+        counts = {STATE: self.n_state, MASK: self.n_mask}
+        return {name: n for name, n in counts.items() if n}
 
     @property
     def encoded_shape(self) -> tuple[int, ...]:
@@ -177,6 +209,7 @@ class ObservationSpec:
         """Type that rows are kept in: the environment's floats or bytes, else float64."""
         own = np.dtype(self.leaves[0].dtype)
         keeps = not self.is_tree and (own.kind == "f" or self.leaves[0].is_image)
+        keeps = keeps and (not self.n_state or own.kind == "f")
         return own if keeps else np.dtype(np.float64)
 
     def row(
@@ -198,11 +231,12 @@ class ObservationSpec:
         """
         if strict:
             _refuse_others(observation, [leaf.path for leaf in self.leaves])
-        if not (self.is_tree or self.n_mask):
+        if self.is_array:
             return _checked(self.leaves[0], observation, strict=strict)
         parts = [
             _checked(leaf, _at(observation, leaf), strict=strict).ravel() for leaf in self.leaves
         ]
+        parts.append(np.zeros(self.n_state))
         if self.n_mask:
             parts.append(self.mask_row(mask))
         return np.concatenate(parts).astype(self.dtype)
@@ -233,6 +267,25 @@ class ObservationSpec:
             raise ObservationError(said, (MASK,))
         return flat
 
+    def state_rows(self, states: object, n: int) -> npt.NDArray[np.float64]:
+        """What a policy remembers in each of n episodes, shape (n, n_state).
+
+        Args:
+            states: what it gave back; None at the start of an episode.
+            n: how many.
+
+        Raises:
+            ObservationError: that is not what it gave.
+        """
+        if states is None:
+            return np.zeros((n, self.n_state))
+        given = np.asarray(states)
+        fits = given.dtype.kind == "f" and given.shape == (n, self.n_state)
+        if not (fits and (np.abs(given) <= 1.0).all()):
+            said = f"{STATE} must hold {self.n_state} numbers from -1 to 1 for each observation"
+            raise ObservationError(f"{said}, as an answer gave them", (STATE,))
+        return given.astype(np.float64)
+
     def masks(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Which actions may be taken in each of N rows, shape (N, n_mask)."""
         allowed: npt.NDArray[np.bool_] = rows[:, self.size - self.n_mask :] > 0
@@ -240,10 +293,26 @@ class ObservationSpec:
 
     def unmasked(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Rows without what is not observed, in the shape of the space."""
-        if not self.n_mask:
+        if not (self.n_mask or self.n_state):
             return rows
-        own = rows[:, : -self.n_mask]
+        own = rows[:, : self.observed]
         return own if self.is_tree else own.reshape(-1, *self.leaves[0].shape)
+
+    def states(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the policy remembers in each of N rows, shape (N, n_state): a view."""
+        return rows[:, self.observed : self.observed + self.n_state]
+
+    def with_states(
+        self, rows: npt.NDArray[Any], states: npt.NDArray[np.floating[Any]]
+    ) -> npt.NDArray[Any]:
+        """Rows, shape (N, size), of N of an environment and of what the policy remembers.
+
+        Args:
+            rows: shape (N, *shape of the environment's observations).
+            states: shape (N, n_state).
+        """
+        flat = rows.reshape(len(rows), -1)
+        return np.concatenate([flat[:, : self.observed], states, flat[:, self.observed :]], axis=1)
 
     def rows(
         self,
@@ -263,13 +332,14 @@ class ObservationSpec:
         shape = np.asarray(_at(observations, first)).shape
         if shape == first.shape or shape[1:] != first.shape:
             return self.row(observations, masks)[None], True
-        if not (self.is_tree or self.n_mask):
+        if self.is_array:
             return _checked(first, observations, batch=True), False
         parts = [_checked(leaf, _at(observations, leaf), batch=True) for leaf in self.leaves]
         for leaf, part in zip(self.leaves, parts, strict=True):
             if len(part) != shape[0]:
                 said = f"{leaf.name} holds {len(part)} observations, not {shape[0]}"
                 raise ObservationError(said, leaf.path)
+        parts.append(np.zeros((shape[0], self.n_state)))
         if self.n_mask:
             given = [None] * shape[0] if masks is None else list(masks)
             if len(given) != shape[0]:
@@ -298,13 +368,14 @@ class ObservationSpec:
             ObservationError: other names, shapes or lengths, or no such category.
         """
         names = self.names or (self.leaves[0].name,)
-        optional = {MASK} if self.n_mask else set[str]()
-        if {*tensors} | optional != {*names}:
+        if {*tensors} | {*self.added} != {*names}:
             said = f"the tensors are {', '.join(names)}, not {', '.join(tensors)}"
             raise ObservationError(said)
         parts = [
             _checked(leaf, tensors[leaf.name], batch=True, strict=True) for leaf in self.leaves
         ]
+        if self.n_state:
+            parts.append(self.state_rows(tensors.get(STATE), len(parts[0])))
         if self.n_mask:
             given = tensors.get(MASK, [None] * len(parts[0]))
             masks = np.array([self.mask_row(mask) for mask in given])
@@ -315,14 +386,15 @@ class ObservationSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `from_dict`."""
-        masks = {"n_mask": self.n_mask} if self.n_mask else {}
-        return {"leaves": [leaf.to_dict() for leaf in self.leaves], **masks}
+        counts = {"n_mask": self.n_mask, "n_state": self.n_state}
+        added = {name: n for name, n in counts.items() if n}
+        return {"leaves": [leaf.to_dict() for leaf in self.leaves], **added}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ObservationSpec":
         """Inverse of `to_dict`."""
         leaves = tuple(map(ObservationLeaf.from_dict, values["leaves"]))
-        return cls(leaves, int(values.get("n_mask", 0)))
+        return cls(leaves, int(values.get("n_mask", 0)), int(values.get("n_state", 0)))
 
 
 def _checked(

@@ -21,6 +21,7 @@ _RESET_SEEDS = 2**31
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,9 @@ class VisitedState:
     episode_length: int
     """Steps before it."""
 
+    policy_state: FloatArray | None = None
+    """Shape (n_state,): what a policy with memory remembers there; None for others."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
@@ -62,7 +66,7 @@ class Rollout:
     """Shape (T, G, K): the member took a step at this index."""
 
     observations: npt.NDArray[np.floating[Any]]
-    """Shape (N, *shape), before the step."""
+    """Shape (N, *shape), before the step; rows that tell what a policy with memory remembers."""
 
     actions: npt.NDArray[Any]
     """Actions of the policy, shape (N,) or (N, k)."""
@@ -87,6 +91,10 @@ class Rollout:
         out = np.zeros(self.alive.shape, np.float64)
         out[self.alive] = values
         return out
+
+    def by_member(self) -> BoolArray:
+        """`alive`, shape (T, G·K)."""
+        return self.alive.reshape(len(self.alive), -1)
 
     def mean_rewards(self) -> Float64Array:
         """Shape (T,): reward trained on, mean over the members alive at each index."""
@@ -124,6 +132,8 @@ class RolloutCollector:
         self._envs = envs
         self._reward = reward
         self._config = config
+        self._reads = policy.spec.reads
+        self._remembers = self._reads.n_state > 0
         self._rng = streams.starts
         self.timesteps = timesteps
         self._branches = config.start_states != "reset" and envs.branching != "none"
@@ -181,7 +191,18 @@ class RolloutCollector:
             else:
                 observations.append(self._envs.restore(members, start.snapshot))
             starts.append(start)
-        return np.concatenate(observations), starts
+        rows = np.concatenate(observations)
+        if self._remembers:
+            rows = self._reads.with_states(rows, self._remembered(starts, size))
+        return rows, starts
+
+    def _remembered(self, starts: list[VisitedState | None], size: int) -> FloatArray:
+        """What the policy remembers where each member starts, shape (members, n_state)."""
+        states = np.zeros((len(starts), self._reads.n_state), np.float32)
+        for state, start in zip(states, starts, strict=True):
+            if start is not None and start.policy_state is not None:
+                state[:] = start.policy_state
+        return states.repeat(size, axis=0)
 
     def _run(self, members: IntArray, observations: npt.NDArray[Any], horizon: int) -> "_Segment":
         segment = _Segment(len(members), observations)
@@ -194,8 +215,10 @@ class RolloutCollector:
             ended = result.terminated | result.truncated
             segment.steps.append((members, observations, actions, scaled, result, envs.steps_taken))
             observations = result.observations
+            if self._remembers:
+                observations = self._reads.with_states(observations, self._actor.states)
             if np.count_nonzero(ended):
-                segment.end(members, ended, result, self.timesteps)
+                segment.end(members, ended, observations, result.terminated, self.timesteps)
                 members, observations = members[~ended], observations[~ended]
                 if not members.size:
                     break
@@ -224,6 +247,7 @@ class RolloutCollector:
             _sum_by_member(rewards, alive).reshape(groups, size),
             totals,
             lengths,
+            segment.last,
         )
         return Rollout(
             alive=alive.reshape(-1, groups, size),
@@ -244,7 +268,12 @@ class RolloutCollector:
         )
 
     def _choose_next_starts(
-        self, ended: BoolArray, scores: Float64Array, totals: Float64Array, lengths: IntArray
+        self,
+        ended: BoolArray,
+        scores: Float64Array,
+        totals: Float64Array,
+        lengths: IntArray,
+        last: npt.NDArray[Any],
     ) -> None:
         """With `branch_probability` where a survivor came to, else a reset.
 
@@ -266,6 +295,7 @@ class RolloutCollector:
                 snapshot=self._envs.snapshot(member),
                 episode_return=float(totals[member]),
                 episode_length=int(lengths[member]),
+                policy_state=self._reads.states(last)[member].copy() if self._remembers else None,
             )
 
 
@@ -287,12 +317,19 @@ class _Segment:
         self.ended = np.zeros(num_members, np.bool_)
         self.died = np.zeros(num_members, np.bool_)
 
-    def end(self, members: IntArray, ended: BoolArray, result: StepResult, timesteps: int) -> None:
+    def end(
+        self,
+        members: IntArray,
+        ended: BoolArray,
+        observations: npt.NDArray[Any],
+        terminated: BoolArray,
+        timesteps: int,
+    ) -> None:
         """Episodes of some of the members ended in the step just added."""
         gone = members[ended]
-        self.last[gone] = result.observations[ended]
+        self.last[gone] = observations[ended]
         self.ended[gone] = True
-        self.died[gone] = result.terminated[ended]
+        self.died[gone] = terminated[ended]
         self.episodes.extend((int(member), timesteps) for member in gone)
 
     def cut(self, members: IntArray, observations: npt.NDArray[Any]) -> None:

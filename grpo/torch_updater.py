@@ -6,7 +6,7 @@ All functions are pure and reduce to a scalar mean, unless they say otherwise.
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,20 +95,23 @@ class TorchUpdater:
         return UpdateSummary(policy_updates=len(norms), grad_norm=mean)
 
     def _update_policy(self, batch: Batch, rng: np.random.Generator) -> list[float]:
-        kept, config = batch.informative, self._config
+        config, norms = self._config, []
+        inputs = self._tensor(self._policy.torch_inputs(batch.inputs))
         data = {
-            "inputs": self._tensor(self._policy.torch_inputs(batch.inputs)[kept]),
-            "actions": self._tensor(batch.actions[kept], keep_integers=True),
-            "log_prob_old": self._tensor(batch.log_prob_old[kept]),
-            "advantages": self._tensor(batch.advantages[kept]),
+            "actions": self._tensor(batch.actions, keep_integers=True),
+            "log_prob_old": self._tensor(batch.log_prob_old),
+            "advantages": self._tensor(batch.advantages),
         }
         if batch.log_prob_reference is not None:
-            data["log_prob_reference"] = self._tensor(batch.log_prob_reference[kept])
-        norms = []
-        for chosen in minibatches(int(kept.sum()), config.batch_size, config.n_epochs, rng):
-            index = torch.from_numpy(chosen).to(self._device)
+            data["log_prob_reference"] = self._tensor(batch.log_prob_reference)
+        for part in self._minibatches(batch, rng):
+            index = torch.from_numpy(part.judged).to(self._device)
             loss = policy_loss(
-                self._module, config, **{name: value[index] for name, value in data.items()}
+                self._module,
+                config,
+                inputs=inputs[torch.from_numpy(part.read).to(self._device)],
+                places=None if part.places is None else torch.from_numpy(part.places),
+                **{name: value[index] for name, value in data.items()},
             )
             self._policy_adam.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -121,10 +124,27 @@ class TorchUpdater:
             self._policy_adam.step()
         return norms
 
+    def _minibatches(self, batch: Batch, rng: np.random.Generator) -> Iterator["_Minibatch"]:
+        """Shuffled transitions; whole segments, as many as come near, of a policy with memory."""
+        config, kept = self._config, np.flatnonzero(batch.informative)
+        if not self._policy.spec.reads.n_state:
+            for chosen in minibatches(len(kept), config.batch_size, config.n_epochs, rng):
+                yield _Minibatch(kept[chosen], kept[chosen], None)
+            return
+        alive, rows, judged = batch.alive, _padded(batch), np.zeros(batch.alive.shape, np.bool_)
+        judged[alive] = batch.informative
+        members = np.flatnonzero(judged.any(axis=0))
+        parts = max(1, -(-len(kept) // config.batch_size))
+        together = -(-len(members) // parts)
+        for chosen in minibatches(len(members), together, config.n_epochs, rng):
+            those = members[chosen]
+            longest = int(alive[:, those].sum(axis=0).max())
+            read, own = rows[:longest, those], judged[:longest, those]
+            yield _Minibatch(read, read[own], np.flatnonzero(own))
+
     def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
         config = self._config
-        inputs = self._tensor(self._policy.torch_inputs(batch.inputs))
-        features = self._module.value_features(inputs)
+        features = self._value_features(batch)
         targets = self._tensor(batch.targets)
         for chosen in minibatches(len(targets), config.batch_size, config.n_epochs, rng):
             index = torch.from_numpy(chosen).to(self._device)
@@ -132,6 +152,14 @@ class TorchUpdater:
             self._value_adam.zero_grad()
             torch_updater.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
             self._value_adam.step()
+
+    def _value_features(self, batch: Batch) -> torch.Tensor:
+        """What the value network reads of each transition, by the policy as it is now."""
+        inputs = self._tensor(self._policy.torch_inputs(batch.inputs))
+        if not self._policy.spec.reads.n_state:
+            return self._module.value_features(inputs)
+        features = self._module.value_features(inputs[torch.from_numpy(_padded(batch))])
+        return features[torch.from_numpy(batch.alive.ravel())]
 
     def _tensor(self, array: npt.NDArray[Any], keep_integers: bool = False) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
@@ -192,6 +220,26 @@ class TorchUpdater:
             yield adam.state[parameter], places[name]
 
 
+class _Minibatch(NamedTuple):
+    """Which of an iteration's transitions a step looks at."""
+
+    read: npt.NDArray[np.int64]
+    """Shape (B,), or (T, members) for whole segments, filled up with any."""
+
+    judged: npt.NDArray[np.int64]
+    """Shape (B,): those that the loss is the mean of."""
+
+    places: npt.NDArray[np.int64] | None
+    """Shape (B,): where they are among those that are read; None where they are the same."""
+
+
+def _padded(batch: Batch) -> npt.NDArray[np.int64]:
+    """Which transition each member made when, shape (T, members); 0 after its last one."""
+    rows = np.zeros(batch.alive.shape, np.int64)
+    rows[batch.alive] = np.arange(len(batch.actions))
+    return rows
+
+
 def policy_loss(
     policy: BasePolicy,
     config: GRPOConfig,
@@ -201,19 +249,23 @@ def policy_loss(
     log_prob_old: torch.Tensor,
     advantages: torch.Tensor,
     log_prob_reference: torch.Tensor | None = None,
+    places: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Clipped surrogate + kl_coef · KL − ent_coef · H (DeepSeekMath, arXiv 2402.03300, eq. 3).
 
     Args:
         policy: whose loss.
         config: coefficients.
-        inputs: shape (B, …), standardised observations.
+        inputs: shape (B, …), standardised observations; or whole segments of them, (T, M, …).
         actions: shape (B,) int64, or (B, k) in the units of the policy.
         log_prob_old: shape (B,).
         advantages: shape (B,).
         log_prob_reference: shape (B,), where there is a KL term.
+        places: shape (B,), which of T · M steps the others are of; None for all.
     """
     outputs, log_std = policy.policy_outputs(inputs)
+    if places is not None:
+        outputs = outputs[places]
     log_prob = policy.distribution.log_prob(outputs, log_std, actions)
     loss = torch_updater.clipped_surrogate(
         log_prob, log_prob_old, advantages, config.clip_range, config.clip_high

@@ -14,7 +14,7 @@ from grpo.envs import Branching, EnvironmentSpec, check_environment, make_vec_en
 from grpo.errors import IncompatibleError
 from grpo.evaluation import Evaluation, evaluate
 from grpo.learner import Learner
-from grpo.policies import BasePolicy, PolicySpec, default_policy, make_policy
+from grpo.policies import POLICIES, BasePolicy, PolicySpec, default_policy, make_policy
 from grpo.registry import Objects
 from grpo.reporting import Reporter, RolloutStats
 from grpo.rewards import get_reward
@@ -98,7 +98,7 @@ class Trainer:
         self._should_stop = should_stop
         self._should_finish = should_finish
         self._checkpoint_seconds = checkpoint_seconds
-        self.policy = make_policy(policy_spec(spec, config), config.seed, objects)
+        self.policy = make_policy(policy_spec(spec, config, objects), config.seed, objects)
         if initial_policy is not None:
             _copy_policy(initial_policy, self.policy)
         self._streams = Streams.from_seed(config.seed)
@@ -300,24 +300,33 @@ def validate(config: GRPOConfig, objects: Objects | None = None) -> EnvironmentS
     spec = check_environment(config.env_name, config.env_kwargs, objects)
     get_reward(config.reward_function_type, spec, objects)
     ADVANTAGES.get(config.advantage, objects)
-    fitting = policy_spec(spec, config)
+    fitting = policy_spec(spec, config, objects)
     if fitting.policy != "MlpPolicy" or config.policy_kwargs:
         # the MLP alone always fits, and a large one takes minutes to draw
         make_policy(fitting, config.seed, objects)
     return spec
 
 
-def policy_spec(environment: EnvironmentSpec, config: GRPOConfig) -> PolicySpec:
-    """The policy that fits an environment."""
+def policy_spec(
+    environment: EnvironmentSpec, config: GRPOConfig, objects: Objects | None = None
+) -> PolicySpec:
+    """The policy that fits an environment.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        IncompatibleError: it was handed in and is not in `objects`.
+    """
+    reads = environment.observation
+    policy = default_policy(reads) if config.policy == AUTO else config.policy
+    n_state = POLICIES.get(policy, objects).state_size(config.policy_kwargs)
+    reads = replace(reads, n_state=n_state)
     return PolicySpec(
-        observation_shape=environment.observation_shape,
-        observation=None if environment.observation.is_plain else environment.observation,
+        observation_shape=reads.shape,
+        observation=None if reads.is_plain else reads,
         action=environment.action,
         net_arch=config.net_arch,
         normalize_observations=config.normalize_observations,
-        policy=(
-            default_policy(environment.observation) if config.policy == AUTO else config.policy
-        ),
+        policy=policy,
         policy_kwargs=config.policy_kwargs,
     )
 

@@ -38,6 +38,9 @@ class Batch:
     targets: FloatArray
     """Shape (N,): returns in the scaled units of the value network."""
 
+    alive: npt.NDArray[np.bool_]
+    """Shape (T, members): who took a step when; the transitions are in this order."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateSummary:

@@ -26,6 +26,7 @@ from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor
 from grpo.policies.base import Actor, BasePolicy, ServedPolicy
 from grpo.policies.cnn import CnnPolicy, MultiInputPolicy, NatureCNN, default_policy
 from grpo.policies.mlp import MlpPolicy
+from grpo.policies.recurrent import Memory, RecurrentPolicy
 from grpo.policies.spec import PolicySpec, Prediction
 from grpo.registry import Objects, Registry, name_of
 
@@ -39,11 +40,13 @@ __all__ = [
     "BasePolicy",
     "CnnPolicy",
     "FlattenExtractor",
+    "Memory",
     "MlpPolicy",
     "MultiInputPolicy",
     "NatureCNN",
     "PolicySpec",
     "Prediction",
+    "RecurrentPolicy",
     "ServedPolicy",
     "default_policy",
     "make_policy",
@@ -70,6 +73,7 @@ POLICIES: Registry[type[BasePolicy]] = Registry(
         "CnnPolicy": CnnPolicy,
         "MlpPolicy": MlpPolicy,
         "MultiInputPolicy": MultiInputPolicy,
+        "RecurrentPolicy": RecurrentPolicy,
     },
     _class_of(BasePolicy),
 )

@@ -6,7 +6,8 @@ by `grpo.torch_updater`.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -226,17 +227,23 @@ class ActorCriticPolicy(BasePolicy):
 
     def outputs(self, encoded: FloatArray, weights: FloatArray | None = None) -> PolicyOutputs:
         """See `BasePolicy.outputs`."""
+        with self.replaced(weights), torch.inference_mode():
+            outputs, log_std = self._evaluated(encoded)
+            return _Outputs(self.distribution, outputs, log_std.clone())
+
+    @contextmanager
+    def replaced(self, weights: FloatArray | None) -> Iterator[None]:
+        """The policy with other weights for a while, shape (policy_size,); None for its own."""
+        if weights is None:
+            yield
+            return
         part = self.flat[: self.policy_size]
-        present = None if weights is None else part.copy()
-        if weights is not None:
-            part[:] = weights
+        present = part.copy()
+        part[:] = weights
         try:
-            with torch.inference_mode():
-                outputs, log_std = self._evaluated(encoded)
-                return _Outputs(self.distribution, outputs, log_std.clone())
+            yield
         finally:
-            if present is not None:
-                part[:] = present
+            part[:] = present
 
     def values(self, encoded: FloatArray) -> FloatArray:
         """See `BasePolicy.values`."""
@@ -318,6 +325,13 @@ class _Actor:
     def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Actor.sample`."""
         policy = self._policy
+        self._encoded = policy.encode(observations)
         with torch.inference_mode():
-            outputs, log_std = policy._evaluated(policy.encode(observations))
+            outputs, log_std = policy._evaluated(self._encoded)
             return policy.sample(outputs, log_std, self._rng).numpy()
+
+    @property
+    def states(self) -> FloatArray:
+        """See `Actor.states`."""
+        with torch.inference_mode():
+            return self._policy.memories(torch.from_numpy(self._encoded)).numpy()

@@ -6,7 +6,7 @@ outside `grpo.policies` and the updaters asks which networks are inside.
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from grpo.distributions import Distribution
 from grpo.encoding import ObservationEncoder, encode, layout_of
 from grpo.errors import IncompatibleError
 from grpo.network import FloatArray
+from grpo.observations import NEXT_STATE
 from grpo.policies.spec import PolicySpec, Prediction
 from grpo.running_mean_std import (
     LARGEST_STANDARDIZED,
@@ -58,6 +59,10 @@ class Actor(Protocol):
 
     def sample(self, observations: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """An action of the policy for each observation, shape (n, *shape)."""
+
+    @property
+    def states(self) -> FloatArray:
+        """What a policy with memory remembers after the last `sample`, shape (n, n_state)."""
 
 
 class PolicyOutputs(Protocol):
@@ -108,7 +113,7 @@ class BasePolicy(nn.Module, abc.ABC):
         learned = layout.learned if spec.normalize_observations else np.zeros(1, np.bool_)
         self._learns = bool(learned.any())
         self._learned: Any = ... if learned.all() else learned
-        is_encoded = self._reads.n_mask or any(leaf.categories for leaf in self._reads.leaves)
+        is_encoded = self._reads.added or any(leaf.categories for leaf in self._reads.leaves)
         self.encoder = ObservationEncoder(self._reads) if is_encoded else None
         for name, initial in (
             ("observation_mean", torch.tensor(layout.centre)),
@@ -120,6 +125,42 @@ class BasePolicy(nn.Module, abc.ABC):
         ):
             self.register_buffer(name, initial)
         self.register_state_dict_post_hook(_own_contiguous_copies)  # type: ignore[no-untyped-call]
+
+    # --- memory ---------------------------------------------------------------------------
+
+    @classmethod
+    def state_size(cls, policy_kwargs: Mapping[str, Any]) -> int:
+        """Numbers that a policy built with these remembers from step to step; most remember none.
+
+        Raises:
+            OutOfRangeError: it cannot be built so.
+        """
+        del policy_kwargs
+        return 0
+
+    def next_states(self, observations: npt.NDArray[Any]) -> FloatArray:
+        """What is remembered after N observations, shape (N, n_state); before, see `reads`."""
+        return np.empty((len(observations), 0), np.float32)
+
+    def recall(
+        self,
+        encoded: FloatArray,
+        alive: npt.NDArray[np.bool_],
+        weights: FloatArray | None = None,
+    ) -> FloatArray:
+        """Encoded observations of whole segments, with what is remembered at each step now.
+
+        Args:
+            encoded: of N transitions, in the order of time, then of member. What is remembered
+                at a member's first one stays, and the rest follows from it.
+            alive: shape (T, members): who took a step when.
+            weights: as for `outputs`.
+
+        Returns:
+            The same where there is no memory.
+        """
+        del alive, weights
+        return encoded
 
     # --- acting ---------------------------------------------------------------------------
 
@@ -246,7 +287,15 @@ class BasePolicy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def policy_outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `distribution` reads, (B, n_outputs) and (n_log_std,), from standardised inputs."""
+        """What `distribution` reads, (B, n_outputs) and (n_log_std,), from standardised inputs.
+
+        A policy with memory takes whole segments, too: (T, M, …) → (T · M, n_outputs), of which
+        only the first inputs tell what is remembered.
+        """
+
+    def memories(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What is remembered after inputs, as `policy_outputs` takes them: (B, n_state)."""
+        return inputs.new_zeros(len(inputs), 0)
 
     def scaled_values(self, inputs: torch.Tensor) -> torch.Tensor:
         """The value network, shape (B,), in its own units, from B standardised inputs."""
@@ -271,14 +320,14 @@ class BasePolicy(nn.Module, abc.ABC):
     def standardize(self, observations: torch.Tensor) -> torch.Tensor:
         """What the networks read: (N, *shape) → (N, *encoded shape), standardised.
 
-        Where rows tell which actions may be taken, (N, encoded size + n_mask): that is at the end.
+        Where rows tell more than what is observed, (N, encoded size + n_state + n_mask): that is
+        at the end, as it is.
         """
         inputs = self._standardized(observations)
-        n = self._reads.n_mask
-        if not n:
+        if not self._reads.added:
             return inputs
-        mask = observations[:, -n:].to(self.dtype)
-        return torch.cat([inputs.reshape(-1, self.spec.observation_size), mask], dim=1)
+        added = observations[:, self._reads.observed :].to(self.dtype)
+        return torch.cat([inputs.reshape(-1, self.spec.observation_size), added], dim=1)
 
     def _standardized(self, observations: torch.Tensor) -> torch.Tensor:
         if self.encoder is not None:
@@ -294,10 +343,11 @@ class BasePolicy(nn.Module, abc.ABC):
         return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
 
     def unmasked(self, inputs: torch.Tensor) -> torch.Tensor:
-        """What networks read of inputs, (B, *encoded shape)."""
-        if not self._reads.n_mask:
+        """What is observed of inputs, (B, *encoded shape)."""
+        if not self._reads.added:
             return inputs
-        return inputs[:, : -self._reads.n_mask].reshape(-1, *self._reads.encoded_shape)
+        own = inputs[:, : self.spec.observation_size]
+        return own.reshape(-1, *self._reads.encoded_shape)
 
     def masked(self, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """A network's outputs, with no chance left to actions that may not be taken."""
@@ -366,7 +416,7 @@ class ServedPolicy(nn.Module):
 
         Returns:
             `action`, `value`, what the distribution tells (`action_probs`, or `mean` and `std`),
-            and `sample` with `uniform`.
+            `sample` with `uniform`, and `next_policy_state` of a policy with memory.
         """
         inputs = self.policy.standardize(observations)
         outputs, log_std = self.policy.policy_outputs(inputs)
@@ -378,6 +428,8 @@ class ServedPolicy(nn.Module):
         }
         if uniform is not None:
             reply["sample"] = self._to_env(self.distribution.sample(outputs, log_std, uniform))
+        if self.policy.spec.reads.n_state:
+            reply[NEXT_STATE] = self.policy.memories(inputs)
         return reply
 
     def _to_env(self, actions: torch.Tensor) -> torch.Tensor:

@@ -259,6 +259,11 @@ class _Actor:
             outputs = np.where(masks, outputs, outputs.dtype.type(FORBIDDEN))
         return self._policy.head.sample(outputs, self._parameters.log_std, self._rng)
 
+    @property
+    def states(self) -> FloatArray:
+        """See `Actor.states`."""
+        return np.empty((0, 0), np.float32)
+
     def _make_work(self, batch: int) -> Workspace:
         return Workspace(self._parameters.layout, batch, self._parameters.flat.dtype)
 

@@ -73,6 +73,7 @@ def make_batch(
         log_prob_reference=log_prob + 0.3 * rng.standard_normal(n).astype(dtype) if kl else None,
         advantages=rng.standard_normal(n).astype(dtype),
         informative=rng.random(n) >= silent,
+        alive=np.ones((n, 1), bool),
         targets=rng.standard_normal(n).astype(dtype),
     )
 

@@ -51,6 +51,7 @@ def batch(policy, actions, n=60):
         log_prob_reference=None,
         advantages=rng.standard_normal(n).astype(np.float32),
         informative=rng.random(n) > 0.2,
+        alive=np.ones((n, 1), bool),
         targets=rng.standard_normal(n).astype(np.float32),
     )
 

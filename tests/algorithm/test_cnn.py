@@ -105,6 +105,7 @@ def batch_of(policy: CnnPolicy, n: int = 24) -> Batch:
         log_prob_reference=None,
         advantages=rng.standard_normal(n).astype(np.float32),
         informative=np.ones(n, bool),
+        alive=np.ones((n, 1), bool),
         targets=rng.standard_normal(n).astype(np.float32),
     )
 

@@ -156,6 +156,7 @@ def test_the_closed_form_learns_around_masks_as_autograd_does(fields):
         log_prob_reference=log_prob + 0.1 * rng.standard_normal(60) if fields else None,
         advantages=rng.standard_normal(60),
         informative=rng.random(60) < 0.9,
+        alive=np.ones((60, 1), bool),
         targets=rng.standard_normal(60),
     )
     config = GRPOConfig(batch_size=16, n_epochs=3, learning_rate=1e-2, **fields)

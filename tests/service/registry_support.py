@@ -12,7 +12,7 @@ from grpo import GRPOConfig
 from grpo.actions import BoxActions, DiscreteActions
 from grpo.envs import check_environment
 from grpo.evaluation import evaluate
-from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec
+from grpo.policies import BasePolicy, MlpPolicy, PolicySpec, make_policy
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
@@ -28,8 +28,7 @@ _numbers = itertools.count()
 
 def random_policy(spec=CARTPOLE, seed=0, gain=3.0) -> BasePolicy:
     """Untrained, but with an opinion, a normaliser and a value scale of its own."""
-    make = ActorCriticPolicy if spec.policy == "ActorCriticPolicy" else MlpPolicy
-    policy = make(spec, seed=seed)
+    policy = make_policy(spec, seed)
     policy.flat[:] *= gain
     rng = np.random.default_rng(seed)
     with torch.no_grad():

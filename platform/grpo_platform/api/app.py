@@ -26,6 +26,7 @@ from grpo_platform.api.routes import (
 )
 from grpo_platform.core.settings import Settings
 from grpo_platform.services.container import Services
+from grpo_platform.serving.episodes import Episodes
 
 __all__ = ["create_app"]
 
@@ -61,6 +62,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.state.services = services
     app.state.metrics = metrics = Metrics(lambda: services.serving.stats)
     app.state.feeds = JobFeeds(services, settings.max_watchers)
+    app.state.episodes = Episodes()
     app.state.one_batch = CapacityLimiter(1)
     app.state.decisions = CapacityLimiter(_DECISIONS_AT_ONCE)
     # the hot path first, as routes of the application's own: an included router matches twice

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Annotated, Any, Final, TypeVar, cast
 
+import numpy as np
 import numpy.typing as npt
 from anyio import to_thread
 from fastapi import Depends, Path, Query, Request, params
@@ -252,6 +253,7 @@ async def predict_batch(
     observations: Observations,
     deterministic: bool,
     action_masks: Sequence[Any] | None = None,
+    states: npt.NDArray[np.float32] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """As `LoadedModel.predict_batch`, one batch at a time: several would fight for the interpreter.
 
@@ -263,5 +265,6 @@ async def predict_batch(
         observations,
         deterministic,
         action_masks,
+        states,
         limiter=request.app.state.one_batch,
     )

@@ -186,13 +186,26 @@ def predict(
         str | None,
         typer.Option(help="Which actions may be taken, as JSON: a list of ones and zeros."),
     ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="Of a model with memory: the state of the answer before."),
+    ] = None,
+    episode_id: Annotated[
+        str | None,
+        typer.Option(help="Instead: a name under which the server remembers the episode."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a model for the action in one observation."""
     with errors_as_sentences():
         found, allowed = observed(observation), None if mask is None else observed([mask])
         answer = connect(context).predict(
-            model, found, deterministic=not sample, action_mask=allowed
+            model,
+            found,
+            deterministic=not sample,
+            action_mask=allowed,
+            state=state,
+            episode_id=episode_id,
         )
     if as_json:
         show_json(answer)

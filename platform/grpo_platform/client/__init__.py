@@ -9,7 +9,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, TypeVar, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NotRequired,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 from urllib.parse import quote
 
 from grpo_platform.client.fields import (
@@ -99,6 +110,9 @@ class Prediction(TypedDict):
     action_probs: list[float] | list[list[float]] | None
     value: float | None
     model_version: int
+
+    state: NotRequired[str]
+    """Of a model with memory: what to send with the next observation."""
 
 
 class GRPOClient:
@@ -340,6 +354,9 @@ class GRPOClient:
         *,
         deterministic: bool = True,
         action_mask: object = None,
+        state: str | None = None,
+        episode_id: str | None = None,
+        episode_start: bool = False,
     ) -> Prediction:
         """Ask a model for the action in one observation.
 
@@ -349,6 +366,11 @@ class GRPOClient:
             deterministic: the likeliest action; False samples.
             action_mask: which actions may be taken, of a model that was trained with masks; None
                 for all.
+            state: of a model with memory, the `state` of the answer before; None at the start of
+                an episode.
+            episode_id: instead of it, a name of yours under which the server remembers the
+                episode. A call with it is not sent again when its connection breaks.
+            episode_start: whether the episode begins with this observation.
 
         Raises:
             ApiError: no such model, or the observation does not fit it.
@@ -360,7 +382,10 @@ class GRPOClient:
         }
         if action_mask is not None:
             body["action_mask"] = _as_json(action_mask)
-        reply = self._transport.call("POST", "/inference", json=body, repeatable=True)
+        given = {"state": state, "episode_id": episode_id, "episode_start": episode_start or None}
+        body |= {name: value for name, value in given.items() if value is not None}
+        repeatable = episode_id is None
+        reply = self._transport.call("POST", "/inference", json=body, repeatable=repeatable)
         return cast(Prediction, reply)
 
     def predict_batch(
@@ -370,11 +395,12 @@ class GRPOClient:
         *,
         deterministic: bool = True,
         action_masks: Sequence[Any] | None = None,
+        states: Sequence[str | None] | None = None,
     ) -> dict[str, Any]:
         """Ask a model for the actions in many observations at once; see `predict`.
 
         Returns:
-            `actions`, `action_probs`, `values`, `model_version`.
+            `actions`, `action_probs`, `values`, `model_version`; `states` of a model with memory.
         """
         body = {
             "model_name": model_name,
@@ -383,6 +409,8 @@ class GRPOClient:
         }
         if action_masks is not None:
             body["action_masks"] = _as_json(action_masks)
+        if states is not None:
+            body["states"] = list(states)
         return self._transport.call("POST", "/inference/batch", json=body, repeatable=True)
 
     # --- models --------------------------------------------------------------------------

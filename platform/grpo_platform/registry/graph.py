@@ -17,7 +17,8 @@ import torch
 import torch.fx.config
 from torch.export import Dim, ExportedProgram, export
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import Graph, Node
+from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from grpo.errors import UnsupportedPolicyError
 from grpo.policies import ServedPolicy
@@ -58,7 +59,9 @@ def policy_graph(served: ServedPolicy) -> tuple[dict[str, Any], dict[str, torch.
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its tree of inputs
             program = export(served.eval(), example, dynamic_shapes=({0: batch}, {0: batch}))
             program = program.run_decompositions()
-        return _write(program, noise)
+            once = CSEPass()(program.graph_module)  # value and action share what they look at
+            assert once is not None  # as it is for every graph
+        return _write(program, once.graph_module.graph, noise)
     except UnsupportedPolicyError:
         raise
     except Exception as error:
@@ -69,7 +72,9 @@ def policy_graph(served: ServedPolicy) -> tuple[dict[str, Any], dict[str, torch.
         ) from error
 
 
-def _write(program: ExportedProgram, noise: int) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _write(
+    program: ExportedProgram, graph: Graph, noise: int
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     tensors: dict[str, torch.Tensor] = {}
     names: dict[str, dict[str, str]] = {}
     inputs: list[str] = []
@@ -85,7 +90,7 @@ def _write(program: ExportedProgram, noise: int) -> tuple[dict[str, Any], dict[s
         tensors[target] = tensor.detach().clone(memory_format=torch.contiguous_format)
         names[spec.arg.name] = {"tensor": target}
     nodes, outputs = [], list[Any]()
-    for node in program.graph.nodes:
+    for node in graph.nodes:
         if node.op == "output":
             outputs = [_argument(value, names) for value in node.args[0]]
         elif node.op == "call_function" and not _is_check(node):
@@ -98,13 +103,13 @@ def _write(program: ExportedProgram, noise: int) -> tuple[dict[str, Any], dict[s
                 ]
             )
     keys = program.call_spec.out_spec.context if program.call_spec.out_spec else []
-    graph = {
+    written = {
         "inputs": inputs,
         "noise": noise,
         "nodes": nodes,
         "outputs": dict(zip(keys, outputs, strict=True)),
     }
-    return graph, tensors
+    return written, tensors
 
 
 def _is_check(node: Node) -> bool:

@@ -32,7 +32,7 @@ RELEASED_LOADERS: Final[Mapping[str, str]] = {
     # one rule for huge observations; interprets the graph of any policy
     "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": "grpo_policy_loader_v2",
     # trees of observations, categories, masks
-    "f1fd7723907e178001b4bf8456777e692dc25d1cdcbc620f94fe77eafa4814a6": LOADER_MODULE,
+    "3755367ab19f0b033a0ef66ac7faa26506566f994d90cfa07349978be9b5c248": LOADER_MODULE,
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.
 

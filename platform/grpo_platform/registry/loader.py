@@ -63,12 +63,14 @@ class Single(NamedTuple):
     value: float
     """Estimated return, in the units of the reward trained on."""
 
+    state: list[float] | None = None
+    """What the policy remembers now; None of one without memory."""
+
 
 def _load_pyfunc(data_path: str) -> "GRPOPredictor | GraphPredictor":
     """What `mlflow.pyfunc.load_model` calls."""
-    folder = Path(data_path)
-    spec = (folder / "spec.json").read_bytes()
-    return read_policy(spec, (folder / "weights.pt").read_bytes())
+    spec, weights = (Path(data_path, name).read_bytes() for name in ("spec.json", "weights.pt"))
+    return read_policy(spec, weights)
 
 
 def read_policy(spec: bytes, weights: bytes) -> "GRPOPredictor | GraphPredictor":
@@ -183,7 +185,8 @@ class GRPOPredictor:
         outputs = self._forward_one(observation)
         rng = rng or self._rng
         if outputs is None:
-            return self._one_of_batch(observation, deterministic, rng)
+            batch = np.array(observation, np.float64).reshape(1, *self.observation_shape)
+            return _single(self.predict_batch(batch, deterministic, rng))
         value = outputs.pop()
         if not self.discrete:
             return Single(self._one_gaussian(outputs, deterministic, rng), None, value)
@@ -195,14 +198,6 @@ class GRPOPredictor:
         else:
             index = _sample(exponentials, total, rng.random())
         return Single(index + self._start, [e / total for e in exponentials], value)
-
-    def _one_of_batch(
-        self, observation: list[float], deterministic: bool, rng: np.random.Generator
-    ) -> Single:
-        batch = np.array(observation, np.float64).reshape(1, *self.observation_shape)
-        result = self.predict_batch(batch, deterministic, rng)
-        probabilities = result["action_probs"][0].tolist() if self.discrete else None
-        return Single(result["action"][0].tolist(), probabilities, float(result["value"][0]))
 
     def _forward_one(self, observation: list[float]) -> list[float] | None:
         """Head outputs and value; None where only the slower way gives them."""
@@ -330,19 +325,20 @@ class GraphPredictor:
     """
 
     def __init__(self, spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        if not all(torch.isfinite(t).all() for n, t in tensors.items() if n not in _BOUNDS):
+        finite = (t for name, t in tensors.items() if name not in ("low", "high"))  # a Box's ends
+        if not all(torch.isfinite(tensor).all() for tensor in finite):
             raise ValueError("The weights are not finite.")
         self.observation_shape = tuple(int(n) for n in spec["observation_shape"])
         self.discrete = spec["action"]["kind"] == "discrete"
         self.action_shape = () if self.discrete else tuple(map(int, spec["action"]["shape"]))
         self._size = math.prod(self.observation_shape)
-        observation = spec.get("observation", {"leaves": []})
-        named = {".".join(map(str, leaf["path"])): leaf for leaf in observation["leaves"]}
-        named = {n if n != "action_mask" else f"observation.{n}": v for n, v in named.items()}
-        self._leaves = {
-            name or "observation": {"start": [0] * math.prod(leaf["shape"]), **leaf}
-            for name, leaf in named.items()
-        }
+        self._leaves, observation = {}, spec.get("observation", {"leaves": []})
+        for leaf in observation["leaves"]:
+            name = ".".join(map(str, leaf["path"])) or "observation"
+            name = f"observation.{name}" if name in _ADDED else name
+            self._leaves[name] = {"start": [0] * math.prod(leaf["shape"]), **leaf}
+        if n := observation.get("n_state"):
+            self._leaves["policy_state"] = {"shape": [n], "start": [0] * n}
         if n := observation.get("n_mask"):
             choices = spec["action"].get("nvec") or [n]
             self._leaves["action_mask"] = {"shape": [n], "choices": choices, "start": [1] * n}
@@ -353,8 +349,8 @@ class GraphPredictor:
         self._tensors = dict(tensors)
         self._nodes = [(str(name), operation(to), *given) for name, to, *given in graph["nodes"]]
         self._rng = np.random.default_rng()
-        firsts = [leaf["start"] for leaf in self._leaves.values()]
-        example = np.array([*chain(*firsts)] or [0.0] * self._size, np.float32)
+        firsts = chain.from_iterable(leaf["start"] for leaf in self._leaves.values())
+        example = np.array([*firsts] or [0.0] * self._size, np.float32)
         reply = self.predict_batch(np.stack([example.reshape(self.observation_shape)] * 2))
         if not {"action", "value"} <= set(reply) or len(reply["action"]) != 2:
             raise ValueError("The graph gives no action and value for each observation.")
@@ -401,10 +397,8 @@ class GraphPredictor:
         """As `GRPOPredictor.predict_one`."""
         if len(observation) != self._size:
             raise ValueError(f"Expected {self._size} numbers, not {len(observation)}.")
-        batch = np.array(observation, np.float64).reshape(1, *self.observation_shape)
-        reply = self.predict_batch(batch, deterministic, rng)
-        probabilities = reply["action_probs"][0].tolist() if "action_probs" in reply else None
-        return Single(reply["action"][0].tolist(), probabilities, float(reply["value"][0]))
+        batch = np.array([observation], np.float64).reshape(1, *self.observation_shape)
+        return _single(self.predict_batch(batch, deterministic, rng))
 
     def _rows(self, arrays: Mapping[str, Any]) -> Array:
         """Named arrays, each of shape (N, *its shape), side by side."""
@@ -422,6 +416,8 @@ class GraphPredictor:
             low, n = np.array(leaf["start"]), leaf.get("categories")
             if n and not ((numbers >= low) & (numbers < low + n) & (numbers % 1 == 0)).all():
                 raise ValueError(f"{name} holds what is not in its space.")
+            if name == "policy_state" and not (np.abs(numbers) <= 1.0).all():
+                raise ValueError("policy_state holds what no answer gave.")
             for choice in np.split(numbers, np.cumsum(leaf.get("choices", [])), axis=1)[:-1]:
                 if not (choice.any(axis=1).all() and ((choice == 0) | (choice == 1)).all()):
                     raise ValueError(f"{name} forbids every action, or holds not only 0 and 1.")
@@ -446,7 +442,8 @@ class GraphPredictor:
         raise ValueError(f"The graph has an argument of kind {kind!r}.")
 
 
-_BOUNDS = frozenset({"low", "high"})  # of a Box action: infinite where there is none
+_ADDED = frozenset({"policy_state", "action_mask"})  # what follows the observation in a row
+_TOLD = ("action", "action_probs", "value", "next_policy_state")  # as `Single` has them
 
 
 def operation(target: str) -> Callable[..., Any]:
@@ -479,10 +476,13 @@ def _constant(name: str) -> torch.dtype | torch.layout | torch.memory_format:
 
 def _check_shape(observations: Array, shape: tuple[int, ...]) -> None:
     if observations.shape[1:] != shape:
-        raise ValueError(
-            f"Expected observations of shape (N, {', '.join(map(str, shape))}), not "
-            f"{observations.shape}."
-        )
+        wanted, found = ", ".join(map(str, shape)), observations.shape
+        raise ValueError(f"Expected observations of shape (N, {wanted}), not {found}.")
+
+
+def _single(reply: Mapping[str, Array]) -> Single:
+    """The first answer of a batch."""
+    return Single._make(reply[k][0].tolist() if k in reply else None for k in _TOLD)
 
 
 def _affine(weights: Mapping[str, Array], name: str) -> Array:

@@ -21,7 +21,7 @@ from torch.export import Dim
 from grpo.actions import ActionSpec, BoxActions, DictActions, choices
 from grpo.encoding import layout_of
 from grpo.errors import UnsupportedPolicyError
-from grpo.observations import MASK, ObservationSpec
+from grpo.observations import ADDED, NEXT_STATE, ObservationSpec
 from grpo.policies import BasePolicy
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.registry.graph import EXAMPLE_BATCH, exporting
@@ -58,8 +58,9 @@ class _Named(nn.Module):
 def to_onnx(policy: BasePolicy) -> bytes:
     """The model, as bytes of a .onnx file.
 
-    Inputs are `observation`, or one for each part of a Dict or Tuple, and `action_mask` where there
-    are masks; the first dimension is the batch. Outputs are those of the model in the registry.
+    Inputs are `observation`, or one for each part of a Dict or Tuple, `action_mask` where there are
+    masks, and `policy_state` of a policy with memory; the first dimension is the batch. Outputs are
+    those of the model in the registry.
 
     Args:
         policy: on the CPU.
@@ -118,6 +119,8 @@ def _compare(policy: BasePolicy, session: Any) -> None:  # noqa: ANN401 - onnxru
     shaped = rows.reshape(len(rows), *policy.spec.observation_shape)
     told = policy.predict(shaped)
     differences = {"value": _relative(found["value"], told.values)}
+    if policy.spec.reads.n_state:
+        differences[NEXT_STATE] = _largest(found[NEXT_STATE], policy.next_states(shaped))
     sure = np.ones(len(rows), np.bool_)
     if told.action_probs is not None:
         differences["action_probs"] = _largest(found["action_probs"], told.action_probs)
@@ -151,6 +154,7 @@ def _observations(policy: BasePolicy, n: int) -> npt.NDArray[np.float32]:
             part[:] = leaf.start + rng.integers(0, leaf.categories, part.shape)
         elif leaf.low:
             part[:] = rng.integers(int(min(leaf.low)), int(max(leaf.high)) + 1, part.shape)
+    reads.states(rows)[:] = rng.uniform(-1.0, 1.0, (n, reads.n_state))
     if reads.n_mask:
         columns = np.arange(reads.size - reads.n_mask, reads.size)
         for choice in np.split(columns, np.cumsum(choices(policy.spec.action))[:-1]):
@@ -165,8 +169,10 @@ def _tensors(reads: ObservationSpec, rows: npt.NDArray[Any]) -> dict[str, npt.ND
         leaf.name: rows[:, own].reshape(-1, *leaf.shape).astype(leaf.tensor_dtype)
         for leaf, own in reads.columns()
     }
-    if reads.n_mask:
-        found[MASK] = rows[:, -reads.n_mask :].astype(np.uint8)
+    first = reads.observed
+    for name, n in reads.added.items():
+        found[name] = rows[:, first : first + n].astype(ADDED[name])
+        first += n
     return found
 
 

@@ -26,7 +26,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from torch import nn
 
 from grpo.actions import DiscreteActions
-from grpo.observations import MASK
+from grpo.observations import ADDED
 from grpo.policies import BasePolicy, MlpPolicy, PolicySpec
 from grpo_platform.registry.graph import EXAMPLE_BATCH, exporting
 from grpo_platform.registry.integrity import installed_loader
@@ -180,8 +180,7 @@ def _name_inputs(policy: BasePolicy, path: Path, model: Model) -> None:
         TensorSpec(leaf.tensor_dtype, (-1, *leaf.shape), leaf.name if reads.names else None)
         for leaf in reads.leaves
     ]
-    if reads.n_mask:
-        inputs.append(TensorSpec(np.dtype(np.uint8), (-1, reads.n_mask), MASK))
+    inputs += [TensorSpec(np.dtype(ADDED[name]), (-1, n), name) for name, n in reads.added.items()]
     model.signature = _signature(policy, inputs)
     model.saved_input_example_info = None  # type: ignore[assignment] # as in a new one
     for example in path.glob("*input_example.json"):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from grpo.actions import DictActions, DiscreteActions, MultiDiscreteActions, choices
-from grpo.observations import MASK, ObservationError, ObservationLeaf, Path
+from grpo.observations import ADDED, MASK, STATE, ObservationError, ObservationLeaf, Path
 from grpo.policies import PolicySpec
 from grpo_platform.core.errors import InvalidObservationError, InvalidRequestError
 from grpo_platform.registry.integrity import PolicyFiles
@@ -45,6 +45,7 @@ class LoadedModel:
 
     __slots__ = (
         "_action",
+        "_adds",
         "_ends",
         "_images",
         "_is_bounded",
@@ -70,14 +71,20 @@ class LoadedModel:
         self.name = ref.name
         self.version = ref.version
         self.observation_shape = self._predictor.observation_shape
-        self._size = self._reads.size - self._reads.n_mask
+        self._size = self._reads.observed
+        self._adds = bool(self._reads.added)
 
     @property
     def inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         """The tensors that it takes, by name: their type, and the shape of one observation's."""
         found = {leaf.name: (leaf.tensor_dtype, leaf.shape) for leaf in self._reads.leaves}
-        masks = {MASK: (np.dtype(np.uint8), (self._reads.n_mask,))} if self._reads.n_mask else {}
-        return found | masks
+        added = self._reads.added.items()
+        return found | {name: (np.dtype(ADDED[name]), (n,)) for name, n in added}
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether its answers depend on the episode so far."""
+        return self._reads.n_state > 0
 
     @property
     def example(self) -> npt.NDArray[Any]:
@@ -100,6 +107,7 @@ class LoadedModel:
         observation: object,
         deterministic: bool = True,
         action_mask: object = None,
+        state: npt.NDArray[np.float32] | None = None,
     ) -> Single:
         """Action for one observation, as JSON: nested as its space is, or a flat list of numbers.
 
@@ -107,6 +115,8 @@ class LoadedModel:
             observation: what the environment shows.
             deterministic: the likeliest action, else a sample.
             action_mask: which actions may be taken; None for all.
+            state: what a model with memory gave for the observation before, shape (n_state,); None
+                at the start of an episode.
 
         Raises:
             InvalidObservationError: it does not fit, or holds NaN or infinity.
@@ -124,8 +134,11 @@ class LoadedModel:
             finite = False
         if not finite:
             raise self._wrong("NaN or infinity", "observation")
-        if action_mask is not None or self._reads.n_mask:
-            numbers = [*numbers, *self._mask(action_mask, "action_mask")]
+        if self._adds or action_mask is not None or state is not None:
+            masks = None if action_mask is None else [action_mask]
+            before = None if state is None else state[None]
+            (added,) = self._added(1, masks, before, "action_mask")
+            numbers = [*numbers, *added]
         answer = self._predictor.predict_one(numbers, deterministic)
         if not self._is_composite:
             return answer
@@ -138,6 +151,7 @@ class LoadedModel:
         observations: Observations,
         deterministic: bool = True,
         action_masks: Sequence[Any] | None = None,
+        states: npt.NDArray[np.float32] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Actions for N observations.
 
@@ -146,25 +160,22 @@ class LoadedModel:
                 in its own shape; or an array for each leaf, by its name.
             deterministic: the likeliest actions, else samples.
             action_masks: for each, which actions may be taken; None for all.
+            states: as for `predict_one`, shape (N, n_state).
 
         Returns:
-            `action` (N, …), `value` (N,), and `action_probs` (N, n), or `mean` and `std` (N, …).
+            `action` (N, …), `value` (N,), and `action_probs` (N, n), or `mean` and `std` (N, …);
+            `next_policy_state` (N, n_state) of a model with memory.
 
         Raises:
             InvalidObservationError: one does not fit, or holds NaN or infinity.
         """
         rows = self._rows(observations)
-        if isinstance(observations, Mapping) and MASK in observations:
-            action_masks = list(observations[MASK])
-        if action_masks is not None or self._reads.n_mask:
-            given = [None] * len(rows) if action_masks is None else action_masks
-            if len(given) != len(rows):
-                raise InvalidObservationError(
-                    f"There are {len(rows)} observations and {len(given)} masks.",
-                    field="action_masks",
-                )
-            masks = [self._mask(mask, f"action_masks.{i}") for i, mask in enumerate(given)]
-            rows = np.concatenate([rows, np.reshape(masks, (-1, self._reads.n_mask))], axis=1)
+        if isinstance(observations, Mapping):
+            action_masks = list(observations[MASK]) if MASK in observations else None
+            states = observations.get(STATE)
+        if self._adds or action_masks is not None or states is not None:
+            added = self._added(len(rows), action_masks, states, "action_masks.{}")
+            rows = np.concatenate([rows, added], axis=1)
         if not np.isfinite(rows).all():
             raise self._wrong("NaN or infinity", "observations")
         batch = rows.reshape(len(rows), *self.observation_shape)
@@ -213,7 +224,7 @@ class LoadedModel:
         """Checked rows, shape (N, size)."""
         if isinstance(observations, Mapping):
             try:
-                tensors = {name: part for name, part in observations.items() if name != MASK}
+                tensors = {k: part for k, part in observations.items() if k not in ADDED}
                 return self._reads.from_tensors(tensors)[:, : self._size]
             except ObservationError as error:
                 raise self._not_of_space(error, "inputs") from error
@@ -253,6 +264,32 @@ class LoadedModel:
             raise self._not_of_space(error, field) from error
         except OverflowError:  # an integer that no float holds
             raise self._wrong("NaN or infinity", field) from None
+
+    def _added(
+        self,
+        n: int,
+        masks: Sequence[object] | None,
+        states: npt.NDArray[Any] | None,
+        mask_field: str,
+    ) -> npt.NDArray[np.float64]:
+        """The ends of n rows: what is remembered before them, and which actions may be taken."""
+        if states is not None and not self.has_memory:
+            raise InvalidObservationError(
+                f"{self.name} has no memory; leave state out.", field="state"
+            )
+        try:
+            remembered = self._reads.state_rows(states, n)
+        except ObservationError as error:
+            raise InvalidObservationError(f"{self.name}: {error}.", field="state") from error
+        if masks is None and not self._reads.n_mask:
+            return remembered
+        given = [None] * n if masks is None else masks
+        if len(given) != n:
+            raise InvalidObservationError(
+                f"There are {n} observations and {len(given)} masks.", field="action_masks"
+            )
+        allowed = [self._mask(mask, mask_field.format(i)) for i, mask in enumerate(given)]
+        return np.concatenate([remembered, np.reshape(allowed, (n, self._reads.n_mask))], axis=1)
 
     def _mask(self, mask: object, field: str) -> npt.NDArray[np.float64]:
         """The end of a row, from JSON."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from grpo.envs import EnvironmentSpec, check_environment
 from grpo.errors import in_words
-from grpo.policies import BasePolicy
+from grpo.policies import BasePolicy, Memory
 from grpo.spaces import environment_actions
 from grpo_platform.core.errors import PlatformError
 
@@ -75,10 +75,12 @@ def _frames(
 ) -> Iterator[Frame]:
     for seed in seeds:
         observation, info = env.reset(seed=seed)
+        memory = Memory(policy, 1)
         ended = False
         while not ended:
             yield _drawn(env)
-            actions = policy.act(spec.row(env, observation, info)[None])
+            row = spec.row(env, observation, info)[None]
+            actions = policy.act(memory.rows(row, np.zeros(1, np.int64)))
             (taken,) = environment_actions(env.action_space, actions)
             observation, _, terminated, truncated, info = env.step(taken)
             ended = bool(terminated or truncated)

@@ -3,11 +3,14 @@
 import time
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from grpo.observations import NEXT_STATE
 from grpo_platform.api.dependencies import FastJsonRoute, model_for, predict_batch
 from grpo_platform.api.errors import documented
 from grpo_platform.api.metrics import Metrics
@@ -17,6 +20,8 @@ from grpo_platform.api.schemas.inference import (
     InferenceReply,
     InferenceRequest,
 )
+from grpo_platform.core.errors import InvalidObservationError
+from grpo_platform.serving.episodes import Episode, Episodes, pack, unpack
 
 __all__ = ["router"]
 
@@ -32,14 +37,23 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
     """Ask a model for the action in one observation."""
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
-    model = await model_for(request, body.model_name)
-    answer = model.predict_one(body.observation, body.deterministic, body.action_mask)
+    before = _episode(request, body)
+    if before is None:
+        model, state = await model_for(request, body.model_name), None
+    else:
+        model, state = await model_for(request, _stays(body.model_name, before)), before.state
+    answer = model.predict_one(body.observation, body.deterministic, body.action_mask, state)
     reply = {
         "action": answer.action,
         "action_probs": answer.action_probs,
         "value": answer.value,
         "model_version": model.version,
     }
+    if answer.state is not None:
+        after = Episode(model.version, np.array(answer.state, np.float32))
+        reply["state"] = pack(after)
+        if body.episode_id is not None:
+            request.app.state.episodes.put(body.model_name, body.episode_id, after)
     metrics.inference(model.name, model.version, time.perf_counter() - started, 1)
     return _reply(reply)
 
@@ -49,9 +63,15 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     """Ask a model for the actions in many observations at once."""
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
-    model = await model_for(request, body.model_name)
+    episodes = _episodes(body)
+    model = await model_for(request, _stays(body.model_name, *episodes))
     outputs = await predict_batch(
-        request, model, body.observations, body.deterministic, body.action_masks
+        request,
+        model,
+        body.observations,
+        body.deterministic,
+        body.action_masks,
+        _states(episodes),
     )
     actions, probabilities = model.as_json(outputs["action"], outputs.get("action_probs"))
     reply = {
@@ -60,11 +80,64 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
         "values": outputs["value"],
         "model_version": model.version,
     }
+    if NEXT_STATE in outputs:
+        reply["states"] = [pack(Episode(model.version, row)) for row in outputs[NEXT_STATE]]
     seconds = time.perf_counter() - started
     metrics.inference(model.name, model.version, seconds, len(body.observations))
     # straight from the arrays, float32 in as few digits as tell it apart; not finite becomes null
     content = orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json")
+
+
+def _episode(request: Request, body: InferenceRequest) -> Episode | None:
+    """What is remembered before an observation; None at the start of an episode."""
+    if body.state is not None and body.episode_id is not None:
+        raise InvalidObservationError("Send state or episode_id, not both.", field="episode_id")
+    if body.episode_start:
+        return None
+    if body.state is not None:
+        return unpack(body.state)
+    if body.episode_id is None:
+        return None
+    kept: Episodes = request.app.state.episodes
+    return kept.get(body.model_name, body.episode_id)
+
+
+def _episodes(body: BatchRequest) -> list[Episode | None]:
+    given = body.states or []
+    if body.states is not None and len(given) != len(body.observations):
+        raise InvalidObservationError(
+            f"There are {len(body.observations)} observations and {len(given)} states.",
+            field="states",
+        )
+    return [None if text is None else unpack(text, f"states.{i}") for i, text in enumerate(given)]
+
+
+def _stays(reference: str, *episodes: Episode | None) -> str:
+    """The version that episodes began with, where there is one; else what the caller names."""
+    versions = {episode.version for episode in episodes if episode is not None}
+    if not versions:
+        return reference
+    name, _, version = reference.partition("/")
+    if len(versions) > 1 or (version and version != str(*versions)):
+        raise InvalidObservationError(
+            "A state belongs to the version that gave it, and a request asks one version: "
+            f"{', '.join(map(str, sorted(versions)))} gave these.",
+            field="state",
+        )
+    return f"{name.partition('@')[0]}/{versions.pop()}"
+
+
+def _states(episodes: list[Episode | None]) -> npt.NDArray[np.float32] | None:
+    """What is remembered in each, shape (N, n_state)."""
+    known = [episode.state for episode in episodes if episode is not None]
+    if not known:
+        return None
+    blank = np.zeros_like(known[0])
+    rows = [blank if episode is None else episode.state for episode in episodes]
+    if any(row.shape != blank.shape for row in rows):
+        raise InvalidObservationError("These states are of several models.", field="states")
+    return np.stack(rows)
 
 
 def _reply(values: dict[str, Any]) -> Response:

@@ -36,6 +36,17 @@ class InferenceRequest(RequestBody):
     deterministic: bool = True
     """The likeliest action; false samples from the policy."""
 
+    state: str | None = None
+    """Of a model with memory: the `state` of the reply to the observation before; none at the start
+    of an episode, unless `episode_id` names it."""
+
+    episode_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Of a model with memory, instead of `state`: a name of yours for the episode, which this
+    server remembers for ten minutes after its last request."""
+
+    episode_start: bool = False
+    """Whether this is an episode's first observation, so that nothing before it is remembered."""
+
 
 class InferenceReply(Reply):
     """What the policy does with the observation."""
@@ -52,6 +63,10 @@ class InferenceReply(Reply):
 
     model_version: int
     """Version that answered."""
+
+    state: str | None = None
+    """Of a model with memory: what to send with the next observation of the episode; left out for
+    others."""
 
 
 class BatchRequest(RequestBody):
@@ -70,6 +85,9 @@ class BatchRequest(RequestBody):
 
     deterministic: bool = True
 
+    states: list[str | None] | None = None
+    """For each observation, the `state` of POST /inference, all of one version."""
+
 
 class BatchReply(Reply):
     """What the policy does with each observation, in their order."""
@@ -78,3 +96,6 @@ class BatchReply(Reply):
     action_probs: list[list[float]] | list[list[list[float]]] | None
     values: list[float] | None
     model_version: int
+
+    states: list[str] | None = None
+    """For each observation, the `state` of POST /inference."""

@@ -200,7 +200,10 @@ def test_an_episode_stays_with_the_version_that_began_it(world, folder):
     state = client.post("/inference", json=asked("numbers", rows, 0)).json()["state"]
     named = asked("numbers", rows, 0, episode_id="a")
     client.post("/inference", json=named)
-    assert client.post("/models/numbers/promote", json={"version": 2, "force": True}).status_code == 200
+    assert (
+        client.post("/models/numbers/promote", json={"version": 2, "force": True}).status_code
+        == 200
+    )
     try:
         fresh = client.post("/inference", json=asked("numbers", rows, 0)).json()
         assert fresh["model_version"] == 2

@@ -13,10 +13,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Final,
-    Literal,
-    NotRequired,
     Self,
-    TypedDict,
     TypeVar,
     Unpack,
     cast,
@@ -30,6 +27,7 @@ from grpo_platform.client.fields import (
     UnknownFieldError,
     check_fields,
 )
+from grpo_platform.client.replies import Job, JobFilters, Prediction, StatusWord
 from grpo_platform.client.transport import (
     ApiError,
     ConnectionBrokenError,
@@ -65,54 +63,6 @@ _AWAY_SECONDS: Final = 60.0
 _ENDED: Final = ("completed", "failed", "stopped")
 
 _Status = TypeVar("_Status", bound=Mapping[str, Any])
-StatusWord = Literal["queued", "running", "completed", "failed", "stopped"]
-
-
-class JobFilters(TypedDict, total=False):
-    """Which jobs a list has."""
-
-    status: StatusWord | None
-    env_name: str | None
-    model_name: str | None
-
-
-class Job(TypedDict):
-    """A job's status, as the API gives it."""
-
-    job_id: str
-    status: StatusWord
-    progress: float
-    current_timesteps: int
-    total_timesteps: int
-    start_time: str
-    end_time: str | None
-    error_message: str | None
-    metrics: dict[str, float]
-    model_name: str
-    model_version: int | None
-    promoted: bool | None
-    promotion_reason: str | None
-    eta_seconds: float | None
-    attempt: int
-    env_name: str
-    status_message: str | None
-    branching: str | None
-    branching_reason: str | None
-    stopped_by: Literal["max_seconds", "target_return"] | None
-
-
-class Prediction(TypedDict):
-    """A model's answer to one observation."""
-
-    action: Any
-    """A number, or nested lists and objects of them."""
-
-    action_probs: list[float] | list[list[float]] | None
-    value: float | None
-    model_version: int
-
-    state: NotRequired[str]
-    """Of a model with memory: what to send with the next observation."""
 
 
 class GRPOClient:

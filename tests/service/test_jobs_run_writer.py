@@ -1,5 +1,7 @@
 """What an attempt writes, and when: each point once, however often the store is away."""
 
+import tempfile
+
 import pytest
 
 from grpo_platform.core.errors import StoreError
@@ -154,3 +156,27 @@ def test_the_log_is_stored_where_it_has_changed(one):
         file.write("a line\n")
     one.due()
     assert read_log(one.jobs, one.job_id) == b"a line\n"
+
+
+def test_the_log_is_stored_though_the_temporary_folder_is_taken_away_meanwhile(one, monkeypatch):
+    temporary, upload = one.folder / "tmp", one.jobs.upload
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    taken = []
+
+    def take_away_once(*args, **kwargs):
+        if not taken:
+            taken.append(temporary.rename(one.folder / "taken"))
+        return upload(*args, **kwargs)
+
+    monkeypatch.setattr(one.jobs, "upload", take_away_once)
+    with (one.folder / "worker.log").open("a") as file:
+        file.write("a line\n")
+    one.due()
+    assert taken
+    assert read_log(one.jobs, one.job_id) == b"a line\n"
+
+
+def test_a_file_that_is_taken_away_is_not_said_to_be_missing_in_the_store(one, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.npz"):
+        one.jobs.upload(one.job_id, tmp_path / "gone.npz", verify=True)

@@ -177,6 +177,13 @@ def add_line(jobs: JobStore, job_id: str, text: str) -> None:
 
 
 def _store(jobs: JobStore, job_id: str, data: bytes) -> None:
+    try:
+        _store_once(jobs, job_id, data)
+    except FileNotFoundError:  # the temporary folder was removed meanwhile
+        _store_once(jobs, job_id, data)
+
+
+def _store_once(jobs: JobStore, job_id: str, data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=temporary_folder()) as folder:
         path = Path(folder) / Path(LOG_ARTIFACT).name
         path.write_bytes(_last(data))

@@ -1,6 +1,7 @@
 """Artifacts of a run: written, read back and verified, and deleted."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -66,12 +67,19 @@ class RunFiles:
         Raises:
             StoreUnavailableError: the place for artifacts is away or full.
             StoreError: what is stored differs from the source.
+            FileNotFoundError: the source was taken away.
         """
         path = str(PurePosixPath(folder) / source.name)
-        with self._repository(artifact_uri) as (repository, location):
-            retrying(lambda: repository.log_artifact(str(source), folder or None))
-            if verify and self._stored_sha256(location, path) != file_sha256(source):
-                raise StoreError(f"{path} was stored damaged; is the disk full?")
+        try:
+            with self._repository(artifact_uri) as (repository, location):
+                retrying(lambda: repository.log_artifact(str(source), folder or None))
+                if verify and self._stored_sha256(location, path) != file_sha256(source):
+                    raise StoreError(f"{path} was stored damaged; is the disk full?")
+        except StoreError as error:
+            if source.exists():
+                raise
+            missing = os.strerror(errno.ENOENT)
+            raise FileNotFoundError(errno.ENOENT, missing, str(source)) from error
         return path
 
     def upload_folder(self, artifact_uri: str, source: Path) -> None:

@@ -146,9 +146,10 @@ class GRPOConfig:
     target_return: Annotated[float | None, Bound(-1e9, 1e9)] = None
     """Stop early once an evaluation's mean return reaches this; needs `eval_freq`."""
 
-    env_workers: Annotated[int, Bound(0, 1_024)] = 0
+    env_workers: Annotated[int | Literal["auto"], Bound(0, 1_024)] = 0
     """Processes that step the members side by side, for environments that are slow; 0 steps them in
-    the one that trains. Equal seeds give equal bits with any number of workers."""
+    the one that trains, `auto` takes as many as pay. Equal seeds give equal bits with any number of
+    workers."""
 
     device: Device = "cpu"
     """`cpu`, `cuda`, or `auto` (CUDA where there is one)."""
@@ -168,7 +169,7 @@ class GRPOConfig:
         if self.policy != AUTO:
             POLICIES.check(self.policy)
         members = self.num_groups * self.group_size
-        if self.env_workers > members:
+        if self.env_workers != "auto" and self.env_workers > members:
             raise IncompatibleError(
                 f"There are {members} members (num_groups x group_size), and {self.env_workers} "
                 "workers: use no more workers than members.",

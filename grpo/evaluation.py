@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -163,7 +163,7 @@ def evaluate(
     seed: int = EVALUATION_SEED,
     skip: int = 0,
     deterministic: bool = True,
-    env_workers: int = 0,
+    env_workers: int | Literal["auto"] = 0,
 ) -> Evaluation:
     """Run seeded episodes, side by side, and sum the environment's own rewards.
 
@@ -178,7 +178,8 @@ def evaluate(
         seed: gives the episodes' seeds and, where actions are sampled, the samples.
         skip: go on after so many episodes of this seed.
         deterministic: take the likeliest action instead of sampling.
-        env_workers: processes that play the episodes; 0 plays them in this one.
+        env_workers: processes that play the episodes; 0 plays them in this one, `auto` in as many
+            as pay.
 
     Raises:
         ConfigError: the environment cannot be evaluated, or `n_episodes` is below 1.

@@ -1,8 +1,9 @@
 """One table of what a configuration's fields are, read from the dataclass that declares them.
 
 A field is declared once, `learning_rate: Annotated[float, Bound(0.0, 1.0)] = 3e-4`, with a
-docstring below; names that it may have are a `Literal`. Ranges, HTTP schema, command-line options,
-MLproject parameters, search-space types and documentation follow from what `fields_of` says.
+docstring below; names that it may have are a `Literal`, also beside numbers. Ranges, HTTP schema,
+command-line options, MLproject parameters, search-space types and documentation follow from what
+`fields_of` says.
 """
 
 import ast
@@ -85,7 +86,8 @@ class Field:
     """What its text matches."""
 
     names: tuple[str, ...] | None
-    """Names that it takes, where they are a fixed set; its type is `str` then."""
+    """Names that it takes, where they are a fixed set; its type is `str` then, or what it takes
+    beside them."""
 
     default: Any
     """What it is when left out; `dataclasses.MISSING` where it must be given."""
@@ -113,16 +115,18 @@ def _field(spec: "dataclasses.Field[Any]", hint: Any, description: str) -> Field
     if typing.get_origin(hint) is typing.Annotated:
         hint, *found = typing.get_args(hint)
         extras = {type(extra): extra for extra in found}
-    plain, optional = _without_none(hint)
-    is_literal = typing.get_origin(plain) is Literal
+    kinds = [part for part in _alternatives(hint) if part is not NoneType]
+    literal = next((part for part in kinds if typing.get_origin(part) is Literal), None)
+    others = [part for part in kinds if part is not literal]
+    plain = hint if len(others) > 1 else (*others, str)[0]
     return Field(
         name=spec.name,
-        type=str if is_literal else plain,
-        optional=optional,
+        type=plain,
+        optional=len(others) <= 1 and NoneType in _alternatives(hint),
         bound=extras.get(Bound),
         items=extras.get(Items),
         pattern=extras.get(Pattern),
-        names=typing.get_args(plain) if is_literal else None,
+        names=typing.get_args(literal) if literal is not None else None,
         default=_default(spec),
         examples=extras[Examples].values if Examples in extras else (),
         description=description,
@@ -141,9 +145,11 @@ def check_fields(config: Any) -> None:  # noqa: ANN401 - any dataclass
         value = getattr(config, field.name)
         if value is None and field.optional:
             continue
+        if field.names is not None and isinstance(value, str):
+            if value not in field.names:
+                raise UnknownNameError(field.name, value, field.names)
+            continue
         _check_type(field, value)
-        if field.names is not None and value not in field.names:
-            raise UnknownNameError(field.name, value, field.names)
         if (wanted := _broken(field, value)) is not None:
             shown = list(value) if field.items else value
             raise OutOfRangeError(
@@ -179,12 +185,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
-    if typing.get_origin(hint) in (UnionType, typing.Union):
-        others = [part for part in typing.get_args(hint) if part is not NoneType]
-        if len(others) == 1 and len(typing.get_args(hint)) == 2:
-            return others[0], True
-    return hint, False
+def _alternatives(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """The parts of a union; others are one part."""
+    is_union = typing.get_origin(hint) in (UnionType, typing.Union)
+    return typing.get_args(hint) if is_union else (hint,)
 
 
 def _default(spec: "dataclasses.Field[Any]") -> Any:  # noqa: ANN401

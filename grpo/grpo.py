@@ -280,6 +280,7 @@ class GRPO:
                 n_episodes=n_episodes,
                 seed=seed,
                 deterministic=deterministic,
+                env_workers=config.env_workers,
             )
 
     # --- files ----------------------------------------------------------------------------

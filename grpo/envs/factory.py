@@ -1,8 +1,10 @@
 """Which implementation steps an environment's members."""
 
 import logging
+import math
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from grpo.envs.acrobot import AcrobotVecEnv
 from grpo.envs.branching import NoBranching
@@ -19,6 +21,7 @@ from grpo.envs.verification import (
     find_branching,
     find_branching_between,
     resets_afresh,
+    step_seconds,
     steps_exactly,
 )
 from grpo.registry import Objects
@@ -26,6 +29,8 @@ from grpo.registry import Objects
 __all__ = ["make_vec_env"]
 
 _log = logging.getLogger(__name__)
+
+_WORTH_SECONDS = 0.002  # to step all members, below which talking to processes takes longer
 
 _CLASSIC: Mapping[str, type[ClassicControlVecEnv]] = {
     vec_env.family: vec_env
@@ -47,7 +52,7 @@ def make_vec_env(
     objects: Objects | None = None,
     branching: bool = True,
     most_instances: int | None = None,
-    env_workers: int = 0,
+    env_workers: int | Literal["auto"] = 0,
 ) -> VecEnv:
     """Members of an environment, in the fastest way that is exactly Gymnasium's own.
 
@@ -60,7 +65,8 @@ def make_vec_env(
         most_instances: make fewer members where each is an instance of its own, which costs time
             and memory.
         env_workers: processes that step the members side by side; 0 steps them in this one, as
-            does classic control, whose members are one array.
+            does classic control, whose members are one array. `auto` takes as many as pay, where
+            they change no result.
 
     Raises:
         ConfigError: as `check_environment`.
@@ -72,13 +78,36 @@ def make_vec_env(
         return classic(spec, num_members)
     members = min(num_members, most_instances or num_members)
     afresh = resets_afresh(spec)
-    workers = min(env_workers, members)
     plan = BranchingPlan(brancher=NoBranching, reason="Not asked for.")
     if branching:
-        plan = find_branching(spec) if not workers else find_branching_between(spec)
+        plan = find_branching(spec)
+    if env_workers == "auto":
+        # copies of instances do not travel, and episodes that are played again count as steps
+        workers = _workers_that_pay(spec, members) if plan.brancher.storable else 0
+    else:
+        workers = min(env_workers, members)
+    if branching and workers:
+        plan = find_branching_between(spec)
     if not workers:
         return SyncVecEnv(spec, members, plan.brancher(), afresh=afresh, reason=plan.reason)
     return SubprocVecEnv(spec, members, workers, plan.brancher, afresh=afresh, reason=plan.reason)
+
+
+def _workers_that_pay(spec: EnvironmentSpec, members: int) -> int:
+    """Processes that step so many members sooner than this one does; 0 where it is soonest.
+
+    As many as there are cores, and more of them the more a step only waits.
+    """
+    seconds, busy = step_seconds(spec)
+    cores = len(os.sched_getaffinity(0))
+    workers = min(members, math.ceil(cores * seconds / max(busy, 1e-9)))
+    if members * seconds < _WORTH_SECONDS or workers < 2:
+        workers = 0
+    _log.info(
+        "A step of %s takes %.2f ms, %.2f of them of a core: env_workers is %d for %d members.",
+        *(spec.env_name, 1e3 * seconds, 1e3 * busy, workers, members),
+    )
+    return workers
 
 
 def _classic_control(spec: EnvironmentSpec) -> type[ClassicControlVecEnv] | None:

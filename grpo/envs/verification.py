@@ -42,6 +42,7 @@ __all__ = [
     "find_branching_between",
     "remembered",
     "resets_afresh",
+    "step_seconds",
     "steps_exactly",
 ]
 
@@ -125,6 +126,7 @@ _log = logging.getLogger(__name__)
 
 _PREFIXES = (7, 0, 1, 30)  # steps before the snapshot of a trial; the most telling first
 _TAIL = 20  # steps compared after it
+_STEP_SECONDS = 0.5  # in which a step's time is taken
 _LONGEST_REASON = 200
 _FIRST, _SECOND, _THIRD = np.array([0]), np.array([1]), np.array([2])
 
@@ -279,6 +281,22 @@ class _Clock:
 
     def is_over(self) -> bool:
         return time.monotonic() >= self._end
+
+
+def step_seconds(spec: EnvironmentSpec) -> tuple[float, float]:
+    """Seconds that a step takes, and those of them in which it keeps a core busy.
+
+    Raises:
+        EnvironmentFaultError: the environment raised.
+    """
+    env = SyncVecEnv(spec, 1, NoBranching())
+    try:
+        env.reset(_FIRST, [0])
+        started, busy = time.perf_counter(), time.process_time()
+        steps = len(_walk(env, _FIRST, _actions(spec, _TAIL, 0), _Clock(_STEP_SECONDS)))
+        return (time.perf_counter() - started) / steps, (time.process_time() - busy) / steps
+    finally:
+        env.close()
 
 
 def _resets_repeat(spec: EnvironmentSpec, *, afresh: bool) -> bool:

@@ -16,10 +16,18 @@ from grpo.envs import check_environment, make_vec_env
 from grpo.envs.branching import AttributeState, NoBranching, Replay
 from grpo.envs.subproc_vec_env import SubprocVecEnv
 from grpo.envs.sync_vec_env import SyncVecEnv
-from grpo.errors import EnvironmentFaultError, IncompatibleError
+from grpo.errors import (
+    EnvironmentFaultError,
+    IncompatibleError,
+    OutOfRangeError,
+    UnknownNameError,
+)
 from tests.algorithm.builders import assert_goes_on_as_if_never_paused
 from tests.algorithm.test_masks import Strict
 from tests.algorithm.test_spaces import Anything
+from tests.algorithm.toy_environments import Walk
+
+CORES = len(os.sched_getaffinity(0))
 
 
 class Plain(Strict):
@@ -250,3 +258,58 @@ def test_replays_are_counted_wherever_they_happen():
     np.testing.assert_array_equal(restored, np.concatenate([rows, rows]))
     assert envs.steps_taken == 4 + 2 * 4
     envs.close()
+
+
+class Busy(Walk):
+    """Computes for a while at each step."""
+
+    def step(self, action):
+        until = time.process_time() + 0.004
+        while time.process_time() < until:
+            pass
+        return super().step(action)
+
+
+class Asleep(Walk):
+    """Waits at each step, as for a server."""
+
+    def step(self, action):
+        time.sleep(0.01)
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        (Walk, {0}),  # talking to processes would take longer
+        (Busy, {0} if CORES == 1 else {CORES, CORES + 1}),
+        (Asleep, {8}),  # as many as there are members
+        ("CartPole-v1", {0}),
+    ],
+)
+def test_auto_takes_as_many_workers_as_pay(env, expected):
+    known = env if isinstance(env, str) else "<e>"
+    envs = make_vec_env(known, {}, 8, objects={"<e>": env}, env_workers="auto")
+    try:
+        assert len(getattr(envs, "_workers", [])) in expected
+    finally:
+        envs.close()
+
+
+def test_auto_changes_no_result_where_copies_cannot_travel():
+    class Slow(Copied):
+        def step(self, action):
+            time.sleep(0.01)
+            return super().step(action)
+
+    envs = make_vec_env("<e>", {}, 4, objects={"<e>": Slow}, env_workers="auto")
+    assert type(envs) is SyncVecEnv
+    envs.close()
+
+
+def test_auto_is_a_setting_and_other_words_are_not():
+    assert GRPOConfig(env_workers="auto").to_dict()["env_workers"] == "auto"
+    with pytest.raises(UnknownNameError, match="auto"):
+        GRPOConfig(env_workers="atuo")
+    with pytest.raises(OutOfRangeError, match="must be of type int"):
+        GRPOConfig(env_workers=1.5)

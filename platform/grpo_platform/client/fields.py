@@ -44,7 +44,7 @@ class TrainSettings(TypedDict, total=False):
     eval_freq: int
     n_eval_episodes: int
     target_return: float | None
-    env_workers: int
+    env_workers: int | Literal["auto"]
     device: Literal["auto", "cpu", "cuda"]
     promote: Promote
     init_from: str | None

@@ -169,7 +169,7 @@ def _json_type(spec: fields.Field) -> Any:  # noqa: ANN401 - an annotation
         TypeError: JSON has none for it that is known here.
     """
     kind: Any
-    if spec.names is not None:
+    if spec.names is not None and spec.type is str:
         kind = Literal[spec.names]
     elif spec.pattern is not None:
         kind = Annotated[str, Field(pattern=spec.pattern.expression)]
@@ -188,6 +188,8 @@ def _json_type(spec: fields.Field) -> Any:  # noqa: ANN401 - an annotation
         kind = JsonObject
     else:
         raise TypeError(f"{spec.name} is of type {spec.type}; say here what it is in JSON.")
+    if spec.names is not None and spec.type is not str:
+        kind = kind | Literal[spec.names]
     return kind | None if spec.optional else kind
 
 

@@ -84,6 +84,7 @@ def test_a_world_of_trees_images_and_masks_is_trained_judged_filmed_and_served(r
     )  # fmt: skip
     assert done["status"] == "completed", done["error_message"]
     assert done["promoted"]
+    assert done["env_name"] == "World-v0"  # whatever way it was found
     assert 0.0 <= done["metrics"]["eval/mean_reward"] <= 10.0
     seen = {
         "map": np.zeros((9, 9, 3), int).tolist(),

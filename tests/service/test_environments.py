@@ -5,6 +5,7 @@ import time
 import pytest
 
 from grpo_platform.core.errors import InvalidPageTokenError
+from grpo_platform.core.request import resolve_request
 from grpo_platform.jobs import isolation
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.services.environments import Environments
@@ -63,3 +64,15 @@ def test_a_token_continues_its_own_list_only(isolated):
     token = listed.list(name="many", limit=1).next_page_token
     with pytest.raises(InvalidPageTokenError):
         listed.list(name="walk", page_token=token)
+
+
+def test_an_environment_has_one_name_by_whatever_way_it_is_found(monkeypatch):
+    monkeypatch.setenv("GRPO_ENV_MODULES", "some_package,other.module")
+    for given, expected in (
+        ("some_package:Thing-v0", "Thing-v0"),
+        ("other.module:ns/Thing-v0", "ns/Thing-v0"),
+        ("Thing-v0", "Thing-v0"),
+        ("forbidden:Thing-v0", "forbidden:Thing-v0"),  # refused when it is looked up
+    ):
+        assert resolve_request({"env_name": given}, 10**6).config.env_name == expected
+    assert resolve_request({}, 10**6).config.env_name == "CartPole-v1"

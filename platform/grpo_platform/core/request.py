@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from grpo import GRPOConfig
 from grpo.config import resolve_config
+from grpo.envs.catalogue import allowed_modules
 from grpo.errors import ConfigError, IncompatibleError
 from grpo.fields import Bound, Examples, Pattern, check_fields, fields_of
 from grpo_platform.core.errors import InvalidRequestError
@@ -149,6 +150,8 @@ def resolve_request(given: dict[str, Any], ceiling: int) -> JobRequest:
         InvalidRequestError: over the ceiling.
     """
     own, config = _split(with_wrappers(given))
+    if "env_name" in config:
+        config["env_name"] = _plain_id(config["env_name"])
     if config.get("seed") is None:
         config["seed"] = secrets.randbits(_SEED_BITS)
     resolved = resolve_config(**config)
@@ -172,6 +175,14 @@ def with_wrappers(given: dict[str, Any]) -> dict[str, Any]:
     if "wrappers" in kwargs:
         raise InvalidRequestError("wrappers are given twice: once is enough.", field="wrappers")
     return fields | {"env_kwargs": {**kwargs, "wrappers": wrappers}}
+
+
+def _plain_id(env_name: Any) -> Any:  # noqa: ANN401 - whatever was given
+    """`Id` for `module:Id` of an allowed module, which registers it: one environment, one name."""
+    if not isinstance(env_name, str):
+        return env_name
+    module, _, name = env_name.rpartition(":")
+    return name if module in allowed_modules() else env_name
 
 
 def _split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

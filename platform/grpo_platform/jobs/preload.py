@@ -6,7 +6,6 @@ Importing this module imports everything that a worker uses.
 import logging
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from grpo import GRPOConfig, GRPOError
 from grpo.trainer import Trainer
@@ -29,7 +28,7 @@ def warm_up() -> None:
     A part that fails is only slower later, when its error belongs to a job.
     """
     torch.set_num_threads(1)
-    threadpool_limits(1)
+    trainer_process.math_threads().limit(limits=1)
     code_version()
     for part in (_train, packaging.warm_up, open_throwaway_store):
         try:

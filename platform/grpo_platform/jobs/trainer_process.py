@@ -9,6 +9,7 @@ The points that a checkpoint relies on are sent before it.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import grpo
 from grpo import checkpoint
@@ -40,7 +41,7 @@ from grpo_platform.jobs.resources import FULL, patiently
 from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
-__all__ = ["TrainerHandle", "TrainerProcess", "train"]
+__all__ = ["TrainerHandle", "TrainerProcess", "math_threads", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,15 @@ _STOPPED_BY: Final[dict[EndedBy, str]] = {
     "should_finish": "max_seconds",
     "target_return": "target_return",
 }
+
+
+@functools.cache
+def math_threads() -> ThreadpoolController:
+    """The threads of the libraries that numpy and torch compute with, which are loaded by now.
+
+    Looked for once, best in a process that others are forked from: it takes milliseconds.
+    """
+    return ThreadpoolController()
 
 
 def train(connection: Connection, request: JobRequest, folder: Path) -> None:
@@ -60,7 +70,9 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
         folder: existing local directory that receives checkpoints.
     """
     torch.set_num_threads(1)
-    with threadpool_limits(1):  # BLAS on several threads adds up in another order: other bits
+    with math_threads().limit(
+        limits=1
+    ):  # BLAS on several threads adds up in another order: other bits
         _train(connection, request, folder)
 
 

@@ -67,6 +67,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         http=Connections(raise_file_limit()).protocol(),
         headers=[("Keep-Alive", f"timeout={settings.keep_alive_seconds}")],
         timeout_keep_alive=settings.keep_alive_seconds + LATER_SECONDS,

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import request_response
 from starlette.types import Message, Receive, Scope
 
 from grpo.errors import did_you_mean
@@ -137,6 +138,12 @@ class FastJsonRoute(APIRoute):
     It is documented like any other, by its signature and response model; the dependency solver and
     the reply's validation, which the route does without, are skipped.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - APIRoute's
+        super().__init__(*args, **kwargs)
+        if self.body_field is not None:
+            # Starlette's own: FastAPI's opens two stacks for what dependencies leave to be closed
+            self.app = request_response(self.get_route_handler())
 
     def get_route_handler(self) -> _Handler:
         """Parse, call the endpoint, and hand its reply on."""

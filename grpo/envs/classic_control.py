@@ -28,6 +28,8 @@ __all__ = ["ClassicControlVecEnv", "Float64Array"]
 
 Float64Array = npt.NDArray[np.float64]
 
+_ONE = np.array(1.0)  # constants are arrays since ufuncs take those fastest
+
 
 class ClassicControlVecEnv(VecEnv):
     """Members whose whole state is a few numbers each.
@@ -52,7 +54,8 @@ class ClassicControlVecEnv(VecEnv):
         self.steps_taken = 0
         self._state = np.zeros((self.rows, num_members))
         self._everyone = np.arange(num_members).tobytes()
-        self._limit = math.inf if spec.max_episode_steps is None else spec.max_episode_steps
+        limit = spec.max_episode_steps
+        self._limit = np.array(math.inf if limit is None else float(limit))
 
     def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
         """See `VecEnv.reset`."""
@@ -68,7 +71,7 @@ class ClassicControlVecEnv(VecEnv):
         block = self._state if everyone else self._state.take(members, axis=1)
         observations, rewards, terminated = self._advance(block, actions)
         elapsed = block[-1]
-        elapsed += 1.0
+        elapsed += _ONE
         if not everyone:
             self._state[:, members] = block
         self.steps_taken += len(members)

@@ -263,10 +263,10 @@ class BasePolicy(nn.Module, abc.ABC):
         old_mean, old_std = float(self.value_mean), float(self.value_std)
         mean, std = moments or self.return_moments(returns)
         self._rescale_last_value_layer((old_mean - mean) / old_std, old_std / std)
-        for buffer, value in (
-            (self.value_mean, mean), (self.value_std, std), (self.value_count, self.value_count + 1)
-        ):  # fmt: skip
-            buffer.fill_(value)
+        self.value_mean.numpy()[...] = mean
+        self.value_std.numpy()[...] = std
+        count = self.value_count.numpy()
+        count += 1.0
         scaled: FloatArray = ((returns - mean) / std).astype(self.flat.dtype)
         return scaled
 

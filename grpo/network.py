@@ -19,6 +19,8 @@ __all__ = ["FloatArray", "Layout", "Parameters", "Workspace", "backward", "forwa
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
+_ONE = np.array(1.0, np.float32)  # ufuncs take an array of the weights' type fastest
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -132,7 +134,7 @@ def backward(
         weights = parameters.layers[index + 1][:, :-1]
         delta = np.matmul(weights.T, delta, out=work.deltas[index])
         np.multiply(output, output, out=scratch)
-        np.subtract(1.0, scratch, out=scratch)
+        np.subtract(_ONE, scratch, out=scratch)
         np.multiply(delta, scratch, out=delta)
     np.matmul(delta, inputs.T, out=gradient.layers[0])
 

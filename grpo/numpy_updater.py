@@ -139,7 +139,7 @@ class _PolicyPass:
         layout, dtype = self._parameters.layout, self._parameters.flat.dtype
         self._kl_coef = config.kl_coef
         self._ent_weight = config.ent_coef / size
-        self._share = 1.0 / size
+        self._share = np.array(1.0 / size, dtype)
         self._work = Workspace(layout, size, dtype, backward=True)
         self._mask = policy.mask_columns
         n_in, n_out = layout.widths[0] + 1 + policy.spec.reads.n_mask, layout.widths[-1]
@@ -188,7 +188,7 @@ class _ValuePass:
         self._columns = np.empty((parameters.layout.widths[0] + 2, size), parameters.flat.dtype)
         self._inputs = self._columns[:-1]
         self._target = self._columns[-1:]
-        self._share = 2.0 / size
+        self._share = np.array(2.0 / size, parameters.flat.dtype)
 
     def differentiate(self, columns: FloatArray, chosen: np.ndarray) -> None:
         """Fill the gradient of mean (V − target)² over the chosen columns."""
@@ -227,6 +227,9 @@ class FlatAdam:
         self._parameters = parameters
         self.learning_rate = learning_rate
         self._scratch: FloatArray = np.empty_like(parameters)
+        beta1, beta2 = ADAM_BETAS  # arrays since ufuncs take those fastest
+        self._pull1 = np.array(1.0 - beta1, parameters.dtype)
+        self._pull2 = np.array(1.0 - beta2, parameters.dtype)
 
     def step(self, gradient: FloatArray) -> None:
         """θ ← θ − lr · m̂ / (√v̂ + ε), with both running means corrected for their zero start.
@@ -242,11 +245,11 @@ class FlatAdam:
 
         np.multiply(gradient, gradient, out=scratch)
         np.subtract(scratch, v, out=scratch)
-        np.multiply(scratch, 1.0 - beta2, out=scratch)
+        np.multiply(scratch, self._pull2, out=scratch)
         np.add(v, scratch, out=v)
 
         np.subtract(gradient, m, out=gradient)
-        np.multiply(gradient, 1.0 - beta1, out=gradient)
+        np.multiply(gradient, self._pull1, out=gradient)
         np.add(m, gradient, out=m)
 
         np.sqrt(v, out=scratch)

@@ -1,6 +1,7 @@
 """Ways to put a Gymnasium environment into a state that it, or its twin, was in before."""
 
 import abc
+import collections
 import copy
 import enum
 import functools
@@ -326,6 +327,9 @@ def _encode(name: str, value: object, arrays: Arrays) -> object:
         return {"generator": _encode(name, dict(value.bit_generator.state), arrays)}
     if isinstance(value, list | tuple) and kind in (list, tuple):
         return {kind.__name__: [_encode(name, item, arrays) for item in value]}
+    if isinstance(value, collections.deque) and kind is collections.deque:  # a stack of frames
+        items = [_encode(name, item, arrays) for item in value]
+        return {"deque": [items, value.maxlen]}
     if isinstance(value, dict) and kind is dict:
         return {"dict": [[_encode(name, part, arrays) for part in pair] for pair in value.items()]}
     raise IncompatibleError(
@@ -345,6 +349,9 @@ def _decode(code: Any, state: Mapping[str, Any]) -> Any:  # noqa: ANN401
         return _generator(_decode(content, state))
     if kind == "dict":
         return {_decode(k, state): _decode(v, state) for k, v in content}
+    if kind == "deque":
+        items, longest = content
+        return collections.deque((_decode(item, state) for item in items), longest)
     parts = [_decode(part, state) for part in content]
     return tuple(parts) if kind == "tuple" else parts
 

@@ -61,8 +61,8 @@ def stored(snapshot):
         return {**json.loads(json.dumps(scalars)), **{key: file[key] for key in arrays}}
 
 
-def assert_branches_exactly(env_name, prefix, tail):
-    envs = make_vec_env(env_name, {}, 3)
+def assert_branches_exactly(env_name, prefix, tail, **env_kwargs):
+    envs = make_vec_env(env_name, env_kwargs, 3)
     try:
         for seed in range(3):
             envs.reset(FIRST, [seed])
@@ -142,6 +142,13 @@ def test_environments_that_nothing_repeats_are_not_branched(caplog):
 )
 def test_ways_that_are_wrong_for_a_family_are_refused(env_name, brancher):
     assert why_not_exact(check_environment(env_name), brancher) is not None
+
+
+def test_a_stack_of_frames_is_plain_data():
+    stack = {"name": "FrameStackObservation", "kwargs": {"stack_size": 3}}
+    with registered(Walk, max_episode_steps=50) as env_name:
+        envs = assert_branches_exactly(env_name, prefix=9, tail=60, wrappers=[stack])
+        assert find_branching(envs.spec).brancher is AttributeState
 
 
 def test_state_in_a_foreign_object_is_not_taken_for_plain_data():

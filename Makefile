@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
-  bench-promotion fuzz soak
+  bench-promotion bench-environments fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -75,6 +75,10 @@ bench-ray: $(VENV)/.installed-dev ## 32 jobs on 1, 2 and 4 nodes of a local Ray 
 bench-promotion: $(VENV)/.installed-dev ## how often chance promotes, on many kinds of returns (minutes)
 	$(BIN)/python -m benchmarks.promotion
 
+bench-environments: $(VENV)/.installed-environments ## environments of many packages beside PPO; goes on as above (an hour)
+	$(BIN)/python -m benchmarks.environments
+	$(BIN)/python -m benchmarks.convolution_speed
+
 bench-serving: $(VENV)/.installed-dev ## inference beside bare FastAPI and MLflow's scoring server; needs wrk
 	@command -v wrk >/dev/null || { echo "wrk is needed: apt-get install wrk"; exit 1; }
 	$(BIN)/python -m benchmarks.serving
@@ -108,4 +112,10 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(PIP) install -q -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-environments: pyproject.toml $(VENV)/.installed-dev
+	$(PIP) install -q -e '.[environments]'
+	$(PIP) uninstall -q -y pygame # which some of them ask for: the same files as pygame-ce
+	$(PIP) install -q --force-reinstall --no-deps $$(grep '^pygame-ce==' requirements.txt)
 	@touch $@

@@ -52,6 +52,9 @@ OVERTIME_SECONDS: Final = 60.0
 _NICENESS: Final = 10
 """Of a worker's process while it draws: other jobs train meanwhile."""
 
+_ANY_MODEL: Final = "any"
+"""A name to ask the registry for where only its answering matters."""
+
 _RANK: Final = (Order.LEAVE, Order.STOP, Order.FORGET)
 
 
@@ -452,7 +455,7 @@ def _open(store: Store, lifeline_fd: int | None) -> JobStore:
         try:
             jobs = JobStore(store.tracking_uri, store.experiment_id)
             # MLflow opens the registry apart, and then waits ever longer for a store that is away
-            Registry(store.tracking_uri).list(limit=1)
+            Registry(store.tracking_uri).lookup(_ANY_MODEL)
             return jobs
         except StoreUnavailableError as error:
             _log.warning("The store is away: %s", error)

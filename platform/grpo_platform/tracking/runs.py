@@ -204,7 +204,11 @@ class RunStore:
 
     def set_tags(self, job_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of the job's run, in one call."""
-        self._log(job_id, tags=tags)
+        if len(tags) != 1:
+            self._log(job_id, tags=tags)
+            return
+        ((key, value),) = tags.items()  # which takes MLflow one transaction, and many tags three
+        self._write(job_id, lambda: self._client.set_tag(job_id, key, value))
 
     def log_points(
         self, job_id: str, points: Sequence[Point], tags: Mapping[str, str] | None = None
@@ -312,7 +316,7 @@ class RunStore:
         if held is None and ledger:
             held = self._ledger.claim(ledger, f"{run_id}.{claim}", holder)
             if held is not None:
-                self._log(run_id, tags={f"{CLAIM_TAG}{claim}": held})
+                self.set_tags(run_id, {f"{CLAIM_TAG}{claim}": held})
         if held is None:
             held = self._claim_by_param(run_id, f"{CLAIM_PARAM}{claim}", holder)
         return held == holder

@@ -70,9 +70,8 @@ def train(connection: Connection, request: JobRequest, folder: Path) -> None:
         folder: existing local directory that receives checkpoints.
     """
     torch.set_num_threads(1)
-    with math_threads().limit(
-        limits=1
-    ):  # BLAS on several threads adds up in another order: other bits
+    # BLAS on several threads adds up in another order: other bits
+    with math_threads().limit(limits=1):
         _train(connection, request, folder)
 
 

@@ -37,11 +37,10 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
     """Ask a model for the action in one observation."""
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
-    before = _episode(request, body)
-    if before is None:
-        model, state = await model_for(request, body.model_name), None
-    else:
-        model, state = await model_for(request, _stays(body.model_name, before)), before.state
+    reference, state = body.model_name, None
+    if body.state is not None or body.episode_id is not None:
+        reference, state = _episode(request, body)
+    model = await model_for(request, reference)
     answer = model.predict_one(body.observation, body.deterministic, body.action_mask, state)
     reply = {
         "action": answer.action,
@@ -89,18 +88,21 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _episode(request: Request, body: InferenceRequest) -> Episode | None:
-    """What is remembered before an observation; None at the start of an episode."""
+def _episode(
+    request: Request, body: InferenceRequest
+) -> tuple[str, npt.NDArray[np.float32] | None]:
+    """Who answers, and what is remembered before the observation: nothing at the start."""
     if body.state is not None and body.episode_id is not None:
         raise InvalidObservationError("Send state or episode_id, not both.", field="episode_id")
-    if body.episode_start:
-        return None
+    before = None
     if body.state is not None:
-        return unpack(body.state)
-    if body.episode_id is None:
-        return None
-    kept: Episodes = request.app.state.episodes
-    return kept.get(body.model_name, body.episode_id)
+        before = unpack(body.state)
+    elif body.episode_id is not None:
+        kept: Episodes = request.app.state.episodes
+        before = kept.get(body.model_name, body.episode_id)
+    if before is None or body.episode_start:
+        return body.model_name, None
+    return _stays(body.model_name, before), before.state
 
 
 def _episodes(body: BatchRequest) -> list[Episode | None]:

@@ -66,7 +66,7 @@ class Environment:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: Sequence[Any] = ()
 
-    n_seeds: int = 1
+    n_seeds: int = 2
     """How many trainings; the first of each environment come before the second of any."""
 
     n_episodes: int = 20
@@ -106,40 +106,43 @@ def _of(
 ENVIRONMENTS: dict[str, Environment] = {
     environment.env_name: environment
     for environment in (
+        *_of("toy_text", {"Blackjack-v1": 20_000}, n_seeds=3, n_episodes=1_000),  # a coin each
         *_of("toy_text", {
-            "Blackjack-v1": 20_000, "CliffWalking-v1": 30_000, "CliffWalkingSlippery-v1": 30_000,
+            "CliffWalking-v1": 30_000, "CliffWalkingSlippery-v1": 30_000,
             "FrozenLake-v1": 30_000, "FrozenLake8x8-v1": 50_000, "Taxi-v4": 50_000,
-        }, n_seeds=2, n_episodes=100),
+        }, n_seeds=3, n_episodes=100),
         *_of("classic control", {
-            "CartPole-v1": 20_000, "MountainCar-v0": 50_000, "MountainCarContinuous-v0": 30_000,
-            "Pendulum-v1": 50_000, "Acrobot-v1": 30_000,
-        }, n_seeds=2, n_episodes=50),
+            "CartPole-v1": 20_000, "MountainCar-v0": 30_000, "MountainCarContinuous-v0": 20_000,
+            "Pendulum-v1": 30_000, "Acrobot-v1": 30_000,
+        }, n_seeds=3, n_episodes=50),
         *_of("Box2D", {
-            "LunarLander-v3": 60_000, "LunarLanderContinuous-v3": 60_000,
-            "BipedalWalker-v3": 50_000, "BipedalWalkerHardcore-v3": 20_000,
+            "LunarLander-v3": 50_000, "LunarLanderContinuous-v3": 40_000,
+            "BipedalWalker-v3": 30_000, "BipedalWalkerHardcore-v3": 10_000,
         }),
-        Environment(family="Box2D", env_name="CarRacing-v3", total_timesteps=4_096, n_episodes=5),
+        Environment(family="Box2D", env_name="CarRacing-v3", total_timesteps=2_048, n_episodes=5,
+                    n_seeds=1),
         *_of("MuJoCo", {
-            "InvertedPendulum-v5": 30_000, "InvertedDoublePendulum-v5": 40_000,
-            "Reacher-v5": 40_000, "Pusher-v5": 40_000, "Swimmer-v5": 40_000, "Hopper-v5": 40_000,
-            "HalfCheetah-v5": 40_000, "Walker2d-v5": 40_000,
+            "InvertedPendulum-v5": 20_000, "InvertedDoublePendulum-v5": 30_000,
+            "Reacher-v5": 30_000, "Pusher-v5": 30_000, "Swimmer-v5": 30_000, "Hopper-v5": 30_000,
+            "HalfCheetah-v5": 30_000, "Walker2d-v5": 30_000,
         }),
-        *_of("minigrid", {"MiniGrid-Empty-5x5-v0": 30_000, "MiniGrid-DoorKey-5x5-v0": 60_000},
+        *_of("minigrid", {"MiniGrid-Empty-5x5-v0": 20_000, "MiniGrid-DoorKey-5x5-v0": 50_000},
              wrappers=_MINIGRID, n_episodes=50),
         Environment(family="flappy-bird-gymnasium", env_name="FlappyBird-v0",
-                    total_timesteps=50_000, env_kwargs={"use_lidar": False}, n_episodes=50),
-        Environment(family="ale-py, RAM", env_name="ALE/Boxing-v5", total_timesteps=40_000,
+                    total_timesteps=30_000, env_kwargs={"use_lidar": False}, n_episodes=50),
+        Environment(family="ale-py, RAM", env_name="ALE/Boxing-v5", total_timesteps=30_000,
                     env_kwargs={"obs_type": "ram"}, n_episodes=10),
-        Environment(family="ale-py, pixels", env_name="ALE/Pong-v5", total_timesteps=4_096,
-                    env_kwargs={"frameskip": 1}, wrappers=_ATARI, n_episodes=5),
+        Environment(family="ale-py, pixels", env_name="ALE/Pong-v5", total_timesteps=2_048,
+                    env_kwargs={"frameskip": 1}, wrappers=_ATARI, n_episodes=5,
+                    n_seeds=1),
         Environment(family="gymnasium-robotics", env_name="PointMaze_UMazeDense-v3",
-                    total_timesteps=50_000, n_episodes=50),
-        Environment(family="highway-env", env_name="highway-fast-v0", total_timesteps=4_096,
-                    env_kwargs={"config": {"vehicles_count": 5}}),
+                    total_timesteps=30_000, n_episodes=50),
+        Environment(family="highway-env", env_name="highway-fast-v0", total_timesteps=2_048,
+                    env_kwargs={"config": {"vehicles_count": 5}}, n_seeds=1),
         Environment(family="mobile-env, MultiDiscrete actions", env_name="mobile-small-central-v0",
-                    total_timesteps=20_000),
+                    total_timesteps=10_240),
         Environment(family="benchmarks/dict_actions.py, Dict actions",
-                    env_name="LunarLanderDict-v0", total_timesteps=60_000),
+                    env_name="LunarLanderDict-v0", total_timesteps=50_000),
     )
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from benchmarks import environments
 from grpo import GRPOConfig, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
@@ -466,6 +467,15 @@ def test_figures_of_performance_are_the_benchmarks(
         for cell, column in zip(cells[-len(columns) :], columns, strict=True):
             last_digit = 10.0 ** -len(cell.partition(".")[2])
             assert abs(float(cell) - float(row[column])) <= 0.51 * last_digit, (cells, row)
+
+
+def test_the_table_of_environments_is_the_benchmarks() -> None:
+    page = (ROOT / "docs/environments.md").read_text()
+    assert f"\n\n{environments.table()}\n\n" in page
+    with (ROOT / "benchmarks/results/convolution_speed.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            least, most = float(row["least"]), float(row["most"])
+            assert f"{float(row['median']):.1f} [{least:.1f}, {most:.1f}]" in page, row
 
 
 def test_figures_of_promotion_are_the_benchmarks() -> None:

@@ -15,7 +15,9 @@ GRPOError
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 __all__ = [
@@ -67,9 +69,15 @@ def did_you_mean(name: object, allowed: Iterable[str]) -> str:
 
 
 def in_words(error: BaseException, where: str = "") -> str:
-    """A foreign exception within a sentence of ours: `KeyError in step: 'x'`, without full stop."""
+    """A foreign exception within a sentence of ours: `KeyError in step: 'x'`, without full stop.
+
+    One that says nothing, as a bare assertion, is told by the line that raised it.
+    """
     message = " ".join(str(error).split())[:_MAX_WORDS].rstrip(" .:")
     kind = f"{type(error).__name__}{where and f' in {where}'}"
+    if not message and (frames := traceback.extract_tb(error.__traceback__)):
+        last = frames[-1]
+        message = f"line {last.lineno} of {Path(last.filename).name}, `{last.line}`"
     return f"{kind}: {message}" if message else kind
 
 

@@ -100,21 +100,31 @@ def test_spaces_that_are_refused(kwargs, message):
     assert caught.value.field == "env_name"
 
 
+def failing(error):
+    def make():
+        raise error
+
+    return make
+
+
+RAISED = failing.__code__.co_firstlineno + 2
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (ImportError("no engine"), "ImportError: no engine."),
-        (AssertionError(""), "AssertionError."),
+        (AssertionError(), f"AssertionError: line {RAISED} of test_envs_check.py, `raise error`."),
         (OSError("gone."), "OSError: gone."),
         (RuntimeError("first\n  second..."), "RuntimeError: first second."),
         (SystemExit(3), "SystemExit: 3."),
     ],
 )
 def test_environments_that_cannot_be_made(error, said):
-    def make():
-        raise error
-
-    with registered(make) as env_name, pytest.raises(UnsupportedEnvironmentError) as caught:
+    with (
+        registered(failing(error)) as env_name,
+        pytest.raises(UnsupportedEnvironmentError) as caught,
+    ):
         check_environment(env_name)
     assert str(caught.value) == f"{env_name} cannot be made here: {said}"
 

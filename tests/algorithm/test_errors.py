@@ -1,12 +1,13 @@
 """A misspelled name is answered with the one that was meant."""
 
+import re
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
 from grpo.config import GRPOConfig
 from grpo.envs import check_environment
-from grpo.errors import ConfigError, UnknownNameError, did_you_mean, nearest
+from grpo.errors import ConfigError, UnknownNameError, did_you_mean, in_words, nearest
 from grpo.registry import Registry
 from grpo.rewards import get_reward
 
@@ -42,6 +43,15 @@ def test_a_long_list_is_shortened_and_the_nearest_is_told_all_the_same():
     assert "Did you mean 'Room-7x7-v0'? Use one of: " in str(error)
     assert str(error).endswith("and 2940 more.")
     assert len(error.allowed) == 3_000
+
+
+def test_an_exception_that_says_nothing_is_told_by_the_line_that_raised_it():
+    with pytest.raises(AssertionError) as caught:
+        raise AssertionError  # as a package's bare assertion does
+    told = r"AssertionError in reset: line \d+ of test_errors.py, `raise AssertionError.*`"
+    assert re.fullmatch(told, in_words(caught.value, "reset"))
+    assert in_words(KeyError("x"), "reset") == "KeyError in reset: 'x'"
+    assert in_words(AssertionError()) == "AssertionError"  # never raised
 
 
 def unknown_environment():

@@ -54,6 +54,9 @@ class Comparison:
     values: FloatArray
     """Shape (N,): V before the update."""
 
+    log_prob: FloatArray
+    """Shape (N,): log π of the actions before the update, under the present normaliser."""
+
 
 def make_updater(policy: BasePolicy, config: GRPOConfig) -> Updater:
     """The way to do the minibatch updates of a policy on `config.device`.
@@ -118,12 +121,14 @@ class Learner:
         )
         moments = policy.return_moments(returns[rollout.alive])
         compared = returns / moments[1] if config.normalize_rewards else returns
+        outputs, values = policy.outputs_and_values(encoded)
         return Comparison(
             encoded=encoded,
             returns=returns[rollout.alive],
             return_moments=moments,
             advantages=group_advantages(config.advantage, compared, rollout.alive, self._objects),
-            values=policy.values(encoded),
+            values=values,
+            log_prob=outputs.log_prob(rollout.actions),
         )
 
     def _tail(self, rollout: Rollout) -> npt.NDArray[np.float64]:
@@ -173,7 +178,7 @@ class Learner:
         return Batch(
             inputs=encoded,
             actions=rollout.actions,
-            log_prob_old=policy.outputs(encoded).log_prob(rollout.actions),
+            log_prob_old=comparison.log_prob,
             log_prob_reference=self._log_prob_reference(encoded, rollout.actions, by_member),
             advantages=comparison.advantages.values[alive].astype(policy.flat.dtype),
             informative=comparison.advantages.informative[alive],
@@ -200,9 +205,9 @@ class Learner:
         """Losses and distances over all transitions, after the updates."""
         policy, config, kept = self._policy, self.config, batch.informative
         encoded = policy.recall(batch.inputs, batch.alive)
-        outputs = policy.outputs(encoded)
+        outputs, values = policy.outputs_and_values(encoded)
         log_ratio = outputs.log_prob(batch.actions) - batch.log_prob_old
-        error = policy.values(encoded) - comparison.returns
+        error = values - comparison.returns
         low, high = config.clip_range, config.clip_high
         loss = 0.0
         if kept.any():

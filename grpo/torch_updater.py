@@ -74,7 +74,12 @@ class TorchUpdater:
         self._policy_parameters = self._module.policy_parameters_list()
         self._policy_adam, self._value_adam = (
             torch.optim.Adam(
-                parameters, lr=config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON
+                parameters,
+                lr=config.learning_rate,
+                betas=ADAM_BETAS,
+                eps=ADAM_EPSILON,
+                # three times as fast on a CPU, and wrong there for views with gaps between numbers
+                fused=all(parameter.is_contiguous() for parameter in parameters),
             )
             for parameters in (self._policy_parameters, self._value_parameters)
         )
@@ -204,7 +209,7 @@ class TorchUpdater:
             (self._value_adam, self._value_parameters, state.value_steps),
         ):
             for parameter in parameters:
-                adam.state[parameter] = {"step": torch.tensor(float(steps))}
+                adam.state[parameter] = {"step": torch.tensor(float(steps), device=self._device)}
         for name in ("exp_avg", "exp_avg_sq"):
             holder = copy.deepcopy(self._policy)
             holder.flat[:] = getattr(state, name)

@@ -22,7 +22,7 @@ from grpo.network import FloatArray
 from grpo.policies.base import BasePolicy, PolicyOutputs, check_mask
 from grpo.policies.spec import PolicySpec, Prediction
 
-__all__ = ["ActorCriticPolicy", "FlattenExtractor"]
+__all__ = ["ActorCriticPolicy", "FlattenExtractor", "Outputs"]
 
 _POLICY_LAST_GAIN = 0.01
 
@@ -229,7 +229,7 @@ class ActorCriticPolicy(BasePolicy):
         """See `BasePolicy.outputs`."""
         with self.replaced(weights), torch.inference_mode():
             outputs, log_std = self._evaluated(encoded)
-            return _Outputs(self.distribution, outputs, log_std.clone())
+            return Outputs(self.distribution, outputs, log_std.clone())
 
     @contextmanager
     def replaced(self, weights: FloatArray | None) -> Iterator[None]:
@@ -288,7 +288,7 @@ class ActorCriticPolicy(BasePolicy):
         return self.policy_outputs(torch.from_numpy(encoded))
 
 
-class _Outputs:
+class Outputs:
     """See `PolicyOutputs`."""
 
     __slots__ = ("_distribution", "_log_std", "_outputs")

@@ -217,6 +217,10 @@ class BasePolicy(nn.Module, abc.ABC):
     def values(self, encoded: FloatArray) -> FloatArray:
         """Estimated returns, shape (N,), of encoded observations."""
 
+    def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
+        """`outputs` and `values` of encoded observations; in one pass where they share networks."""
+        return self.outputs(encoded), self.values(encoded)
+
     def observe(self, observations: npt.NDArray[Any]) -> None:
         """Add observations, shape (N, *shape), to the normaliser's moments."""
         if not self._learns:

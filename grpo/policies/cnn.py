@@ -15,7 +15,8 @@ from torch import nn
 from grpo.errors import IncompatibleError
 from grpo.network import FloatArray
 from grpo.observations import ObservationSpec
-from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor
+from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor, Outputs
+from grpo.policies.base import PolicyOutputs
 from grpo.policies.spec import PolicySpec
 
 __all__ = ["CnnPolicy", "CombinedExtractor", "MultiInputPolicy", "NatureCNN", "default_policy"]
@@ -152,6 +153,25 @@ class CnnPolicy(ActorCriticPolicy):
 
     def _extractor_module(self) -> Any:  # noqa: ANN401 - it has `features_dim`
         return next(iter(self.policy_net.children()))
+
+    def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
+        """See `BasePolicy.outputs_and_values`."""
+        network = self.policy_net
+        if not isinstance(network, nn.Sequential):  # of a class below that makes its own
+            return super().outputs_and_values(encoded)
+        outputs, scaled = list[torch.Tensor](), list[torch.Tensor]()
+        with torch.inference_mode():
+            for some in _chunks(encoded):
+                inputs = torch.from_numpy(some)
+                features = self.value_features(inputs)
+                outputs.append(self.masked(network[1:](features), inputs))
+                scaled.append(self.values_of(features))
+            log_std = self.log_std.clone() if self.distribution.n_log_std else torch.zeros(0)
+            found = Outputs(self.distribution, torch.cat(outputs), log_std)
+        values: FloatArray = (
+            self.value_mean.numpy() + self.value_std.numpy() * torch.cat(scaled).numpy()
+        )
+        return found, values
 
     def values(self, encoded: FloatArray) -> FloatArray:
         """See `BasePolicy.values`."""

@@ -1,5 +1,6 @@
 """Images: the convolution, what is shared with the value, and that it learns to see."""
 
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -156,3 +157,20 @@ def test_a_resumed_run_over_images_is_the_same(tmp_path):
         tmp_path, Spot, seed=3, n_steps=8, total_timesteps=200,
         policy_kwargs={"features_extractor_kwargs": {"features_dim": 16}},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_mask", [0, 2])
+def test_one_pass_gives_what_two_give(n_mask):
+    spec = spec_of(spaces.Box(0, 255, SHAPES["hwc"], np.uint8))
+    if n_mask:
+        reads = dataclasses.replace(spec.reads, n_mask=n_mask)
+        spec = dataclasses.replace(spec, observation=reads, observation_shape=reads.shape)
+    policy = CnnPolicy(spec, 0, features_extractor_kwargs={"features_dim": 16})
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 2, (600, *policy.spec.observation_shape)).astype(np.uint8)
+    encoded, actions = policy.encode(rows), rng.integers(0, 2, 600)
+    outputs, values = policy.outputs_and_values(encoded)
+    np.testing.assert_array_equal(values, policy.values(encoded))
+    alone = policy.outputs(encoded)
+    np.testing.assert_array_equal(outputs.log_prob(actions), alone.log_prob(actions))
+    np.testing.assert_array_equal(outputs.entropy(), alone.entropy())

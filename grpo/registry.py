@@ -23,7 +23,10 @@ Objects = Mapping[str, Any]
 
 _HANDED_IN = re.compile(r"<.{1,200}>")
 
-_GROUPS = ("grpo.", "gymnasium.envs")
+_OWN_GROUPS = "grpo."
+_ENVIRONMENTS = (
+    "gymnasium.envs"  # itself: of others that begin so, such as Gym's, nothing is loaded
+)
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +45,8 @@ def handed_in(name: object) -> bool:
 
 def plug_ins() -> list[EntryPoint]:
     """What installed distributions bring: environments, and all that stands in a registry."""
-    groups = sorted(group for group in entry_points().groups if group.startswith(_GROUPS))
+    there = sorted(entry_points().groups)
+    groups = [name for name in there if name.startswith(_OWN_GROUPS) or name == _ENVIRONMENTS]
     return [entry for group in groups for entry in entry_points(group=group)]
 
 

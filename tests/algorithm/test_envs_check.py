@@ -2,7 +2,7 @@
 
 import json
 import logging
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import gymnasium as gym
 import numpy as np
@@ -20,6 +20,7 @@ from grpo.errors import (
     UnknownNameError,
     UnsupportedEnvironmentError,
 )
+from grpo.registry import plug_ins
 from tests.algorithm.toy_environments import Shaped, Thermostat, Walk, registered
 
 
@@ -279,6 +280,13 @@ def register_toy():
 def register_nothing():
     gym.register("Never-v0", entry_point=Walk)
     raise RuntimeError("half done")
+
+
+def test_a_group_of_which_nothing_is_loaded_brings_no_plug_in(monkeypatch):
+    groups = ("gymnasium.envs", "gymnasium.envs.__root__", "grpo.rewards", "others")
+    found = EntryPoints(EntryPoint("name", "module:function", group) for group in groups)
+    monkeypatch.setattr("grpo.registry.entry_points", lambda **chosen: found.select(**chosen))
+    assert [entry.group for entry in plug_ins()] == ["grpo.rewards", "gymnasium.envs"]
 
 
 def test_environments_come_in_by_entry_point(monkeypatch, caplog):

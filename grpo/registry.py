@@ -24,9 +24,7 @@ Objects = Mapping[str, Any]
 _HANDED_IN = re.compile(r"<.{1,200}>")
 
 _OWN_GROUPS = "grpo."
-_ENVIRONMENTS = (
-    "gymnasium.envs"  # itself: of others that begin so, such as Gym's, nothing is loaded
-)
+_ENVIRONMENTS = "gymnasium.envs"  # itself: of others that begin so nothing is loaded
 
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from grpo.actions import (
-    ActionSpec,
-    BoxActions,
-    DictActions,
-    DiscreteActions,
-)
+from grpo.actions import ActionSpec, BoxActions, DictActions, DiscreteActions
 from grpo.distributions import Distribution
 from grpo.encoding import ObservationEncoder, encode, layout_of
 from grpo.errors import IncompatibleError

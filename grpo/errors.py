@@ -71,13 +71,14 @@ def did_you_mean(name: object, allowed: Iterable[str]) -> str:
 def in_words(error: BaseException, where: str = "") -> str:
     """A foreign exception within a sentence of ours: `KeyError in step: 'x'`, without full stop.
 
-    One that says nothing, as a bare assertion, is told by the line that raised it.
+    One without a message, such as a bare `assert`, is described by the line that raised it.
     """
     message = " ".join(str(error).split())[:_MAX_WORDS].rstrip(" .:")
     kind = f"{type(error).__name__}{where and f' in {where}'}"
     if not message and (frames := traceback.extract_tb(error.__traceback__)):
         last = frames[-1]
-        message = f"line {last.lineno} of {Path(last.filename).name}, `{last.line}`"
+        code = f", `{last.line[:_MAX_WORDS]}`" if last.line else ""
+        message = f"line {last.lineno} of {Path(last.filename).name}{code}"
     return f"{kind}: {message}" if message else kind
 
 

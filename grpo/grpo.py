@@ -27,7 +27,6 @@ from grpo.envs.catalogue import allow_module
 from grpo.errors import CheckpointError, IncompatibleError, OutOfRangeError, did_you_mean
 from grpo.evaluation import EVALUATION_SEED, Evaluation, evaluate
 from grpo.fields import fields_of
-from grpo.observations import ObservationError
 from grpo.policies import POLICIES, BasePolicy, name_parts
 from grpo.registry import name_of
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
@@ -237,13 +236,13 @@ class GRPO:
         if state is not None:
             if not reads.n_state:
                 raise IncompatibleError("This policy has no memory: leave state out.")
-            given = np.asarray(state)
             try:
+                given = np.asarray(state)
                 states = reads.state_rows(given[None] if given.ndim == 1 else given, n)
-            except ObservationError as error:
-                raise IncompatibleError(f"{error}.") from error
-            if episode_start is not None:
-                states[np.broadcast_to(np.asarray(episode_start, np.bool_), n)] = 0.0
+                begins = False if episode_start is None else episode_start
+                states[np.broadcast_to(np.asarray(begins, np.bool_), n)] = 0.0
+            except ValueError as error:
+                raise IncompatibleError(f"state or episode_start: {error}.") from error
             reads.states(rows)[:] = states
         return np.asarray(self.policy.next_states(rows), np.float32)
 

@@ -117,7 +117,7 @@ class Learner:
             rollout.padded(rollout.rewards),
             rollout.alive,
             config.gamma,
-            self._tail(rollout).reshape(groups, size),
+            self._tail(rollout, encoded).reshape(groups, size),
         )
         moments = policy.return_moments(returns[rollout.alive])
         compared = returns / moments[1] if config.normalize_rewards else returns
@@ -131,12 +131,28 @@ class Learner:
             log_prob=outputs.log_prob(rollout.actions),
         )
 
-    def _tail(self, rollout: Rollout) -> npt.NDArray[np.float64]:
+    def _tail(self, rollout: Rollout, encoded: FloatArray) -> npt.NDArray[np.float64]:
         """Return after each member's last step: 0, or with `bootstrap` V unless terminated."""
         if not self.config.bootstrap:
             return np.zeros(len(rollout.terminated))
-        values = self._policy.values(self._policy.encode(rollout.last_observations))
-        return np.where(rollout.terminated, 0.0, values)
+        last = self._policy.encode(rollout.last_observations)
+        if self._policy.spec.reads.n_state:
+            last = self._recalled_after(rollout.by_member(), encoded, last)
+        return np.where(rollout.terminated, 0.0, self._policy.values(last))
+
+    def _recalled_after(
+        self, alive: npt.NDArray[np.bool_], encoded: FloatArray, last: FloatArray
+    ) -> FloatArray:
+        """What each member observed last, encoded, with what is remembered there now."""
+        members, lengths = np.arange(alive.shape[1]), alive.sum(axis=0)
+        longer = np.vstack([alive, np.zeros((1, len(members)), np.bool_)])
+        padded = np.zeros((*longer.shape, last.shape[1]), last.dtype)
+        padded[longer] = encoded
+        longer[lengths, members] = True
+        padded[lengths, members] = last
+        padded[longer] = self._policy.recall(padded[longer], longer)
+        recalled: FloatArray = padded[lengths, members]
+        return recalled
 
     def learn(self, rollout: Rollout, comparison: Comparison) -> UpdateStats:
         """Do the iteration's minibatch updates.

@@ -280,10 +280,10 @@ class ObservationSpec:
         if states is None:
             return np.zeros((n, self.n_state))
         given = np.asarray(states)
-        fits = given.dtype.kind == "f" and given.shape == (n, self.n_state)
+        fits = given.dtype.kind in "iuf" and given.shape == (n, self.n_state)
         if not (fits and (np.abs(given) <= 1.0).all()):
             said = f"{STATE} must hold {self.n_state} numbers from -1 to 1 for each observation"
-            raise ObservationError(f"{said}, as an answer gave them", (STATE,))
+            raise ObservationError(f"{said}, as the last answer gave them", (STATE,))
         return given.astype(np.float64)
 
     def masks(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

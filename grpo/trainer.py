@@ -334,9 +334,9 @@ def policy_spec(
 def _copy_policy(source: BasePolicy, target: BasePolicy) -> None:
     if source.spec != target.spec:
         raise IncompatibleError(
-            "The policy to start from has other shapes: use the environment, net_arch and "
-            "normalize_observations that it was trained with.",
-            field="net_arch",
+            "The policy to start from is of another make: use the environment, policy, "
+            "policy_kwargs, net_arch and normalize_observations that it was trained with.",
+            field="policy" if source.spec.policy != target.spec.policy else "net_arch",
         )
     target.load_state_dict(source.state_dict())
 

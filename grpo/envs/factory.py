@@ -30,6 +30,7 @@ __all__ = ["make_vec_env"]
 
 _log = logging.getLogger(__name__)
 
+_MOST_WORKERS = 64  # that are taken unasked
 _WORTH_SECONDS = 0.002  # to step all members, below which talking to processes takes longer
 
 _CLASSIC: Mapping[str, type[ClassicControlVecEnv]] = {
@@ -100,11 +101,11 @@ def _workers_that_pay(spec: EnvironmentSpec, members: int) -> int:
     """
     seconds, busy = step_seconds(spec)
     cores = len(os.sched_getaffinity(0))
-    workers = min(members, math.ceil(cores * seconds / max(busy, 1e-9)))
+    workers = min(members, _MOST_WORKERS, math.ceil(cores * seconds / max(busy, 1e-9)))
     if members * seconds < _WORTH_SECONDS or workers < 2:
         workers = 0
     _log.info(
-        "A step of %s takes %.2f ms, %.2f of them of a core: env_workers is %d for %d members.",
+        "A step of %s takes %.2f ms, %.2f ms of it on a core: env_workers is %d for %d members.",
         *(spec.env_name, 1e3 * seconds, 1e3 * busy, workers, members),
     )
     return workers

@@ -108,7 +108,7 @@ class BasePolicy(nn.Module, abc.ABC):
         learned = layout.learned if spec.normalize_observations else np.zeros(1, np.bool_)
         self._learns = bool(learned.any())
         self._learned: Any = ... if learned.all() else learned
-        is_encoded = self._reads.added or any(leaf.categories for leaf in self._reads.leaves)
+        is_encoded = bool(self._reads.added) or any(leaf.categories for leaf in self._reads.leaves)
         self.encoder = ObservationEncoder(self._reads) if is_encoded else None
         for name, initial in (
             ("observation_mean", torch.tensor(layout.centre)),

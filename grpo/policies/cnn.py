@@ -159,8 +159,12 @@ class CnnPolicy(ActorCriticPolicy):
 
     def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
         """See `BasePolicy.outputs_and_values`."""
-        network = self.policy_net
-        if not isinstance(network, nn.Sequential):  # of a class below that makes its own
+        network, here = self.policy_net, type(self)
+        if (
+            not isinstance(network, nn.Sequential)
+            or here.policy_outputs is not ActorCriticPolicy.policy_outputs
+            or here.value_features is not CnnPolicy.value_features
+        ):  # a class below has its own
             return super().outputs_and_values(encoded)
         outputs, scaled = list[torch.Tensor](), list[torch.Tensor]()
         with torch.inference_mode():

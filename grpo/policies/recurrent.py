@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray
-from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor
-from grpo.policies.base import BasePolicy
+from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor, Outputs
+from grpo.policies.base import BasePolicy, PolicyOutputs
 from grpo.policies.cnn import CombinedExtractor, NatureCNN
 from grpo.policies.spec import PolicySpec
 
@@ -125,6 +125,18 @@ class RecurrentPolicy(ActorCriticPolicy):
     def _over_memory(self, n_outputs: int, last_gain: float) -> nn.Sequential:
         space = spaces.Box(-1.0, 1.0, (self._hidden_size,), np.float32)
         return self.stack(FlattenExtractor(space), n_outputs, last_gain)
+
+    def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
+        """See `BasePolicy.outputs_and_values`: what is remembered is worked out once."""
+        network: Any = self.policy_net
+        with torch.inference_mode():
+            inputs = torch.from_numpy(encoded)
+            memories = self.memories(inputs)
+            log_std = self.log_std.clone() if self.distribution.n_log_std else torch.zeros(0)
+            outputs = self.masked(network.head(memories), inputs)
+            scaled = self.values_of(memories).numpy()
+        values: FloatArray = self.value_mean.numpy() + self.value_std.numpy() * scaled
+        return Outputs(self.distribution, outputs, log_std), values
 
     # --- memory ---------------------------------------------------------------------------
 

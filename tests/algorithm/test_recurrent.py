@@ -161,8 +161,7 @@ def test_what_a_member_remembered_is_what_it_recalls_and_ends_with():
 
 def test_recalling_starts_from_what_was_stored_and_follows_the_weights():
     policy, rollout, _, _ = collected()
-    alive, reads = rollout.by_member(), policy.spec.reads
-    encoded = policy.encode(rollout.observations)
+    alive, encoded = rollout.by_member(), policy.encode(rollout.observations)
     weights = policy.flat[: policy.policy_size] * 0.5
     recalled = policy.recall(encoded, alive, weights)
     first = alive[0].sum()
@@ -172,7 +171,6 @@ def test_recalling_starts_from_what_was_stored_and_follows_the_weights():
     policy.flat[: policy.policy_size] = weights
     np.testing.assert_array_equal(policy.recall(encoded, alive), recalled)
     policy.flat[:] = present
-    assert reads.n_state == N_STATE
 
 
 def test_members_of_a_group_begin_with_the_same_memory_which_the_state_was_kept_with():
@@ -246,11 +244,12 @@ def test_minibatches_are_whole_segments_of_about_the_size_asked_for():
     learner = Learner(policy, config, Streams.from_seed(0))
     batch = learner._batch(rollout, learner.compare(rollout))
     updater = TorchUpdater(policy, GRPOConfig(**{**config.to_dict(), "batch_size": 40}))
-    seen = []
+    members, seen = np.argwhere(batch.alive)[:, 1], []
     for part in updater._minibatches(batch, np.random.default_rng(0)):
-        flat = part.read.ravel()[part.places]
-        np.testing.assert_array_equal(flat, part.judged)
         assert part.read.shape[1] <= 3
+        for column in part.read.T:  # all of a member's steps, in order of time
+            own = np.flatnonzero(members == members[column[0]])
+            np.testing.assert_array_equal(column[: len(own)], own)
         seen += part.judged.tolist()
     epochs = config.n_epochs
     assert sorted(seen) == sorted(np.flatnonzero(batch.informative).tolist() * epochs)
@@ -317,12 +316,45 @@ def test_a_batch_of_observations_has_a_state_each():
 
 
 @pytest.mark.parametrize(
-    "state", [np.zeros(N_STATE + 1), np.full(N_STATE, 1.5), np.full(N_STATE, np.nan), "abc"]
+    "state",
+    [np.zeros(N_STATE + 1), np.full(N_STATE, 1.5), np.full(N_STATE, np.nan), "abc", [[0.0], []]],
 )
 def test_a_state_that_is_none_is_refused(state):
     model = model_of(Cue)
-    with pytest.raises(IncompatibleError, match="6 numbers from -1 to 1"):
+    with pytest.raises(IncompatibleError, match="state"):
         model.predict(np.zeros(2, np.float32), state=state)
+    starts = [True, False]
+    with pytest.raises(IncompatibleError, match="episode_start"):
+        model.predict(np.zeros((3, 2)), state=np.zeros((3, N_STATE)), episode_start=starts)
+    model.predict(np.zeros(2, np.float32), state=[0] * N_STATE)
+
+
+def test_the_bootstrap_reads_what_is_remembered_now():
+    policy, rollout, config, _ = collected()
+    policy.observe(100.0 + rollout.observations)  # the normaliser moved since they were sampled
+    learner = Learner(policy, config, Streams.from_seed(0))
+    alive = rollout.by_member()
+    encoded = policy.recall(policy.encode(rollout.observations), alive)
+    last = policy.encode(rollout.last_observations)
+    found = learner._recalled_after(alive, encoded, last)
+    members = np.argwhere(alive)[:, 1]
+    for member in range(alive.shape[1]):
+        (final,) = np.flatnonzero(members == member)[-1:]
+        with torch.no_grad():
+            after = policy.memories(torch.from_numpy(encoded[final : final + 1]))[0].numpy()
+        np.testing.assert_allclose(found[member, 2:], after, atol=1e-6)
+    np.testing.assert_array_equal(found[:, :2], last[:, :2])
+    assert np.abs(found - last).max() > 0.01
+
+
+def test_one_pass_gives_what_two_give():
+    policy, rollout, _, _ = collected()
+    encoded = policy.encode(rollout.observations)
+    outputs, values = policy.outputs_and_values(encoded)
+    np.testing.assert_array_equal(values, policy.values(encoded))
+    alone = policy.outputs(encoded)
+    found, expected = (each.log_prob(rollout.actions) for each in (outputs, alone))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_policy_without_memory_takes_no_state():

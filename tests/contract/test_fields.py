@@ -11,6 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from grpo import GRPOConfig
 from grpo.fields import fields_of
@@ -203,3 +204,12 @@ def test_replies_show_records_as_they_are():
     inside = {"card", "environment_sha256", "model_id"}
     fields = {*fields_of(records.VersionInfo), *fields_of(ModelCard)}
     assert set(models.ModelVersion.model_fields) == fields - inside
+
+
+@pytest.mark.parametrize("value", ["two", 1.5, -1, 2_000, None])
+def test_numbers_or_a_name_are_refused_in_one_sentence_by_the_fields_own_name(value):
+    with pytest.raises(ValidationError) as caught:
+        TrainRequest.model_validate({"env_workers": value})
+    (finding,) = caught.value.errors()
+    assert finding["loc"] == ("env_workers",)
+    assert "at most 1024, or 'auto'" in finding["msg"]

@@ -105,16 +105,20 @@ def test_text_becomes_what_the_api_would_get_as_json() -> None:
     text = {
         "total_timesteps": "5e3", "learning_rate": "3e-4", "bootstrap": "True", "seed": "7",
         "net_arch": "[32, 16]", "env_kwargs": '{"gravity": -9.8}', "model_name": "123",
-        "clip_range_high": "none", "env_name": "Pendulum-v1",
+        "clip_range_high": "none", "env_name": "Pendulum-v1", "env_workers": "2",
     }  # fmt: skip
     request = request_of(text)
     json_body = TrainRequest.model_validate({
         "total_timesteps": 5000, "learning_rate": 0.0003, "bootstrap": True, "seed": 7,
         "net_arch": [32, 16], "env_kwargs": {"gravity": -9.8}, "model_name": "123",
-        "clip_range_high": None, "env_name": "Pendulum-v1",
+        "clip_range_high": None, "env_name": "Pendulum-v1", "env_workers": 2,
     })  # fmt: skip
     given = json_body.model_dump(exclude_unset=True)
     assert {name: request.to_dict()[name] for name in given} == given
+
+
+def test_a_word_beside_numbers_stays_one() -> None:
+    assert request_of({"env_workers": "auto"}).config.env_workers == "auto"
 
 
 def test_parameters_are_pairs() -> None:

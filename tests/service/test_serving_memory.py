@@ -212,9 +212,15 @@ def test_an_episode_stays_with_the_version_that_began_it(world, folder):
             assert (reply["model_version"], reply["action"]) == (1, expected[1][0])
         both = {"states": [state, fresh["state"]], "observations": [[0, 0], [0, 0]]}
         refused = client.post("/inference/batch", json={"model_name": "numbers", **both})
-        assert (refused.status_code, "1, 2 gave these" in refused.text) == (422, True)
+        assert (refused.status_code, "of the versions 1, 2" in refused.text) == (422, True)
         body = asked("numbers", rows, 1, state=state) | {"model_name": "numbers/2"}
-        assert client.post("/inference", json=body).status_code == 422
+        refused = client.post("/inference", json=body)
+        assert (refused.status_code, "is of version 1, and numbers/2" in refused.text) == (
+            422,
+            True,
+        )
+        body = {"model_name": "numbers@champion", **asked("numbers", rows, 1, state=state)}
+        assert client.post("/inference", json=body).json()["model_version"] == 1
     finally:
         client.post("/models/numbers/promote", json={"version": 1, "force": True})
 
@@ -223,11 +229,11 @@ def test_an_episode_stays_with_the_version_that_began_it(world, folder):
     ("more", "field"),
     [
         ({"state": "nonsense"}, "state"),
-        ({"state": "1.AAAA"}, "state"),
-        ({"state": pack(Episode(1, np.zeros(N_STATE + 1, np.float32)))}, "state"),
-        ({"state": pack(Episode(1, np.full(N_STATE, 2.0, np.float32)))}, "state"),
-        ({"state": pack(Episode(1, np.full(N_STATE, np.nan, np.float32)))}, "state"),
-        ({"state": "1." + "A" * 200_000}, "state"),
+        ({"state": "1.0123abcd.AAAA"}, "state"),
+        ({"state": pack(Episode(1, "0123abcd", np.zeros(N_STATE + 1, np.float32)))}, "state"),
+        ({"state": pack(Episode(1, "0123abcd", np.full(N_STATE, 2.0, np.float32)))}, "state"),
+        ({"state": pack(Episode(1, "0123abcd", np.full(N_STATE, np.nan, np.float32)))}, "state"),
+        ({"state": "1.a." + "A" * 200_000}, "state"),
         ({"state": "", "episode_id": "a"}, "episode_id"),
         ({"episode_id": ""}, "episode_id"),
         ({"episode_id": "x" * 201}, "episode_id"),
@@ -242,9 +248,37 @@ def test_what_no_reply_gave_is_refused_by_its_field(world, more, field):
 
 def test_a_state_of_a_version_that_is_not_there_is_not_found(world):
     client, found = world
-    state = pack(Episode(99, np.zeros(N_STATE, np.float32)))
+    state = pack(Episode(99, "0123abcd", np.zeros(N_STATE, np.float32)))
     reply = client.post("/inference", json=asked("numbers", found["numbers"][2], 0, state=state))
     assert reply.status_code == 404
+
+
+def test_an_episode_does_not_outlive_its_model(world):
+    client, found = world
+    _, policy, rows = found["numbers"]
+    first = course(policy, "numbers", rows[:1].repeat(STEPS, axis=0))[0][0]
+    other = Episode(1, "ffffffff", np.full(N_STATE, 0.9, np.float32))
+    refused = client.post("/inference", json=asked("numbers", rows, 0, state=pack(other)))
+    assert (refused.status_code, "another model that was called" in refused.text) == (422, True)
+    client.app.state.episodes.put("numbers", "old", other)
+    reply = client.post("/inference", json=asked("numbers", rows, 0, episode_id="old")).json()
+    assert reply["action"] == first  # begun anew
+
+
+def test_a_wrong_tensor_is_named_as_it_was_sent(world):
+    client, found = world
+    given = tensors("numbers", found["numbers"][2], 0, np.full((1, N_STATE), 2.0, "f4"))
+    inputs = [
+        {"name": n, "shape": a.shape, "data": a.tolist(), "datatype": "FP32"}
+        for n, a in given.items()
+    ]
+    refused = client.post("/v2/models/numbers/infer", json={"inputs": inputs})
+    assert refused.status_code == 422
+    assert "from -1 to 1" in refused.json()["error"]
+    wrong = client.post(
+        "/inference", json={"model_name": "numbers", "observation": [1.0, 2.0, 3.0]}
+    )
+    assert "2 finite numbers (shape 2)" in wrong.json()["detail"]
 
 
 def test_metadata_tells_of_the_memory(world):
@@ -262,7 +296,7 @@ def test_a_model_without_memory_refuses_a_state_and_does_without_an_episode(worl
     ), seed=1), rule="always")  # fmt: skip
     body = {"model_name": "plain", "observation": [0.0, 0.1]}
     assert "state" not in client.post("/inference", json={**body, "episode_id": "a"}).json()
-    state = pack(Episode(1, np.zeros(3, np.float32)))
+    state = pack(Episode(1, "0123abcd", np.zeros(3, np.float32)))
     refused = client.post("/inference", json={**body, "state": state})
     assert (refused.status_code, "has no memory" in refused.text) == (422, True)
 
@@ -273,19 +307,19 @@ def test_episodes_are_forgotten_after_a_while_and_beyond_a_number(monkeypatch):
     monkeypatch.setattr(episodes, "MOST_EPISODES", 3)
     kept = Episodes()
     for i in range(5):
-        kept.put("m", str(i), Episode(i + 1, np.zeros(1, np.float32)))
+        kept.put("m", str(i), Episode(i + 1, "m", np.zeros(1, np.float32)))
     assert [kept.get("m", str(i)) is None for i in range(5)] == [True, True, False, False, False]
     now[0] = episodes.EPISODE_SECONDS + 1.0
     assert kept.get("m", "4") is None
-    kept.put("m", "5", Episode(6, np.zeros(1, np.float32)))
+    kept.put("m", "5", Episode(6, "m", np.zeros(1, np.float32)))
     assert len(kept) == 1
     assert kept.get("other", "5") is None
 
 
 def test_a_state_survives_the_way_as_text_to_the_bit():
     state = np.random.default_rng(0).uniform(-1, 1, 64).astype(np.float32)
-    back = unpack(pack(Episode(12, state)))
+    back = unpack(pack(Episode(12, "0123abcd", state)))
     assert back.version == 12
     np.testing.assert_array_equal(back.state, state)
     with pytest.raises(InvalidObservationError):
-        unpack("0.AAAA")
+        unpack("0.a.AAAA")

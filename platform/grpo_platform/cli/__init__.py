@@ -194,6 +194,9 @@ def predict(
         str | None,
         typer.Option(help="Instead: a name under which the server remembers the episode."),
     ] = None,
+    episode_start: Annotated[
+        bool, typer.Option("--episode-start", help="The episode begins with this observation.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a model for the action in one observation."""
@@ -206,6 +209,7 @@ def predict(
             action_mask=allowed,
             state=state,
             episode_id=episode_id,
+            episode_start=episode_start,
         )
     if as_json:
         show_json(answer)

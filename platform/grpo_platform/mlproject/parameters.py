@@ -52,6 +52,8 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 def _typed(schema: Mapping[str, object], text: str) -> object:
     branches = schema.get("anyOf")
-    kinds = [part.get("type") for part in branches] if isinstance(branches, list) else []
+    kinds = {part.get("type") for part in branches} if isinstance(branches, list) else set()
+    kinds.add(schema.get("type"))
     # a name stays text even where it looks like a number
-    return text if "string" in (*kinds, schema.get("type")) and text else parse_param(text)
+    is_text = "string" in kinds and not kinds & {"integer", "number"}
+    return text if is_text and text else parse_param(text)

@@ -31,7 +31,7 @@ RELEASED_LOADERS: Final[Mapping[str, str]] = {
     "be092d50976daaf7ebe6d4440e458fc79a6b2a6f9edcd129103f2278b5127a9b": "grpo_policy_loader_v1",
     # one rule for huge observations; interprets the graph of any policy
     "0be74c63ec697bcac5d6c88466382b09de5198a6487ab653e08ca493222efe36": "grpo_policy_loader_v2",
-    # trees of observations, categories, masks
+    # trees of observations, categories, masks, memory
     "3755367ab19f0b033a0ef66ac7faa26506566f994d90cfa07349978be9b5c248": LOADER_MODULE,
 }
 """SHA-256 of each loader that was ever released, and the module name it travels under.

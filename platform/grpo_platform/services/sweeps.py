@@ -37,9 +37,12 @@ def check_sweep(services: Services, given: dict[str, Any]) -> SweepRequest:
     check_space(space, {k: v for k, v in request.config.items() if k not in JOB_FIELDS})
     ceiling = services.settings.max_timesteps
     lowest = {n: s.choices[0] if isinstance(s, Choices) else s.low for n, s in space.items()}
-    rewards = space.get("reward_function_type")
-    for reward in rewards.choices if isinstance(rewards, Choices) else [None]:
-        corner = lowest if reward is None else lowest | {"reward_function_type": reward}
+    corners = [lowest]
+    for name in ("reward_function_type", "policy", "policy_kwargs"):  # each may not fit by itself
+        searched = space.get(name)
+        if isinstance(searched, Choices):
+            corners += [lowest | {name: choice} for choice in searched.choices[1:]]
+    for corner in corners:
         job = request.trial(corner, request.model_name, ceiling)
         check_request(
             job, services.registry, services.store, services.jobs.check, services.isolation.validate

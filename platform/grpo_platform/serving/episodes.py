@@ -25,7 +25,9 @@ EPISODE_SECONDS: Final = 600.0
 MOST_EPISODES: Final = 10_000
 """Episodes that are kept; beyond, those that were asked about longest ago are forgotten."""
 
-_PACKED: Final = re.compile(r"([1-9][0-9]{0,9})\.([A-Za-z0-9+/]{1,100000}={0,2})")
+_PACKED: Final = re.compile(
+    r"(?P<version>[1-9][0-9]{0,8})\.(?P<mark>[A-Za-z0-9-]{1,8})\.(?P<state>[A-Za-z0-9+/]{1,100000}={0,2})"
+)
 
 
 class Episode(NamedTuple):
@@ -34,6 +36,9 @@ class Episode(NamedTuple):
     version: int
     """Of the model that began it."""
 
+    mark: str
+    """`LoadedModel.mark` of it."""
+
     state: npt.NDArray[np.float32]
     """What it remembers, shape (n_state,)."""
 
@@ -41,7 +46,7 @@ class Episode(NamedTuple):
 def pack(episode: Episode) -> str:
     """An episode as the text that a reply has."""
     content = base64.b64encode(episode.state.astype("<f4").tobytes()).decode()
-    return f"{episode.version}.{content}"
+    return f"{episode.version}.{episode.mark}.{content}"
 
 
 def unpack(text: str, field: str = "state") -> Episode:
@@ -54,8 +59,9 @@ def unpack(text: str, field: str = "state") -> Episode:
     try:
         if found is None:
             raise ValueError("another form")
-        content = base64.b64decode(found[2], validate=True)
-        return Episode(int(found[1]), np.frombuffer(content, "<f4").astype(np.float32))
+        content = base64.b64decode(found["state"], validate=True)
+        state = np.frombuffer(content, "<f4").astype(np.float32)
+        return Episode(int(found["version"]), found["mark"], state)
     except (binascii.Error, ValueError) as error:
         raise InvalidObservationError(
             "Send the state of the last reply as it was, or none at the start of an episode.",

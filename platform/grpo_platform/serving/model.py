@@ -82,6 +82,11 @@ class LoadedModel:
         return found | {name: (np.dtype(ADDED[name]), (n,)) for name, n in added}
 
     @property
+    def mark(self) -> str:
+        """What tells it from another model that had its name and version before."""
+        return self.ref.model_id[-8:]
+
+    @property
     def has_memory(self) -> bool:
         """Whether its answers depend on the episode so far."""
         return self._reads.n_state > 0
@@ -137,7 +142,7 @@ class LoadedModel:
         if self._adds or action_mask is not None or state is not None:
             masks = None if action_mask is None else [action_mask]
             before = None if state is None else state[None]
-            (added,) = self._added(1, masks, before, "action_mask")
+            (added,) = self._added(1, masks, before, ("state", "action_mask"))
             numbers = [*numbers, *added]
         answer = self._predictor.predict_one(numbers, deterministic)
         if not self._is_composite:
@@ -169,12 +174,13 @@ class LoadedModel:
         Raises:
             InvalidObservationError: one does not fit, or holds NaN or infinity.
         """
-        rows = self._rows(observations)
+        rows, names = self._rows(observations), ("states", "action_masks.{}")
         if isinstance(observations, Mapping):
             action_masks = list(observations[MASK]) if MASK in observations else None
             states = observations.get(STATE)
+            names = (f"inputs.{STATE}", f"inputs.{MASK}")
         if self._adds or action_masks is not None or states is not None:
-            added = self._added(len(rows), action_masks, states, "action_masks.{}")
+            added = self._added(len(rows), action_masks, states, names)
             rows = np.concatenate([rows, added], axis=1)
         if not np.isfinite(rows).all():
             raise self._wrong("NaN or infinity", "observations")
@@ -270,17 +276,21 @@ class LoadedModel:
         n: int,
         masks: Sequence[object] | None,
         states: npt.NDArray[Any] | None,
-        mask_field: str,
+        names: tuple[str, str],
     ) -> npt.NDArray[np.float64]:
-        """The ends of n rows: what is remembered before them, and which actions may be taken."""
+        """The ends of n rows: what is remembered before them, and which actions may be taken.
+
+        `names` are the fields of both, the second with `{}` for the number of an observation.
+        """
+        field, mask_field = names
         if states is not None and not self.has_memory:
             raise InvalidObservationError(
-                f"{self.name} has no memory; leave state out.", field="state"
+                f"{self.name} has no memory; leave {field} out.", field=field
             )
         try:
             remembered = self._reads.state_rows(states, n)
         except ObservationError as error:
-            raise InvalidObservationError(f"{self.name}: {error}.", field="state") from error
+            raise InvalidObservationError(f"{self.name}: {error}.", field=field) from error
         if masks is None and not self._reads.n_mask:
             return remembered
         given = [None] * n if masks is None else masks
@@ -322,7 +332,8 @@ class LoadedModel:
         return InvalidObservationError(said, field=where)
 
     def _wrong(self, what: str, field: str) -> InvalidObservationError:
-        shape = "×".join(map(str, self.observation_shape))
+        own = (self._size,) if self._reads.is_tree else self._reads.leaves[0].shape
+        shape = "×".join(map(str, own)) or "one number"
         return InvalidObservationError(
             f"{self.name} takes observations of {self._size} finite numbers (shape {shape}), "
             f"not {what}.",

@@ -1,6 +1,7 @@
 """Inference calls. POST /inference is the hot path: see `FastJsonRoute`."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from grpo_platform.api.schemas.inference import (
 )
 from grpo_platform.core.errors import InvalidObservationError
 from grpo_platform.serving.episodes import Episode, Episodes, pack, unpack
+from grpo_platform.serving.model import LoadedModel
 
 __all__ = ["router"]
 
@@ -37,10 +39,10 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
     """Ask a model for the action in one observation."""
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
-    reference, state = body.model_name, None
-    if body.state is not None or body.episode_id is not None:
-        reference, state = _episode(request, body)
-    model = await model_for(request, reference)
+    if body.state is None and body.episode_id is None:
+        model, state = await model_for(request, body.model_name), None
+    else:
+        model, state = await _in_episode(request, body)
     answer = model.predict_one(body.observation, body.deterministic, body.action_mask, state)
     reply = {
         "action": answer.action,
@@ -49,7 +51,7 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
         "model_version": model.version,
     }
     if answer.state is not None:
-        after = Episode(model.version, np.array(answer.state, np.float32))
+        after = Episode(model.version, model.mark, np.array(answer.state, np.float32))
         reply["state"] = pack(after)
         if body.episode_id is not None:
             request.app.state.episodes.put(body.model_name, body.episode_id, after)
@@ -63,7 +65,9 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     started = time.perf_counter()
     metrics: Metrics = request.app.state.metrics
     episodes = _episodes(body)
-    model = await model_for(request, _stays(body.model_name, *episodes))
+    model = await model_for(request, _stays(body.model_name, episodes, "states"))
+    for i, episode in enumerate(episodes):
+        _check_mark(model, episode, f"states.{i}")
     outputs = await predict_batch(
         request,
         model,
@@ -80,7 +84,8 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
         "model_version": model.version,
     }
     if NEXT_STATE in outputs:
-        reply["states"] = [pack(Episode(model.version, row)) for row in outputs[NEXT_STATE]]
+        after = [Episode(model.version, model.mark, row) for row in outputs[NEXT_STATE]]
+        reply["states"] = [pack(episode) for episode in after]
     seconds = time.perf_counter() - started
     metrics.inference(model.name, model.version, seconds, len(body.observations))
     # straight from the arrays, float32 in as few digits as tell it apart; not finite becomes null
@@ -88,9 +93,9 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _episode(
+async def _in_episode(
     request: Request, body: InferenceRequest
-) -> tuple[str, npt.NDArray[np.float32] | None]:
+) -> tuple[LoadedModel, npt.NDArray[np.float32] | None]:
     """Who answers, and what is remembered before the observation: nothing at the start."""
     if body.state is not None and body.episode_id is not None:
         raise InvalidObservationError("Send state or episode_id, not both.", field="episode_id")
@@ -101,8 +106,21 @@ def _episode(
         kept: Episodes = request.app.state.episodes
         before = kept.get(body.model_name, body.episode_id)
     if before is None or body.episode_start:
-        return body.model_name, None
-    return _stays(body.model_name, before), before.state
+        return await model_for(request, body.model_name), None
+    model = await model_for(request, _stays(body.model_name, [before], "state"))
+    if body.state is not None:
+        _check_mark(model, before, "state")
+    known = body.state is not None or before.mark == model.mark
+    return model, before.state if known else None
+
+
+def _check_mark(model: LoadedModel, episode: Episode | None, field: str) -> None:
+    if episode is not None and model.has_memory and episode.mark != model.mark:
+        raise InvalidObservationError(
+            f"This state is of another model that was called {model.ref.label}: begin the episode "
+            "anew, without a state.",
+            field=field,
+        )
 
 
 def _episodes(body: BatchRequest) -> list[Episode | None]:
@@ -115,19 +133,22 @@ def _episodes(body: BatchRequest) -> list[Episode | None]:
     return [None if text is None else unpack(text, f"states.{i}") for i, text in enumerate(given)]
 
 
-def _stays(reference: str, *episodes: Episode | None) -> str:
+def _stays(reference: str, episodes: Sequence[Episode | None], field: str) -> str:
     """The version that episodes began with, where there is one; else what the caller names."""
-    versions = {episode.version for episode in episodes if episode is not None}
+    versions = sorted({episode.version for episode in episodes if episode is not None})
     if not versions:
         return reference
-    name, _, version = reference.partition("/")
-    if len(versions) > 1 or (version and version != str(*versions)):
+    name, _, asked = reference.partition("/")
+    if len(versions) > 1:
+        told = ", ".join(map(str, versions))
         raise InvalidObservationError(
-            "A state belongs to the version that gave it, and a request asks one version: "
-            f"{', '.join(map(str, sorted(versions)))} gave these.",
-            field="state",
+            f"These states are of the versions {told}: send one request for each.", field=field
         )
-    return f"{name.partition('@')[0]}/{versions.pop()}"
+    if asked and asked != str(versions[0]):
+        raise InvalidObservationError(
+            f"This state is of version {versions[0]}, and {reference} was asked.", field=field
+        )
+    return f"{name.partition('@')[0]}/{versions[0]}"
 
 
 def _states(episodes: list[Episode | None]) -> npt.NDArray[np.float32] | None:

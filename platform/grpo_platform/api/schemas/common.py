@@ -6,7 +6,17 @@ from dataclasses import MISSING, is_dataclass
 from types import MappingProxyType, new_class
 from typing import Annotated, Any, Literal, TypeVar, cast, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.fields import FieldInfo
 
 from grpo import GRPOConfig, fields
@@ -189,8 +199,21 @@ def _json_type(spec: fields.Field) -> Any:  # noqa: ANN401 - an annotation
     else:
         raise TypeError(f"{spec.name} is of type {spec.type}; say here what it is in JSON.")
     if spec.names is not None and spec.type is not str:
-        kind = kind | Literal[spec.names]
+        kind = Annotated[kind | Literal[spec.names], _in_one_sentence(spec)]
     return kind | None if spec.optional else kind
+
+
+def _in_one_sentence(spec: fields.Field) -> WrapValidator:
+    """One finding for a field that takes numbers and names, in place of one for each kind."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401
+        try:
+            return handler(value)
+        except ValidationError:
+            names = " or ".join(map(repr, spec.names or ()))
+            raise ValueError(f"It must be a whole number {spec.bound}, or {names}") from None
+
+    return WrapValidator(check)
 
 
 def _within(bound: fields.Bound | None) -> FieldInfo:

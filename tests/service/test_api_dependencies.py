@@ -128,7 +128,8 @@ def test_json_content_types_may_have_parameters(client):
 
 def test_the_fast_route_parses_alike(client):
     good = {"model_name": "m@champion", "observation": [1, 2.5], "deterministic": False}
-    assert client.post("/inference", json=good).json() == good | {"action_mask": None}
+    rest = {"action_mask": None, "state": None, "episode_id": None, "episode_start": False}
+    assert client.post("/inference", json=good).json() == good | rest
     for body in (b"{}", b"[]", b"", b'{"model_name": "..", "observation": []}'):
         assert client.post("/inference", content=body, headers=JSON).status_code == 422
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from grpo.errors import CheckpointError
 from grpo_platform.core.errors import ConflictError, PlatformError, StoreUnavailableError
 from grpo_platform.core.process import worker_name
 from grpo_platform.core.request import JobRequest
@@ -347,6 +348,8 @@ class Attempt:
             StoreError: the store refused.
         """
         try:
+            if isinstance(error, CheckpointError) and isinstance(error.__cause__, OSError):
+                error = error.__cause__  # the trainer's last file, before it was read
             if isinstance(error, OSError) and error.errno not in FULL:
                 return self._conclude_lost("worker", files_away(error))
             return self._finish(JobStatus.FAILED, explain(error))

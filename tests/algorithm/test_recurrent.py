@@ -100,6 +100,7 @@ class Risky(gym.Env):
 
 
 ENVIRONMENTS = {"cue": Cue, "positions": HiddenVelocity, "parts": Parts}
+KINDS = [pytest.param(k, marks=[] if k == "parts" else pytest.mark.long) for k in ENVIRONMENTS]
 
 
 def model_of(env, **fields):
@@ -265,7 +266,7 @@ def test_what_was_shown_once_is_remembered():
     assert mindful.evaluate(200).mean > 0.95
 
 
-@pytest.mark.parametrize("kind", ENVIRONMENTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_goes_on_as_if_never_paused(kind, tmp_path):
     env = ENVIRONMENTS[kind]
     went_on = assert_goes_on_as_if_never_paused(
@@ -281,7 +282,7 @@ def test_any_number_of_workers_gives_the_same_bits():
     two.get_env().close()
 
 
-@pytest.mark.parametrize("kind", ENVIRONMENTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_episodes_side_by_side_are_those_that_predict_plays(kind):
     env = ENVIRONMENTS[kind]
     model = model_of(env).learn(200)

@@ -130,7 +130,7 @@ def test_an_episode_is_the_same_by_its_name_and_begins_again_when_it_is_said(wor
         assert actions == expected
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("numbers", marks=pytest.mark.long), "tree"])
 def test_batches_keep_a_state_for_each_episode(world, kind):
     client, found = world
     _, policy, rows = found[kind]
@@ -149,7 +149,7 @@ def test_batches_keep_a_state_for_each_episode(world, kind):
     assert states[0] != states[1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param("numbers", marks=pytest.mark.long), "tree"])
 def test_files_tensors_and_onnx_take_and_give_the_memory(world, kind):
     client, found = world
     path, policy, rows = found[kind]

@@ -6,12 +6,15 @@ restored in any other's. Equal seeds give equal bits with any number of workers.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import math
 import mmap
 import multiprocessing
 import os
+import select
+import selectors
 import signal
 import sys
 import tempfile
@@ -19,7 +22,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import IO, Any, Final, NoReturn
 
 import numpy as np
@@ -49,6 +52,17 @@ _LAST_OUTPUT: Final = 2_000
 
 _END_SECONDS: Final = 5.0
 
+_AWAKE_SECONDS: Final = 100e-6
+"""How long a worker looks out for the next call before it sleeps, where each may have a processor
+of its own: to be woken takes as long as that."""
+
+_STEP: Final = b"step"
+_RESET: Final = b"reset"
+"""Ask a worker to step, or to reset, those of its members that are `chosen`."""
+
+_DONE: Final = b"done"
+"""The answer where there is nothing to tell."""
+
 
 class SubprocVecEnv(VecEnv):
     """`num_members` members over `num_workers` processes, forked from this one.
@@ -63,9 +77,12 @@ class SubprocVecEnv(VecEnv):
         silence_seconds: how long a worker may take.
 
     Attributes:
-        observations: what each member observed last, in shared memory, as are the next two.
+        observations: what each member observed last, in shared memory, as are the next four.
         actions: what each member is to do.
         results: reward, terminated, truncated of each member's last step.
+        seeds: of the episodes that members are to start.
+        chosen: whether a member is to be stepped, or reset.
+        awake_seconds: how long a worker waits for a call without going to sleep.
 
     Raises:
         EnvironmentFaultError: a worker was lost while it made its members.
@@ -90,18 +107,24 @@ class SubprocVecEnv(VecEnv):
         self.storable_snapshots = self._brancher.storable
         self.steps_taken = 0
         self._silence = silence_seconds
+        processors = len(os.sched_getaffinity(0))
+        self.awake_seconds = _AWAKE_SECONDS if num_workers <= processors else 0.0
         self._owner = np.arange(num_members) % num_workers
         self._place = np.arange(num_members) // num_workers
         self.observations = _shared((num_members, *spec.observation_shape), spec.observation.dtype)
         self.actions = _shared((num_members, *spec.action.shape), np.dtype(np.float64))
         self.results = _shared((num_members, 3), np.dtype(np.float64))
+        self.seeds = _shared((num_members,), np.dtype(np.int64))
+        self.chosen = _shared((num_members,), np.dtype(np.bool_))
         self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
         # also where nobody closes it, as in a notebook
-        self._end = weakref.finalize(self, _end, self._workers, spec.env_name)
+        self._end = weakref.finalize(self, _end, self._workers, self._selector, spec.env_name)
         try:
             for index in range(num_workers):
                 members = np.flatnonzero(self._owner == index)
                 self._workers.append(self._fork(index, members, make_brancher, afresh))
+                self._selector.register(self._workers[-1].pipe, selectors.EVENT_READ, index)
             self._answers(range(num_workers))
         except BaseException:
             self.close()
@@ -109,14 +132,14 @@ class SubprocVecEnv(VecEnv):
 
     def reset(self, members: IntArray, seeds: Sequence[int] | IntArray) -> FloatArray:
         """See `VecEnv.reset`."""
-        given = np.asarray(seeds)
-        self._call("reset", members, lambda chosen: given[chosen].tolist())
+        self.seeds[members] = seeds
+        self._move(members, _RESET)
         return self.observations[members]
 
     def step(self, members: IntArray, actions: npt.NDArray[Any]) -> StepResult:
         """See `VecEnv.step`."""
         self.actions[members] = actions
-        self._call("step", members)
+        self._move(members, _STEP)
         self.steps_taken += len(members)
         rewards, terminated, truncated = self.results[members].T
         return StepResult(self.observations[members], rewards.copy(), terminated > 0, truncated > 0)
@@ -129,7 +152,7 @@ class SubprocVecEnv(VecEnv):
 
     def restore(self, members: IntArray, snapshot: Snapshot) -> FloatArray:
         """See `VecEnv.restore`."""
-        self.steps_taken += sum(self._call("restore", members, lambda chosen: snapshot))
+        self.steps_taken += sum(self._call("restore", members, snapshot))
         return self.observations[members]
 
     def restore_cost(self, snapshot: Snapshot) -> int:
@@ -153,13 +176,21 @@ class SubprocVecEnv(VecEnv):
         if pid == 0:
             for other in (ours, *(worker.pipe for worker in self._workers)):
                 other.close()
+            self._selector.close()
             _serve(self, theirs, output, members, make_brancher, afresh)
         theirs.close()
         return _Worker(index, pid, ours, output)
 
-    def _call(
-        self, name: str, members: IntArray, give: Callable[[IntArray], Any] = lambda chosen: None
-    ) -> list[Any]:
+    def _move(self, members: IntArray, how: bytes) -> None:
+        """Step or reset members: all that there is to say lies in shared memory."""
+        self.chosen[:] = False
+        self.chosen[members] = True
+        asked = sorted(set(self._owner[members].tolist()))
+        for index in asked:
+            self._send(index, how)
+        self._answers(asked)
+
+    def _call(self, name: str, members: IntArray, given: object = None) -> list[Any]:
         """What the members' workers answer, each about its own."""
         owners = self._owner[members]
         asked = np.unique(owners).tolist()
@@ -170,25 +201,27 @@ class SubprocVecEnv(VecEnv):
                 "name": name,
                 "asked": asking.tolist(),
                 "places": self._place[asking].tolist(),
-                "given": give(chosen),
+                "given": given,
             }
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_answers` tells
-                self._workers[index].pipe.send_bytes(_written(message))
+            self._send(index, _written(message))
         return self._answers(asked)
+
+    def _send(self, index: int, message: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_answers` tells
+            self._workers[index].pipe.send_bytes(message)
 
     def _answers(self, asked: Sequence[int]) -> list[Any]:
         answers: dict[int, Any] = {}
-        waiting = {self._workers[index].pipe: self._workers[index] for index in asked}
         deadline = time.monotonic() + self._silence
-        while waiting:
-            ready = wait(list(waiting), max(0.0, deadline - time.monotonic()))
+        while len(answers) < len(asked):
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
-                lost = min(waiting.values(), key=lambda worker: worker.index)
+                lost = self._workers[min(set(asked) - answers.keys())]
                 raise self._lost(lost, f"gave no answer for {self._silence:g} s")
-            for worker in [worker for pipe, worker in waiting.items() if pipe in ready]:
-                del waiting[worker.pipe]
+            for key, _ in ready:
+                worker = self._workers[key.data]
                 try:
-                    answers[worker.index] = _read(worker.pipe.recv_bytes())
+                    answers[key.data] = _read(worker.pipe.recv_bytes())
                 except (EOFError, OSError):
                     raise self._lost(worker, worker.ending()) from None
         for answer in answers.values():
@@ -248,8 +281,9 @@ class _Worker:
         return " ".join(self._output.read().decode(errors="replace").split())
 
 
-def _end(workers: list[_Worker], env_name: str) -> None:
+def _end(workers: list[_Worker], selector: selectors.BaseSelector, env_name: str) -> None:
     """Let workers end, or end them, and tell what they printed last."""
+    selector.close()
     for worker in workers:
         worker.pipe.close()
     deadline = time.monotonic() + _END_SECONDS
@@ -280,6 +314,8 @@ def _written(value: object) -> bytes:
 
 def _read(content: bytes) -> dict[str, Any]:
     """Inverse of `_written`."""
+    if content == _DONE:
+        return {"value": None}
     end = 8 + int.from_bytes(content[:8], "little")
 
     def back(item: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -323,16 +359,24 @@ def _serve(
         # the parent's may lead elsewhere, as a notebook's do
         sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
         envs = SyncVecEnv(shared.spec, len(members), make_brancher(), afresh=afresh)
-        pipe.send_bytes(_written({"value": None}))
+        gc.freeze()  # what the parent had is there for good: looking at it would copy its pages
+        pipe.send_bytes(_DONE)
+        poller = select.poll()
+        poller.register(pipe.fileno(), select.POLLIN)
         while True:
+            until = time.perf_counter() + shared.awake_seconds
+            while time.perf_counter() < until and not poller.poll(0):
+                os.sched_yield()
             try:
-                message = _read(pipe.recv_bytes())
+                message = pipe.recv_bytes()
             except EOFError:
                 break
-            asked, places = np.array(message["asked"]), np.array(message["places"])
+            answer = {}
             try:
-                call = _CALLS[message["name"]]
-                answer = {"value": call(shared, envs, asked, places, message["given"])}
+                if message in _MOVES:
+                    _MOVES[message](shared, envs, members)
+                else:
+                    answer = {"value": _obey(shared, envs, _read(message))}
             except IncompatibleError as error:
                 answer = {"error": str(error), "kind": "refused"}
             except GRPOError as error:
@@ -340,7 +384,7 @@ def _serve(
             except Exception as error:  # noqa: BLE001 - foreign code may raise anything
                 said = f"{shared.spec.env_name}: {in_words(error)}."
                 answer = {"error": said, "kind": "fault"}
-            pipe.send_bytes(_written(answer))
+            pipe.send_bytes(_written(answer) if answer else _DONE)
             sys.stdout.flush()
             if os.fstat(1).st_size > _MOST_OUTPUT:
                 os.ftruncate(1, 0)
@@ -355,39 +399,32 @@ def _serve(
         os._exit(code)
 
 
-def _reset(
-    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, seeds: list[int]
-) -> None:
-    shared.observations[asked] = envs.reset(places, seeds)
-
-
-def _step(
-    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, _: None
-) -> None:
+def _step(shared: SubprocVecEnv, envs: SyncVecEnv, members: IntArray) -> None:
+    """Step those of this worker's members that are chosen."""
+    places = np.flatnonzero(shared.chosen[members])
+    asked = members[places]
     result = envs.step(places, shared.actions[asked])
     shared.observations[asked] = result.observations
-    shared.results[asked] = np.stack([result.rewards, result.terminated, result.truncated], axis=1)
+    shared.results[asked, 0] = result.rewards
+    shared.results[asked, 1] = result.terminated
+    shared.results[asked, 2] = result.truncated
 
 
-def _snapshot(
-    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, _: None
-) -> Snapshot:
-    del shared, asked
-    return envs.snapshot(int(places[0]))
+def _reset(shared: SubprocVecEnv, envs: SyncVecEnv, members: IntArray) -> None:
+    """Start an episode of each that is chosen."""
+    places = np.flatnonzero(shared.chosen[members])
+    asked = members[places]
+    shared.observations[asked] = envs.reset(places, shared.seeds[asked])
 
 
-def _restore(
-    shared: SubprocVecEnv, envs: SyncVecEnv, asked: IntArray, places: IntArray, given: Snapshot
-) -> int:
-    """Steps that it took."""
+_MOVES: Final = {_STEP: _step, _RESET: _reset}
+
+
+def _obey(shared: SubprocVecEnv, envs: SyncVecEnv, message: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Tell a member's state, or put members into one and tell how many steps that took."""
+    asked, places = np.array(message["asked"]), np.array(message["places"])
+    if message["name"] == "snapshot":
+        return envs.snapshot(int(places[0]))
     before = envs.steps_taken
-    shared.observations[asked] = envs.restore(places, given)
+    shared.observations[asked] = envs.restore(places, message["given"])
     return envs.steps_taken - before
-
-
-_CALLS: Final[Mapping[str, Callable[..., Any]]] = {
-    "reset": _reset,
-    "restore": _restore,
-    "snapshot": _snapshot,
-    "step": _step,
-}

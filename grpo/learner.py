@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from grpo import learner
 from grpo.advantages import Advantages, group_advantages, segment_returns
@@ -172,7 +173,7 @@ class Learner:
             grad_norm=summary.grad_norm,
             explained_variance=learner.explained_variance(comparison.values, comparison.returns),
             return_std=comparison.return_moments[1],
-            **self._outcome(batch, comparison),
+            **self._outcome(batch, comparison, summary.value_features),
         )
         if not (np.isfinite(self._policy.flat.sum()) and np.isfinite(stats.value_loss)):
             raise TrainingDivergedError(
@@ -217,11 +218,13 @@ class Learner:
         recalled = policy.recall(encoded, alive, self.reference)
         return policy.outputs(recalled, self.reference).log_prob(actions)
 
-    def _outcome(self, batch: Batch, comparison: Comparison) -> dict[str, float]:
+    def _outcome(
+        self, batch: Batch, comparison: Comparison, value_features: torch.Tensor | None
+    ) -> dict[str, float]:
         """Losses and distances over all transitions, after the updates."""
         policy, config, kept = self._policy, self.config, batch.informative
         encoded = policy.recall(batch.inputs, batch.alive)
-        outputs, values = policy.outputs_and_values(encoded)
+        outputs, values = policy.outputs_and_values(encoded, value_features)
         log_ratio = outputs.log_prob(batch.actions) - batch.log_prob_old
         error = values - comparison.returns
         low, high = config.clip_range, config.clip_high

@@ -94,10 +94,12 @@ class TorchUpdater:
         """
         self._send()
         norms = self._update_policy(batch, policy_rng)
-        self._update_value(batch, value_rng)
+        features = self._update_value(batch, value_rng)
         self._fetch()
         mean = sum(norms) / len(norms) if norms else 0.0
-        return UpdateSummary(policy_updates=len(norms), grad_norm=mean)
+        return UpdateSummary(
+            policy_updates=len(norms), grad_norm=mean, value_features=features.cpu()
+        )
 
     def _update_policy(self, batch: Batch, rng: np.random.Generator) -> list[float]:
         config, norms = self._config, []
@@ -147,7 +149,8 @@ class TorchUpdater:
             read, own = rows[:longest, those], judged[:longest, those]
             yield _Minibatch(read, read[own], np.flatnonzero(own))
 
-    def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
+    def _update_value(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
+        """Returns what the value network reads."""
         config = self._config
         features = self._value_features(batch)
         targets = self._tensor(batch.targets)
@@ -157,6 +160,7 @@ class TorchUpdater:
             self._value_adam.zero_grad()
             torch_updater.value_loss(scaled, targets[index]).backward()  # type: ignore[no-untyped-call]
             self._value_adam.step()
+        return features
 
     def _value_features(self, batch: Batch) -> torch.Tensor:
         """What the value network reads of each transition, by the policy as it is now."""

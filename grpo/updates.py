@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from grpo.network import FloatArray
 
@@ -51,6 +52,10 @@ class UpdateSummary:
 
     grad_norm: float
     """Mean norm of the policy's gradient before clipping; 0 without an update."""
+
+    value_features: torch.Tensor | None = None
+    """What the value network reads of each transition now that the policy was updated, in the
+    memory of the CPU; None where that was not worked out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

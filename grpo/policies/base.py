@@ -212,8 +212,11 @@ class BasePolicy(nn.Module, abc.ABC):
     def values(self, encoded: FloatArray) -> FloatArray:
         """Estimated returns, shape (N,), of encoded observations."""
 
-    def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
-        """`outputs` and `values` of encoded observations; in one pass where they share networks."""
+    def outputs_and_values(
+        self, encoded: FloatArray, value_features: torch.Tensor | None = None
+    ) -> tuple[PolicyOutputs, FloatArray]:
+        """`outputs` and `values`, in one pass where they share networks or features are known."""
+        del value_features
         return self.outputs(encoded), self.values(encoded)
 
     def observe(self, observations: npt.NDArray[Any]) -> None:
@@ -319,8 +322,7 @@ class BasePolicy(nn.Module, abc.ABC):
     def standardize(self, observations: torch.Tensor) -> torch.Tensor:
         """What the networks read: (N, *shape) → (N, *encoded shape), standardised.
 
-        Where rows tell more than what is observed, (N, encoded size + n_state + n_mask): that is
-        at the end, as it is.
+        What rows tell beside what is observed, n_state + n_mask numbers, is at the end as it is.
         """
         inputs = self._standardized(observations)
         if not self._reads.added:
@@ -331,15 +333,17 @@ class BasePolicy(nn.Module, abc.ABC):
     def _standardized(self, observations: torch.Tensor) -> torch.Tensor:
         if self.encoder is not None:
             observations = self.encoder(observations)
-        shape = self._reads.encoded_shape
-        mean, std = self.observation_mean, torch.sqrt(self.observation_var + VARIANCE_FLOOR)
-        if len(shape) != 1:  # each operation that is exported takes its time
-            mean, std = mean.reshape(shape), std.reshape(shape)
-        if not layout_of(self._reads).learned.any():  # small numbers all
-            scaled = (observations.to(self.dtype) - mean.to(self.dtype)) / std.to(self.dtype)
-            return scaled.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED)
-        standardized = (observations.to(torch.float64) - mean) / std
-        return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
+        shape, layout = self._reads.encoded_shape, layout_of(self._reads)
+        mean, var = self.observation_mean, self.observation_var
+        if layout.is_uniform:
+            mean, var = mean[0], var[0]
+        elif len(shape) != 1:  # each operation that is exported takes its time
+            mean, var = mean.reshape(shape), var.reshape(shape)
+        std = torch.sqrt(var + VARIANCE_FLOOR)
+        if not layout.learned.any():  # small numbers all
+            mean, std = mean.to(self.dtype), std.to(self.dtype)
+        standardized = (observations.to(mean.dtype) - mean).div_(std)  # images are large
+        return standardized.clamp_(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
 
     def unmasked(self, inputs: torch.Tensor) -> torch.Tensor:
         """What is observed of inputs, (B, *encoded shape)."""

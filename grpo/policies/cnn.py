@@ -157,7 +157,9 @@ class CnnPolicy(ActorCriticPolicy):
     def _extractor_module(self) -> Any:  # noqa: ANN401 - it has `features_dim`
         return next(iter(self.policy_net.children()))
 
-    def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
+    def outputs_and_values(
+        self, encoded: FloatArray, value_features: torch.Tensor | None = None
+    ) -> tuple[PolicyOutputs, FloatArray]:
         """See `BasePolicy.outputs_and_values`."""
         network, here = self.policy_net, type(self)
         if (
@@ -165,12 +167,15 @@ class CnnPolicy(ActorCriticPolicy):
             or here.policy_outputs is not ActorCriticPolicy.policy_outputs
             or here.value_features is not CnnPolicy.value_features
         ):  # a class below has its own
-            return super().outputs_and_values(encoded)
+            return super().outputs_and_values(encoded, value_features)
         outputs, scaled = list[torch.Tensor](), list[torch.Tensor]()
         with torch.inference_mode():
-            for some in _chunks(encoded):
-                inputs = torch.from_numpy(some)
-                features = self.value_features(inputs)
+            for i, some in enumerate(_chunks(encoded)):
+                inputs, rows = torch.from_numpy(some), slice(i * _ROWS, (i + 1) * _ROWS)
+                if value_features is None:
+                    features = self.value_features(inputs)
+                else:
+                    features = value_features[rows]
                 outputs.append(self.masked(network[1:](features), inputs))
                 scaled.append(self.values_of(features))
             log_std = self.log_std.clone() if self.distribution.n_log_std else torch.zeros(0)

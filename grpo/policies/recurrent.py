@@ -126,8 +126,11 @@ class RecurrentPolicy(ActorCriticPolicy):
         space = spaces.Box(-1.0, 1.0, (self._hidden_size,), np.float32)
         return self.stack(FlattenExtractor(space), n_outputs, last_gain)
 
-    def outputs_and_values(self, encoded: FloatArray) -> tuple[PolicyOutputs, FloatArray]:
+    def outputs_and_values(
+        self, encoded: FloatArray, value_features: torch.Tensor | None = None
+    ) -> tuple[PolicyOutputs, FloatArray]:
         """See `BasePolicy.outputs_and_values`: what is remembered is worked out once."""
+        del value_features  # of states that were remembered from others
         network: Any = self.policy_net
         with torch.inference_mode():
             inputs = torch.from_numpy(encoded)

@@ -172,7 +172,7 @@ def test_waiting_outlasts_a_restart_of_the_server(monkeypatch):
         after[0].close()
         with pytest.raises(ServerNotFoundError):  # who has never answered is not waited for
             client.wait("j")
-        monkeypatch.setattr("grpo_platform.client._AWAY_SECONDS", 0.1)
+        monkeypatch.setattr("grpo_platform.client.calls._AWAY_SECONDS", 0.1)
         last = serve("running")
         with pytest.raises(ConnectionError):
             client.wait("j", on_progress=lambda _: last.close())  # away for too long

@@ -5,29 +5,19 @@ job = client.train_model("my_model", timesteps=10_000)
 client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 """
 
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from http import HTTPStatus
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    Self,
-    TypeVar,
-    Unpack,
-    cast,
-)
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 
+from grpo_platform.client.calls import part, until_ended
 from grpo_platform.client.fields import (
-    SweepFields,
     TrainFields,
     TrainSettings,
     UnknownFieldError,
     check_fields,
 )
 from grpo_platform.client.replies import Job, JobFilters, Prediction, StatusWord
+from grpo_platform.client.sweeps import SweepCalls
 from grpo_platform.client.transport import (
     ApiError,
     ConnectionBrokenError,
@@ -56,16 +46,9 @@ __all__ = [
 
 DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
-_POLL_SECONDS: Final = 0.5
-_UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
-_AWAY_SECONDS: Final = 60.0
-"""How long a server that has answered may be away: a restart takes seconds, which jobs outlive."""
-_ENDED: Final = ("completed", "failed", "stopped")
-
-_Status = TypeVar("_Status", bound=Mapping[str, Any])
 
 
-class GRPOClient:
+class GRPOClient(SweepCalls):
     """Calls a server.
 
     A call that may be made twice is sent again by itself, once, when its connection breaks; these
@@ -167,11 +150,11 @@ class GRPOClient:
             ApiError: there is no such job.
             ConnectionError: no server answers; a restart of it, up to a minute, is waited for.
         """
-        return _until_ended(lambda: self.job(job_id), f"Job {job_id}", on_progress, timeout_seconds)
+        return until_ended(lambda: self.job(job_id), f"Job {job_id}", on_progress, timeout_seconds)
 
     def job(self, job_id: str) -> Job:
         """A job's status."""
-        return cast(Job, self._transport.call("GET", f"/training/{_part(job_id)}/status"))
+        return cast(Job, self._transport.call("GET", f"/training/{part(job_id)}/status"))
 
     def iter_jobs(self, **filters: Unpack[JobFilters]) -> Iterator[Job]:
         """All jobs, newest first.
@@ -199,15 +182,15 @@ class GRPOClient:
 
     def stop(self, job_id: str) -> dict[str, Any]:
         """Stop a job; its checkpoint is kept."""
-        return self._transport.call("POST", f"/training/{_part(job_id)}/stop")
+        return self._transport.call("POST", f"/training/{part(job_id)}/stop")
 
     def resume(self, job_id: str) -> dict[str, Any]:
         """Take a stopped or failed job up again."""
-        return self._transport.call("POST", f"/training/{_part(job_id)}/resume")
+        return self._transport.call("POST", f"/training/{part(job_id)}/resume")
 
     def delete_job(self, job_id: str) -> dict[str, Any]:
         """Delete a finished job; its model stays."""
-        return self._transport.call("DELETE", f"/training/{_part(job_id)}")
+        return self._transport.call("DELETE", f"/training/{part(job_id)}")
 
     def history(
         self, job_id: str, key: str = "rollout/ep_rew_mean", max_points: int = 1000
@@ -216,7 +199,7 @@ class GRPOClient:
         import pandas
 
         query: dict[str, str | int | None] = {"key": key, "max_points": max_points}
-        points = self._transport.call("GET", f"/training/{_part(job_id)}/metrics", params=query)[
+        points = self._transport.call("GET", f"/training/{part(job_id)}/metrics", params=query)[
             "points"
         ]
         table = pandas.DataFrame(points, columns=["step", "value", "timestamp"]).set_index("step")
@@ -225,75 +208,8 @@ class GRPOClient:
 
     def logs(self, job_id: str, tail: int = 200) -> list[str]:
         """The last lines of a job's log."""
-        reply = self._transport.call(
-            "GET", f"/training/{_part(job_id)}/logs", params={"tail": tail}
-        )
+        reply = self._transport.call("GET", f"/training/{part(job_id)}/logs", params={"tail": tail})
         return cast(list[str], reply["lines"])
-
-    # --- sweeps --------------------------------------------------------------------------
-
-    def start_sweep(
-        self, search_space: Mapping[str, object], n_trials: int = 20, **fields: Unpack[SweepFields]
-    ) -> dict[str, Any]:
-        """Queue a sweep.
-
-        Args:
-            search_space: by field of POST /train, what it varies over.
-            n_trials: jobs that are tried.
-            **fields: further fields of POST /sweeps.
-
-        Returns:
-            `sweep_id`, `message`.
-
-        Raises:
-            UnknownFieldError: there is no such field, in the space, in `config` or of a sweep.
-            ApiError: the space is impossible, or cannot be trained.
-        """
-        check_fields(fields, SweepFields)
-        for inner in (search_space, fields.get("config", {})):
-            check_fields(inner, TrainFields)
-        body = {**fields, "search_space": dict(search_space), "n_trials": n_trials}
-        return self._transport.call("POST", "/sweeps", json=body)
-
-    def sweep(self, sweep_id: str) -> dict[str, Any]:
-        """A sweep with its trials and the best of them."""
-        return self._transport.call("GET", f"/sweeps/{_part(sweep_id)}")
-
-    def wait_for_sweep(
-        self,
-        sweep_id: str,
-        *,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
-        timeout_seconds: float | None = None,
-    ) -> dict[str, Any]:
-        """Wait until a sweep is completed, failed or stopped.
-
-        Raises:
-            TimeoutError: it is not, after `timeout_seconds`.
-            ApiError: there is no such sweep.
-            ConnectionError: as `wait`.
-        """
-        return _until_ended(
-            lambda: self.sweep(sweep_id), f"Sweep {sweep_id}", on_progress, timeout_seconds
-        )
-
-    def iter_sweeps(self) -> Iterator[dict[str, Any]]:
-        """All sweeps, newest first, without their trials."""
-        return self._transport.pages("/sweeps", "sweeps", {})
-
-    def sweep_trials(self, sweep_id: str) -> "pandas.DataFrame":
-        """A sweep's trials as a table; one column `params.<field>` for each searched field."""
-        import pandas
-
-        return pandas.json_normalize(self.sweep(sweep_id)["trials"], max_level=1)
-
-    def stop_sweep(self, sweep_id: str) -> dict[str, Any]:
-        """Stop a sweep and its running trials; it can be resumed."""
-        return self._transport.call("POST", f"/sweeps/{_part(sweep_id)}/stop")
-
-    def resume_sweep(self, sweep_id: str) -> dict[str, Any]:
-        """Take a stopped or failed sweep up again."""
-        return self._transport.call("POST", f"/sweeps/{_part(sweep_id)}/resume")
 
     # --- inference -----------------------------------------------------------------------
 
@@ -377,20 +293,20 @@ class GRPOClient:
 
     def model(self, name: str) -> dict[str, Any]:
         """A model's versions, each with its card, and what was decided about them."""
-        return self._transport.call("GET", f"/models/{_part(name)}")
+        return self._transport.call("GET", f"/models/{part(name)}")
 
     def promote(self, name: str, version: int, *, force: bool = False) -> dict[str, Any]:
         """Compare a version with the champion, and promote it if it is better, or if forced."""
         body = {"version": version, "force": force}
-        return self._transport.call("POST", f"/models/{_part(name)}/promote", json=body)
+        return self._transport.call("POST", f"/models/{part(name)}/promote", json=body)
 
     def rollback(self, name: str) -> dict[str, Any]:
         """Give the name back to the champion before the present one."""
-        return self._transport.call("POST", f"/models/{_part(name)}/rollback")
+        return self._transport.call("POST", f"/models/{part(name)}/rollback")
 
     def delete_model(self, name: str) -> dict[str, Any]:
         """Delete a model from memory, registry and disk."""
-        return self._transport.call("DELETE", f"/models/{_part(name)}")
+        return self._transport.call("DELETE", f"/models/{part(name)}")
 
     # --- the server ----------------------------------------------------------------------
 
@@ -432,46 +348,3 @@ def _as_json(observation: object) -> object:
     if isinstance(observation, str) or not isinstance(observation, Iterable):
         return observation
     return [_as_json(part) for part in observation]
-
-
-def _part(name: str) -> str:
-    return quote(name, safe="")
-
-
-def _until_ended(
-    read: Callable[[], _Status],
-    called: str,
-    on_progress: Callable[[_Status], None] | None,
-    timeout_seconds: float | None,
-) -> _Status:
-    """Poll until what is read is completed, failed or stopped, and return it.
-
-    Args:
-        read: asks the server; what it returns has a `status`.
-        called: what is waited for, in a message.
-        on_progress: gets each status that is read.
-        timeout_seconds: how long to wait; None has no limit.
-
-    Raises:
-        TimeoutError: it has not ended by then.
-        ConnectionError: no server answers at first, or for long.
-    """
-    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    found, answered = read(), time.monotonic()
-    while True:
-        if on_progress is not None:
-            on_progress(found)
-        if found["status"] in _ENDED:
-            return found
-        again = None
-        while again is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{called} is still {found['status']}.")
-            time.sleep(_POLL_SECONDS)
-            try:
-                again = read()
-            except (ApiError, ConnectionError, ServerTimeoutError) as error:
-                refused = isinstance(error, ApiError) and error.status != _UNAVAILABLE
-                if refused or time.monotonic() - answered > _AWAY_SECONDS:
-                    raise
-        found, answered = again, time.monotonic()

@@ -1,5 +1,6 @@
 """Names and versions on a real MLflow store: registered once, listed, resolved, deleted."""
 
+import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,7 @@ from grpo_platform.core.errors import (
 from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, Tag
-from grpo_platform.registry.registering import register_policy
+from grpo_platform.registry.registering import register_copy, register_policy
 from tests.service.registry_support import CARTPOLE, Bench, random_policy
 
 
@@ -102,6 +103,34 @@ def test_a_version_whose_making_was_reported_as_refused_is_not_made_again(bench,
 
 def crash(*args, **kwargs):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("call", ["finalize_logged_model", "log_outputs"])
+def test_a_copy_has_its_own_card_and_files_and_is_made_once_whatever_crashes(
+    bench, monkeypatch, call
+):
+    source, name = bench.register(bench.name(), evaluated=True), bench.name()
+    card = dataclasses.replace(
+        bench.card(source.run_id), evaluation=None, selection="The best of 3 seeds."
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.registry.client, call, crash)
+        with pytest.raises(KeyboardInterrupt):
+            register_copy(bench.registry, source, name, card)
+    copy = register_copy(bench.registry, source, name, card)
+    assert register_copy(bench.registry, source, name, card) == copy
+    assert len(logged_models(bench, name)) == 1
+    assert len(logged_models(bench, source.name)) == 1  # a crash here takes nothing from there
+    (version,) = bench.registry.get(name).versions
+    assert version.card == card
+    assert (version.job_id, version.weights_sha256) == (
+        source.run_id, source.files["policy/weights.pt"],
+    )  # fmt: skip
+    assert "The best of 3 seeds." in (bench.folder(copy) / "MLmodel").read_text()
+    assert "The best of 3 seeds." in bench.client.get_model_version(name, "1").description
+    delete_model(bench.registry, source.name)
+    policy = bench.registry.load_policy(name)
+    assert policy.flat.tobytes() == random_policy().flat.tobytes()
 
 
 def test_the_model_is_an_output_of_its_run(bench):

@@ -79,6 +79,14 @@ def test_the_story(bench):
     assert {v.version: v.aliases for v in info.versions}[2] == (CHAMPION,)
 
 
+def test_how_a_version_was_chosen_is_told_with_what_was_decided(bench):
+    ref = bench.register(bench.name(), weak())
+    decision = bench.promoter.decide_after_training(ref, "if_better", "experiment x", "The best.")
+    assert decision.reason == "The best. The name had no champion."
+    again = bench.promoter.decide_after_training(ref, "if_better", "experiment x", "Another.")
+    assert again == decision
+
+
 def test_the_evidence_is_kept_as_an_artifact(bench):
     name = bench.name()
     bench.register(name, weak(), rule="if_better")

@@ -572,3 +572,21 @@ def test_no_text_breaks_a_list(sqlite_store, text, field):
         assert field == "page_token"
     else:
         assert all(isinstance(record.request, JobRequest) for record in found)
+
+
+def test_the_histories_of_many_jobs_are_read_together(jobs):
+    first, second, empty = (jobs.create(request()).job_id for _ in range(3))
+    key = Metric.EPISODE_RETURN
+    written = [(10, 1.0, 5), (30, 3.0, 6), (20, 2.0, 7), (20, 2.5, 8), (40, float("nan"), 9)]
+    jobs.log_points(first, [Point(key, value, step, at) for step, value, at in written])
+    jobs.log_points(second, [Point(key, -1.0, 7, 1), Point(Metric.REWARD, 9.0, 7, 1)])
+    found = jobs.histories_of([first, second, empty], key)
+    assert found.keys() == {first, second}
+    assert found[first].steps.tolist() == [10, 20, 30]
+    assert found[first].values.tolist() == [1.0, 2.5, 3.0]
+    assert found[second].values.tolist() == [-1.0]
+    assert jobs.histories_of([], key) == jobs.histories_of([empty], key) == {}
+    with pytest.raises(UnknownNameError, match="ep_rew_mean"):
+        jobs.histories_of([first], "rollout/ep_rew_men")
+    with pytest.raises(UnknownJobError):
+        jobs.histories_of(["x' OR 1"], key)

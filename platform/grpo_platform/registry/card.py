@@ -109,6 +109,10 @@ class ModelCard:
     evaluation: EvaluationCard | None = None
     """Reported evaluation, if there was one."""
 
+    selection: str | None = None
+    """How the policy was chosen among those of several seeds, in a sentence; its evaluation is
+    then of episodes that it was not chosen by. None where it was not chosen."""
+
     created_at: str
     """When the version was made, ISO 8601, UTC."""
 
@@ -195,6 +199,8 @@ class ModelCard:
             f"Trained by run `{self.job_id}`"
             + (f" at commit `{self.git_commit[:12]}`." if self.git_commit else "."),
         ]
+        if self.selection:
+            lines += ["", self.selection]
         if self.evaluation:
             e = self.evaluation
             lines.insert(

@@ -39,7 +39,7 @@ from grpo_platform.registry.names import (
 )
 from grpo_platform.registry.policy_files import policy_to_files
 
-__all__ = ["save_policy", "warm_up"]
+__all__ = ["restate", "save_policy", "warm_up"]
 
 _ARCHIVE_BYTES: Final = 4 << 20
 """More than a model's files take beside its weights."""
@@ -87,6 +87,23 @@ def save_policy(
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
+    model.save(str(path / "MLmodel"))
+
+
+def restate(path: Path, metadata: Mapping[str, Any], model_id: str) -> None:
+    """Give a copy of a model's files the metadata and the id of the logged model that it becomes.
+
+    Args:
+        path: folder that `save_policy` wrote, or a copy of one.
+        metadata: JSON values, in place of those that the model's file repeats.
+        model_id: logged model that it will be the files of.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    model = Model.load(str(path))
+    model.metadata = dict(metadata)
+    model.model_id = model_id
     model.save(str(path / "MLmodel"))
 
 

@@ -70,22 +70,29 @@ class Promoter:
     Args:
         registry: has the versions.
         evaluate: plays those that are compared; a server's own does so elsewhere than in itself.
+
+    Attributes:
+        registry: has the versions.
+        evaluate: plays a policy.
     """
 
     def __init__(self, registry: Registry, evaluate: Evaluate = evaluate_files) -> None:
         self.registry = registry
-        self._evaluate = evaluate
+        self.evaluate = evaluate
         self._client = registry.client
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
 
-    def decide_after_training(self, ref: ModelVersionRef, rule: str, actor: str) -> Decision:
+    def decide_after_training(
+        self, ref: ModelVersionRef, rule: str, actor: str, note: str = ""
+    ) -> Decision:
         """Whether a job's new version becomes champion; asked again, the same answer.
 
         Args:
             ref: the new version.
             rule: `if_better`, `always` or `never`.
             actor: who decides, such as the job's id.
+            note: told before the reason, such as how the version was chosen.
 
         Raises:
             UnknownModelError: no such version.
@@ -104,7 +111,7 @@ class Promoter:
                 return _Verdict(version, True, "The job asked for promotion whatever its result.")
             return self._try_to_compare(state, candidate, state.champion, played, _JOB_SECONDS)
 
-        return self._decide(ref.name, "train", rule, actor, judge_new, once=version)
+        return self._decide(ref.name, "train", rule, actor, judge_new, once=version, note=note)
 
     def promote(self, name: str, version: int, force: bool, actor: str) -> Decision:
         """Compare a version with the champion and promote it if it is better, or if forced.
@@ -166,10 +173,11 @@ class Promoter:
         *,
         forced: bool = False,
         once: int | None = None,
+        note: str = "",
     ) -> Decision:
         """Find a verdict and write it down, again and again until nobody was faster.
 
-        `once`: the version that this action is decided about only once.
+        `once`: the version that this action is decided about only once. `note`: told first.
         """
         played: _Games = {}
         self.registry.model(name)  # names that do not exist get no lock, which would stay
@@ -187,7 +195,7 @@ class Promoter:
                     version=found.version,
                     rule=rule,
                     verdict=found.verdict or ("promoted" if found.wins else "kept"),
-                    reason=found.reason[:1000],
+                    reason=f"{note} {found.reason}".strip()[:1000],
                     champion_before=state.champion,
                     champion_after=found.version if found.wins else state.champion,
                     forced=forced,
@@ -274,7 +282,7 @@ class Promoter:
             if champion not in played:
                 played.clear()
                 incumbent = Contender(self.registry, candidate.name, champion)
-                game = Game(COMPARISON_SEED + len(state.decisions) + 1, seconds, self._evaluate)
+                game = Game(COMPARISON_SEED + len(state.decisions) + 1, seconds, self.evaluate)
                 played[champion] = play(candidate, incumbent, game)
             comparison = played[champion].comparison
         wins, reason = judge(comparison)

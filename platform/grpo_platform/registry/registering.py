@@ -17,14 +17,17 @@ from grpo_platform.registry.deletion import delete_logged_model, delete_model
 from grpo_platform.registry.integrity import file_hashes
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import MODEL_KIND, POLICY_DIR, WEIGHTS_FILE, Tag
-from grpo_platform.registry.packaging import save_policy
+from grpo_platform.registry.packaging import restate, save_policy
 from grpo_platform.registry.records import ModelVersionRef, is_ours, version_ref
 from grpo_platform.tracking.exceptions import error_code, retrying
 
-__all__ = ["register_policy"]
+__all__ = ["register_copy", "register_policy"]
 
 _MODEL_TYPE = "grpo-policy"
 _VERSIONS_TAG = "mlflow.modelVersions"  # how the MLflow UI finds the versions of a logged model
+
+_Write = Callable[[Path, str], None]
+"""Writes a model to a folder, which does not exist, for the logged model of this id."""
 
 
 def register_policy(
@@ -50,6 +53,48 @@ def register_policy(
         ConflictError: the name is another environment's, or not ours.
         StoreError: the store refused, or is away.
     """
+
+    def write(folder: Path, model_id: str) -> None:
+        save_policy(policy, folder, metadata=card.to_dict(), model_id=model_id, run_id=job_id)
+
+    return _register(registry, job_id, name, card, write, before_write)
+
+
+def register_copy(
+    registry: Registry, source: ModelVersionRef, name: str, card: ModelCard
+) -> ModelVersionRef:
+    """Make a version of another name of what a version holds, or return the one made before.
+
+    Both have files of their own: either can be deleted without the other.
+
+    Args:
+        registry: has the version, and gets the new one.
+        source: the version, which a job trained.
+        name: registered model; made if it is new.
+        card: of the new version.
+
+    Raises:
+        UnknownModelError: the version is gone.
+        UnsafeModelError: its files are not what was registered.
+        ConflictError: the name is another environment's, or not ours.
+        StoreError: the store refused, or is away.
+    """
+
+    def write(folder: Path, model_id: str) -> None:
+        registry.download(source.label, folder)
+        restate(folder, card.to_dict(), model_id)
+
+    return _register(registry, source.run_id, name, card, write, lambda: None)
+
+
+def _register(
+    registry: Registry,
+    job_id: str,
+    name: str,
+    card: ModelCard,
+    write: _Write,
+    before_write: Callable[[], None],
+) -> ModelVersionRef:
     if made := _version_of(registry, job_id, name):
         return version_ref(made)
     run = retrying(lambda: registry.client.get_run(job_id))
@@ -57,8 +102,8 @@ def register_policy(
     experiment_id = run.info.experiment_id
     _ensure_name(registry, name, card, experiment_id, _description(name, card, run.data.tags))
     before_write()  # another worker's upload is no leftover
-    _drop_leftovers(registry, job_id, experiment_id)
-    logged, files = _log_model(registry, job_id, experiment_id, policy, name, card)
+    _drop_leftovers(registry, job_id, experiment_id, name)
+    logged, files = _log_model(registry, job_id, experiment_id, write, name, card)
     output = LoggedModelOutput(logged.model_id, step=card.timesteps)
     retrying(lambda: registry.client.log_outputs(job_id, [output]))
     tags = card.to_tags() | {
@@ -141,11 +186,12 @@ def _description(name: str, card: ModelCard, run_tags: Mapping[str, str]) -> str
     return f"GRPO policies for {card.env_name}; the alias champion serves the bare name."
 
 
-def _drop_leftovers(registry: Registry, job_id: str, experiment_id: str) -> None:
-    """Delete what an attempt that crashed here had uploaded."""
+def _drop_leftovers(registry: Registry, job_id: str, experiment_id: str, name: str) -> None:
+    """Delete what an attempt that crashed here had uploaded; under another name it is another's."""
+    ours = f"tags.`{Tag.KIND}` = '{MODEL_KIND}' AND tags.`{Tag.MODEL_NAME}` = '{name}'"
     found = retrying(
         lambda: registry.client.search_logged_models(
-            [experiment_id], f"source_run_id = '{job_id}' AND tags.`{Tag.KIND}` = '{MODEL_KIND}'"
+            [experiment_id], f"source_run_id = '{job_id}' AND {ours}"
         )
     )
     for logged in found:
@@ -156,7 +202,7 @@ def _log_model(
     registry: Registry,
     job_id: str,
     experiment_id: str,
-    policy: BasePolicy,
+    write: _Write,
     name: str,
     card: ModelCard,
 ) -> tuple[LoggedModel, dict[str, str]]:
@@ -174,9 +220,7 @@ def _log_model(
     )
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        save_policy(
-            policy, folder, metadata=card.to_dict(), model_id=logged.model_id, run_id=job_id
-        )
+        write(folder, logged.model_id)
         files = file_hashes(folder)
         registry.files.upload_folder(logged.artifact_location, folder)
     retrying(lambda: client.finalize_logged_model(logged.model_id, "READY"))

@@ -27,6 +27,7 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.tracking.exceptions import is_missing, retrying, store_errors, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.files import RunFiles
+from grpo_platform.tracking.histories import History, read_histories
 from grpo_platform.tracking.locations import require_database
 from grpo_platform.tracking.provenance import dataset_of
 from grpo_platform.tracking.reader import HttpReader, RunReader, SqlReader
@@ -253,6 +254,19 @@ class RunStore:
             )
             for key in self._run(job_id).data.metrics
         }
+
+    def histories_of(self, job_ids: Sequence[str], key: str) -> dict[str, History]:
+        """The history of one metric of each of many runs; runs without points are absent.
+
+        Raises:
+            UnknownNameError: there is no such metric, and none of the runs has it.
+        """
+        for job_id in job_ids:
+            require_job_id(job_id)
+        found = read_histories(self.tracking_uri, self._client, job_ids, key)
+        if not found and not (key in JOB_METRICS or key.startswith(SYSTEM_METRICS_PREFIX)):
+            raise UnknownNameError("key", key, JOB_METRICS)
+        return found
 
     def tags(self, job_id: str) -> dict[str, str]:
         """All tags of the job's run."""

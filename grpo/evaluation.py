@@ -1,16 +1,12 @@
 """Greedy, seeded evaluation on the environment's own reward, with honest intervals.
 
-The estimator is the mean, everywhere: it is what training maximises, and what a rare disaster
-shows in. The interquartile mean drops the worst quarter, and is for comparing algorithms over seeds
-(Agarwal et al. 2021, arXiv 2108.13264). All is written in numpy, so that nothing heavy is imported;
-the tests hold it equal to SciPy's.
+The estimator is the mean, everywhere; `grpo.statistics` has the intervals.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +15,13 @@ from grpo.envs import VecEnv, make_vec_env
 from grpo.errors import IncompatibleError, OutOfRangeError
 from grpo.policies import Memory
 from grpo.registry import Objects
+from grpo.statistics import (
+    Interval,
+    iqm,
+    mean_interval,
+    mean_limits,
+    stratified_bootstrap_interval,
+)
 
 __all__ = [
     "EVALUATION_SEED",
@@ -52,10 +55,6 @@ LEAST_STEPS = 1_000
 
 _log = logging.getLogger(__name__)
 
-_RESAMPLES = 4_000
-_CONFIDENCE = 0.95
-_CHUNK = 2**18  # draws at once: little memory, and a product that no BLAS spreads over threads
-_NORMAL = NormalDist()
 _TOGETHER = 100  # members; more at once are hardly faster, and make products that BLAS spreads
 _INSTANCES = 16  # of environments that are one instance a member; making one can take 100 ms
 
@@ -80,19 +79,6 @@ class Predictor(Protocol):
         rng: np.random.Generator | None = None,
     ) -> _Prediction:
         """Actions, sampled unless `deterministic`, for the same observations."""
-
-
-class Interval(NamedTuple):
-    """An estimate with its interval, all in the estimate's unit; 95 % unless asked otherwise."""
-
-    estimate: float
-    """Such as a mean."""
-
-    low: float
-    """Lower end of the interval."""
-
-    high: float
-    """Upper end of the interval."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -270,53 +256,6 @@ def _run(
     return returns, lengths, cut
 
 
-def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float64] | float:
-    """Interquartile mean: of what is left when the lowest and the highest quarter are dropped.
-
-    Args:
-        values: any shape.
-        axis: reduce along it; None takes all values together.
-
-    Returns:
-        A float, or an array without that axis.
-    """
-    data = np.asarray(values, dtype=np.float64)
-    if axis is None:
-        data, axis = data.ravel(), 0
-    n = data.shape[axis]
-    cut = n // 4
-    data = np.moveaxis(data, axis, -1)
-    if cut:
-        data = np.partition(data, (cut, n - cut - 1), axis=-1)[..., cut : n - cut]
-    result = data.mean(axis=-1)
-    return float(result) if result.ndim == 0 else result
-
-
-def stratified_bootstrap_interval(
-    scores: npt.ArrayLike, *, confidence: float = _CONFIDENCE, resamples: int = 2_000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the IQM over all scores.
-
-    Runs are drawn with replacement within each task, so that each resample holds every task as
-    often as the data does (Agarwal et al. 2021, section 4.1). Equal scores give equal intervals.
-
-    Args:
-        scores: shape (runs, tasks).
-        confidence: share of resamples inside.
-        resamples: how many.
-
-    Returns:
-        Lower and upper end.
-    """
-    data = np.asarray(scores, dtype=np.float64)
-    runs, tasks = data.shape
-    picks = np.random.default_rng(0).integers(0, runs, (resamples, runs, tasks))
-    drawn = np.take_along_axis(data[None], picks, axis=1)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(iqm(drawn.reshape(resamples, -1), axis=1), (tail, 1.0 - tail))
-    return float(low), float(high)
-
-
 def paired_difference(a: Evaluation, b: Evaluation) -> Interval:
     """Mean of a's return minus b's on the same episodes, with its 95 % interval.
 
@@ -335,97 +274,3 @@ def paired_difference(a: Evaluation, b: Evaluation) -> Interval:
             "Only evaluations of the same environment with the same seeds can be compared in pairs."
         )
     return mean_interval(a.returns - b.returns)
-
-
-def mean_interval(values: npt.ArrayLike, confidence: float = _CONFIDENCE) -> Interval:
-    """The mean of a sample, shape (n,), and the interval of `mean_limits`."""
-    data = np.asarray(values, dtype=np.float64)
-    low, high = mean_limits(data[:, None], confidence)
-    mean = np.clip(data.mean(), low[0], high[0])  # equal values: their mean has round-off
-    return Interval(float(mean), float(low[0]), float(high[0]))
-
-
-def mean_limits(
-    samples: FloatArray, confidence: float = _CONFIDENCE
-) -> tuple[FloatArray, FloatArray]:
-    """Interval of the mean of each of R samples, by Student's t and by BCa: the wider end of both.
-
-    Student's t is too short on skewed samples, towards the long tail: a disaster in one of a
-    hundred episodes. BCa (bias-corrected and accelerated bootstrap, Efron 1987; Efron & Tibshirani
-    1993, chapter 14) follows the skew, but is too short where both tails are heavy, which t is not.
-    BCa's quantiles are expanded for small samples (Hesterberg 2015, arXiv 1411.5279). No end lies
-    beyond the sample's own extremes. Equal samples give equal intervals.
-
-    Args:
-        samples: shape (n, R), one sample a column.
-        confidence: share of intervals that hold the true mean.
-
-    Returns:
-        Lower and upper ends, shape (R,) each.
-    """
-    n = len(samples)
-    tail = (1.0 - confidence) / 2.0
-    least, most = samples.min(axis=0), samples.max(axis=0)
-    mean = np.clip(samples.mean(axis=0), least, most)
-    if n == 1:
-        return mean, mean
-    t = _student_quantile(1.0 - tail, n - 1)
-    reach = t * samples.std(axis=0, ddof=1) / np.sqrt(n)
-    low, high = _bca(samples, t * np.sqrt(n / (n - 1.0)))
-    return (
-        np.clip(np.minimum(low, mean - reach), least, mean),
-        np.clip(np.maximum(high, mean + reach), mean, most),
-    )
-
-
-def _bca(samples: FloatArray, z: float) -> tuple[FloatArray, FloatArray]:
-    """Ends of BCa intervals that would be ±z standard errors wide were the means normal."""
-    mean = samples.mean(axis=0)
-    scale = np.abs(samples - mean).max(axis=0)
-    centred = (samples - mean) / np.where(scale > 0.0, scale, 1.0)
-    means = _resampled_means(centred)
-    equal = np.abs(means) <= 1e-9  # but for round-off
-    below = ((means < 0.0) & ~equal).mean(axis=0) + equal.mean(axis=0) / 2.0
-    edge = 0.5 / _RESAMPLES
-    bias = np.array([_NORMAL.inv_cdf(p) for p in np.clip(below, edge, 1.0 - edge)])
-    squares = np.maximum((centred**2).sum(axis=0), 1.0)  # at least 1 where they differ at all
-    acceleration = (centred**3).sum(axis=0) / (6.0 * squares**1.5)
-    means.sort(axis=0)
-    columns = np.arange(samples.shape[1])
-    ends = []
-    for sign in (-1.0, 1.0):
-        shifted = bias + sign * z
-        shrink = 1.0 - acceleration * shifted
-        # where the correction has a pole, nothing inside the resamples is far enough out
-        corrected = np.where(shrink > 0.0, bias + shifted / np.maximum(shrink, 1e-9), sign * 99.0)
-        rank = np.array([_NORMAL.cdf(q) for q in corrected]) * (_RESAMPLES + 1)
-        index = (np.floor(rank) if sign < 0 else np.ceil(rank)).astype(np.int64) - 1
-        ends.append(mean + scale * means[np.clip(index, 0, _RESAMPLES - 1), columns])
-    return ends[0], ends[1]
-
-
-def _resampled_means(samples: FloatArray) -> FloatArray:
-    """Means of resamples with replacement, the same for each column: (n, R) → (resamples, R)."""
-    n, width = samples.shape
-    generator = np.random.default_rng(0)
-    means = np.empty((_RESAMPLES, width))
-    rows = max(1, _CHUNK // n)
-    for start in range(0, _RESAMPLES, rows):
-        count = min(rows, _RESAMPLES - start)
-        picks = generator.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        times = np.bincount(picks.ravel(), minlength=count * n).reshape(count, n)
-        means[start : start + count] = times @ samples / n
-    return means
-
-
-def _student_quantile(p: float, freedom: int) -> float:
-    """Quantile of Student's t, from the normal one (Abramowitz & Stegun 1964, 26.7.5)."""
-    x = _NORMAL.inv_cdf(p)
-    terms = (
-        (x**3 + x) / 4.0,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96.0,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384.0,
-        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160.0,
-    )
-    quantile: float = x + sum(term / freedom**k for k, term in enumerate(terms, start=1))
-    return quantile

@@ -3,22 +3,15 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
-from grpo import evaluation
 from grpo.errors import IncompatibleError, OutOfRangeError, UnknownNameError
 from grpo.evaluation import (
     FIRST_EVALUATION_SEED,
     STEP_LIMIT,
     evaluate,
     evaluation_seeds,
-    iqm,
     mean_interval,
-    mean_limits,
     paired_difference,
-    stratified_bootstrap_interval,
 )
 from tests.algorithm.toy_environments import Shaped, Walk, registered
 
@@ -159,125 +152,6 @@ def test_few_instances_where_each_costs_much():
         again = evaluate(Named(), env_name, n_episodes=40)
         assert len(made) == 16
         assert again.returns.tolist() == first.returns.tolist()
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-def test_iqm_is_scipys_trimmed_mean(values):
-    assert iqm(values) == pytest.approx(stats.trim_mean(values, 0.25), rel=1e-9, abs=1e-6)
-
-
-def test_iqm_along_an_axis():
-    values = np.random.default_rng(0).normal(size=(5, 8, 3))
-    assert iqm(values, axis=1) == pytest.approx(stats.trim_mean(values, 0.25, axis=1))
-    assert iqm([1.0, 2.0, 3.0, 100.0]) == 2.5
-
-
-def test_the_interval_is_scipys_percentile_bootstrap():
-    returns = np.random.default_rng(1).normal(100, 20, 60)
-    low, high = stratified_bootstrap_interval(returns[:, None], resamples=20_000)
-    expected = stats.bootstrap(
-        (returns,), lambda x, axis: stats.trim_mean(x, 0.25, axis=axis), vectorized=True,
-        n_resamples=20_000, method="percentile", rng=np.random.default_rng(2),
-    ).confidence_interval  # fmt: skip
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.5)
-    assert low < iqm(returns) < high
-
-
-def test_tasks_are_resampled_apart_from_each_other():
-    # drawn together, each run's two scores would cancel and leave no spread at all
-    runs = np.random.default_rng(0).standard_normal(20)
-    low, high = stratified_bootstrap_interval(np.column_stack([runs, -runs]))
-    assert low < -0.1
-    assert high > 0.1
-
-
-def test_the_bootstrap_is_stratified():
-    """Two tasks without spread of their own: drawing within each leaves nothing to chance."""
-    scores = np.repeat([[0.0, 1.0]], 10, axis=0)
-    assert stratified_bootstrap_interval(scores) == (0.5, 0.5)
-    spread = scores + np.random.default_rng(0).normal(0, 0.1, scores.shape)
-    low, high = stratified_bootstrap_interval(spread)
-    assert 0.3 < low < high < 0.7
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(3)
-    hits = 0
-    for _ in range(200):
-        low, high = stratified_bootstrap_interval(rng.normal(size=(50, 1)), resamples=400)
-        hits += low <= 0.0 <= high
-    assert 0.88 <= hits / 200 <= 0.99
-
-
-def test_equal_returns_give_an_interval_without_width():
-    assert stratified_bootstrap_interval(np.full((100, 1), 500.0)) == (500.0, 500.0)
-
-
-SAMPLES = {
-    "skewed": np.random.default_rng(4).lognormal(size=80),
-    "two values": np.random.default_rng(5).choice([0.0, 500.0], 60, p=[0.1, 0.9]),
-    "normal": np.random.default_rng(6).normal(1e6, 3.0, 200),
-}
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_the_interval_of_the_mean_is_scipys_t_or_bca_whichever_is_wider(name):
-    sample = SAMPLES[name]
-    estimate, low, high = mean_interval(sample)
-    t = stats.t.interval(0.95, len(sample) - 1, sample.mean(), stats.sem(sample))
-    # expanded for small samples: SciPy is asked for the confidence that gives the same width
-    expanded = -t_quantile(0.975, len(sample)) * np.sqrt(len(sample) / (len(sample) - 1))
-    bca = stats.bootstrap(
-        (sample,), np.mean, method="BCa", n_resamples=20_000, rng=np.random.default_rng(2),
-        confidence_level=1 - 2 * stats.norm.cdf(expanded),
-    ).confidence_interval  # fmt: skip
-    assert estimate == sample.mean()
-    close = {"abs": 0.05 * (high - low)}
-    assert low == pytest.approx(max(min(t[0], bca.low), sample.min()), **close)
-    assert high == pytest.approx(min(max(t[1], bca.high), sample.max()), **close)
-
-
-def t_quantile(p, n):
-    return stats.t.ppf(p, n - 1)
-
-
-@pytest.mark.parametrize("n", [6, 10, 100])
-def test_students_quantile_is_scipys(n):
-    for p in (0.9, 0.975, 0.999):
-        assert evaluation._student_quantile(p, n - 1) == pytest.approx(t_quantile(p, n), rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("draw", "n"),
-    [
-        (lambda rng, shape: rng.normal(size=shape), 20),
-        (lambda rng, shape: 1.0 - rng.exponential(size=shape), 60),
-        (lambda rng, shape: 500.0 - 400.0 * ((rng.random(shape) < 0.03) - 0.03), 200),
-        (lambda rng, shape: rng.standard_t(2, shape), 60),
-    ],
-    ids=["normal", "skewed", "rare failures", "heavy tails"],
-)
-def test_the_interval_of_the_mean_covers_it_as_often_as_it_says(draw, n):
-    samples = draw(np.random.default_rng(3), (n, 500))
-    truth = 500.0 if samples.mean() > 100 else 0.0
-    low, high = mean_limits(samples)
-    assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.997
-
-
-def test_one_failure_in_a_hundred_is_in_the_interval_and_nothing_impossible_is():
-    returns = np.full(100, 500.0)
-    returns[3] = 100.0
-    estimate, low, high = mean_interval(returns)
-    # the failure may have a chance of 5.4 % (Clopper & Pearson), which would give 478
-    assert (estimate, high) == (496.0, 500.0)
-    assert low == pytest.approx(478.0, abs=4.0)
-
-
-def test_intervals_of_samples_that_say_little():
-    assert mean_interval([3.0]) == (3.0, 3.0, 3.0)
-    assert mean_interval([3.0, 5.0]) == (4.0, 3.0, 5.0)
-    assert mean_interval(np.full(100, 0.1)) == (0.1, 0.1, 0.1)
 
 
 def test_the_interval_beside_the_mean_is_the_means():

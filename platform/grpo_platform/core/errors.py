@@ -4,6 +4,7 @@ PlatformError
 ├── NotFoundError
 │   ├── UnknownJobError
 │   ├── UnknownSweepError
+│   ├── UnknownExperimentError
 │   └── UnknownModelError          no such name, version or alias
 ├── ConflictError                  the request does not fit the present state
 ├── InvalidRequestError            a value that is malformed, with the field at fault
@@ -33,6 +34,7 @@ __all__ = [
     "StoreGoneError",
     "StoreUnavailableError",
     "TooManyWatchersError",
+    "UnknownExperimentError",
     "UnknownJobError",
     "UnknownModelError",
     "UnknownSweepError",
@@ -60,6 +62,15 @@ class UnknownSweepError(NotFoundError):
 
     def __init__(self, sweep_id: str) -> None:
         super().__init__(f"No sweep {sweep_id[:64]!r}. GET /sweeps lists them.")
+
+
+class UnknownExperimentError(NotFoundError):
+    """No experiment of ours has this id."""
+
+    def __init__(self, experiment_id: str) -> None:
+        super().__init__(
+            f"No experiment {experiment_id[:64]!r}; its id is that of its parent run in MLflow."
+        )
 
 
 class UnknownModelError(NotFoundError):

@@ -17,6 +17,8 @@ __all__ = [
     "env_tag",
     "idempotency_tag",
     "model_tag",
+    "seed_claim",
+    "seeds_tag",
     "trial_claim",
     "trials_tag",
 ]
@@ -41,13 +43,14 @@ class Tag:
     ARTIFACTS: Final = "grpo.artifacts"
     """Of the jobs' experiment: text of the marker in its folder."""
     LEDGER: Final = "grpo.ledger"
-    """Of a job or sweep: run that holds its claims. Of the ledgers' experiment: the newest one."""
+    """Of a job or a parent of jobs: run that holds its claims. Of the ledgers' experiment: the
+    newest one."""
     PROBED: Final = "grpo.probed"
     """Of a ledger: when a server last tried whether the store takes writes, unix milliseconds."""
     REQUEST: Final = "grpo.request"
     """`JobRequest` as JSON."""
     SIGNATURE: Final = "grpo.signature"
-    """Of a job or sweep that was queued by a server with a token; see `Signer`."""
+    """Of a job, sweep or experiment that a server with a token queued; see `Signer`."""
     ATTEMPT: Final = "grpo.attempt"
     """Number of the attempt that a worker may claim next or holds now."""
     CRASHES: Final = "grpo.crashes"
@@ -91,6 +94,14 @@ class Tag:
     """Marks the jobs that are trials of a sweep."""
     TRIAL_PRUNED: Final = "grpo.trial.pruned"
     """`true` where the sweep gave the trial up."""
+    EXPERIMENT: Final = "grpo.experiment"
+    """Marks the runs that are experiments; set in the last call that makes one."""
+    EXPERIMENT_REQUEST: Final = "grpo.experiment.request"
+    """`ExperimentRequest` as JSON."""
+    EXPERIMENT_RESUMING: Final = "grpo.experiment.resuming"
+    """Seeds of a resumed experiment that are to go on: JSON, their jobs' attempts then by seed."""
+    EXPERIMENT_SEED: Final = "grpo.experiment.seed"
+    """Marks the jobs that train a seed of an experiment."""
     PARENT_RUN: Final = "mlflow.parentRunId"
     """Run that the MLflow UI nests this one under."""
     SEED: Final = "grpo.seed"
@@ -196,3 +207,13 @@ def trial_claim(number: int) -> str:
 def trials_tag(sweep_id: str) -> str:
     """Key of the tag that marks the trials of a sweep."""
     return f"grpo.trials/{sweep_id}"
+
+
+def seed_claim(seed: int) -> str:
+    """What the job of a seed claims of its experiment; a seed is given away once."""
+    return f"seed.{seed}"
+
+
+def seeds_tag(experiment_id: str) -> str:
+    """Key of the tag that marks the jobs of an experiment."""
+    return f"grpo.seeds/{experiment_id}"

@@ -50,7 +50,7 @@ def _draw(sweeps: SweepStore, sweep: SweepRecord, trials: list[TrialRecord]) -> 
         drawn = [lines]
         if draw_importance(request.space, seen, maximize=maximize, path=bars):
             drawn.append(bars)
-        return [sweeps.upload_figure(sweep.sweep_id, path) for path in drawn]
+        return [sweeps.upload_file(sweep.sweep_id, path) for path in drawn]
 
 
 def _judge(promoter: Promoter, sweep: SweepRecord, best: TrialRecord) -> str:

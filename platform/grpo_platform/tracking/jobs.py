@@ -77,7 +77,7 @@ class JobStore(JobLifecycle):
             InvalidRequestError: a value too long to be stored.
         """
         draft = self.draft(request)
-        with self._discarding(draft):
+        with self.discarding(draft.job_id):
             self.publish(draft)
         return draft
 
@@ -95,7 +95,7 @@ class JobStore(JobLifecycle):
             return self._reader.find(RunQuery(tag_keys=(tag,), limit=_MANY))
 
         draft = self.draft(request, extra_tags={tag: JOB_READY})
-        with self._discarding(draft):
+        with self.discarding(draft.job_id):
             if is_elected(draft.job_id, look, self.discard):
                 self.publish(draft)
                 return draft, True
@@ -143,12 +143,12 @@ class JobStore(JobLifecycle):
         self._log(draft.job_id, params=params_of(draft.request, draft.job_id), tags=tags)
 
     @contextlib.contextmanager
-    def _discarding(self, draft: JobRecord) -> Iterator[None]:
-        """Discard a draft that an error keeps from becoming a job."""
+    def discarding(self, run_id: str) -> Iterator[None]:
+        """Discard a run that an error keeps from becoming what it was made for."""
         try:
             yield
         except PlatformError:
-            self.discard(draft.job_id)
+            self.discard(run_id)
             raise
 
     def discard(self, run_id: str) -> None:
@@ -157,7 +157,7 @@ class JobStore(JobLifecycle):
             retrying(lambda: self._client.delete_run(run_id))
 
     def schedule_run(self, name: str, tags: Mapping[str, str]) -> Run:
-        """Make a SCHEDULED run that is neither a job nor a sweep yet."""
+        """Make a SCHEDULED run that is neither a job nor a parent of jobs yet."""
         self._files.guard.require_writable()
         start_time = now_ms()
         own = {**tags, Tag.CREATING: JOB_READY, Tag.LEDGER: self._ledger.current()}

@@ -228,7 +228,7 @@ def _remove_half_created(client: MlflowClient, experiment_id: str) -> None:
             f"attributes.status = '{status}' AND attributes.start_time < {before}",
         )
         for run in begun:
-            if not run.data.tags.keys() & {Tag.JOB, Tag.SWEEP}:
+            if not run.data.tags.keys() & {Tag.JOB, Tag.SWEEP, Tag.EXPERIMENT}:
                 client.delete_run(run.info.run_id)
 
 

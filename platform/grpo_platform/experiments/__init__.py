@@ -1,0 +1,1 @@
+"""Experiments: one configuration, trained with several seeds."""

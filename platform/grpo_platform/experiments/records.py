@@ -1,0 +1,109 @@
+"""An experiment and its seeds as the platform sees them: frozen records, read from MLflow runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.names import Tag, seed_claim, seeds_tag
+from grpo_platform.experiments.request import ExperimentRequest
+from grpo_platform.tracking.job_groups import GroupKind, GroupMember, GroupRecord, group_fields
+from grpo_platform.tracking.reader import RunRow
+from grpo_platform.tracking.records import record_of
+
+__all__ = [
+    "EXPERIMENT",
+    "ExperimentRecord",
+    "SeedRecord",
+    "SeedState",
+    "experiment_of",
+    "seed_of",
+]
+
+SeedState = Literal["queued", "running", "completed", "failed", "stopped"]
+
+EXPERIMENT: Final = GroupKind(
+    mark=Tag.EXPERIMENT,
+    request=Tag.EXPERIMENT_REQUEST,
+    resuming=Tag.EXPERIMENT_RESUMING,
+    member=Tag.EXPERIMENT_SEED,
+    claim=seed_claim,
+    members=seeds_tag,
+)
+"""How experiments and their jobs are told in the store."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedRecord(GroupMember):
+    """One seed of an experiment at the moment it was read; its number is the seed."""
+
+    state: SeedState
+    """As its job's status; `failed` also where its run is gone."""
+
+    @property
+    def seed(self) -> int:
+        """What the job's random generators are seeded with."""
+        return self.number
+
+    @property
+    def progress(self) -> float:
+        """Share of its budget that is spent, 0 to 1."""
+        return 0.0 if self.job is None else self.job.progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentRecord(GroupRecord):
+    """One experiment at the moment it was read."""
+
+    request: ExperimentRequest
+    """What it was asked to be."""
+
+    metrics: Mapping[str, float]
+    """Latest value of each metric of the parent run."""
+
+    @property
+    def experiment_id(self) -> str:
+        """The MLflow run id of the parent."""
+        return self.group_id
+
+    @property
+    def seed_jobs(self) -> Mapping[int, str]:
+        """Job of each seed that was given one."""
+        return self.jobs
+
+    @property
+    def model_name(self) -> str:
+        """Registered model that receives the versions."""
+        return self.request.model_name_for(self.group_id)
+
+
+def experiment_of(row: RunRow) -> ExperimentRecord:
+    """The experiment that a run of ours stands for."""
+    fields = group_fields(row, EXPERIMENT)
+    request, request_error = _request_of(row.tags, fields["jobs"])
+    fields["error_message"] = fields["error_message"] or request_error
+    return ExperimentRecord(
+        **fields, request=request, request_error=request_error, metrics=row.metrics
+    )
+
+
+def seed_of(seed: int, job_id: str, row: RunRow | None) -> SeedRecord:
+    """The seed that a job of an experiment trains; a job that is gone has failed."""
+    unmade = row is not None and Tag.JOB not in row.tags
+    if row is None or row.deleted or unmade:
+        state: SeedState = "queued" if unmade else "failed"
+        return SeedRecord(number=seed, job_id=job_id, job=None, state=state)
+    job = record_of(row)
+    return SeedRecord(number=seed, job_id=job_id, job=job, state=job.status.value)
+
+
+def _request_of(
+    tags: Mapping[str, str], jobs: Mapping[int, str]
+) -> tuple[ExperimentRequest, str | None]:
+    try:
+        return ExperimentRequest.from_json(tags.get(Tag.EXPERIMENT_REQUEST, "")), None
+    except InvalidRequestError as error:
+        reason = f"The experiment's stored request cannot be read: {error}"
+        known = tuple(sorted(jobs)[:2])
+        seeds = known if len(known) == 2 else (0, 1)
+        return ExperimentRequest(seeds=seeds, config={}), reason

@@ -193,6 +193,7 @@ class ActorCriticPolicy(BasePolicy):
             else:
                 actions = self.sample(outputs, log_std, rng or np.random.default_rng())
             told = self.distribution.describe(outputs, log_std)
+            log_probs = self.distribution.log_prob(outputs, log_std, actions)
         arrays = {name: value.numpy() for name, value in told.items()}
         return Prediction(
             actions=self.to_env(actions.numpy()),
@@ -200,6 +201,7 @@ class ActorCriticPolicy(BasePolicy):
             mean=arrays.get("mean"),
             std=arrays.get("std"),
             values=self.values(encoded),
+            log_probs=log_probs.numpy(),
         )
 
     def sample(

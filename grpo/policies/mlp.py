@@ -118,6 +118,7 @@ class MlpPolicy(BasePolicy):
             mean=told.get("mean"),
             std=told.get("std"),
             values=self.values(columns),
+            log_probs=_Outputs(self, outputs, log_std).log_prob(actions),
         )
 
     # --- learning: numpy ------------------------------------------------------------------

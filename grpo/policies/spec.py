@@ -104,3 +104,7 @@ class Prediction:
 
     values: FloatArray
     """Shape (N,): estimated return, in the units of the reward trained on."""
+
+    log_probs: FloatArray | None = None
+    """Shape (N,): log π(a|s) of the actions, before any clipping to bounds; None where the policy
+    does not tell."""

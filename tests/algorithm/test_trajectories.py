@@ -2,46 +2,14 @@
 
 import dataclasses
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 from grpo import GRPO
 from grpo.evaluation import evaluate, evaluation_seeds
 from grpo.trajectories import Divergence, play, replay
 from tests.algorithm.builders import ACTIONS, make_policy
-from tests.algorithm.toy_environments import Walk, registered
-
-
-class Mixed(gym.Env):
-    """Observes a picture, a vector and a category; steers by several choices at once."""
-
-    observation_space = spaces.Dict(
-        {
-            "camera": spaces.Box(0, 255, (3, 3, 3), np.uint8),
-            "speed": spaces.Box(-9, 9, (2,), np.float32),
-            "gear": spaces.Discrete(3, start=1),
-        }
-    )
-    action_space = spaces.MultiDiscrete([3, 2])
-
-    def _look(self):
-        return {
-            "camera": self.np_random.integers(0, 256, (3, 3, 3), dtype=np.uint8),
-            "speed": self.np_random.normal(size=2).astype(np.float32),
-            "gear": int(self.np_random.integers(1, 4)),
-        }
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = int(self.np_random.integers(4, 9))
-        return self._look(), {}
-
-    def step(self, action):
-        self.left -= 1
-        reward = float(self.np_random.normal() + action[0] - action[1])
-        return self._look(), reward, self.left == 0, False, {}
+from tests.algorithm.toy_environments import Mixed, Walk, registered
 
 
 def test_an_episode_is_what_evaluation_played() -> None:
@@ -67,7 +35,7 @@ def test_an_episode_is_what_evaluation_played() -> None:
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_episodes_repeat_bit_for_bit(env_name, deterministic) -> None:
     with registered(Mixed, "Mixed-v0", max_episode_steps=50):
-        policy = GRPO(env_name, seed=3).policy
+        policy = GRPO(env_name, seed=3, policy="MlpPolicy").policy
         for one in play(policy, env_name, [5, 6, 7], deterministic=deterministic, step_limit=30):
             assert one.length <= 30
             assert np.isfinite(one.log_probs).all()

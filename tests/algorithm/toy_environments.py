@@ -247,6 +247,45 @@ class Lottery(gym.Env):
         return np.zeros(1, np.float32), reward, True, False, {}
 
 
+class Mixed(gym.Env):
+    """Observes a picture, a vector and a category, noisily; acts by choices, or by a tree."""
+
+    observation_space = spaces.Dict(
+        {
+            "camera": spaces.Box(0, 255, (3, 3, 3), np.uint8),
+            "speed": spaces.Box(-9, 9, (2,), np.float32),
+            "gear": spaces.Discrete(3, start=1),
+        }
+    )
+
+    def __init__(self, *, tree: bool = False) -> None:
+        choices = spaces.MultiDiscrete([3, 2])
+        force = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        parts = {"choices": choices, "more": spaces.Tuple((force, spaces.Discrete(2, start=5)))}
+        self.action_space = spaces.Dict(parts) if tree else choices
+
+    def _look(self):
+        return {
+            "camera": self.np_random.integers(0, 256, (3, 3, 3), dtype=np.uint8),
+            "speed": self.np_random.normal(size=2).astype(np.float32),
+            "gear": int(self.np_random.integers(1, 4)),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(4, 9))
+        return self._look(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.left -= 1
+        reward = float(self.np_random.normal())
+        if isinstance(action, dict):
+            reward += float(action["more"][0].sum()) + action["more"][1]
+            action = action["choices"]
+        return self._look(), reward + float(action[0] - action[1]), self.left == 0, False, {}
+
+
 @contextmanager
 def registered(entry_point: Any, name: str = "Toy-v0", **settings: Any) -> Iterator[str]:
     """Register an environment under a name for the time of a test."""

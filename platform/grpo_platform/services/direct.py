@@ -21,6 +21,11 @@ from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
 from grpo_platform.reproduction.verdict import Difference, Reproduction
 from grpo_platform.services.training import check_request
+from grpo_platform.services.trajectories import (
+    TrajectoryExport,
+    TrajectoryFormat,
+    export_trajectories,
+)
 from grpo_platform.tracking.addresses import existing_store_uri
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
@@ -33,6 +38,7 @@ __all__ = [
     "download_version",
     "evaluate_into_run",
     "evaluate_version",
+    "export_episodes",
     "export_version",
     "open_store",
     "reproduce_job",
@@ -127,6 +133,42 @@ def export_version(settings: Settings, reference: str) -> tuple[ModelVersionRef,
     _, registry = open_store(settings)
     version = registry.resolve(reference)
     return version, to_onnx(policy_from_files(registry.read(version), version.label))
+
+
+def export_episodes(
+    settings: Settings,
+    reference: str,
+    target: Path,
+    *,
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    kind: TrajectoryFormat = TrajectoryFormat.PARQUET,
+) -> TrajectoryExport:
+    """Play a registered version, and write every step of it to a new folder.
+
+    Args:
+        settings: name the store.
+        reference: `name`, `name@alias` or `name/version`.
+        target: must not exist; it appears as a whole or not at all.
+        episodes: how many, at least 1.
+        seed: gives the episodes' seeds, as an evaluation's.
+        deterministic: take the likeliest action instead of sampling.
+        kind: what to write.
+
+    Raises:
+        UnknownModelError: no such version of ours.
+        UnsafeModelError: its files are not what was registered.
+        InvalidRequestError: the extra `minari` is not installed.
+        grpo.GRPOError: the environment cannot be played here.
+        OSError: the folder cannot be written.
+        StoreError: there is no store, or it cannot be used.
+    """
+    _, registry = open_store(settings)
+    return export_trajectories(
+        registry, registry.resolve(reference), target, kind=kind,
+        episodes=episodes, seed=seed, deterministic=deterministic,
+    )  # fmt: skip
 
 
 def reproduce_job(

@@ -35,6 +35,7 @@ __all__ = [
     "code_version",
     "dataset_of",
     "environment_of",
+    "package_versions",
     "provenance_tags",
     "reproduce_command",
 ]
@@ -119,7 +120,7 @@ def environment_of(request: JobRequest) -> tuple[dict[str, Any], str] | None:
 @functools.cache
 def _process_tags() -> Mapping[str, str]:
     tags = {
-        Tag.PACKAGES: _json(_versions()),
+        Tag.PACKAGES: _json(package_versions()),
         Tag.PYTHON: platform.python_version(),
         Tag.PLATFORM: platform.platform(),
         Tag.USER: _user(),
@@ -171,7 +172,7 @@ def _anonymous(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of the packages that a training depends on, plug-ins included."""
     plugins = [entry.dist for entry in plug_ins()]
     found = {plugin.name: plugin.version for plugin in plugins if plugin is not None}

@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
-  bench-promotion bench-environments fuzz soak
+  bench-promotion bench-coverage bench-environments fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -74,6 +74,9 @@ bench-ray: $(VENV)/.installed-dev ## 32 jobs on 1, 2 and 4 nodes of a local Ray 
 
 bench-promotion: $(VENV)/.installed-dev ## how often chance promotes, on many kinds of returns (minutes)
 	$(BIN)/python -m benchmarks.promotion
+
+bench-coverage: $(VENV)/.installed-dev ## how often the intervals hold the truth, for 3 to 30 seeds (a minute)
+	$(BIN)/python -m benchmarks.coverage
 
 bench-environments: $(VENV)/.installed-environments ## environments of many packages beside PPO; goes on as above (an hour)
 	$(BIN)/python -m benchmarks.environments

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from benchmarks import environments
+from benchmarks import coverage, environments
 from grpo import GRPOConfig, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
@@ -476,6 +476,12 @@ def test_the_table_of_environments_is_the_benchmarks() -> None:
         for row in csv.DictReader(file):
             least, most = float(row["least"]), float(row["most"])
             assert f"{float(row['median']):.1f} [{least:.1f}, {most:.1f}]" in page, row
+
+
+def test_the_table_of_coverage_is_the_benchmarks() -> None:
+    page = (ROOT / "docs/comparisons.md").read_text()
+    assert f"\n\n{coverage.table()}\n\n" in page
+    assert coverage.summary() in page.replace("\n", " ")
 
 
 def test_figures_of_promotion_are_the_benchmarks() -> None:

@@ -57,9 +57,10 @@ def test_a_request_travels_as_json_and_makes_jobs_that_differ_in_their_seeds_alo
     first, second = again.job(3, "0" * 32), again.job(1, "0" * 32)
     assert (first.config.seed, second.config.seed) == (3, 1)
     assert first.promote == "never"
-    assert first.model_name == "m"
+    assert first.model_name == f"grpo_seeds_{'0' * 32}"  # the model gets only what is chosen
+    assert dataclasses.replace(again, register="each").job(3, "0" * 32).model_name == "m"
     assert dataclasses.replace(first.config, seed=1) == second.config
-    unnamed = dataclasses.replace(REQUEST, model_name=None)
+    unnamed = dataclasses.replace(REQUEST, model_name=None, register="each")
     assert unnamed.job(3, "a" * 32).model_name == f"grpo_experiment_{'a' * 32}"
 
 

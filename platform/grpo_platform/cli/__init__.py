@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
-from grpo_platform.cli import episodes, jobs, models, store, sweeps
+from grpo_platform.cli import episodes, experiments, jobs, models, store, sweeps
 from grpo_platform.cli.output import (
     JsonFlag,
     ModelReference,
@@ -39,6 +39,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(sweeps.app, name="sweep")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(store.app, name="store")
 
 

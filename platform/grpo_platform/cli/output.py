@@ -48,7 +48,7 @@ _DEFAULT_PORT: Final = "8000"
 _PIPE_WIDTH: Final = 1000
 """Of what another program reads: nothing is cut or broken there."""
 
-_ID_COLUMNS: Final = frozenset({"job", "sweep"})
+_ID_COLUMNS: Final = frozenset({"experiment", "job", "sweep"})
 _ID_WIDTH: Final = 32
 
 # what a server or a user wrote is shown as it is: brackets are no style, colons no picture

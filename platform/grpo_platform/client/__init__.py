@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 
 from grpo_platform.client.calls import part, until_ended
+from grpo_platform.client.experiments import ExperimentCalls
 from grpo_platform.client.fields import (
     TrainFields,
     TrainSettings,
@@ -48,7 +49,7 @@ DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
 
 
-class GRPOClient(SweepCalls):
+class GRPOClient(SweepCalls, ExperimentCalls):
     """Calls a server.
 
     A call that may be made twice is sent again by itself, once, when its connection breaks; these

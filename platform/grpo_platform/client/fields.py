@@ -6,6 +6,7 @@ from typing import Any, Literal, TypedDict
 __all__ = ["SweepFields", "TrainFields", "TrainSettings", "UnknownFieldError", "check_fields"]
 
 Promote = Literal["always", "if_better", "never"]
+Register = Literal["best", "median", "each"]
 Sampler = Literal["tpe", "random", "grid"]
 Pruner = Literal["median", "none"]
 

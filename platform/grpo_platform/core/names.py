@@ -11,6 +11,7 @@ __all__ = [
     "JOB_METRICS",
     "JOB_READY",
     "SYSTEM_METRICS_PREFIX",
+    "ExperimentMetric",
     "Metric",
     "Tag",
     "attempt_claim",
@@ -100,6 +101,8 @@ class Tag:
     """`ExperimentRequest` as JSON."""
     EXPERIMENT_RESUMING: Final = "grpo.experiment.resuming"
     """Seeds of a resumed experiment that are to go on: JSON, their jobs' attempts then by seed."""
+    EXPERIMENT_SELECTION: Final = "grpo.experiment.selection"
+    """Which seed's version was chosen, how, and how it does on fresh episodes, as JSON."""
     EXPERIMENT_SEED: Final = "grpo.experiment.seed"
     """Marks the jobs that train a seed of an experiment."""
     PARENT_RUN: Final = "mlflow.parentRunId"
@@ -159,6 +162,24 @@ class Metric:
     EVAL_CI_LOW: Final = "eval/ci_low"
     EVAL_CI_HIGH: Final = "eval/ci_high"
     EVAL_LENGTH: Final = "eval/mean_ep_length"
+
+
+class ExperimentMetric:
+    """Metric keys of an experiment's parent run, over the seeds that completed."""
+
+    COMPLETED: Final = "experiment/completed"
+    """Number of them."""
+    IQM: Final = "experiment/iqm"
+    """Interquartile mean of the evaluations."""
+    CI_LOW: Final = "experiment/ci_low"
+    CI_HIGH: Final = "experiment/ci_high"
+    MEAN: Final = "experiment/mean"
+    AREA: Final = "experiment/area_under_curve"
+    """Interquartile mean of the learning curves' mean heights."""
+    REACHED: Final = "experiment/reached"
+    """Number of them that reached the threshold."""
+    STEPS: Final = "experiment/steps_to_threshold"
+    """Median of the timesteps that they took to it."""
 
 
 JOB_METRICS: Final = frozenset(value for key, value in vars(Metric).items() if key.isupper())

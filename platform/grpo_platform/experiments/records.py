@@ -1,12 +1,16 @@
 """An experiment and its seeds as the platform sees them: frozen records, read from MLflow runs."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.names import Tag, seed_claim, seeds_tag
 from grpo_platform.experiments.request import ExperimentRequest
+from grpo_platform.registry.card import EvaluationCard, canonical_json
 from grpo_platform.tracking.job_groups import GroupKind, GroupMember, GroupRecord, group_fields
 from grpo_platform.tracking.reader import RunRow
 from grpo_platform.tracking.records import record_of
@@ -14,13 +18,16 @@ from grpo_platform.tracking.records import record_of
 __all__ = [
     "EXPERIMENT",
     "ExperimentRecord",
+    "Rule",
     "SeedRecord",
     "SeedState",
+    "Selection",
     "experiment_of",
     "seed_of",
 ]
 
 SeedState = Literal["queued", "running", "completed", "failed", "stopped"]
+Rule = Literal["best", "median"]
 
 EXPERIMENT: Final = GroupKind(
     mark=Tag.EXPERIMENT,
@@ -52,6 +59,42 @@ class SeedRecord(GroupMember):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The version that was chosen among those of an experiment's seeds."""
+
+    rule: Rule
+    seed: int
+    job_id: str
+    chosen_by: float
+    """Mean return of its job's final evaluation, by which it was chosen."""
+
+    evaluation: EvaluationCard | None
+    """On fresh episodes; None where it could not be played."""
+
+    model_version: int | None
+    """Under the experiment's model name; None where it could not be registered."""
+
+    promoted: bool
+    reason: str
+    """How it was chosen, how it did on fresh episodes and why it serves or not, in sentences."""
+
+    def to_json(self) -> str:
+        """Compact JSON, for the tag."""
+        return canonical_json(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Selection | None":
+        """Inverse of `to_json`; None where the text is nothing that it writes."""
+        try:
+            return _SELECTION.validate_json(text)
+        except ValidationError:
+            return None
+
+
+_SELECTION: Final = TypeAdapter(Selection)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentRecord(GroupRecord):
     """One experiment at the moment it was read."""
 
@@ -60,6 +103,9 @@ class ExperimentRecord(GroupRecord):
 
     metrics: Mapping[str, float]
     """Latest value of each metric of the parent run."""
+
+    selection: Selection | None = None
+    """Which version was chosen; None until all seeds are completed, and where none is."""
 
     @property
     def experiment_id(self) -> str:
@@ -73,7 +119,7 @@ class ExperimentRecord(GroupRecord):
 
     @property
     def model_name(self) -> str:
-        """Registered model that receives the versions."""
+        """Registered model that receives the version that is chosen, or every seed's."""
         return self.request.model_name_for(self.group_id)
 
 
@@ -83,7 +129,11 @@ def experiment_of(row: RunRow) -> ExperimentRecord:
     request, request_error = _request_of(row.tags, fields["jobs"])
     fields["error_message"] = fields["error_message"] or request_error
     return ExperimentRecord(
-        **fields, request=request, request_error=request_error, metrics=row.metrics
+        **fields,
+        request=request,
+        request_error=request_error,
+        metrics=row.metrics,
+        selection=Selection.from_json(row.tags.get(Tag.EXPERIMENT_SELECTION, "")),
     )
 
 

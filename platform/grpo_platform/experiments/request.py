@@ -47,12 +47,13 @@ class ExperimentRequest:
     """Fields of POST /train, all values in force, but for those that the experiment itself sets:
     `seed`, `model_name` and `promote`."""
 
-    register: Register = "each"
-    """Which versions stay: one a seed, or only that of the best seed or of the median one."""
+    register: Register = "best"
+    """Which versions the model gets: only that of the `best` seed or of the `median` one, by the
+    mean return of their evaluations, evaluated again on fresh episodes; or one of `each` seed, of
+    which none is promoted."""
 
     model_name: Annotated[str | None, MODEL_NAME] = None
-    """Registered model that receives the versions; `grpo_experiment_<experiment_id>` when left
-    out."""
+    """Registered model that receives them; `grpo_experiment_<experiment_id>` when left out."""
 
     promote: Promote = "if_better"
     """When the experiment's version becomes the one that serves under the model's name."""
@@ -79,7 +80,7 @@ class ExperimentRequest:
 
     @classmethod
     def of(
-        cls, job: JobRequest, seeds: Sequence[int], register: Register = "each"
+        cls, job: JobRequest, seeds: Sequence[int], register: Register = "best"
     ) -> "ExperimentRequest":
         """The experiment that trains what a job does, with these seeds."""
         config = {name: value for name, value in job.to_dict().items() if name not in _OWN}
@@ -102,8 +103,18 @@ class ExperimentRequest:
         return int(self.config.get("total_timesteps", GRPOConfig().total_timesteps))
 
     def model_name_for(self, experiment_id: str) -> str:
-        """Registered model that receives the versions."""
+        """Registered model that receives the version that is chosen, or every seed's."""
         return self.model_name or f"grpo_experiment_{experiment_id}"
+
+    def seeds_model_name_for(self, experiment_id: str) -> str:
+        """Registered model that receives every seed's version.
+
+        One of its own where a version is chosen among them: so none that a job said is registered
+        has to be deleted, and the model that serves never has one that was not chosen.
+        """
+        if self.register == "each":
+            return self.model_name_for(experiment_id)
+        return f"grpo_seeds_{experiment_id}"
 
     def job(self, seed: int, experiment_id: str) -> JobRequest:
         """The job that trains a seed; whether its version serves is decided at the end.
@@ -115,7 +126,7 @@ class ExperimentRequest:
         if unknown := self.config.keys() - _FIELDS:
             name = min(unknown)
             raise InvalidRequestError(f"There is no field {name}.", field=f"config.{name}")
-        own = {"model_name": self.model_name_for(experiment_id), "promote": "never"}
+        own = {"model_name": self.seeds_model_name_for(experiment_id), "promote": "never"}
         return JobRequest.from_dict({**self.config, "seed": seed, **own})
 
     def params(self) -> dict[str, str]:

@@ -1,0 +1,176 @@
+"""`grpo-platform experiments …`, and how `grpo-platform train --seeds` shows its experiment."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from grpo_platform.cli.output import (
+    JsonFlag,
+    answer,
+    connect,
+    console,
+    errors_as_sentences,
+    progress_bar,
+    show_json,
+    table,
+    when,
+)
+from grpo_platform.client import GRPOClient
+
+__all__ = ["app", "report", "watch"]
+
+app = typer.Typer(
+    help="Experiments: list, show, stop, resume, retry, delete; `train --seeds` starts one.",
+    no_args_is_help=True,
+)
+
+ExperimentId = Annotated[str, typer.Argument(help="Id of the experiment.", show_default=False)]
+
+
+@app.command("list")
+def list_experiments(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Experiments, newest first."""
+    with errors_as_sentences():
+        found = list(itertools.islice(connect(context).iter_experiments(), limit))
+    if as_json:
+        show_json(found)
+        return
+    columns = ("experiment", "status", "environment", "model", "seeds", "progress", "IQM", "95 %")
+    rows = [
+        (e["experiment_id"], e["status"], e["env_name"], e["model_name"], _counts(e),
+         f"{e['progress']:.0%}", e["iqm"], _ends(e["ci_low"], e["ci_high"]), when(e["start_time"]))
+        for e in found
+    ]  # fmt: skip
+    table((*columns, "started"), rows)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    experiment_id: ExperimentId,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Return that counts as solved; by default the environment's own."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """An experiment with its seeds, and what they came to together."""
+    with errors_as_sentences():
+        found = connect(context).experiment(experiment_id, threshold=threshold)
+    show_json(found) if as_json else report(found)
+
+
+@app.command()
+def stop(context: typer.Context, experiment_id: ExperimentId, as_json: JsonFlag = False) -> None:
+    """Stop an experiment with its waiting and running seeds; it can be resumed."""
+    with errors_as_sentences():
+        answer(connect(context).stop_experiment(experiment_id), as_json)
+
+
+@app.command()
+def resume(context: typer.Context, experiment_id: ExperimentId, as_json: JsonFlag = False) -> None:
+    """Take a stopped experiment up again, with its stopped and failed seeds."""
+    with errors_as_sentences():
+        answer(connect(context).resume_experiment(experiment_id), as_json)
+
+
+@app.command()
+def retry(context: typer.Context, experiment_id: ExperimentId, as_json: JsonFlag = False) -> None:
+    """Train the failed seeds of an experiment again."""
+    with errors_as_sentences():
+        answer(connect(context).retry_experiment(experiment_id), as_json)
+
+
+@app.command()
+def delete(context: typer.Context, experiment_id: ExperimentId, as_json: JsonFlag = False) -> None:
+    """Delete a finished experiment with its seeds' jobs; the models stay."""
+    with errors_as_sentences():
+        answer(connect(context).delete_experiment(experiment_id), as_json)
+
+
+def watch(client: GRPOClient, experiment_id: str, *, quiet: bool) -> dict[str, Any]:
+    """Show how an experiment is doing until it has ended; returns it then.
+
+    Args:
+        client: asks the server.
+        experiment_id: of the experiment.
+        quiet: show nothing.
+
+    Raises:
+        typer.Exit: Ctrl-C was pressed; the experiment goes on.
+    """
+    with progress_bar(quiet=quiet) as progress:
+        bar = progress.add_task("queued", total=1.0, shown="")
+
+        def advance(found: dict[str, Any]) -> None:
+            iqm = found["results"]["iqm"]
+            shown = _counts(found)
+            shown += "" if iqm is None else f", IQM {iqm['estimate']:,.1f}"
+            progress.update(
+                bar, completed=found["progress"], description=found["status"], shown=shown
+            )
+
+        try:
+            return client.wait_for_experiment(experiment_id, on_progress=advance)
+        except KeyboardInterrupt:
+            again = f"grpo-platform experiments show {experiment_id}"
+            console.print(f"Experiment {experiment_id} goes on; `{again}`.")
+            raise typer.Exit(130) from None
+
+
+def report(found: Mapping[str, Any]) -> None:
+    """Print an experiment: its seeds, what they came to together, and which version serves."""
+    columns = ("seed", "state", "return", "area", "steps to threshold", "version", "job")
+    rows = [
+        (str(s["seed"]), s["state"], s["evaluation"], s["area_under_curve"],
+         s["steps_to_threshold"], s["model_version"], s["job_id"])
+        for s in found["seeds"]
+    ]  # fmt: skip
+    table(columns, rows)
+    lines = [
+        f"Experiment {found['experiment_id']} {found['status']}. {found['error_message'] or ''}"
+    ]
+    lines += _results(found["results"])
+    if found["selection"] is not None:
+        lines.append(found["selection"]["reason"])
+    for line in lines:
+        console.print(line.strip(), soft_wrap=True, highlight=False)
+
+
+def _results(results: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if results["iqm"] is not None:
+        lines.append(
+            f"Return over {results['completed']} seeds: IQM {_shown(results['iqm'])}, "
+            f"mean {_shown(results['mean'])}; area under the curve "
+            f"{_shown(results['area_under_curve'])}."
+        )
+    if results["threshold"] is not None and results["completed"]:
+        median = results["steps_to_threshold"]
+        steps = "" if median is None else f", in {median:,.0f} steps (median)"
+        lines.append(
+            f"{results['reached']} of {results['completed']} seeds reached "
+            f"{results['threshold']:,.1f}{steps}."
+        )
+    return lines
+
+
+def _shown(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return "unknown"
+    return f"{interval['estimate']:,.1f} ({_ends(interval['low'], interval['high'])})"
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:,.1f} to {high:,.1f}"
+
+
+def _counts(found: Mapping[str, Any]) -> str:
+    """Such as `3 completed, 1 running`."""
+    return ", ".join(f"{count} {state}" for state, count in sorted(found["counts"].items()))

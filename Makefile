@@ -25,7 +25,7 @@ serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
 test: $(VENV)/.installed-dev ## all tests but `make test-long`, and most of `test-stores` and `test-ray`
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not long and not stores and not ray"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not long and not stores and not ray"
 
 test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py

@@ -16,9 +16,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module on one worker where they share a fixture: servers take seconds."""
+    """Keep the tests of a module on one worker where they share a fixture: servers take seconds.
+
+    Modules with slow tests come first: whoever has nothing left to do waits for a short one.
+    """
     for item in items:
         fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - not public
         shared = any(found[-1].scope == "module" for found in fixtures)
         if shared and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

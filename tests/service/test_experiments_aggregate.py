@@ -30,7 +30,7 @@ BUDGET = 20
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def seed(number, evaluation=None, state="completed", **fields):
+def seed(number, evaluation=None, state="completed", timesteps=BUDGET, **fields):
     """A seed whose job returned so much."""
     job = JobRecord(
         job_id=f"job{number}",
@@ -39,7 +39,7 @@ def seed(number, evaluation=None, state="completed", **fields):
         request=request(total_timesteps=BUDGET, seed=number, **fields),
         start_time=NOW,
         metrics={} if evaluation is None else {Metric.EVAL_MEAN: evaluation},
-        current_timesteps=BUDGET,
+        current_timesteps=timesteps,
         model_name="m",
         model_version=str(number) if state == "completed" else None,
         artifact_uri="",
@@ -54,7 +54,7 @@ def history(*points):
 
 SEEDS = [
     seed(1, 10.0),
-    seed(2, 100.0),
+    seed(2, 100.0, timesteps=10),  # its evaluations reached what was asked for
     seed(3, 30.0),
     seed(4, 20.0),
     seed(5, 1e9, "failed"),  # as last seen while it trained
@@ -108,12 +108,13 @@ def test_before_a_seed_is_completed_there_are_no_figures():
 def test_histories_of_different_lengths_count_within_their_own_range():
     found = aggregate_histories(SEEDS, HISTORIES, points=5)
     assert found.steps.tolist() == [0, 5, 10, 15, 20]
-    assert found.count.tolist() == [3, 4, 5, 2, 1]
+    assert found.count.tolist() == [3, 4, 5, 3, 3]
     # at 0: 0, 0 and 16; at 10: 10, 30, 5, 15 and 20 without the least and the most
     assert found.iqm[0] == pytest.approx(16 / 3)
     assert found.iqm[2] == 15.0
-    assert found.iqm[3] == (15 + 20) / 2
-    assert (found.low[4], found.iqm[4], found.high[4]) == (20.0, 20.0, 20.0)
+    # what training ended after is held to its end: 15, 5 and 20; of one that trains nothing is
+    assert found.iqm[3] == pytest.approx(40 / 3)
+    assert found.iqm[4] == 15.0  # of 20, 5 and 20
     assert aggregate_histories(SEEDS, {}) is None
     assert aggregate_histories([SEEDS[4]], HISTORIES) is None  # it failed
 
@@ -213,14 +214,14 @@ def test_the_tables_hold_what_is_known(tmp_path):
     }  # fmt: skip
     with (tmp_path / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["seeds"] for row in rows] == ["3", "4", "5", "2", "1"]
+    assert [row["seeds"] for row in rows] == ["3", "4", "5", "3", "3"]
     assert float(rows[2]["iqm"]) == 15.0
 
 
 def test_the_figure_is_a_picture(tmp_path):
     path = tmp_path / "curves.png"
     draw_curves(
-        HISTORIES, aggregate_histories(SEEDS, HISTORIES), title="seeds", label="return",
+        HISTORIES, aggregate_histories(SEEDS, HISTORIES), title="seeds", key="x",
         threshold=15.0, path=path,
     )  # fmt: skip
     assert path.read_bytes().startswith(b"\x89PNG")

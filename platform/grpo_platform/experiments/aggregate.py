@@ -32,6 +32,7 @@ __all__ = [
     "SeedResult",
     "aggregate",
     "aggregate_histories",
+    "counted_histories",
     "curve_key",
     "evaluation_of",
     "threshold_of",
@@ -167,16 +168,32 @@ def aggregate_histories(
 ) -> Curves | None:
     """Interquartile mean and interval of the seeds' histories at common steps.
 
-    Histories may be of different lengths: each is counted within its own range. Seeds that failed
-    are left out: what they show ends where they broke. None where no seed has a point.
+    Histories may be of different lengths: each is counted within its own range. None where no seed
+    that counts has a point.
 
     Args:
         seeds: of an experiment.
         histories: of one metric, by job.
         points: common steps.
     """
-    counted = [histories[s.job_id] for s in seeds if s.job_id in histories and s.state != "failed"]
+    counted = list(counted_histories(seeds, histories).values())
     return aggregate_curves(counted, points) if counted else None
+
+
+def counted_histories(
+    seeds: Sequence[SeedRecord], histories: Mapping[str, History]
+) -> dict[str, History]:
+    """Those of the seeds that did not fail, by job, each up to where its training ended.
+
+    A metric of episodes has its last point where the last one ended, somewhat before that.
+    """
+    return {
+        seed.job_id: histories[seed.job_id].held_until(
+            seed.job.current_timesteps if seed.state == "completed" else 0
+        )
+        for seed in seeds
+        if seed.job is not None and seed.state != "failed" and seed.job_id in histories
+    }
 
 
 def _result(seed: SeedRecord, history: History | None, threshold: float | None) -> SeedResult:

@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from grpo.statistics import Curves
+from grpo_platform.core.names import Metric
 from grpo_platform.tracking.histories import History
 
 __all__ = ["draw_curves"]
 
+_LABELS: Final = {
+    Metric.EPISODE_RETURN: "return of training episodes, mean of the last 100",
+    Metric.EVAL_MEAN: "mean return of an evaluation",
+}
 _BLUE, _GREY, _RED = "#1f77b4", "0.55", "#d62728"
 
 
@@ -20,7 +26,7 @@ def draw_curves(
     together: Curves,
     *,
     title: str,
-    label: str,
+    key: str,
     threshold: float | None,
     path: Path,
 ) -> None:
@@ -30,7 +36,7 @@ def draw_curves(
         histories: of the seeds, by job; points in order of their steps.
         together: the same at common steps.
         title: of the figure.
-        label: what the histories are of.
+        key: metric that the histories are of.
         threshold: return that counts as solved, drawn as a dashed line.
         path: of the file.
     """
@@ -51,7 +57,7 @@ def draw_curves(
     axes.set_ylim(*_limits([h.values.tolist() for h in histories.values()], threshold))
     axes.set_title(title)
     axes.set_xlabel("environment timesteps of a seed")
-    axes.set_ylabel(label)
+    axes.set_ylabel(_LABELS.get(key, key))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
@@ -59,9 +65,9 @@ def draw_curves(
 
 
 def _counted(together: Curves) -> str:
-    most, least = int(together.count.max()), int(together.count.min())
-    seeds = f"{most} seeds" if most == least else f"{least} to {most} seeds"
-    return f"interquartile mean of {seeds}"
+    """How many seeds the line is of, once all that are to come have begun."""
+    most, last = int(together.count.max()), int(together.count[together.count.argmax() :].min())
+    return f"interquartile mean of {most} seeds" + ("" if last == most else f", {last} at the end")
 
 
 def _limits(values: Sequence[Sequence[float]], threshold: float | None) -> tuple[float, float]:

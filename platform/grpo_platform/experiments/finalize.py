@@ -11,6 +11,7 @@ from grpo_platform.experiments.aggregate import (
     Results,
     aggregate,
     aggregate_histories,
+    counted_histories,
     curve_key,
     threshold_of,
 )
@@ -126,10 +127,10 @@ def _upload(
         if together is not None:
             report.write_curves(together, folder / report.CURVES_TABLE)
             draw_curves(
-                histories,
+                counted_histories(seeds, histories),
                 together,
                 title=f"{experiment.request.env_name}, {len(seeds)} seeds",
-                label=results.curve_key,
+                key=results.curve_key,
                 threshold=results.threshold,
                 path=folder / report.CURVES_FILE,
             )

@@ -29,6 +29,12 @@ class History(NamedTuple):
     values: npt.NDArray[np.float64]
     """Finite; of several at one step the last that was written."""
 
+    def held_until(self, step: int) -> "History":
+        """With its last value at `step` too, where it ends before: no episode ended in between."""
+        if not len(self.steps) or step <= self.steps[-1]:
+            return self
+        return History(np.append(self.steps, step), np.append(self.values, self.values[-1]))
+
 
 def read_histories(
     tracking_uri: str, client: MlflowClient, run_ids: Sequence[str], key: str

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.progress import Progress, TaskID
@@ -19,6 +19,7 @@ from grpo_platform.cli.output import (
     connect,
     console,
     errors_as_sentences,
+    fail,
     observed,
     progress_bar,
     show_json,
@@ -260,8 +261,21 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    run_id: Annotated[str, typer.Argument(help="A completed job.", show_default=False)],
+    run_id: Annotated[
+        str,
+        typer.Argument(
+            help="A completed job; with --environment-only, a model's version, too.",
+            show_default=False,
+        ),
+    ],
     seed: Annotated[int | None, typer.Option(min=0, help="Train with another seed.")] = None,
+    environment_only: Annotated[
+        bool,
+        typer.Option(
+            "--environment-only",
+            help="Train nothing: compare the environment with the one that it was trained in.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a job again here, in a new run, and compare: identical, equivalent or different.
@@ -274,6 +288,10 @@ def reproduce(
     from grpo_platform.reproduction.verdict import EXIT_CODES
     from grpo_platform.services.direct import reproduce_job
 
+    if environment_only:
+        if seed is not None:
+            fail("--seed is of a training, and --environment-only trains nothing: leave one out.")
+        _compare_environment(run_id, as_json)
     with errors_as_sentences():
         announce = (lambda expected: None) if as_json else _announce
         result = reproduce_job(Settings(), run_id, seed, announce=announce)
@@ -285,6 +303,25 @@ def reproduce(
         said = f": run {result.run_id} reproduces {result.original}."
         console.print(Text.assemble((verdict, "bold"), said))
     raise typer.Exit(EXIT_CODES[result.comparison.verdict])
+
+
+def _compare_environment(reference: str, as_json: bool) -> NoReturn:
+    from grpo.errors import GRPOError
+    from grpo_platform.core.settings import Settings
+    from grpo_platform.reproduction.verdict import EXIT_CODES
+    from grpo_platform.services.direct import compare_environment_of
+
+    with errors_as_sentences(GRPOError):
+        found = compare_environment_of(Settings(), reference)
+    if as_json:
+        show_json(found.to_dict())
+    else:
+        table(("what", "then", "now"), found.rows())
+        for note in found.notes:
+            console.print(note, soft_wrap=True)
+        said = f": {found.version} in {found.env_name}, as it was made and now; run {found.run_id}."
+        console.print(Text.assemble((found.verdict.value, "bold"), said), soft_wrap=True)
+    raise typer.Exit(EXIT_CODES[found.verdict])
 
 
 def _announce(expected: Sequence[tuple[str, str, str]]) -> None:

@@ -121,6 +121,8 @@ class Tag:
     """Of a run: its newest reproduction."""
     REPRODUCTION_VERDICT: Final = "grpo.reproduction_verdict"
     """Of a reproduction: `identical`, `equivalent` or `different`."""
+    REPLAYS: Final = "grpo.replays"
+    """Of a run that is no job: the version whose environment of before and now it compares."""
     EVALUATES: Final = "grpo.evaluates"
     """Of a run that is no job: the model version that it evaluates, `name/version`."""
     GIT_DIRTY: Final = "grpo.git.dirty"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from grpo import checkpoint
-from grpo.envs import check_environment
+from grpo.envs import EnvironmentSpec, check_environment
+from grpo.errors import GRPOError
+from grpo.evaluation import Evaluation
 from grpo.policies import BasePolicy
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
@@ -14,6 +16,7 @@ from grpo_platform.jobs.serialization import evaluation_from_json, policy_of, sa
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
+from grpo_platform.registry.reference import record_reference
 from grpo_platform.registry.registering import register_policy
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.jobs import JobStore
@@ -91,19 +94,21 @@ class Completion:
         environment = check_environment(config.env_name, config.env_kwargs)
         state, _ = checkpoint.load(Path(done["path"]))
         self._policy = policy_of(state, environment)
+        evaluation = evaluation_from_json(done["evaluation"])
         code = code_version()
         card = ModelCard.of_job(
             self._job_id,
             config,
             environment,
             timesteps=done["timesteps"],
-            evaluation=evaluation_from_json(done["evaluation"]),
+            evaluation=evaluation,
             git_commit=code.commit if code else None,
         )
         name = self._request.model_name_for(self._job_id)
         version = register_policy(
-            self._registry, self._job_id, self._policy, name, card, before_write
-        )
+            self._registry, self._job_id, self._policy, name, card, before_write,
+            _reference(self._policy, environment, evaluation),
+        )  # fmt: skip
         _log.info("Registered %s version %d.", name, version.version)
         decision = Promoter(self._registry).decide_after_training(
             version, self._request.promote, f"job {self._job_id}"
@@ -125,3 +130,14 @@ class Completion:
         """
         if self._policy is not None:
             illustrate(self._jobs, self._job_id, self._policy, self._folder)
+
+
+def _reference(
+    policy: BasePolicy, environment: EnvironmentSpec, evaluation: Evaluation
+) -> bytes | None:
+    """How the policy plays now; nothing where that cannot be had, which is no reason to fail."""
+    try:
+        return record_reference(policy, environment, evaluation)
+    except GRPOError as error:
+        _log.warning("The version has no reference episodes: %s", error)
+        return None

@@ -25,6 +25,7 @@ __all__ = [
     "file_hashes",
     "installed_loader",
     "read_policy_files",
+    "read_registered",
 ]
 
 RELEASED_LOADERS: Final[Mapping[str, str]] = {
@@ -139,6 +140,27 @@ def read_policy_files(directory: Path, files: Mapping[str, str], name: str) -> P
         raise UnsafeModelError(f"{name} is not loaded: it has no {missing[0]!r}.")
     _check_mlmodel(contents["MLmodel"], _loader_module(contents, name), name)
     return PolicyFiles(spec=contents[_SPEC], weights=contents[_WEIGHTS])
+
+
+def read_registered(directory: Path, path: str, files: Mapping[str, str], name: str) -> bytes:
+    """One file of a version, as it was registered.
+
+    Args:
+        directory: the model's folder on this machine.
+        path: of the file in it.
+        files: SHA-256 of each file, from the version's tags.
+        name: the version, for messages.
+
+    Raises:
+        UnsafeModelError: it was changed, or is not there.
+    """
+    try:
+        content = _read(directory, path)
+    except FileNotFoundError as error:
+        raise UnsafeModelError(f"{name} is not read: it has no {path!r}.") from error
+    if _sha256(content) != files[path]:
+        raise UnsafeModelError(f"{name} is not read: {path!r} was changed.")
+    return content
 
 
 def _sha256(content: bytes) -> str:

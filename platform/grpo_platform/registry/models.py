@@ -32,8 +32,9 @@ from grpo_platform.registry.integrity import (
     PolicyFiles,
     check_sizes,
     read_policy_files,
+    read_registered,
 )
-from grpo_platform.registry.names import MODEL_KIND, Tag
+from grpo_platform.registry.names import MODEL_KIND, REFERENCE_FILE, Tag
 from grpo_platform.registry.policy_files import policy_from_files, predictor_from_files
 from grpo_platform.registry.records import (
     ModelEnvironment,
@@ -48,6 +49,7 @@ from grpo_platform.registry.records import (
     version_info,
     version_ref,
 )
+from grpo_platform.registry.reference import ReferenceEpisodes
 from grpo_platform.tracking.exceptions import is_missing, retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
@@ -286,6 +288,36 @@ class Registry:
                 return read_policy_files(fetched, ref.files, ref.label)
         except OSError as error:
             raise StoreUnavailableError(f"The files of {ref.label} cannot be read now.") from error
+
+    def reference_of(self, ref: ModelVersionRef) -> ReferenceEpisodes | None:
+        """How a version played when it was made; None for one of before that was kept.
+
+        Raises:
+            UnknownModelError: the model was deleted.
+            UnsafeModelError: the file is not what was registered.
+            StoreUnavailableError: it cannot be read now.
+        """
+        if REFERENCE_FILE not in ref.files:
+            return None
+        location = self.location(ref)
+        try:
+            with TemporaryDirectory() as scratch:
+                folder = local_path(location) or Path(scratch)
+                if folder == Path(scratch):
+                    self.files.download(location, REFERENCE_FILE, folder)
+                content = read_registered(folder, REFERENCE_FILE, ref.files, ref.label)
+        except OSError as error:
+            raise StoreUnavailableError(f"The files of {ref.label} cannot be read now.") from error
+        return ReferenceEpisodes.from_bytes(content, ref.label)
+
+    def experiment_of(self, ref: ModelVersionRef) -> str:
+        """Id of the MLflow experiment that a version was made in.
+
+        Raises:
+            UnknownModelError: the model was deleted.
+        """
+        logged = self._existing(ref.label, lambda: self.client.get_logged_model(ref.model_id))
+        return str(logged.experiment_id)
 
     def load_policy(self, reference: str) -> BasePolicy:
         """The policy of a version, to train on or to evaluate; a plug-in's class is imported.

@@ -9,6 +9,7 @@ __all__ = [
     "LOADER_MODULE",
     "MODEL_KIND",
     "POLICY_DIR",
+    "REFERENCE_FILE",
     "SPEC_FILE",
     "WEIGHTS_FILE",
     "Tag",
@@ -34,6 +35,10 @@ CODE_DIR: Final = "code"
 
 LOADER_MODULE: Final = "grpo_policy_loader_v3"
 """Name under which the loader travels with new models; every change to it takes the next one."""
+
+
+REFERENCE_FILE: Final = "reference/episodes.npz"
+"""In the model: how it played when it was made; see `grpo_platform.registry.reference`."""
 
 
 class Tag:

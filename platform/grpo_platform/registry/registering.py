@@ -16,7 +16,7 @@ from grpo_platform.registry.decisions import DecisionLog
 from grpo_platform.registry.deletion import delete_logged_model, delete_model
 from grpo_platform.registry.integrity import file_hashes
 from grpo_platform.registry.models import Registry
-from grpo_platform.registry.names import MODEL_KIND, POLICY_DIR, WEIGHTS_FILE, Tag
+from grpo_platform.registry.names import MODEL_KIND, POLICY_DIR, REFERENCE_FILE, WEIGHTS_FILE, Tag
 from grpo_platform.registry.packaging import restate, save_policy
 from grpo_platform.registry.records import ModelVersionRef, is_ours, version_ref
 from grpo_platform.tracking.exceptions import error_code, retrying
@@ -37,6 +37,7 @@ def register_policy(
     name: str,
     card: ModelCard,
     before_write: Callable[[], None] = lambda: None,
+    reference: bytes | None = None,
 ) -> ModelVersionRef:
     """Make a version of a job's policy, or return the one that the job made before.
 
@@ -48,6 +49,7 @@ def register_policy(
         card: of the version.
         before_write: called before the job's earlier uploads are deleted, and before the version
             is made; what it raises leaves both as they are.
+        reference: what `record_reference` gave, which its files have then, too.
 
     Raises:
         ConflictError: the name is another environment's, or not ours.
@@ -56,6 +58,10 @@ def register_policy(
 
     def write(folder: Path, model_id: str) -> None:
         save_policy(policy, folder, metadata=card.to_dict(), model_id=model_id, run_id=job_id)
+        if reference is not None:
+            path = folder / REFERENCE_FILE
+            path.parent.mkdir()
+            path.write_bytes(reference)
 
     return _register(registry, job_id, name, card, write, before_write)
 

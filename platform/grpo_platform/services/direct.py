@@ -18,6 +18,7 @@ from grpo_platform.registry.models import Registry
 from grpo_platform.registry.onnx_export import to_onnx
 from grpo_platform.registry.policy_files import policy_from_files
 from grpo_platform.registry.records import ModelVersionRef
+from grpo_platform.reproduction.environment import EnvironmentImpact, compare_environment
 from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
 from grpo_platform.reproduction.verdict import Difference, Reproduction
 from grpo_platform.services.training import check_request
@@ -35,6 +36,7 @@ from grpo_platform.tracking.store import Store, configure_mlflow
 
 __all__ = [
     "Played",
+    "compare_environment_of",
     "download_version",
     "evaluate_into_run",
     "evaluate_version",
@@ -198,6 +200,24 @@ def reproduce_job(
     plan = plan_reproduction(store, job_id, seed)
     announce(plan.expected)
     return run_plan(store, registry, plan, run_id or begin_run(store, plan))
+
+
+def compare_environment_of(settings: Settings, reference: str) -> EnvironmentImpact:
+    """Compare a version's environment with the one that it was made in; no training.
+
+    Args:
+        settings: name the store.
+        reference: `name`, `name@alias`, `name/version`, or the id of the job that made it.
+
+    Raises:
+        UnknownJobError, UnknownModelError: no such job or version.
+        UnsafeModelError: its files are not what was registered.
+        ConflictError: nothing was kept that could be compared.
+        grpo.GRPOError: its policy cannot be built here.
+        StoreError: there is no store, or it cannot be used.
+    """
+    store, registry = open_store(settings)
+    return compare_environment(store, registry, reference)
 
 
 def train_in_run(settings: Settings, run_id: str, request: JobRequest) -> int:

@@ -16,6 +16,7 @@ from grpo_platform.core.errors import UnknownModelError
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import POLICY_DIR, WEIGHTS_FILE
 from grpo_platform.registry.records import ModelVersionRef
+from grpo_platform.registry.reference import environment_packages
 from grpo_platform.registry.trajectory_files import (
     Written,
     check_minari,
@@ -24,7 +25,6 @@ from grpo_platform.registry.trajectory_files import (
     write_minari,
     write_parquet,
 )
-from grpo_platform.tracking.provenance import package_versions
 
 __all__ = ["METADATA_FILE", "TrajectoryExport", "TrajectoryFormat", "export_trajectories"]
 
@@ -107,7 +107,7 @@ def _metadata(
         "steps": sum(written.lengths),
         "cut": written.cut,
         "mean_return": sum(written.returns) / len(written.returns),
-        "packages": package_versions(),
+        "packages": environment_packages(spec),
         "python": platform.python_version(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

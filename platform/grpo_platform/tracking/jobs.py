@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from mlflow.entities import LifecycleStage, Run
@@ -231,6 +232,14 @@ class JobStore(JobLifecycle):
         if self._run(run_id).info.status in ("RUNNING", "SCHEDULED"):
             self._log(run_id, tags={Tag.ERROR: reason})
             self._write(run_id, lambda: self._client.set_terminated(run_id, "FAILED"))
+
+    def finish_run(self, run_id: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
+        """End a run that is no job, with its files and its tags."""
+        location = self._reader.get(run_id).artifact_uri
+        for path in files:
+            self._files.upload(location, path, "", verify=False)
+        self.set_tags(run_id, tags)
+        self._write(run_id, lambda: self._client.set_terminated(run_id))
 
     def sign(self, job_id: str) -> JobRecord:
         """Vouch for a job that is there: servers with this token will train it."""

@@ -172,7 +172,8 @@ def _anonymous(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def package_versions() -> dict[str, str]:
+@functools.cache
+def package_versions() -> Mapping[str, str]:
     """Versions of the packages that a training depends on, plug-ins included."""
     plugins = [entry.dist for entry in plug_ins()]
     found = {plugin.name: plugin.version for plugin in plugins if plugin is not None}

@@ -67,6 +67,18 @@ class Feature:
     absolute: bool = False
     """Whether its absolute value is meant."""
 
+    @classmethod
+    def parse(cls, text: str) -> "Feature":
+        """The feature that a text names.
+
+        Raises:
+            ValueError: it names none.
+        """
+        found = re.fullmatch(_FEATURE, text.strip())
+        if found is None:
+            raise ValueError(f"{text[:100]!r} is no feature of an observation, such as x or x[0]")
+        return cls(found["feature"], _index(found["index"]))
+
     def __str__(self) -> str:
         """As it is written."""
         place = f"[{', '.join(map(str, self.index))}]" if self.index else ""
@@ -147,8 +159,7 @@ def _assertion(text: str, parts: Mapping[str, str | None]) -> Assertion:
         raise ValueError(f"a scenario plays 1 to {MOST_EPISODES} episodes, not {episodes}")
     feature = None
     if name := parts.get("feature"):
-        index = tuple(map(int, (parts["index"] or "").split(","))) if parts["index"] else ()
-        feature = Feature(name, index, absolute=bool(parts["bar"]))
+        feature = Feature(name, _index(parts["index"]), absolute=bool(parts["bar"]))
     return Assertion(
         text=text,
         subject=subject,
@@ -159,3 +170,7 @@ def _assertion(text: str, parts: Mapping[str, str | None]) -> Assertion:
         episodes=episodes,
         feature=feature,
     )
+
+
+def _index(text: str | None) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()

@@ -153,6 +153,9 @@ FREE = {
         "activation_fn",
     },
     "POST /sweeps": {"log"},
+    "POST /models/{name}/scenarios/run": {
+        *("held", "share", "low", "high", "mean", "std", "median_us", "p99_us", "answers"),
+    },
     "POST /models/{name}/promote": {"train", "promote", "rollback", "kept", "rolled_back"},
 }
 

@@ -20,6 +20,7 @@ from grpo_platform.api.routes import (
     inference,
     models,
     open_inference,
+    scenarios,
     sweeps,
     system,
     training,
@@ -31,7 +32,7 @@ from grpo_platform.serving.episodes import Episodes
 __all__ = ["create_app"]
 
 _ROUTERS = (
-    training.router, sweeps.router, models.router, system.router, catalog.router,
+    training.router, sweeps.router, models.router, scenarios.router, system.router, catalog.router,
     open_inference.router,
 )  # fmt: skip
 _DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
@@ -77,7 +78,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=_CORS_HEADERS,
             expose_headers=["Retry-After", "X-Request-ID"],
         )

@@ -28,6 +28,7 @@ TAGS = [
     {"name": "sweeps", "description": "Searches for hyperparameters, each trial a job."},
     {"name": "inference", "description": "Ask a model for an action."},
     {"name": "models", "description": "Registered models and their versions."},
+    {"name": "scenarios", "description": "What a model's versions must pass to be promoted."},
     {"name": "catalog", "description": "What can be trained, and how."},
     {"name": "open inference protocol", "description": "For clients of KServe and Triton (v2)."},
 ]

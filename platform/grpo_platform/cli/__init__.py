@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
-from grpo_platform.cli import episodes, experiments, jobs, models, store, sweeps
+from grpo_platform.cli import episodes, experiments, jobs, models, scenarios, store, sweeps
 from grpo_platform.cli.output import (
     JsonFlag,
     ModelReference,
@@ -28,7 +28,7 @@ from grpo_platform.cli.output import (
 from grpo_platform.client import GRPOClient, Job, TrainFields
 from grpo_platform.core.messages import escape_unprintable
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "scenarios"]
 
 app = typer.Typer(
     name="grpo-platform",
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(episodes.app, name="episodes")
+app.add_typer(scenarios.app, name="scenarios")
 app.add_typer(sweeps.app, name="sweep")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(store.app, name="store")

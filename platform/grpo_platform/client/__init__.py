@@ -18,6 +18,7 @@ from grpo_platform.client.fields import (
     check_fields,
 )
 from grpo_platform.client.replies import Job, JobFilters, Prediction, StatusWord
+from grpo_platform.client.scenarios import SUITE_SECONDS, ScenarioCalls
 from grpo_platform.client.sweeps import SweepCalls
 from grpo_platform.client.transport import (
     ApiError,
@@ -49,7 +50,7 @@ DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
 
 
-class GRPOClient(SweepCalls, ExperimentCalls):
+class GRPOClient(SweepCalls, ExperimentCalls, ScenarioCalls):
     """Calls a server.
 
     A call that may be made twice is sent again by itself, once, when its connection breaks; these
@@ -297,9 +298,14 @@ class GRPOClient(SweepCalls, ExperimentCalls):
         return self._transport.call("GET", f"/models/{part(name)}")
 
     def promote(self, name: str, version: int, *, force: bool = False) -> dict[str, Any]:
-        """Compare a version with the champion, and promote it if it is better, or if forced."""
+        """Compare a version with the champion, and promote it if it is better, or if forced.
+
+        Where the name has a suite of scenarios, the version is put through it first, which is
+        waited for.
+        """
         body = {"version": version, "force": force}
-        return self._transport.call("POST", f"/models/{part(name)}/promote", json=body)
+        path = f"/models/{part(name)}/promote"
+        return self._transport.call("POST", path, json=body, timeout_seconds=SUITE_SECONDS)
 
     def rollback(self, name: str) -> dict[str, Any]:
         """Give the name back to the champion before the present one."""

@@ -115,6 +115,7 @@ class Transport:
         params: Mapping[str, str | int | None] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
+        timeout_seconds: float | None = None,
     ) -> dict[str, Any]:
         """The JSON reply to one request.
 
@@ -125,6 +126,7 @@ class Transport:
             params: query.
             headers: beside those of every request.
             repeatable: to do it twice is to do it once.
+            timeout_seconds: longest wait for this answer; the client's where left out.
 
         Raises:
             ServerNotFoundError: nobody answers, what answers is not this API, or the address is
@@ -135,13 +137,15 @@ class Transport:
             NotFiniteError: a number is NaN or infinite.
         """
         repeatable = repeatable or method == "GET"
-        content = {"json": json, "params": params, "headers": headers}
+        seconds = timeout_seconds or self._timeout_seconds
+        timeout = (_CONNECT_SECONDS, seconds)
+        content = {"json": json, "params": params, "headers": headers, "timeout": timeout}
         try:
             reply = self._send(method, path, repeatable, content)
         except requests.exceptions.InvalidJSONError as error:
             raise NotFiniteError from error
         except requests.RequestException as error:
-            raise self._explained(error, f"{method} {path}", repeatable) from error
+            raise self._explained(error, f"{method} {path}", repeatable, seconds) from error
         if not reply.ok:
             raise ApiError(reply.status_code, _problem(reply))
         try:
@@ -156,16 +160,18 @@ class Transport:
     ) -> requests.Response:
         if not repeatable:
             self._session.close()
-        url, timeout = self.base_url + path, (_CONNECT_SECONDS, self._timeout_seconds)
+        url = self.base_url + path
         try:
-            return self._session.request(method, url, timeout=timeout, **content)
+            return self._session.request(method, url, **content)
         except _BROKEN as error:
             if not repeatable or not _is_broken(error):
                 raise
         self._session.close()
-        return self._session.request(method, url, timeout=timeout, **content)
+        return self._session.request(method, url, **content)
 
-    def _explained(self, error: requests.RequestException, call: str, repeatable: bool) -> OSError:
+    def _explained(
+        self, error: requests.RequestException, call: str, repeatable: bool, seconds: float
+    ) -> OSError:
         server = f"The server at {self.base_url}"
         advice = "Try again." if repeatable else "It may have done it: look before you try again."
         if isinstance(error, _BAD_ADDRESS):
@@ -175,7 +181,7 @@ class Transport:
         if isinstance(error, _NO_CONNECTION):
             return ServerNotFoundError(f"No connection to {self.base_url} can be made: {error}.")
         if _is_late(error):
-            late = f"{server} did not answer {call} within {self._timeout_seconds:g} s."
+            late = f"{server} did not answer {call} within {seconds:g} s."
             return ServerTimeoutError(f"{late} {advice}")
         if isinstance(error, _BROKEN) and _is_broken(error):
             broken = f"{server} closed the connection before it had answered {call}."

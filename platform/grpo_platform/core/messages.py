@@ -12,6 +12,7 @@ _COMMANDS: Final = (
     (r"POST /training/(\w+)/resume\b", r"`grpo-platform jobs resume \1`"),
     (r"GET /sweeps\b", "`grpo-platform sweep list`"),
     (r"POST /sweeps/(\w+)/resume\b", r"`grpo-platform sweep resume \1`"),
+    (r"PUT /models/([\w.-]*\w)/scenarios\b", r"`grpo-platform scenarios put \1 FILE`"),
     (r"GET /models/([\w.-]*\w)", r"`grpo-platform models show \1`"),
     (r"GET /models\b", "`grpo-platform models list`"),
     (r"GET /environments\b", "`grpo-platform environments`"),

@@ -18,6 +18,7 @@ from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.reference import record_reference
 from grpo_platform.registry.registering import register_policy
+from grpo_platform.serving.suites import play_suite_files
 from grpo_platform.tracking.artifacts import illustrate
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.provenance import code_version, provenance_tags
@@ -110,7 +111,7 @@ class Completion:
             _reference(self._policy, environment, evaluation),
         )  # fmt: skip
         _log.info("Registered %s version %d.", name, version.version)
-        decision = Promoter(self._registry).decide_after_training(
+        decision = Promoter(self._registry, play_suite=play_suite_files).decide_after_training(
             version, self._request.promote, f"job {self._job_id}"
         )
         tags = {

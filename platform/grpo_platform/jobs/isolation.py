@@ -30,11 +30,18 @@ from grpo.envs.catalogue import allowed_modules
 from grpo.evaluation import Evaluation
 from grpo.policies import default_policy
 from grpo.registry import plug_ins
+from grpo.scenarios.results import SuiteResult
+from grpo.scenarios.suite import Suite
 from grpo_platform.core.errors import BusyError, NotReadyError
 from grpo_platform.core.process import ending
 from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import isolation_process
-from grpo_platform.jobs.isolation_process import Message, error_from_json, try_environment
+from grpo_platform.jobs.isolation_process import (
+    SUITE_FILE,
+    Message,
+    error_from_json,
+    try_environment,
+)
 from grpo_platform.jobs.serialization import evaluation_from_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import evaluate_files
@@ -46,6 +53,9 @@ _START_SECONDS: Final = 120.0
 """Until a process that imports torch has forked the first one that answers, on a busy machine."""
 
 _PLAY_SECONDS: Final = 3600.0
+_GRACE_SECONDS: Final = 30.0
+"""After the time of a suite, in which a process that looks at the clock says so itself."""
+
 _AT_ONCE: Final = 16
 """Callers that wait for an answer; a server has 40 threads for all its calls."""
 
@@ -183,6 +193,68 @@ class Isolation:
                     f"{env_name} cannot be played: {lost}."
                 ) from lost
         return evaluation_from_json(found)
+
+    def check_suite(self, suite: Suite, env_name: str, env_kwargs: Mapping[str, Any]) -> None:
+        """As `grpo.scenarios.playing.check_suite`.
+
+        Raises:
+            grpo.ConfigError: what is wrong, also where it crashed, or did not come to an end.
+            grpo.EnvironmentFaultError: the environment raised.
+        """
+        with self._as_unsupported(env_name), TemporaryDirectory() as folder:
+            (Path(folder) / SUITE_FILE).write_text(json.dumps(suite.to_dict()), encoding="utf-8")
+            arguments = {"folder": folder, "env_name": env_name, "env_kwargs": dict(env_kwargs)}
+            list(self._ask("check_suite", self._limit, **arguments))
+
+    def play_suite(
+        self,
+        files: PolicyFiles,
+        name: str,
+        env_name: str,
+        /,
+        *,
+        env_kwargs: Mapping[str, Any],
+        suite: Suite,
+        seconds: float,
+    ) -> SuiteResult:
+        """As `play_suite_files`, in a process of its own whatever the environment is.
+
+        Raises:
+            UnsafeModelError: the files hold no policy.
+            grpo.ConfigError: the environment cannot be put through it, or the policy not be built.
+            grpo.EnvironmentFaultError: it raised, crashed, or did not come to an end.
+        """
+        late = seconds + _GRACE_SECONDS
+        found = self._ask_about(
+            "play_suite", late, files, suite, name, env_name, env_kwargs=dict(env_kwargs),
+            seconds=seconds,
+        )  # fmt: skip
+        return SuiteResult.from_dict(found)
+
+    def _ask_about(
+        self,
+        call: str,
+        limit: float,
+        files: PolicyFiles,
+        suite: Suite,
+        name: str,
+        env_name: str,
+        **arguments: object,
+    ) -> Any:  # noqa: ANN401
+        """What a call says of a policy and a suite, which are handed over as files."""
+        with TemporaryDirectory() as folder:
+            for file, content in files._asdict().items():
+                (Path(folder) / file).write_bytes(content)
+            (Path(folder) / SUITE_FILE).write_text(json.dumps(suite.to_dict()), encoding="utf-8")
+            try:
+                (found,) = self._ask(
+                    call, limit, folder=folder, name=name, env_name=env_name, **arguments
+                )
+            except _LostError as lost:
+                raise errors.EnvironmentFaultError(
+                    f"{env_name} cannot be played: {lost}."
+                ) from lost
+        return found
 
     @contextlib.contextmanager
     def _as_unsupported(self, what: str) -> Iterator[None]:

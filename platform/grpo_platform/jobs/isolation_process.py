@@ -26,6 +26,8 @@ import grpo
 from grpo import errors, rewards
 from grpo.envs import catalogue, check_environment
 from grpo.policies import default_policy
+from grpo.scenarios.playing import check_suite
+from grpo.scenarios.suite import Suite
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.core.process import die_with_parent, leave
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
@@ -33,12 +35,15 @@ from grpo_platform.jobs.serialization import evaluation_to_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import evaluate_files
 
-__all__ = ["Message", "error_from_json", "main", "try_environment"]
+__all__ = ["SUITE_FILE", "Message", "error_from_json", "main", "try_environment"]
 
 _MOST_SHOWN: Final = 500
 """Characters of a space."""
 
 Message = dict[str, Any]
+
+SUITE_FILE: Final = "suite.json"
+"""In the folder of a question: a suite is too long for a message."""
 
 _MAX_QUESTION: Final = 1 << 17
 
@@ -188,14 +193,39 @@ def _rewards() -> Iterator[Message]:
 def _evaluate(folder: str, name: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
     yield from _load_plug_ins()
     yield {"doing": f"{env_name} was played"}
-    files = PolicyFiles(*((Path(folder) / file).read_bytes() for file in PolicyFiles._fields))
-    found = evaluate_files(files, name, env_name, **game)
+    found = evaluate_files(_files_in(folder), name, env_name, **game)
     yield {"value": evaluation_to_json(found)}
 
 
+def _check_suite(folder: str, env_name: str, env_kwargs: Message) -> Iterator[Message]:
+    yield from _load_plug_ins()
+    yield {"doing": f"{env_name} was put into the scenarios' start states"}
+    check_suite(_suite_in(folder), env_name, env_kwargs)
+
+
+def _play_suite(folder: str, name: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
+    from grpo_platform.serving.suites import play_suite_files
+
+    yield from _load_plug_ins()
+    yield {"doing": f"{env_name} was played"}
+    suite = _suite_in(folder)
+    found = play_suite_files(_files_in(folder), name, env_name, suite=suite, **game)
+    yield {"value": found.to_dict()}
+
+
+def _files_in(folder: str) -> PolicyFiles:
+    return PolicyFiles(*((Path(folder) / file).read_bytes() for file in PolicyFiles._fields))
+
+
+def _suite_in(folder: str) -> Suite:
+    return Suite.from_dict(json.loads((Path(folder) / SUITE_FILE).read_bytes()))
+
+
 _CALLS: Final[Mapping[str, Callable[..., Iterable[Message]]]] = {
+    "check_suite": _check_suite,
     "evaluate": _evaluate,
     "names": _names,
+    "play_suite": _play_suite,
     "rewards": _rewards,
     "try": _try,
     "validate": _validate,

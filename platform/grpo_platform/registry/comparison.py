@@ -129,19 +129,19 @@ class Contender:
     """
 
     def __init__(self, registry: Registry, name: str, number: int) -> None:
-        self._registry = registry
+        self.registry = registry
         self.name = name
         self.number = number
 
     @functools.cached_property
     def version(self) -> ModelVersion:
         """As registered; raises UnknownModelError where there is none of this number."""
-        return self._registry.version(self.name, self.number)
+        return self.registry.version(self.name, self.number)
 
     @functools.cached_property
     def files(self) -> PolicyFiles:
         """Raises UnsafeModelError where they are not what was registered."""
-        return self._registry.read(version_ref(self.version))
+        return self.registry.read(version_ref(self.version))
 
     @functools.cached_property
     def card(self) -> ModelCard:

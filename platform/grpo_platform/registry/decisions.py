@@ -1,24 +1,22 @@
 """The append-only history of a name's promotions, kept as the params of one MLflow run.
 
-A param cannot be changed once it is written, so `decision.<n>` is won by exactly one decider,
-whichever process or server it is in, and nothing can rewrite what was decided.
+`decision.<n>` is won by exactly one decider, and nothing can rewrite what was decided.
 """
 
 import dataclasses
 import json
 from collections.abc import Iterable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
-from mlflow.entities import Experiment, LifecycleStage
+from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
 
 from grpo_platform.core.errors import StoreError
 from grpo_platform.registry.card import canonical_json
+from grpo_platform.registry.ledger import RunLedger
 from grpo_platform.registry.names import DECISIONS_EXPERIMENT, MODEL_KIND, Tag
 from grpo_platform.registry.records import Comparison, Decision
-from grpo_platform.tracking.exceptions import error_code, is_missing, retrying, when_granted
+from grpo_platform.tracking.exceptions import error_code, retrying, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.files import RunFiles
 
@@ -34,19 +32,8 @@ _EXPLAINED: Final = (
 _NOTED: Final = 20  # decisions in the description of the run
 
 
-class DecisionLog:
-    """The decisions about one name.
-
-    Args:
-        client: of the store.
-        files: of its runs.
-        run_id: run that keeps them.
-    """
-
-    def __init__(self, client: MlflowClient, files: RunFiles, run_id: str) -> None:
-        self._client = client
-        self._files = files
-        self.run_id = run_id
+class DecisionLog(RunLedger):
+    """The decisions about one name."""
 
     @classmethod
     def create(
@@ -70,19 +57,8 @@ class DecisionLog:
         return log
 
     def read(self) -> tuple[Decision, ...]:
-        """All decisions, oldest first; none if the run was purged.
-
-        A run that someone deleted in the MLflow UI is restored: the history goes on in it.
-        """
-        try:
-            run = retrying(lambda: self._client.get_run(self.run_id))
-        except StoreError as error:
-            if is_missing(error):
-                return ()
-            raise
-        if run.info.lifecycle_stage == LifecycleStage.DELETED:
-            retrying(lambda: self._client.restore_run(self.run_id))
-        params = run.data.params
+        """All decisions, oldest first; none if the run was purged."""
+        params = self.params()
         keys = sorted(key for key in params if key.startswith(_PREFIX))
         return tuple(_decision(params[key]) for key in keys)
 
@@ -92,23 +68,12 @@ class DecisionLog:
         Returns:
             Whether it was written.
         """
-        key = f"{_PREFIX}{decision.number:06d}"
         text = canonical_json(dataclasses.asdict(decision))
-        try:
-            retrying(lambda: self._client.log_param(self.run_id, key, text))
-        except StoreError as error:
-            if error_code(error) == "INVALID_PARAMETER_VALUE":
-                return False
-            raise
-        return True
+        return self.write(f"{_PREFIX}{decision.number:06d}", text)
 
     def attach(self, number: int, evidence: dict[str, object]) -> None:
         """Keep every episode's return beside a decision, as an artifact."""
-        run = retrying(lambda: self._client.get_run(self.run_id))
-        with TemporaryDirectory() as scratch:
-            file = Path(scratch) / f"decision-{number:06d}.json"
-            file.write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
-            self._files.upload(run.info.artifact_uri, file, "decisions", verify=False)
+        self.store(f"decision-{number:06d}.json", evidence, "decisions")
 
     def describe(self, decisions: Iterable[Decision]) -> None:
         """Show the latest decisions in the MLflow UI."""

@@ -76,3 +76,5 @@ class Tag:
     """V: commit that trained it."""
     VERDICT: Final = "grpo.verdict"
     """V: outcome of its latest decision."""
+    SCENARIOS: Final = "grpo.scenarios"
+    """V: whether it passed the name's suite when it was last played, for the MLflow UI."""

@@ -25,6 +25,7 @@ from grpo_platform.registry.comparison import (
     play,
 )
 from grpo_platform.registry.decisions import DecisionLog, champions
+from grpo_platform.registry.gate import Gate, PlaySuite, check_gate
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import CHAMPION, Tag
 from grpo_platform.registry.policy_files import evaluate_files, predictor_from_files
@@ -62,6 +63,7 @@ class _Verdict(NamedTuple):
     reason: str
     comparison: Comparison | None = None
     verdict: str | None = None
+    gate: Gate | None = None
 
 
 class Promoter:
@@ -70,15 +72,23 @@ class Promoter:
     Args:
         registry: has the versions.
         evaluate: plays those that are compared; a server's own does so elsewhere than in itself.
+        play_suite: puts those through their name's suite; without it, a name with a suite keeps its
+            champion.
 
     Attributes:
         registry: has the versions.
         evaluate: plays a policy.
     """
 
-    def __init__(self, registry: Registry, evaluate: Evaluate = evaluate_files) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        evaluate: Evaluate = evaluate_files,
+        play_suite: PlaySuite | None = None,
+    ) -> None:
         self.registry = registry
         self.evaluate = evaluate
+        self._play_suite = play_suite
         self._client = registry.client
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
@@ -103,13 +113,19 @@ class Promoter:
         def judge_new(state: _State, played: "_Games") -> _Verdict:
             if rule == "never":
                 return _Verdict(version, False, "The job asked for no promotion.")
-            if state.champion is None:
-                return _Verdict(version, True, "The name had no champion.")
             if state.champion == version:
                 return _Verdict(version, True, "It was champion already.")
-            if rule == "always":
-                return _Verdict(version, True, "The job asked for promotion whatever its result.")
-            return self._try_to_compare(state, candidate, state.champion, played, _JOB_SECONDS)
+            gate = check_gate(self._play_suite, state.model, candidate, actor)
+            if state.champion is None:
+                found = _Verdict(version, True, "The name had no champion.")
+            elif rule == "always":
+                asked = "The job asked for promotion whatever its result."
+                found = _Verdict(version, True, asked)
+            elif gate.lets_pass:
+                found = self._try_to_compare(state, candidate, state.champion, played, _JOB_SECONDS)
+            else:
+                found = _Verdict(version, False, "")
+            return _gated(found, gate, forced=rule == "always")
 
         return self._decide(ref.name, "train", rule, actor, judge_new, once=version, note=note)
 
@@ -127,20 +143,29 @@ class Promoter:
         def judge_by_hand(state: _State, played: "_Games") -> _Verdict:
             candidate.check_environment(environment_tagged(state.model))
             predictor_from_files(candidate.files, f"{name}/{version}")  # it must be servable
-            if state.champion is None:
-                return _Verdict(version, True, "The name had no champion.")
             if state.champion == version:
                 raise ConflictError(f"Version {version} of {name!r} is the champion already.")
-            if not force:
-                return self._compare(state, candidate, state.champion, played, _HAND_SECONDS)
-            verdict = self._try_to_compare(state, candidate, state.champion, played, _HAND_SECONDS)
-            return verdict._replace(wins=True, reason=f"Forced. {verdict.reason}")
+            gate = check_gate(self._play_suite, state.model, candidate, actor)
+            if state.champion is None:
+                found = _Verdict(version, True, "The name had no champion.")
+            elif force:
+                found = self._try_to_compare(
+                    state, candidate, state.champion, played, _HAND_SECONDS
+                )
+                found = found._replace(wins=True, reason=f"Forced. {found.reason}")
+            elif gate.lets_pass:
+                found = self._compare(state, candidate, state.champion, played, _HAND_SECONDS)
+            else:
+                found = _Verdict(version, False, "")
+            return _gated(found, gate, forced=force)
 
         rule = "always" if force else "if_better"
         return self._decide(name, "promote", rule, actor, judge_by_hand, forced=force)
 
     def rollback(self, name: str, actor: str) -> Decision:
         """Give the name back to the champion before the present one.
+
+        No suite is asked for: it was champion before, and what goes wrong now is worse.
 
         Raises:
             UnknownModelError: no such model.
@@ -202,6 +227,8 @@ class Promoter:
                     actor=actor[:_MAX_ACTOR],
                     decided_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                     comparison=found.comparison,
+                    suite_digest=found.gate and found.gate.digest,
+                    suite_passed=found.gate and found.gate.passed,
                 )
                 if state.log.append(decision):
                     for evidence in played.values():
@@ -287,6 +314,15 @@ class Promoter:
             comparison = played[champion].comparison
         wins, reason = judge(comparison)
         return _Verdict(candidate.number, wins, reason, comparison)
+
+
+def _gated(found: _Verdict, gate: Gate, *, forced: bool) -> _Verdict:
+    """The verdict of who must pass a suite first, unless promoted whatever happens."""
+    if gate.digest is None:
+        return found
+    is_overruled = forced and not gate.passed and not found.reason.startswith("Forced")
+    reason = f"{gate.reason} {'Forced. ' * is_overruled}{found.reason}".strip()
+    return found._replace(wins=found.wins and (gate.passed or forced), reason=reason, gate=gate)
 
 
 _Games = dict[int, Evidence]

@@ -130,6 +130,12 @@ class Decision:
 
     comparison: Comparison | None = None
 
+    suite_digest: str | None = None
+    """SHA-256 of the suite of scenarios that was required; null where the name had none."""
+
+    suite_passed: bool | None = None
+    """Whether the version passed it; also false where it could not be played."""
+
     @property
     def promoted(self) -> bool:
         """Whether the version became champion."""

@@ -18,6 +18,7 @@ from grpo_platform.jobs.runner import Runner
 from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
+from grpo_platform.scenarios.keeping import Scenarios
 from grpo_platform.services.environments import Environments
 from grpo_platform.serving.service import ServingService
 from grpo_platform.sweeps.runner import SweepRunner
@@ -41,6 +42,7 @@ class Services:
     sweep_runner: SweepRunner
     registry: Registry
     promoter: Promoter
+    scenarios: Scenarios
     serving: ServingService
     ui: MlflowUI
     isolation: Isolation
@@ -115,7 +117,7 @@ def build_services(settings: Settings) -> Services:
     jobs = JobStore(store.tracking_uri, store.experiment_id, Signer(settings.api_token))
     isolation = Isolation(settings.environment_seconds)
     registry = Registry(store.tracking_uri)
-    promoter = Promoter(registry, isolation.evaluate)
+    promoter = Promoter(registry, isolation.evaluate, isolation.play_suite)
     runner = Runner(jobs, make_backend(store, settings), settings)
     sweeps = SweepStore(jobs)
     return Services(
@@ -126,6 +128,7 @@ def build_services(settings: Settings) -> Services:
         sweep_runner=SweepRunner(sweeps, jobs, runner, promoter, settings.max_timesteps),
         registry=registry,
         promoter=promoter,
+        scenarios=Scenarios(registry, isolation.check_suite, isolation.play_suite),
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
         isolation=isolation,

@@ -456,7 +456,7 @@ def p_value(interval: Callable[[float], Interval], null: float = 0.0) -> float:
     held, out = -6.0, 0.0
     if leaves_out(10.0**held):
         return math.pow(10.0, held)
-    for _ in range(30):
+    for _ in range(20):
         middle = (held + out) / 2.0
         held, out = (held, middle) if leaves_out(10.0**middle) else (middle, out)
     return math.pow(10.0, out)

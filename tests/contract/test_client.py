@@ -10,11 +10,12 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import pytest
 from pydantic import BaseModel
 
+from grpo_platform.api.schemas.comparisons import ComparisonBody
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import Job, TrainRequest
 from grpo_platform.client import Job as ClientJob
 from grpo_platform.client import StatusWord
-from grpo_platform.client.fields import SweepFields, TrainFields
+from grpo_platform.client.fields import ComparisonFields, SweepFields, TrainFields
 from grpo_platform.core.states import JobStatus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,13 @@ def test_fields_and_their_types_are_those_of_post_sweeps():
     assert given.keys() == SweepBody.model_fields.keys() - {"search_space", "n_trials"}
     for name in given.keys() - {"config"}:
         assert plain(given[name]) == plain(SweepBody.model_fields[name].annotation), name
+
+
+def test_fields_and_their_types_are_those_of_post_comparisons():
+    given = get_type_hints(ComparisonFields)
+    assert given.keys() == ComparisonBody.model_fields.keys() - {"references"}
+    for name in given:
+        assert plain(given[name]) == plain(ComparisonBody.model_fields[name].annotation), name
 
 
 def test_a_job_has_the_fields_that_the_api_gives():

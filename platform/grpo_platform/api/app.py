@@ -17,6 +17,7 @@ from grpo_platform.api.middleware import RequestMiddleware
 from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_docs, install_openapi
 from grpo_platform.api.routes import (
     catalog,
+    comparisons,
     inference,
     models,
     open_inference,
@@ -32,8 +33,8 @@ from grpo_platform.serving.episodes import Episodes
 __all__ = ["create_app"]
 
 _ROUTERS = (
-    training.router, sweeps.router, models.router, scenarios.router, system.router, catalog.router,
-    open_inference.router,
+    training.router, sweeps.router, comparisons.router, models.router, scenarios.router,
+    system.router, catalog.router, open_inference.router,
 )  # fmt: skip
 _DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
 _CORS_HEADERS = (

@@ -131,6 +131,7 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
     platform.UnknownJobError: ErrorRow(404, "unknown-job", "No such job"),
     platform.UnknownSweepError: ErrorRow(404, "unknown-sweep", "No such sweep"),
     platform.UnknownExperimentError: ErrorRow(404, "unknown-experiment", "No such experiment"),
+    platform.UnknownComparisonError: ErrorRow(404, "unknown-comparison", "No such comparison"),
     platform.UnknownModelError: ErrorRow(404, "unknown-model", "No such model"),
     platform.NotFoundError: ErrorRow(404, "not-found", "Not found"),
     platform.ConflictError: ErrorRow(409, "conflict", "Does not fit the present state"),

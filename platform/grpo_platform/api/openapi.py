@@ -26,6 +26,7 @@ TAGS = [
     {"name": "system", "description": "What this server is, and how it is doing."},
     {"name": "training", "description": "Jobs: start, watch, stop, resume."},
     {"name": "sweeps", "description": "Searches for hyperparameters, each trial a job."},
+    {"name": "comparisons", "description": "Experiments, jobs, versions and sweeps side by side."},
     {"name": "inference", "description": "Ask a model for an action."},
     {"name": "models", "description": "Registered models and their versions."},
     {"name": "scenarios", "description": "What a model's versions must pass to be promoted."},
@@ -38,7 +39,8 @@ _SECURITY = {
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
-_GIVEN_BY: Final = {"job_id": ("/train", "post"), "sweep_id": ("/sweeps", "post")}
+_GIVEN_BY: Final = {"job_id": ("/train", "post"), "sweep_id": ("/sweeps", "post"),
+                    "comparison_id": ("/comparisons", "post")}  # fmt: skip
 """Which call gives the ids that others take in their path."""
 
 

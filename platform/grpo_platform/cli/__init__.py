@@ -9,7 +9,16 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
-from grpo_platform.cli import episodes, experiments, jobs, models, scenarios, store, sweeps
+from grpo_platform.cli import (
+    comparisons,
+    episodes,
+    experiments,
+    jobs,
+    models,
+    scenarios,
+    store,
+    sweeps,
+)
 from grpo_platform.cli.output import (
     JsonFlag,
     ModelReference,
@@ -43,6 +52,7 @@ app.add_typer(scenarios.app, name="scenarios")
 app.add_typer(sweeps.app, name="sweep")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(store.app, name="store")
+app.command()(comparisons.compare)
 
 
 def main() -> None:

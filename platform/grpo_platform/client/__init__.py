@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 
 from grpo_platform.client.calls import part, until_ended
+from grpo_platform.client.comparisons import Comparison, ComparisonCalls
 from grpo_platform.client.experiments import ExperimentCalls
 from grpo_platform.client.fields import (
     TrainFields,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApiError",
+    "Comparison",
     "ConnectionBrokenError",
     "GRPOClient",
     "Job",
@@ -50,7 +52,7 @@ DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
 
 
-class GRPOClient(SweepCalls, ExperimentCalls, ScenarioCalls):
+class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls):
     """Calls a server.
 
     A call that may be made twice is sent again by itself, once, when its connection breaks; these

@@ -78,6 +78,15 @@ class SweepFields(TypedDict, total=False):
     promote: Promote
 
 
+class ComparisonFields(TypedDict, total=False):
+    """What POST /comparisons takes beside the references."""
+
+    normalize: bool
+    episodes: int
+    seed: int | None
+    max_seconds: int
+
+
 class UnknownFieldError(TypeError):
     """A call was given a field that the API does not have; the message names the nearest."""
 

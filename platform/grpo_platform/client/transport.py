@@ -136,10 +136,25 @@ class Transport:
             ApiError: the server refused.
             NotFiniteError: a number is NaN or infinite.
         """
-        repeatable = repeatable or method == "GET"
+        content = {"json": json, "params": params, "headers": headers}
         seconds = timeout_seconds or self._timeout_seconds
-        timeout = (_CONNECT_SECONDS, seconds)
-        content = {"json": json, "params": params, "headers": headers, "timeout": timeout}
+        reply = self._reply(method, path, repeatable or method == "GET", content, seconds)
+        try:
+            return cast(dict[str, Any], reply.json())
+        except requests.JSONDecodeError as error:
+            raise ServerNotFoundError(
+                f"What answers at {self.base_url} is another program; give the server's address."
+            ) from error
+
+    def text(self, path: str, params: Mapping[str, str | int | None]) -> str:
+        """The reply to one GET, as it is written; raises what `call` does."""
+        reply = self._reply("GET", path, True, {"params": params}, self._timeout_seconds)
+        return reply.content.decode()
+
+    def _reply(
+        self, method: str, path: str, repeatable: bool, content: dict[str, Any], seconds: float
+    ) -> requests.Response:
+        content = {**content, "timeout": (_CONNECT_SECONDS, seconds)}
         try:
             reply = self._send(method, path, repeatable, content)
         except requests.exceptions.InvalidJSONError as error:
@@ -148,12 +163,7 @@ class Transport:
             raise self._explained(error, f"{method} {path}", repeatable, seconds) from error
         if not reply.ok:
             raise ApiError(reply.status_code, _problem(reply))
-        try:
-            return cast(dict[str, Any], reply.json())
-        except requests.JSONDecodeError as error:
-            raise ServerNotFoundError(
-                f"What answers at {self.base_url} is another program; give the server's address."
-            ) from error
+        return reply
 
     def _send(
         self, method: str, path: str, repeatable: bool, content: Mapping[str, Any]

@@ -5,6 +5,7 @@ PlatformError
 │   ├── UnknownJobError
 │   ├── UnknownSweepError
 │   ├── UnknownExperimentError
+│   ├── UnknownComparisonError
 │   └── UnknownModelError          no such name, version or alias
 ├── ConflictError                  the request does not fit the present state
 ├── InvalidRequestError            a value that is malformed, with the field at fault
@@ -34,6 +35,7 @@ __all__ = [
     "StoreGoneError",
     "StoreUnavailableError",
     "TooManyWatchersError",
+    "UnknownComparisonError",
     "UnknownExperimentError",
     "UnknownJobError",
     "UnknownModelError",
@@ -70,6 +72,16 @@ class UnknownExperimentError(NotFoundError):
     def __init__(self, experiment_id: str) -> None:
         super().__init__(
             f"No experiment {experiment_id[:64]!r}; its id is that of its parent run in MLflow."
+        )
+
+
+class UnknownComparisonError(NotFoundError):
+    """No comparison of ours has this id."""
+
+    def __init__(self, comparison_id: str) -> None:
+        super().__init__(
+            f"No comparison {comparison_id[:64]!r}; its id is that of the run that keeps it in "
+            "MLflow."
         )
 
 

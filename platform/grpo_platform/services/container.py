@@ -8,10 +8,13 @@ from typing import Any
 
 from grpo.errors import ConfigError
 from grpo.registry import Registry as Names
+from grpo_platform.comparisons.sides import SideReader
+from grpo_platform.comparisons.store import ComparisonStore
 from grpo_platform.core.access import Signer
 from grpo_platform.core.errors import ConflictError, NotReadyError, PlatformError
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
+from grpo_platform.experiments.store import ExperimentStore
 from grpo_platform.jobs.backend import Backend, BackendFactory
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.jobs.runner import Runner
@@ -19,6 +22,7 @@ from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.scenarios.keeping import Scenarios
+from grpo_platform.services.comparisons import Comparisons
 from grpo_platform.services.environments import Environments
 from grpo_platform.serving.service import ServingService
 from grpo_platform.sweeps.runner import SweepRunner
@@ -40,6 +44,7 @@ class Services:
     jobs: Runner
     sweeps: SweepStore
     sweep_runner: SweepRunner
+    comparisons: Comparisons
     registry: Registry
     promoter: Promoter
     scenarios: Scenarios
@@ -126,6 +131,10 @@ def build_services(settings: Settings) -> Services:
         jobs=runner,
         sweeps=sweeps,
         sweep_runner=SweepRunner(sweeps, jobs, runner, promoter, settings.max_timesteps),
+        comparisons=Comparisons(
+            ComparisonStore(jobs),
+            SideReader(jobs, ExperimentStore(jobs), sweeps, registry, isolation.evaluate),
+        ),
         registry=registry,
         promoter=promoter,
         scenarios=Scenarios(registry, isolation.check_suite, isolation.play_suite),

@@ -1,0 +1,83 @@
+"""`grpo-platform compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from grpo_platform.cli.output import (
+    JsonFlag,
+    connect,
+    console,
+    errors_as_sentences,
+    fail,
+    show_json,
+)
+from grpo_platform.cli.output import table as show_table
+from grpo_platform.client.comparisons import Comparison
+from grpo_platform.client.fields import ComparisonFields
+
+__all__ = ["compare"]
+
+
+def compare(
+    context: typer.Context,
+    references: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two or more: ids of experiments, jobs or sweeps; name, name@alias or "
+            "name/version of models. A kind can be said, as in model:my_model/3.",
+            show_default=False,
+        ),
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the report there, a file that opens offline.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write it there as Markdown, for a pull request.")
+    ] = None,
+    episodes: Annotated[
+        int, typer.Option(min=20, max=2_000, help="Episodes that each version plays.")
+    ] = 100,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seeds the episodes; drawn when left out.")
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Put different environments on one scale.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare experiments, jobs, versions and sweeps' bests, and keep the result in MLflow."""
+    fields: ComparisonFields = {"episodes": episodes, "normalize": normalize, "seed": seed}
+    with errors_as_sentences():
+        client = connect(context)
+        found = client.compare(*references, **fields)
+        for path, kind in ((html, "html"), (markdown, "markdown")):
+            if path is not None:
+                text = client.comparison_report(found["comparison_id"], kind)  # type: ignore[arg-type]
+                _write(path, text)
+    show_json(found) if as_json else _report(found)
+
+
+def _report(found: Comparison) -> None:
+    for pair in found["pairs"]:
+        console.print(pair["sentence"], soft_wrap=True)
+    if found["correction"]:
+        console.print(found["correction"], soft_wrap=True)
+    for said in found["warnings"]:
+        console.print(f"Note: {said}", soft_wrap=True)
+    columns = ("side", "returns", "mean", "low", "high", "IQM", "low", "high")
+    rows = [
+        (side["label"], f"{len(side['returns'])} {side['unit']}s", *side["mean"].values(),
+         *side["iqm"].values())
+        for side in found["sides"]
+    ]  # fmt: skip
+    show_table(columns, rows)
+    console.print(f"Comparison {found['comparison_id']}.")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror or error}.")

@@ -1,0 +1,1 @@
+"""Comparisons: two or more of experiments, jobs, versions and sweeps' bests, with an interval."""

@@ -22,9 +22,10 @@ from grpo.fields import fields_of
 from grpo_platform.api import routes
 from grpo_platform.api.errors import FieldProblem, Problem
 from grpo_platform.api.openapi import install_openapi
+from grpo_platform.api.schemas.experiments import TrainBody
 from grpo_platform.api.schemas.models import Comparison
 from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
-from grpo_platform.api.schemas.training import Job, TrainRequest
+from grpo_platform.api.schemas.training import Job
 from grpo_platform.core.names import Metric
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
@@ -208,8 +209,9 @@ def test_there_are_quoted_messages() -> None:
 def test_every_request_field_is_documented_with_its_default() -> None:
     section = API.partition("### `POST /train`")[2].partition("###")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", section, re.MULTILINE))
-    assert rows.keys() == TrainRequest.model_fields.keys()
-    for name, field in TrainRequest.model_fields.items():
+    fields = {field.alias or name: field for name, field in TrainBody.model_fields.items()}
+    assert rows.keys() == fields.keys()
+    for name, field in fields.items():
         default = field.get_default(call_default_factory=True)
         shown = rows[name].strip("`")
         if name in ("seed", "model_name"):

@@ -64,7 +64,7 @@ class Made:
     def experiment(self, name, values, **fields) -> str:
         store = ExperimentStore(self.services.store)
         job = request(**({"total_timesteps": 1000, "model_name": name} | fields))
-        record = store.create(ExperimentRequest.of(job, tuple(range(len(values)))))
+        record, _ = store.create(ExperimentRequest.of(job, tuple(range(len(values)))))
         for value, job_id in zip(values, record.seed_jobs.values(), strict=True):
             store.publish(job_id)
             if value is not None:

@@ -33,7 +33,7 @@ class Experiments:
 
     def trained(self, register="best", seeds=(1, 2, 3), name="m", **fields):
         asked = ExperimentRequest.of(request(**SHORT, **fields, model_name=name), seeds, register)
-        made = self.store.create(asked)
+        made, _ = self.store.create(asked)
         for seed in self.store.seeds(made):
             job = self.store.publish(seed.job_id)
             self.platform.runner.enqueue(job)

@@ -79,7 +79,7 @@ def test_what_cannot_be_an_experiment_is_refused(changes, said):
 
 
 def test_an_experiment_is_made_with_a_draft_for_each_seed(experiments):
-    made = experiments.create(REQUEST, owner="here:1:1")
+    made, _ = experiments.create(REQUEST, owner="here:1:1")
     assert made.status is JobStatus.QUEUED
     assert made.request == REQUEST
     assert made.owner == "here:1:1"
@@ -114,7 +114,7 @@ def test_an_experiment_that_cannot_be_made_whole_leaves_nothing(place, experimen
 
 
 def test_pages_are_newest_first_and_members_are_read_together(experiments, monkeypatch):
-    made = [experiments.create(REQUEST).experiment_id for _ in range(3)]
+    made = [experiments.create(REQUEST)[0].experiment_id for _ in range(3)]
     reads = []
     read = experiments._reader._read
 
@@ -133,7 +133,7 @@ def test_pages_are_newest_first_and_members_are_read_together(experiments, monke
 
 
 def test_a_run_whose_request_was_edited_says_so(experiments):
-    made = experiments.create(REQUEST)
+    made, _ = experiments.create(REQUEST)
     for text, said in (("", "EOF"), ("[]", "object"), ('{"seeds": [1], "config": {}}', "seeds")):
         experiments.set_tags(made.experiment_id, {Tag.EXPERIMENT_REQUEST: text})
         found = experiments.experiment(made.experiment_id)
@@ -150,14 +150,14 @@ def test_what_is_no_experiment_is_unknown(place, experiments):
     for other in ("x", "0" * 32, job.job_id):
         with pytest.raises(UnknownExperimentError):
             experiments.experiment(other)
-    gone = experiments.create(REQUEST).experiment_id
+    gone = experiments.create(REQUEST)[0].experiment_id
     experiments._client.delete_run(gone)
     with pytest.raises(UnknownExperimentError):
         experiments.experiment(gone)
 
 
 def test_an_experiment_is_resumed_with_what_did_not_complete(place, experiments):
-    made = experiments.create(REQUEST)
+    made, _ = experiments.create(REQUEST)
     jobs = jobs_of(place)
     for draft, status in zip(
         experiments.seeds(made), (JobStatus.FAILED, JobStatus.STOPPED, None), strict=True
@@ -176,7 +176,7 @@ def test_an_experiment_is_resumed_with_what_did_not_complete(place, experiments)
 
 
 def test_claims_of_seeds_are_numbers(experiments):
-    made = experiments.create(REQUEST)
+    made, _ = experiments.create(REQUEST)
     run = experiments._client.get_run(made.experiment_id)
     assert f"grpo.claim.{seed_claim(3)}" in run.data.tags
 

@@ -100,5 +100,5 @@ def test_an_elder_that_was_not_seen_goes_when_the_younger_is_a_job(store):
         return [jobs._reader.get(run_id) for run_id in runs_of(store, "unseen")]
 
     assert not idempotency.is_elected(elder.job_id, look, jobs.discard)
-    assert idempotency.await_job(look, jobs.discard).run_id == younger.job_id
+    assert idempotency.await_made(look, jobs.discard).run_id == younger.job_id
     assert Tag.JOB in jobs._reader.get(younger.job_id).tags

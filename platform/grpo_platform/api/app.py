@@ -18,6 +18,7 @@ from grpo_platform.api.openapi import DESCRIPTION, TAGS, install_docs, install_o
 from grpo_platform.api.routes import (
     catalog,
     comparisons,
+    experiments,
     inference,
     models,
     open_inference,
@@ -33,8 +34,8 @@ from grpo_platform.serving.episodes import Episodes
 __all__ = ["create_app"]
 
 _ROUTERS = (
-    training.router, sweeps.router, comparisons.router, models.router, scenarios.router,
-    system.router, catalog.router, open_inference.router,
+    training.router, experiments.router, sweeps.router, comparisons.router, models.router,
+    scenarios.router, system.router, catalog.router, open_inference.router,
 )  # fmt: skip
 _DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
 _CORS_HEADERS = (
@@ -93,10 +94,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.isolation.start()
     await run_in_threadpool(services.jobs.start)
     services.sweep_runner.start()
+    services.experiment_runner.start()
     try:
         yield
     finally:
-        await run_in_threadpool(services.sweep_runner.shutdown)
+        await asyncio.gather(
+            run_in_threadpool(services.sweep_runner.shutdown),
+            run_in_threadpool(services.experiment_runner.shutdown),
+        )
         await asyncio.gather(
             run_in_threadpool(services.ui.stop),
             run_in_threadpool(services.jobs.shutdown),

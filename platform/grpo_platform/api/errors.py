@@ -289,7 +289,9 @@ def _fields_beside(location: tuple[int | str, ...], model: type[BaseModel] | Non
         field = None if model is None else model.model_fields.get(str(part))
         inner = None if field is None else field.annotation
         model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
-    return () if model is None else model.model_fields
+    if model is None:
+        return ()
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _field_problem(finding: ErrorDetails, model: type[BaseModel] | None) -> FieldProblem:

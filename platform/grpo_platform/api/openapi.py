@@ -25,6 +25,7 @@ Errors are problem details (RFC 9457) whose `detail` says what to do.
 TAGS = [
     {"name": "system", "description": "What this server is, and how it is doing."},
     {"name": "training", "description": "Jobs: start, watch, stop, resume."},
+    {"name": "experiments", "description": "One configuration with several seeds, as one thing."},
     {"name": "sweeps", "description": "Searches for hyperparameters, each trial a job."},
     {"name": "comparisons", "description": "Experiments, jobs, versions and sweeps side by side."},
     {"name": "inference", "description": "Ask a model for an action."},
@@ -39,8 +40,12 @@ _SECURITY = {
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
-_GIVEN_BY: Final = {"job_id": ("/train", "post"), "sweep_id": ("/sweeps", "post"),
-                    "comparison_id": ("/comparisons", "post")}  # fmt: skip
+_GIVEN_BY: Final = {
+    "job_id": ("/train", "post"),
+    "experiment_id": ("/train", "post"),
+    "sweep_id": ("/sweeps", "post"),
+    "comparison_id": ("/comparisons", "post"),
+}
 """Which call gives the ids that others take in their path."""
 
 
@@ -84,7 +89,8 @@ def _build(app: FastAPI, *, secured: bool) -> dict[str, Any]:
 def _link_ids(paths: dict[str, Any]) -> None:
     for name, (source, method) in _GIVEN_BY.items():
         reply = paths[source][method]["responses"]["200"]
-        reply["links"] = {
+        links = reply.setdefault("links", {})
+        links |= {
             operation["operationId"]: {
                 "operationId": operation["operationId"],
                 "parameters": {name: f"$response.body#/{name}"},

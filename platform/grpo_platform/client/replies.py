@@ -38,6 +38,7 @@ class Job(TypedDict):
     branching: str | None
     branching_reason: str | None
     stopped_by: Literal["max_seconds", "target_return"] | None
+    experiment_id: str | None
 
 
 class Prediction(TypedDict):

@@ -143,15 +143,23 @@ class BusyError(PlatformError):
 
 
 class QueueFullError(PlatformError):
-    """The queue holds as many jobs as it may.
+    """The queue holds as many jobs as it may, or too many to take several more.
+
+    Args:
+        limit: how many may wait.
+        places: how many were to be queued together.
+        retry_after_seconds: when trying again makes sense.
 
     Attributes:
         retry_after_seconds: when trying again makes sense.
     """
 
-    def __init__(self, limit: int, retry_after_seconds: int = 30) -> None:
+    def __init__(self, limit: int, places: int = 1, retry_after_seconds: int = 30) -> None:
         super().__init__(
             f"The queue is full ({limit} jobs wait). Try again later, or stop queued jobs."
+            if places == 1
+            else f"The queue has no room for {places} jobs together (at most {limit} may wait, "
+            "GRPO_MAX_QUEUED_JOBS). Try again later, ask for fewer seeds, or stop queued jobs."
         )
         self.retry_after_seconds = retry_after_seconds
 

@@ -1,7 +1,7 @@
 """An experiment and its seeds as the platform sees them: frozen records, read from MLflow runs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,6 +23,7 @@ __all__ = [
     "SeedState",
     "Selection",
     "experiment_of",
+    "failed_of",
     "seed_of",
 ]
 
@@ -145,6 +146,11 @@ def seed_of(seed: int, job_id: str, row: RunRow | None) -> SeedRecord:
         return SeedRecord(number=seed, job_id=job_id, job=None, state=state)
     job = record_of(row)
     return SeedRecord(number=seed, job_id=job_id, job=job, state=job.status.value)
+
+
+def failed_of(seeds: Iterable[SeedRecord]) -> list[SeedRecord]:
+    """Those of all that failed and can be trained again: their runs are there."""
+    return [seed for seed in seeds if seed.state == "failed" and seed.resumable]
 
 
 def _request_of(

@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _BUSY_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 3.0
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_SHARE: Final = 8
 
 _G = TypeVar("_G", bound=GroupRecord)
 _M = TypeVar("_M", bound=GroupMember)
@@ -104,11 +106,16 @@ class Leader(abc.ABC, Generic[_G, _M]):
 
     def _run(self) -> None:
         while not self._closing:
-            self._wake.wait(_BUSY_SECONDS if self.look() else _IDLE_SECONDS)
+            began = self._clock()
+            pause = _BUSY_SECONDS if self.look() else _IDLE_SECONDS
+            # where there is much to look at, others need the processor more
+            took = self._clock() - began
+            self._wake.wait(max(pause, min(_LONGEST_PAUSE_SECONDS, _SHARE * took)))
             self._wake.clear()
 
     def _step(self) -> bool:
-        unfinished = [g for g in self._groups.unfinished() if self._groups.may_lead(g)]
+        every = self._groups.unfinished()
+        unfinished = [group for group in every if self._groups.may_lead(group)]
         self._forget_others(unfinished)
         others = [g for g in unfinished if g.owner not in (None, self._owner)]
         lost = {group.group_id for group in self._observer.lost(others)}
@@ -125,9 +132,15 @@ class Leader(abc.ABC, Generic[_G, _M]):
             except Exception as error:  # noqa: BLE001 - the others must be led
                 _log.exception("%s %s cannot go on.", self._groups.noun, group.group_id)
                 self._give_up(group, error)
-        for job_id in self._groups.orphans():
+        orphans, ended = self._groups.strays({group.group_id for group in every})
+        for job_id in orphans:
             self._stop_job(job_id)
+        for group in ended:
+            self._outlived(group)
         return bool(unfinished)
+
+    def _outlived(self, group: _G) -> None:
+        """See to a parent that ended and one of whose jobs goes on; by default nothing."""
 
     def _forget_others(self, unfinished: list[_G]) -> None:
         """Keep of what was remembered only what is about these parents."""

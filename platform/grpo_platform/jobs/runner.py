@@ -308,8 +308,8 @@ class Runner:
         return record
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        """Hold a place in the queue while a job is written to the store.
+    def room(self, places: int = 1) -> Iterator[None]:
+        """Hold places in the queue while as many jobs are written to the store.
 
         Raises:
             QueueFullError: as many jobs wait as may.
@@ -320,14 +320,14 @@ class Runner:
                 raise ConflictError("The server is shutting down and takes no jobs.")
             held = self._backend.running() - self._settled
             busy = len(self._waiting) + self._arriving + len(held)
-            if busy >= self._max_waiting + self._max_running:
-                raise QueueFullError(self._max_waiting)
-            self._arriving += 1
+            if busy + places > self._max_waiting + self._max_running:
+                raise QueueFullError(self._max_waiting, places)
+            self._arriving += places
         try:
             yield
         finally:
             with self._lock:
-                self._arriving -= 1
+                self._arriving -= places
 
     def enqueue(self, record: JobRecord) -> None:
         """Take a job that is queued in the store already."""

@@ -14,6 +14,7 @@ from grpo_platform.core.access import Signer
 from grpo_platform.core.errors import ConflictError, NotReadyError, PlatformError
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
+from grpo_platform.experiments.runner import ExperimentRunner
 from grpo_platform.experiments.store import ExperimentStore
 from grpo_platform.jobs.backend import Backend, BackendFactory
 from grpo_platform.jobs.isolation import Isolation
@@ -45,6 +46,8 @@ class Services:
     sweeps: SweepStore
     sweep_runner: SweepRunner
     comparisons: Comparisons
+    experiments: ExperimentStore
+    experiment_runner: ExperimentRunner
     registry: Registry
     promoter: Promoter
     scenarios: Scenarios
@@ -124,7 +127,7 @@ def build_services(settings: Settings) -> Services:
     registry = Registry(store.tracking_uri)
     promoter = Promoter(registry, isolation.evaluate, isolation.play_suite)
     runner = Runner(jobs, make_backend(store, settings), settings)
-    sweeps = SweepStore(jobs)
+    sweeps, experiments = SweepStore(jobs), ExperimentStore(jobs)
     return Services(
         settings=settings,
         store=jobs,
@@ -133,8 +136,10 @@ def build_services(settings: Settings) -> Services:
         sweep_runner=SweepRunner(sweeps, jobs, runner, promoter, settings.max_timesteps),
         comparisons=Comparisons(
             ComparisonStore(jobs),
-            SideReader(jobs, ExperimentStore(jobs), sweeps, registry, isolation.evaluate),
+            SideReader(jobs, experiments, sweeps, registry, isolation.evaluate),
         ),
+        experiments=experiments,
+        experiment_runner=ExperimentRunner(experiments, jobs, runner, promoter),
         registry=registry,
         promoter=promoter,
         scenarios=Scenarios(registry, isolation.check_suite, isolation.play_suite),

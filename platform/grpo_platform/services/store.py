@@ -7,6 +7,7 @@ from typing import NamedTuple
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
+from grpo_platform.experiments.store import ExperimentStore
 from grpo_platform.services.direct import open_store
 from grpo_platform.sweeps.store import SweepStore
 from grpo_platform.tracking import locations
@@ -28,11 +29,11 @@ __all__ = [
 
 
 class Unsigned(NamedTuple):
-    """A job or sweep that servers with this token do not train."""
+    """A job or parent of jobs that servers with this token do not train."""
 
     job_id: str
     kind: str
-    """`job` or `sweep`."""
+    """`job`, `sweep` or `experiment`."""
 
     status: JobStatus
     env_name: str
@@ -83,41 +84,47 @@ def adopt_artifacts(settings: Settings) -> Path:
 
 
 def unsigned(settings: Settings) -> list[Unsigned]:
-    """Jobs and sweeps that may go on yet and were not queued with this token.
+    """Jobs, sweeps and experiments that may go on yet and were not queued with this token.
 
     Raises:
         InvalidRequestError: there is no token.
         StoreError: there is no store, or it cannot be used.
     """
-    jobs, sweeps = _signed_stores(settings)
+    jobs, sweeps, experiments = _signed_stores(settings)
     return [
         Unsigned(sweep.sweep_id, "sweep", sweep.status, sweep.request.env_name, "")
         for sweep in sweeps.unsigned()
     ] + [
+        Unsigned(one.experiment_id, "experiment", one.status, one.request.env_name, one.model_name)
+        for one in experiments.unsigned()
+    ] + [
         Unsigned(job.job_id, "job", job.status, job.request.config.env_name, job.model_name)
         for job in jobs.unsigned()
-    ]
+    ]  # fmt: skip
 
 
 def sign(settings: Settings, ids: Iterable[str]) -> Iterator[str]:
-    """Vouch for jobs and sweeps, so that servers with this token train them; yields each one.
+    """Vouch for runs, so that servers with this token train them; yields the id of each one.
 
     Raises:
-        UnknownJobError: no such job or sweep.
+        UnknownJobError: no such job, sweep or experiment.
         InvalidRequestError: there is no token.
         StoreError: there is no store, or it cannot be used.
     """
-    jobs, sweeps = _signed_stores(settings)
-    of_sweeps = {sweep.sweep_id for sweep in sweeps.unsigned()}
+    jobs, sweeps, experiments = _signed_stores(settings)
+    parents: dict[str, SweepStore | ExperimentStore] = {
+        **dict.fromkeys((sweep.sweep_id for sweep in sweeps.unsigned()), sweeps),
+        **dict.fromkeys((one.experiment_id for one in experiments.unsigned()), experiments),
+    }
     for run_id in ids:
-        (sweeps if run_id in of_sweeps else jobs).sign(run_id)
+        parents.get(run_id, jobs).sign(run_id)
         yield run_id
 
 
-def _signed_stores(settings: Settings) -> tuple[JobStore, SweepStore]:
+def _signed_stores(settings: Settings) -> tuple[JobStore, SweepStore, ExperimentStore]:
     if settings.api_token is None:
         raise InvalidRequestError(
             "Set GRPO_API_TOKEN to the server's token: without one there are no signatures."
         )
     jobs, _ = open_store(settings)
-    return jobs, SweepStore(jobs)
+    return jobs, SweepStore(jobs), ExperimentStore(jobs)

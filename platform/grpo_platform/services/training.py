@@ -6,15 +6,16 @@ from typing import Any
 import grpo
 from grpo import GRPOConfig
 from grpo.errors import IncompatibleError
-from grpo_platform.core.errors import ConflictError, InvalidRequestError
+from grpo_platform.core.errors import ConflictError
 from grpo_platform.core.request import JobRequest, resolve_request
 from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.services.container import Services
+from grpo_platform.tracking.idempotency import used_otherwise
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
 
-__all__ = ["check_request", "submit"]
+__all__ = ["check_request", "resume", "submit"]
 
 
 def submit(
@@ -41,10 +42,21 @@ def submit(
     )
     job = services.jobs.submit(request, idempotency_key=idempotency_key)
     if job.request != request and not _is_repeat(services, given, job):
-        raise InvalidRequestError(
-            "This Idempotency-Key was used with another body; use a new key for a new job.",
-            field="Idempotency-Key",
-        )
+        raise used_otherwise()
+    return job
+
+
+def resume(services: Services, job_id: str) -> JobRecord:
+    """Take a stopped or failed job up again, and the experiment that it belongs to.
+
+    Raises:
+        UnknownJobError: no such job.
+        ConflictError: the job is completed, or not finished.
+        QueueFullError: too many jobs wait.
+    """
+    job = services.jobs.resume(job_id)
+    if job.experiment is not None:
+        services.experiment_runner.reopen(job.experiment)
     return job
 
 

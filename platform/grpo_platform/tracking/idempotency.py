@@ -1,4 +1,4 @@
-"""One job for one idempotency key, however many servers are asked for it at the same moment.
+"""One job, or experiment, for one idempotency key, however many servers are asked at one moment.
 
 Each server writes a draft with the key, and only then looks for those of others: of two, one at
 least sees the other. The eldest becomes the job when the younger have gone; a younger one goes when
@@ -6,15 +6,16 @@ it sees an elder. A younger one that looked before the elder was written is a jo
 and the elder goes instead. No clock decides: "eldest" only needs to be the same for all.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from grpo_platform.core.errors import StoreUnavailableError
-from grpo_platform.core.names import Tag
+from grpo_platform.core.errors import InvalidRequestError, StoreUnavailableError
+from grpo_platform.core.names import Tag, idempotency_tag
 from grpo_platform.tracking.reader import RunRow
 
-__all__ = ["await_job", "is_elected"]
+__all__ = ["await_made", "is_elected", "is_made", "key_tag", "used_otherwise"]
 
 PATIENCE_SECONDS: Final = 10.0
 """A draft that is neither job nor gone after this time is a dead server's, and is deleted. Were it
@@ -22,11 +23,31 @@ alive, it could not become a job any more: MLflow writes to no deleted run."""
 
 _PAUSE_SECONDS: Final = 0.05
 
+_MADE: Final = frozenset({Tag.JOB, Tag.EXPERIMENT})
+
 Look = Callable[[], Sequence[RunRow]]
 """Reads the drafts and jobs of the key, those that were deleted left out."""
 
 Discard = Callable[[str], None]
 """Deletes a draft."""
+
+
+def key_tag(key: str) -> str:
+    """Key of the tag that marks what is made under an idempotency key."""
+    return idempotency_tag(hashlib.sha256(key.encode()).hexdigest())
+
+
+def is_made(row: RunRow) -> bool:
+    """Whether a draft has become what it was made for: a job, or an experiment."""
+    return not _MADE.isdisjoint(row.tags)
+
+
+def used_otherwise() -> InvalidRequestError:
+    """The error for a key that came with another body."""
+    return InvalidRequestError(
+        "This Idempotency-Key was used with another body; use a new key for a new job.",
+        field="Idempotency-Key",
+    )
 
 
 def is_elected(run_id: str, look: Look, discard: Discard) -> bool:
@@ -41,7 +62,7 @@ def is_elected(run_id: str, look: Look, discard: Discard) -> bool:
         own = rows.pop(run_id, None)
         if own is None:
             raise _undecided()
-        if any(Tag.JOB in row.tags or _age(row) < _age(own) for row in rows.values()):
+        if any(is_made(row) or _age(row) < _age(own) for row in rows.values()):
             return False
         if not rows:
             return True
@@ -51,8 +72,8 @@ def is_elected(run_id: str, look: Look, discard: Discard) -> bool:
         time.sleep(_PAUSE_SECONDS)
 
 
-def await_job(look: Look, discard: Discard) -> RunRow:
-    """The job that an elder draft becomes.
+def await_made(look: Look, discard: Discard) -> RunRow:
+    """The job, or experiment, that an elder draft becomes.
 
     Raises:
         StoreUnavailableError: none does, or the store is away.
@@ -60,8 +81,8 @@ def await_job(look: Look, discard: Discard) -> RunRow:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         rows = look()
-        if jobs := [row for row in rows if Tag.JOB in row.tags]:
-            return min(jobs, key=_age)
+        if made := [row for row in rows if is_made(row)]:
+            return min(made, key=_age)
         if not rows:
             raise _undecided()
         if time.monotonic() > deadline:

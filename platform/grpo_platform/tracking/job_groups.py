@@ -6,7 +6,8 @@ job is made visible only after that. So no number is ever trained twice, whoever
 
 import abc
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from grpo_platform.core.access import not_vouched_for
 from grpo_platform.core.errors import (
+    ConflictError,
     InvalidRequestError,
     NotFoundError,
     PlatformError,
@@ -424,34 +426,46 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
         uri = self._reader.get(group_id).artifact_uri
         return self._files.upload(uri, path, folder, verify=False)
 
-    def orphans(self) -> list[str]:
-        """Jobs that wait or run and whose parent somebody deleted."""
-        found = []
-        parents: dict[str, bool] = {}
+    def delete(self, group_id: str) -> None:
+        """Delete a parent that has ended; its jobs stay.
+
+        Raises:
+            ConflictError: it is not finished.
+        """
+        group = self._find(group_id)
+        if group.status not in TERMINAL:
+            raise ConflictError(f"{self.noun} {group_id} is {group.status.value}; stop it first.")
+        self._jobs.delete_run(group_id, group.artifact_uri)
+
+    def strays(self, unfinished: Collection[str]) -> tuple[list[str], list[_G]]:
+        """Jobs that wait or run without a parent that does.
+
+        Args:
+            unfinished: ids of the parents that do.
+
+        Returns:
+            Jobs whose parent somebody deleted, and parents that ended before their jobs: somebody
+            resumed one.
+        """
+        jobs: defaultdict[str, list[str]] = defaultdict(list)
         for status in (JobStatus.QUEUED, JobStatus.RUNNING):
             query = RunQuery(
                 tag_keys=(self.kind.member, Tag.JOB), status=RUN_STATUS[status], limit=_MOST
             )
             for row in self._reader.find(query):
-                parent = row.tags.get(Tag.PARENT_RUN, "")
-                if parent not in parents:
-                    parents[parent] = self._is_gone(parent)
-                if parents[parent]:
-                    found.append(row.run_id)
-        return found
+                jobs[row.tags.get(Tag.PARENT_RUN, "")].append(row.run_id)
+        others = [parent for parent in jobs if parent not in unfinished]
+        rows = self._reader.get_all(others)
+        there = {i: r for i, r in rows.items() if self.kind.mark in r.tags and not r.deleted}
+        orphans = [job for parent in others if parent not in there for job in jobs[parent]]
+        ended = [group for group in map(self._read, there.values()) if group.status in TERMINAL]
+        return orphans, ended
 
     def _row(self, job_id: str) -> RunRow | None:
         try:
             return self._reader.get(job_id)
         except UnknownJobError:
             return None
-
-    def _is_gone(self, group_id: str) -> bool:
-        try:
-            self._find(group_id)
-        except NotFoundError:
-            return True
-        return False
 
 
 def _resuming(text: str) -> dict[int, int]:

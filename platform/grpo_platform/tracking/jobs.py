@@ -1,7 +1,6 @@
 """Jobs in the MLflow store: made, adopted, found, listed, deleted."""
 
 import contextlib
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +19,18 @@ from grpo_platform.core.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from grpo_platform.core.names import EXPERIMENT, JOB_READY, Tag, env_tag, idempotency_tag, model_tag
+from grpo_platform.core.names import EXPERIMENT, JOB_READY, Tag, env_tag, model_tag, seeds_tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.experiments import ensure_experiment
-from grpo_platform.tracking.idempotency import await_job, is_elected
+from grpo_platform.tracking.idempotency import (
+    await_made,
+    is_elected,
+    is_made,
+    key_tag,
+    used_otherwise,
+)
 from grpo_platform.tracking.lifecycle import JobLifecycle
 from grpo_platform.tracking.provenance import provenance_tags
 from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
@@ -89,19 +94,18 @@ class JobStore(JobLifecycle):
 
         Returns:
             The job, and whether this call made it.
+
+        Raises:
+            InvalidRequestError: the key is an experiment's.
         """
-        tag = idempotency_tag(_key_digest(key))
-
-        def look() -> Sequence[RunRow]:
-            return self._reader.find(RunQuery(tag_keys=(tag,), limit=_MANY))
-
+        tag = key_tag(key)
         draft = self.draft(request, extra_tags={tag: JOB_READY})
         with self.discarding(draft.job_id):
-            if is_elected(draft.job_id, look, self.discard):
+            if is_elected(draft.job_id, lambda: self._of_key(tag), self.discard):
                 self.publish(draft)
                 return draft, True
         self.discard(draft.job_id)
-        return record_of(await_job(look, self.discard)), False
+        return _job_of(await_made(lambda: self._of_key(tag), self.discard)), False
 
     def draft(
         self,
@@ -259,17 +263,26 @@ class JobStore(JobLifecycle):
         status: JobStatus | None = None,
         env_name: str | None = None,
         model_name: str | None = None,
+        experiment: str | None = None,
         limit: int = 100,
         page_token: str | None = None,
     ) -> Page[JobRecord]:
-        """Jobs, newest first, of any experiment.
+        """Jobs, newest first, of any MLflow experiment.
+
+        Args:
+            status: that they have.
+            env_name: that they train on.
+            model_name: that they write.
+            experiment: id of the parent run whose seeds they train.
+            limit: most jobs of the page.
+            page_token: of the page before.
 
         Raises:
             InvalidPageTokenError: the token is not one that this list gave out.
         """
-        digest = list_digest(status, env_name, model_name)
+        digest = list_digest(status, env_name, model_name, *filter(None, (experiment,)))
         after = decode_token(page_token, digest) if page_token is not None else None
-        names = [name for name in (env_name, model_name) if name is not None]
+        names = [name for name in (env_name, model_name, experiment) if name is not None]
         if not all(_QUOTABLE.fullmatch(name) for name in names):
             return Page([], None)  # no job can carry such a name, and a filter cannot quote it
         keys = [Tag.JOB]
@@ -277,6 +290,8 @@ class JobStore(JobLifecycle):
             keys.append(env_tag(env_name))
         if model_name is not None:
             keys.append(model_tag(model_name))
+        if experiment is not None:
+            keys.append(seeds_tag(experiment))
         query = RunQuery(
             tag_keys=tuple(keys),
             status=None if status is None else RUN_STATUS[status],
@@ -300,10 +315,16 @@ class JobStore(JobLifecycle):
         return [record_of(row) for row in self._reader.find(query)]
 
     def find_idempotent(self, key: str) -> JobRecord | None:
-        """The oldest job that was created under this idempotency key."""
-        keys = (idempotency_tag(_key_digest(key)), Tag.JOB)
-        found = self._reader.find(RunQuery(tag_keys=keys, newest_first=False, limit=1))
-        return record_of(found[0]) if found else None
+        """The oldest job that was created under this idempotency key.
+
+        Raises:
+            InvalidRequestError: the key is an experiment's.
+        """
+        made = [row for row in self._of_key(key_tag(key)) if is_made(row)]
+        return _job_of(made[-1]) if made else None
+
+    def _of_key(self, tag: str) -> Sequence[RunRow]:
+        return self._reader.find(RunQuery(tag_keys=(tag,), limit=_MANY))
 
     def delete(self, job_id: str) -> None:
         """Delete a finished job: artifacts, then the run; its models stay.
@@ -317,10 +338,14 @@ class JobStore(JobLifecycle):
         record = self.get(job_id)
         if record.status not in TERMINAL:
             raise ConflictError(f"Job {job_id} is {record.status.value}; stop it first.")
-        self._files.delete(record.artifact_uri)
-        self._write(job_id, lambda: self._client.delete_run(job_id))
+        self.delete_run(job_id, record.artifact_uri)
+
+    def delete_run(self, run_id: str, artifact_uri: str) -> None:
+        """Delete a run that nobody holds, as `delete` does a job."""
+        self._files.delete(artifact_uri)
+        self._write(run_id, lambda: self._client.delete_run(run_id))
         if (forever := _hard_delete(self.tracking_uri)) is not None:
-            retrying(lambda: forever(job_id), job_id)
+            retrying(lambda: forever(run_id), run_id)
 
     def check_writable(self) -> None:
         """Refuse, as `create` would, where a job cannot be stored; looks at most once a second.
@@ -382,5 +407,12 @@ def _hard_delete(tracking_uri: str) -> Callable[[str], None] | None:
     return getattr(open_store(tracking_uri), "_hard_delete_run", None)
 
 
-def _key_digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def _job_of(row: RunRow) -> JobRecord:
+    """The job that was made under a key.
+
+    Raises:
+        InvalidRequestError: it is an experiment.
+    """
+    if Tag.JOB not in row.tags:
+        raise used_otherwise()
+    return record_of(row)

@@ -164,6 +164,11 @@ class JobRecord:
     """The MLflow run id."""
 
     experiment_id: str
+    """The MLflow experiment that holds the run."""
+
+    experiment: str | None = None
+    """Id of the experiment (a parent run) whose seed it trains; None where it stands alone."""
+
     status: JobStatus
     request: JobRequest
 
@@ -292,6 +297,7 @@ def record_of(run: RunRow) -> JobRecord:
     return JobRecord(
         job_id=run.run_id,
         experiment_id=run.experiment_id,
+        experiment=tags.get(Tag.PARENT_RUN) if Tag.EXPERIMENT_SEED in tags else None,
         status=status,
         request=request,
         request_error=request_error,

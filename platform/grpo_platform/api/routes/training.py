@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from grpo_platform.api.dependencies import JobId, JsonRoute, Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.events import EVENT_SCHEMA, JobFeeds, Watcher
+from grpo_platform.api.schemas.experiments import ExperimentReply, TrainBody, started_reply
 from grpo_platform.api.schemas.training import (
     DeletedJob,
     Job,
@@ -27,7 +28,8 @@ from grpo_platform.api.schemas.training import (
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.run_writer import read_log
-from grpo_platform.services.training import submit
+from grpo_platform.services.experiments import submit_experiment
+from grpo_platform.services.training import resume, submit
 
 __all__ = ["router"]
 
@@ -50,10 +52,14 @@ IdempotencyKey = Annotated[
     "/train", operation_id="start_training", responses=documented(400, 404, 409, 413, 415, 429)
 )
 def start_training(
-    body: TrainRequest, services: ServicesDep, idempotency_key: IdempotencyKey = None
-) -> TrainReply:
-    """Queue a training job."""
-    job = submit(services, body.model_dump(exclude_unset=True), idempotency_key)
+    body: TrainBody, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> TrainReply | ExperimentReply:
+    """Queue a training job, or, with `seeds`, one for each seed."""
+    given = body.model_dump(exclude_unset=True)
+    if body.seeds is not None or "register" in given:
+        return started_reply(submit_experiment(services, given, idempotency_key))
+    given.pop("seeds", None)
+    job = submit(services, given, idempotency_key)
     config = TrainRequest.model_validate(
         job.request.to_dict() | {"model_name": job.model_name}, strict=False
     )
@@ -68,12 +74,14 @@ def list_jobs(
     status: JobStatus | None = None,
     env_name: Annotated[str | None, Query(max_length=200)] = None,
     model_name: Annotated[str | None, Query(max_length=128)] = None,
+    experiment_id: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JobList:
     """Jobs, newest first."""
     page = services.store.list(
         status=status,
         env_name=env_name,
         model_name=model_name,
+        experiment=experiment_id,
         limit=limit,
         page_token=page_token,
     )
@@ -102,7 +110,7 @@ def stop_job(job_id: JobId, services: ServicesDep) -> StoppedJob:
 )
 def resume_job(job_id: JobId, services: ServicesDep) -> ResumedJob:
     """Take a stopped or failed job up again, from its checkpoint, in the same run."""
-    job = services.jobs.resume(job_id)
+    job = resume(services, job_id)
     done = f"{job.current_timesteps:,} of {job.total_timesteps:,} timesteps were done"
     message = (
         f"Training goes on from its last checkpoint; {done}."

@@ -129,6 +129,9 @@ class Job(Reply):
     stopped_by: Literal["max_seconds", "target_return"] | None
     """What completed the job before its `total_timesteps` were used; null otherwise."""
 
+    experiment_id: str | None
+    """Experiment whose seed the job trains; null where it stands alone."""
+
 
 class JobList(Reply):
     """A page of jobs, newest first."""
@@ -187,7 +190,11 @@ class JobLogs(Reply):
 def job_reply(record: JobRecord) -> Job:
     """The reply that describes this job."""
     return reply_of(
-        Job, record, eta_seconds=_eta_seconds(record), env_name=record.request.config.env_name
+        Job,
+        record,
+        eta_seconds=_eta_seconds(record),
+        env_name=record.request.config.env_name,
+        experiment_id=record.experiment,
     )
 
 

@@ -1,0 +1,92 @@
+"""Experiment calls; POST /train starts one."""
+
+from fastapi import APIRouter
+
+from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep
+from grpo_platform.api.errors import documented
+from grpo_platform.api.schemas.experiments import (
+    DeletedExperiment,
+    Experiment,
+    ExperimentAnswer,
+    ExperimentList,
+    experiment_reply,
+    experiment_summary,
+)
+
+__all__ = ["router"]
+
+router = APIRouter(
+    tags=["experiments"], route_class=JsonRoute, responses=documented(401, 403, 422, 503)
+)
+
+
+@router.get("/experiments", operation_id="list_experiments")
+def list_experiments(
+    services: ServicesDep, limit: Limit = 100, page_token: PageToken = None
+) -> ExperimentList:
+    """Experiments, newest first."""
+    page = services.experiments.page(limit, page_token)
+    seeds = services.experiments.members_of(page.items)
+    found = [experiment_summary(one, seeds[one.experiment_id]) for one in page.items]
+    return ExperimentList(experiments=found, next_page_token=page.next_page_token)
+
+
+@router.get(
+    "/experiments/{experiment_id}", operation_id="get_experiment", responses=documented(404)
+)
+def get_experiment(experiment_id: str, services: ServicesDep) -> Experiment:
+    """An experiment with its seeds."""
+    experiment = services.experiments.experiment(experiment_id)
+    return experiment_reply(experiment, services.experiments.seeds(experiment))
+
+
+@router.post(
+    "/experiments/{experiment_id}/stop",
+    operation_id="stop_experiment",
+    responses=documented(404, 409),
+)
+def stop_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnswer:
+    """Stop an experiment with its waiting and running jobs; their checkpoints are kept."""
+    services.experiment_runner.stop(experiment_id)
+    return ExperimentAnswer(
+        experiment_id=experiment_id,
+        message="The experiment stops; resume it to go on from its checkpoints.",
+    )
+
+
+@router.post(
+    "/experiments/{experiment_id}/resume",
+    operation_id="resume_experiment",
+    responses=documented(404, 409, 429),
+)
+def resume_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnswer:
+    """Take a stopped or failed experiment up again, with its stopped and failed seeds."""
+    services.experiment_runner.resume(experiment_id)
+    return ExperimentAnswer(experiment_id=experiment_id, message="The experiment goes on.")
+
+
+@router.post(
+    "/experiments/{experiment_id}/retry",
+    operation_id="retry_experiment",
+    responses=documented(404, 409, 429),
+)
+def retry_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnswer:
+    """Train the failed seeds again, from their checkpoints; the others stay as they are."""
+    failed = services.experiment_runner.retry(experiment_id)
+    seeds = ", ".join(str(seed.seed) for seed in failed)
+    return ExperimentAnswer(
+        experiment_id=experiment_id, message=f"These seeds are trained again: {seeds}."
+    )
+
+
+@router.delete(
+    "/experiments/{experiment_id}",
+    operation_id="delete_experiment",
+    responses=documented(404, 409),
+)
+def delete_experiment(experiment_id: str, services: ServicesDep) -> DeletedExperiment:
+    """Delete a finished experiment with its jobs, their checkpoints and logs; the models stay."""
+    services.experiment_runner.delete(experiment_id)
+    return DeletedExperiment(
+        experiment_id=experiment_id, message="The experiment and its jobs are deleted."
+    )

@@ -92,6 +92,7 @@ IN_ORDER = (
     "start_training completed", "start_training completed",
     "get_job", "list_jobs", "get_metric_history", "get_job_logs", "watch_job", "get_metrics",
     "infer", "infer_batch", "list_models", "get_model", "promote_model", "rollback_model",
+    "start_comparison", "get_comparison", "get_comparison_report", "list_comparisons",
     "v2_server_metadata", "v2_live", "v2_ready", "v2_model_metadata", "v2_version_metadata",
     "v2_model_ready", "v2_version_ready", "v2_infer", "v2_version_infer",
     "start_training", "stop_job stopped", "resume_job", "stop_job stopped", "delete_job",

@@ -268,6 +268,12 @@ def test_what_is_refused_leaves_nothing_behind(made, references, fields, status,
     assert made.runs() == before
 
 
+def test_a_version_under_two_names_is_refused(made):
+    latest = made.services.registry.resolve("pole").label
+    refused = made.compare({"model": latest}, {"model": "pole"}, status=422)
+    assert f"The model {latest} and the model pole are both {latest}" in refused["detail"]
+
+
 def test_what_has_nothing_to_compare_yet_says_so(made):
     waiting = made.services.store.create(request(model_name="pole")).job_id
     refused = made.compare({"model": "pole/1"}, {"job": waiting}, status=409)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from grpo.evaluation import evaluation_seeds
 from grpo_platform.comparisons.records import Unit
 from grpo_platform.comparisons.request import ComparisonRequest, Reference
-from grpo_platform.core.errors import ConflictError
+from grpo_platform.core.errors import ConflictError, InvalidRequestError
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import TERMINAL
 from grpo_platform.experiments.store import ExperimentStore
@@ -98,11 +98,13 @@ class SideReader:
         Raises:
             NotFoundError: there is no such side.
             ConflictError: it has nothing to compare yet.
+            InvalidRequestError: two of them are the same version.
             UnsafeModelError: a version's card cannot be read.
         """
         read = {"experiment": self._experiment, "job": self._job,
                 "model": self._model, "sweep": self._sweep}  # fmt: skip
         found = [read[reference.kind](reference) for reference in request.references]
+        _check_different(found)
         labels = [side.label for side in found]
         return [
             replace(side, label=f"{side.label} ({side.reference.kind} {side.reference.name[:8]})")
@@ -236,3 +238,18 @@ class SideReader:
             replace(side, histories=tuple(found[job] for job in side.job_ids if job in found))
             for side in sides
         ]
+
+
+def _check_different(sides: Sequence[Contestant]) -> None:
+    """Refuse a version that is named in two ways."""
+    named: dict[str, Reference] = {}
+    for side in sides:
+        if side.contender is None:
+            continue
+        if other := named.get(side.label):
+            raise InvalidRequestError(
+                f"The {other.kind} {other.name} and the {side.reference.kind} "
+                f"{side.reference.name} are both {side.label}; name each version once.",
+                field="references",
+            )
+        named[side.label] = side.reference

@@ -26,8 +26,8 @@ TITLES: Final = {
     "efficiency": "Sample efficiency",
 }
 
-# Okabe and Ito's colours but for black and yellow: told apart by everybody, on light and on dark
-_COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1",
+# Okabe and Ito's colours, a lighter blue among them: told apart by everybody, on light and dark
+_COLOURS: Final = ("#3182ce", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1",
                    "#999999")  # fmt: skip
 _INK: Final = "#123457"  # replaced by the colour of the text around a drawing
 _LONGEST: Final = 28
@@ -52,7 +52,7 @@ def drawings(comparison: Comparison) -> dict[str, str]:
 
 
 def _drawn(draw: Callable[[Axes, Comparison], None], comparison: Comparison) -> str:
-    height = 2.9 if draw is not _differences else 1.3 + 0.5 * len(comparison.pairs)
+    height = 2.9 if draw is not _differences else max(2.0, 1.3 + 0.5 * len(comparison.pairs))
     figure = Figure(figsize=(4.6, height), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()

@@ -13,6 +13,8 @@ READERS = [
     ("evaluate", "nothing"),
     ("models", "download", "nothing"),
     ("reproduce", "0" * 32),
+    ("reproduce", "nothing", "--environment-only"),
+    ("episodes", "export", "nothing"),
 ]
 
 

@@ -19,6 +19,7 @@ from grpo_platform.api.routes import (
     catalog,
     comparisons,
     experiments,
+    failures,
     inference,
     models,
     open_inference,
@@ -34,8 +35,9 @@ from grpo_platform.serving.episodes import Episodes
 __all__ = ["create_app"]
 
 _ROUTERS = (
-    training.router, experiments.router, sweeps.router, comparisons.router, models.router,
-    scenarios.router, system.router, catalog.router, open_inference.router,
+    training.router, failures.router, experiments.router, sweeps.router,
+    comparisons.router, models.router, scenarios.router, system.router, catalog.router,
+    open_inference.router,
 )  # fmt: skip
 _DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
 _CORS_HEADERS = (

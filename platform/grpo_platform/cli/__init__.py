@@ -271,6 +271,40 @@ def evaluate(
 
 
 @app.command()
+def failures(
+    context: typer.Context,
+    job_id: Annotated[str, typer.Argument(help="A completed job.", show_default=False)],
+    to_scenario: Annotated[
+        int | None,
+        typer.Option(min=1, help="Test the model on the failure of this number from now on."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The worst episodes of a job's evaluation, and where the policy's value estimate collapsed."""
+    if to_scenario is not None:
+        with errors_as_sentences():
+            made = connect(context).failure_to_scenario(job_id, to_scenario)
+        said = f"{made['model_name']} has the scenario {made['scenario']!r}; its versions must "
+        show_json(made) if as_json else console.print(f"{said}pass it.", soft_wrap=True)
+        return
+    with errors_as_sentences():
+        found = connect(context).failures(job_id)
+    if as_json:
+        show_json(found)
+        return
+    columns = ("number", "return", "length", "ended", "seed", "cluster", "snapshot")
+    rows = [
+        [each[column] for column in columns] + [each["collapse"]["step"]]
+        for each in found["failures"]
+    ]
+    table((*columns, "collapse at step"), rows)
+    for note in found["notes"]:
+        console.print(note, soft_wrap=True)
+    if found["page"] is not None:
+        console.print(f"To look at: {found['page']} among the artifacts of run {job_id}.")
+
+
+@app.command()
 def reproduce(
     run_id: Annotated[
         str,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 from grpo_platform.client.calls import part, until_ended
 from grpo_platform.client.comparisons import Comparison, ComparisonCalls
 from grpo_platform.client.experiments import ExperimentCalls
+from grpo_platform.client.failures import FailureCalls
 from grpo_platform.client.fields import (
     TrainFields,
     TrainSettings,
@@ -52,7 +53,7 @@ DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
 
 
-class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls):
+class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls, FailureCalls):
     """Calls a server.
 
     A call that may be made twice is sent again by itself, once, when its connection breaks; these

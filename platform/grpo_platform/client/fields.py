@@ -53,6 +53,7 @@ class TrainSettings(TypedDict, total=False):
     checkpoint_seconds: float
     max_attempts: int
     max_metric_points: int
+    failure_gallery: int
     num_cpus: float
     num_gpus: float | None
 

@@ -72,6 +72,10 @@ class JobRequest:
     max_metric_points: Annotated[int, Bound(10, 100_000)] = 1000
     """Most points that one metric's history holds, however long the run."""
 
+    failure_gallery: Annotated[int, Bound(0, 20), Examples((0, 10))] = 5
+    """Worst episodes of the evaluation that are kept with the run once the job is completed, each
+    with its film, trace and the state where it went wrong; 0 for none."""
+
     num_cpus: Annotated[float, Bound(0.01, 1024), Examples((1.0, 4.0))] = 1.0
     """CPUs that a Ray cluster keeps for the job; training itself uses one."""
 

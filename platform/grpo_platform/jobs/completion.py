@@ -12,6 +12,7 @@ from grpo.evaluation import Evaluation
 from grpo.policies import BasePolicy
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
+from grpo_platform.jobs.failure_gallery import make_gallery
 from grpo_platform.jobs.serialization import evaluation_from_json, policy_of, save_policy
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
@@ -19,7 +20,7 @@ from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.reference import record_reference
 from grpo_platform.registry.registering import register_policy
 from grpo_platform.serving.suites import play_suite_files
-from grpo_platform.tracking.artifacts import illustrate
+from grpo_platform.tracking.artifacts import PAGE_FILE, describe, illustrate
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.provenance import code_version, provenance_tags
 
@@ -45,6 +46,7 @@ class Completion:
         self._folder = folder
         self._registry = Registry(jobs.tracking_uri)
         self._policy: BasePolicy | None = None
+        self._evaluation: Evaluation | None = None
 
     def describe_start(self, environment: Mapping[str, Any]) -> None:
         """Tag the run with where it comes from, and what the trainer found out.
@@ -95,7 +97,7 @@ class Completion:
         environment = check_environment(config.env_name, config.env_kwargs)
         state, _ = checkpoint.load(Path(done["path"]))
         self._policy = policy_of(state, environment)
-        evaluation = evaluation_from_json(done["evaluation"])
+        evaluation = self._evaluation = evaluation_from_json(done["evaluation"])
         code = code_version()
         card = ModelCard.of_job(
             self._job_id,
@@ -124,13 +126,34 @@ class Completion:
         _log.info("%s: %s", "Promoted" if decision.promoted else "Not promoted", decision.outcome)
 
     def illustrate(self) -> None:
-        """Give the run its curve, video and description.
+        """Give the run its curve, video, worst episodes and description.
 
         Raises:
             StoreError: the store refused, or is away.
         """
-        if self._policy is not None:
-            illustrate(self._jobs, self._job_id, self._policy, self._folder)
+        if self._policy is None:
+            return
+        made = illustrate(self._jobs, self._job_id, self._policy, self._folder)
+        if self._collect_failures(self._policy):
+            files = [*made, PAGE_FILE]
+            note = describe(self._jobs.get(self._job_id), files=files)
+            self._jobs.set_tags(self._job_id, {Tag.NOTE: note})
+
+    def _collect_failures(self, policy: BasePolicy) -> bool:
+        """Whether there were worst episodes, which are with the run now."""
+        config, most = self._request.config, self._request.failure_gallery
+        if not most or self._evaluation is None:
+            return False
+        folder = self._folder / "gallery"
+        try:
+            spec = check_environment(config.env_name, config.env_kwargs)
+            if make_gallery(policy, spec, self._evaluation, most, folder) is None:
+                return False
+        except Exception:  # noqa: BLE001 - foreign code is played, drawn and grouped by
+            _log.warning("The run has no gallery of failures.", exc_info=True)
+            return False
+        self._jobs.upload_folder(self._job_id, folder)
+        return True
 
 
 def _reference(

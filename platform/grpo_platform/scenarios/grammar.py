@@ -27,7 +27,7 @@ from grpo.scenarios.assertions import MOST_EPISODES, Assertion
 from grpo.scenarios.suite import DEFAULT_EPISODES, Scenario, Start, Suite, snapshot_from_json
 from grpo_platform.core.errors import InvalidRequestError
 
-__all__ = ["MOST_CHARACTERS", "parse_suite"]
+__all__ = ["MOST_CHARACTERS", "SCENARIO_NAME", "parse_suite"]
 
 MOST_CHARACTERS: Final = 1 << 20
 """Of a suite's text."""
@@ -36,7 +36,7 @@ _MOST_SHOWN: Final = 3
 _MOST_NUMBERS: Final = 4_096
 _MOST_DELAY: Final = 100
 _LARGEST_SEED: Final = 2**32 - 1
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
+SCENARIO_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
 
 
 def _number(value: object) -> float:
@@ -128,7 +128,7 @@ class _Perturb(_Part):
 
 
 class _Scenario(_Part):
-    name: Annotated[str, Field(pattern=_NAME)]
+    name: Annotated[str, Field(pattern=SCENARIO_NAME)]
     description: _Described = ""
     episodes: Annotated[int, Field(ge=1, le=MOST_EPISODES)] | None = None
     seed: _Seed = 0

@@ -126,7 +126,8 @@ class SweepRequest:
             grpo.ConfigError: the values cannot be trained.
             InvalidRequestError: over `ceiling` timesteps.
         """
-        given = {"seed": self.seed, **self.config, **params}
+        # nobody looks at the worst episodes of each of a hundred trials
+        given = {"failure_gallery": 0, "seed": self.seed, **self.config, **params}
         own = {"model_name": model_name, "promote": "never"}
         return resolve_request({**given, **own}, ceiling)
 

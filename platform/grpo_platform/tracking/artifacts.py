@@ -22,6 +22,7 @@ from grpo_platform.tracking.video import record_episodes
 __all__ = [
     "CURVE_FILE",
     "CURVE_KEYS",
+    "PAGE_FILE",
     "VIDEO_FILE",
     "describe",
     "draw_learning_curve",
@@ -41,6 +42,8 @@ _BLUE, _ORANGE, _GREEN = "#1f77b4", "#ff7f0e", "#2ca02c"
 
 CURVE_FILE: Final = "learning_curve.png"
 VIDEO_FILE: Final = "episodes.mp4"
+PAGE_FILE: Final = "failures/index.html"
+"""The worst episodes, to look at."""
 
 _LONGEST_DESCRIPTION: Final = 7_900
 """Characters that MLflow keeps of a tag's value, less some."""
@@ -126,7 +129,7 @@ def describe(record: JobRecord, *, files: Sequence[str]) -> str:
 
     Args:
         record: the job, its evaluation among its metrics.
-        files: which of `CURVE_FILE` and `VIDEO_FILE` the run has.
+        files: which of `CURVE_FILE`, `VIDEO_FILE` and `PAGE_FILE` the run has.
     """
     config = record.request.config
     parts = [
@@ -144,6 +147,8 @@ def describe(record: JobRecord, *, files: Sequence[str]) -> str:
         parts.append(f"![Learning curve]({_artifact(record, CURVE_FILE)})")
     if VIDEO_FILE in files:
         parts.append(f"Greedy episodes: [{VIDEO_FILE}]({_artifact(record, VIDEO_FILE)})")
+    if PAGE_FILE in files:
+        parts.append(f"The worst episodes: [{PAGE_FILE}]({_artifact(record, PAGE_FILE)})")
     parts.append(_next_commands(record))
     return "\n\n".join(parts)[:_LONGEST_DESCRIPTION]
 
@@ -194,7 +199,7 @@ def _artifact(record: JobRecord, path: str) -> str:
 _log = logging.getLogger(__name__)
 
 
-def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) -> None:
+def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) -> list[str]:
     """Give a completed job's run its figure, its video and its description.
 
     A part that cannot be made is left out; the description names those that are there.
@@ -204,6 +209,9 @@ def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) ->
         job_id: the job, its evaluation and version recorded.
         policy: what it trained.
         folder: local directory for the files on their way.
+
+    Returns:
+        Artifact paths of figure and video, as far as they could be made.
 
     Raises:
         StoreError: the store refused, or is away.
@@ -215,6 +223,7 @@ def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) ->
     except PlatformError as error:
         _log.warning("The run has no video: %s", error)
     runs.set_tags(job_id, {Tag.NOTE: describe(record, files=files)})
+    return files
 
 
 def _add_curve(runs: RunStore, record: JobRecord, folder: Path) -> str:

@@ -284,6 +284,10 @@ class RunStore:
         """
         return self._files.upload(self._artifacts(job_id), source, folder, verify=verify)
 
+    def upload_folder(self, job_id: str, source: Path) -> None:
+        """Store all files below a folder as artifacts, at the top."""
+        self._files.upload_folder(self._artifacts(job_id), source)
+
     def download(self, job_id: str, artifact_path: str, destination: Path) -> Path:
         """Fetch an artifact below `destination`, an existing directory."""
         return self._files.download(self._artifacts(job_id), artifact_path, destination)

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +15,10 @@ from grpo.envs import EnvironmentSpec, check_environment
 from grpo.errors import in_words
 from grpo.policies import BasePolicy, Memory
 from grpo.spaces import environment_actions
+from grpo.trajectories import Trajectory
 from grpo_platform.core.errors import PlatformError
 
-__all__ = ["VideoError", "record_episodes"]
+__all__ = ["VideoError", "record_episodes", "record_steps"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -59,15 +60,63 @@ def record_episodes(
     Raises:
         VideoError: the environment cannot be drawn here.
     """
+    return _film(env_name, env_kwargs, path, lambda env, spec: _frames(env, spec, policy, seeds))
+
+
+def record_steps(
+    trajectory: Trajectory,
+    env_name: str,
+    env_kwargs: Mapping[str, Any],
+    shown: range,
+    path: Path,
+) -> int:
+    """Take an episode's actions again from its seed, and film some of its steps.
+
+    Args:
+        trajectory: the episode.
+        env_name: Gymnasium id.
+        env_kwargs: keyword arguments of `gymnasium.make`.
+        shown: steps that the film shows, from 0.
+        path: of the mp4 file.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        VideoError: the environment cannot be drawn here, or does not repeat itself.
+    """
+    return _film(env_name, env_kwargs, path, lambda env, _: _again(env, trajectory, shown))
+
+
+def _film(
+    env_name: str,
+    env_kwargs: Mapping[str, Any],
+    path: Path,
+    frames: Callable[[gymnasium.Env[Any, Any], EnvironmentSpec], Iterator[Frame]],
+) -> int:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
         spec = check_environment(env_name, env_kwargs)
         with contextlib.closing(spec.make("rgb_array")) as env:
             fps = int(env.metadata.get("render_fps") or _DEFAULT_FPS)
-            return _encode(_frames(env, spec, policy, seeds), path, fps)
+            return _encode(frames(env, spec), path, fps)
     except Exception as error:  # what draws is foreign code, and may lack a display
         raise VideoError(f"{env_name} cannot be filmed here: {in_words(error)}.") from error
+
+
+def _again(env: gymnasium.Env[Any, Any], trajectory: Trajectory, shown: range) -> Iterator[Frame]:
+    env.reset(seed=trajectory.seed)
+    actions = environment_actions(env.action_space, trajectory.actions[: shown.stop])
+    for number, (taken, reward) in enumerate(zip(actions, trajectory.rewards, strict=False)):
+        if number in shown:
+            yield _drawn(env)
+        found = float(np.asarray(env.step(taken)[1]))
+        if found != reward:
+            raise RuntimeError("it does not repeat an episode with the same seed and actions")
+    last = _drawn(env)
+    for _ in range(_PAUSE_FRAMES):
+        yield last
 
 
 def _frames(

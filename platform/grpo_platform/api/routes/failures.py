@@ -1,0 +1,50 @@
+"""Calls about the worst episodes of a job."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from grpo_platform.api.dependencies import JobId, JsonRoute, ServicesDep
+from grpo_platform.api.errors import documented
+from grpo_platform.api.schemas.failures import (
+    FailureList,
+    FailureScenario,
+    ScenarioBody,
+    failures_reply,
+)
+from grpo_platform.services.failures import failure_to_scenario, job_failures
+
+__all__ = ["router"]
+
+router = APIRouter(
+    tags=["training"], route_class=JsonRoute, responses=documented(401, 403, 422, 503)
+)
+
+_ACTOR = "api"
+
+Number = Annotated[int, Path(ge=1, le=20, description="Of the failure, from 1.")]
+
+
+@router.get("/training/{job_id}/failures", operation_id="get_failures", responses=documented(404))
+def get_failures(job_id: JobId, services: ServicesDep) -> FailureList:
+    """The worst episodes of the job's evaluation, cut to where the value estimate collapsed."""
+    return failures_reply(job_failures(services.store, job_id))
+
+
+@router.post(
+    "/training/{job_id}/failures/{number}/scenario",
+    operation_id="failure_to_scenario",
+    responses=documented(400, 404, 409, 413, 415),
+)
+def make_scenario(
+    job_id: JobId, number: Number, body: ScenarioBody, services: ServicesDep
+) -> FailureScenario:
+    """Test the job's model on one of its failures from now on: a start state of its suite."""
+    made = failure_to_scenario(
+        services, job_id, number, _ACTOR, scenario=body.scenario, assertions=body.assertions
+    )
+    return FailureScenario(
+        model_name=services.store.get(job_id).model_name,
+        scenario=made.scenario,
+        suite=made.kept.suite.to_dict(),
+    )

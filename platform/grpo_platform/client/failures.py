@@ -1,0 +1,44 @@
+"""Calls about the worst episodes of a job."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from grpo_platform.client.calls import Calls, part
+
+__all__ = ["FailureCalls"]
+
+
+class FailureCalls(Calls):
+    """See where a policy fails."""
+
+    def failures(self, job_id: str) -> dict[str, Any]:
+        """The worst episodes of a completed job's evaluation; `notes` say why there are none."""
+        return self._transport.call("GET", f"/training/{part(job_id)}/failures")
+
+    def failure_to_scenario(
+        self,
+        job_id: str,
+        number: int,
+        *,
+        scenario: str | None = None,
+        assertions: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Test the job's model on one of its failures from now on.
+
+        Args:
+            job_id: the job.
+            number: of the failure, from 1.
+            scenario: that gets the start state, and is made where there is none; one of its own by
+                default.
+            assertions: what must hold, where the scenario is made; by default, that the return
+                from there on is higher than it was.
+
+        Returns:
+            `model_name`, `scenario`, and the model's whole `suite`.
+
+        Raises:
+            ApiError: there is no such failure, or what comes out is no suite.
+        """
+        body = {"scenario": scenario, "assertions": list(assertions)}
+        path = f"/training/{part(job_id)}/failures/{number}/scenario"
+        return self._transport.call("POST", path, json=body)

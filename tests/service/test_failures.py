@@ -1,0 +1,138 @@
+"""A job's failures over the API: made with the run, listed, and turned into scenarios."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from grpo_platform.registry.names import REFERENCE_FILE
+from grpo_platform.services.direct import compare_environment_of
+from tests.service.api_support import client_of, services_in
+
+SHORT = {
+    "total_timesteps": 600, "seed": 3, "n_eval_episodes": 30, "model_name": "short",
+    "failure_gallery": 3,
+}  # fmt: skip
+
+
+def completed(client, job_id, artifacts):
+    """Wait until the job is completed and its run has so many artifacts."""
+    deadline = time.monotonic() + 120
+    while True:
+        job = client.get(f"/training/{job_id}/status").json()
+        assert job["status"] in ("queued", "running", "completed"), job
+        if job["status"] == "completed" and artifacts(job_id):
+            return job
+        assert time.monotonic() < deadline, job
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("failures")
+    with services_in(folder, job_backend="memory") as services, client_of(services) as client:
+        yield services, client
+
+
+@pytest.fixture(scope="module")
+def job_id(live):
+    services, client = live
+    job_id = client.post("/train", json=SHORT).json()["job_id"]
+    waiting = client.get(f"/training/{job_id}/failures").json()
+    assert waiting["failures"] == []
+    note = "mlflow.note.content"
+    completed(client, job_id, lambda id: "failures/" in services.store.tags(id).get(note, ""))
+    return job_id
+
+
+def test_failures_are_listed_with_what_the_run_keeps_of_them(live, job_id):
+    services, client = live
+    found = client.get(f"/training/{job_id}/failures").json()
+    assert found["notes"] == []
+    assert found["episodes"] == 30
+    assert [each["number"] for each in found["failures"]] == [1, 2, 3]
+    returns = [each["return"] for each in found["failures"]]
+    assert returns == sorted(returns)
+    assert returns[-1] < found["median"]
+    stored = services.store.list_artifacts(job_id, "failures")
+    assert stored == [
+        *(f"failures/0{n}" for n in (1, 2, 3)),
+        "failures/gallery.json",
+        found["page"],
+    ]
+    for each in found["failures"]:
+        names = services.store.list_artifacts(job_id, f"failures/0{each['number']}")
+        assert names == [each["clip"], each["snapshot"], each["trace"]]
+    assert "failures/index.html" in services.store.tags(job_id)["mlflow.note.content"]
+
+
+def test_the_version_carries_its_reference_episodes(live, job_id):
+    services, _ = live
+    version = services.registry.resolve("short/1")
+    assert REFERENCE_FILE in version.files
+    kept = services.registry.reference_of(version)
+    assert [one.seed for one in kept.trajectories] == kept.evaluation.seeds[:2].tolist()
+    assert len(kept.evaluation.returns) == 30
+    assert compare_environment_of(services.settings, job_id).verdict == "identical"
+
+
+def test_a_failure_becomes_a_scenario_in_one_call(live, job_id):
+    _, client = live
+    failure = client.get(f"/training/{job_id}/failures").json()["failures"][0]
+    made = client.post(f"/training/{job_id}/failures/1/scenario", json={})
+    assert made.status_code == 200, made.text
+    told = made.json()
+    assert told["model_name"] == "short"
+    (scenario,) = told["suite"]["scenarios"]
+    assert scenario["name"] == told["scenario"] == f"failure 1 of {job_id}"
+    rest = failure["length"] - failure["collapse"]["step"]
+    assert scenario["assert"] == [f"return > {float(rest)!r}"]  # each step of CartPole's gives 1
+    assert scenario["start"][0]["snapshot"]
+    # the version that failed fails again, with the same return from there
+    result = client.post("/models/short/scenarios/run", json={"version": 1}).json()
+    assert result["passed"] is False
+    again = client.post(f"/training/{job_id}/failures/1/scenario", json={}).json()
+    assert again["suite"] == told["suite"]
+    both = {"scenario": "tipping", "assertions": ["length >= 2"]}
+    for number in (1, 2):
+        made = client.post(f"/training/{job_id}/failures/{number}/scenario", json=both).json()
+    assert [len(each["start"]) for each in made["suite"]["scenarios"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("{job}/failures/9/scenario", {}, 404, "3 failures, from 1"),
+        ("{job}/failures/0/scenario", {}, 422, "number"),
+        ("{job}/failures/1/scenario", {"scenario": "a/b"}, 422, "scenario"),
+        ("{job}/failures/1/scenario", {"scenario": "new", "assertions": ["x"]}, 422, "assert"),
+        ("{job}/failures/1/scenario", {"why": 1}, 422, "why"),
+        ("f" * 32 + "/failures/1/scenario", {}, 404, "No training job"),
+    ],
+)
+def test_bad_input_is_a_sentence(live, job_id, path, body, status, said):
+    _, client = live
+    before = client.get("/models/short/scenarios").json()
+    reply = client.post(f"/training/{path.format(job=job_id)}", json=body)
+    assert reply.status_code == status, reply.text
+    assert said in reply.text
+    assert client.get("/models/short/scenarios").json() == before
+
+
+def test_a_job_that_wants_none_says_so_and_damage_is_told(live, job_id):
+    services, client = live
+    without = SHORT | {"failure_gallery": 0, "model_name": "none", "total_timesteps": 100}
+    other = client.post("/train", json=without).json()["job_id"]
+    completed(client, other, lambda id: services.store.list_artifacts(id))
+    notes = client.get(f"/training/{other}/failures").json()["notes"]
+    assert notes == ["The job was trained with failure_gallery 0."]
+    assert client.post("/train", json={"failure_gallery": 21}).status_code == 422
+    path = Path(services.store.get(job_id).artifact_uri.removeprefix("file://"))
+    gallery = path / "failures/gallery.json"
+    whole = gallery.read_text()
+    for damaged in ("{", "[]", json.dumps({"failures": [1]})):
+        gallery.write_text(damaged)
+        reply = client.get(f"/training/{job_id}/failures")
+        assert reply.status_code == 503, reply.text
+    gallery.write_text(whole)

@@ -6,7 +6,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bca_limits", "iqm", "stratified_bootstrap_interval", "student_quantile"]
+__all__ = [
+    "iqm",
+    "resampled_limits",
+    "stratified_bootstrap_interval",
+    "student_quantile",
+    "student_series",
+]
 
 _RESAMPLES = 4_000
 _CHUNK = 2**18  # draws at once: little memory, and a product that no BLAS spreads over threads
@@ -38,7 +44,33 @@ def iqm(values: npt.ArrayLike, axis: int | None = None) -> npt.NDArray[np.float6
     return float(result) if result.ndim == 0 else result
 
 
-def bca_limits(samples: FloatArray, z: float) -> tuple[FloatArray, FloatArray]:
+def resampled_limits(samples: FloatArray, confidence: float) -> tuple[FloatArray, FloatArray]:
+    """Interval of the mean of each of R samples, by Student's t and by BCa: the wider end of both.
+
+    BCa is the bias-corrected and accelerated bootstrap (Efron 1987; Efron & Tibshirani 1993,
+    chapter 14), its quantiles expanded for small samples (Hesterberg 2015, arXiv 1411.5279). No end
+    lies beyond the sample's own extremes.
+
+    Args:
+        samples: shape (n, R), one sample a column.
+        confidence: share of intervals that hold the true mean.
+
+    Returns:
+        Lower and upper ends, shape (R,) each.
+    """
+    n = len(samples)
+    least, most = samples.min(axis=0), samples.max(axis=0)
+    mean = np.clip(samples.mean(axis=0), least, most)
+    t = student_series(1.0 - (1.0 - confidence) / 2.0, n - 1)
+    reach = t * samples.std(axis=0, ddof=1) / np.sqrt(n)
+    low, high = _bca(samples, t * np.sqrt(n / (n - 1.0)))
+    return (
+        np.clip(np.minimum(low, mean - reach), least, mean),
+        np.clip(np.maximum(high, mean + reach), mean, most),
+    )
+
+
+def _bca(samples: FloatArray, z: float) -> tuple[FloatArray, FloatArray]:
     """Ends of BCa intervals that would be ±z standard errors wide were the means normal.
 
     Args:
@@ -131,3 +163,20 @@ def student_quantile(p: float, freedom: npt.ArrayLike) -> FloatArray:
             break
     quantiles: FloatArray = np.sqrt(distinct) * np.tan(theta)
     return quantiles[where].reshape(nu.shape)
+
+
+def student_series(p: float, freedom: int) -> float:
+    """Student's quantile from the normal one (Abramowitz & Stegun 1964, 26.7.5).
+
+    From 39 degrees of freedom on it differs from `student_quantile` by less than 1e-7; evaluations
+    were logged with it, and are to be reproduced bit for bit.
+    """
+    x = _NORMAL.inv_cdf(p)
+    terms = (
+        (x**3 + x) / 4.0,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96.0,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384.0,
+        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160.0,
+    )
+    quantile: float = x + sum(term / freedom**k for k, term in enumerate(terms, start=1))
+    return quantile

@@ -17,7 +17,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from grpo.bootstrap import bca_limits, iqm, stratified_bootstrap_interval, student_quantile
+from grpo.bootstrap import (
+    iqm,
+    resampled_limits,
+    stratified_bootstrap_interval,
+    student_quantile,
+)
 from grpo.curves import Curve, align_curves, area_under_curve, steps_to_threshold
 from grpo.errors import OutOfRangeError
 
@@ -120,11 +125,9 @@ def mean_limits(samples: FloatArray, confidence: float = CONFIDENCE) -> Limits:
 
     Student's t is too short on skewed samples, towards the long tail: a disaster in one of a
     hundred episodes. What follows the skew is too short where both tails are heavy, which t is not.
-    From `RESAMPLED_FROM` values on it is BCa (bias-corrected and accelerated bootstrap, Efron 1987;
-    Efron & Tibshirani 1993, chapter 14), its quantiles expanded for small samples (Hesterberg 2015,
-    arXiv 1411.5279), and no end lies beyond the sample's own extremes. Fewer values have too few
-    resamples, and too often the mean beyond their extremes: there it is Hall's transformation (see
-    `_wider`). Equal samples give equal intervals.
+    From `RESAMPLED_FROM` values on it is a bootstrap, see `resampled_limits`. Fewer values have too
+    few resamples, and too often the mean beyond their extremes: there it is Hall's transformation,
+    see `_wider`. Equal samples give equal intervals.
 
     Args:
         samples: shape (n, R), one sample a column.
@@ -134,24 +137,16 @@ def mean_limits(samples: FloatArray, confidence: float = CONFIDENCE) -> Limits:
         Lower and upper ends, shape (R,) each.
     """
     n = len(samples)
-    tail = (1.0 - confidence) / 2.0
+    if n >= RESAMPLED_FROM:
+        return resampled_limits(samples, confidence)
     least, most = samples.min(axis=0), samples.max(axis=0)
-    mean = np.clip(samples.mean(axis=0), least, most)
     if n == 1:
-        return mean, mean
-    t = float(student_quantile(1.0 - tail, n - 1.0))
-    if n < RESAMPLED_FROM:
-        ordered = np.sort(samples, axis=0)
-        moments = _Moments.of(ordered)
-        low, high = _wider(moments.mean, moments.variance, moments.third, t)
-        equal = least == most
-        return np.where(equal, least, low), np.where(equal, least, high)
-    reach = t * samples.std(axis=0, ddof=1) / np.sqrt(n)
-    low, high = bca_limits(samples, t * np.sqrt(n / (n - 1.0)))
-    return (
-        np.clip(np.minimum(low, mean - reach), least, mean),
-        np.clip(np.maximum(high, mean + reach), mean, most),
-    )
+        return least, most
+    t = float(student_quantile((1.0 + confidence) / 2.0, n - 1.0))
+    moments = _Moments.of(np.sort(samples, axis=0))
+    low, high = _wider(moments.mean, moments.variance, moments.third, t)
+    equal = least == most
+    return np.where(equal, least, low), np.where(equal, least, high)
 
 
 class _Moments(NamedTuple):

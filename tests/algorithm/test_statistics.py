@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from grpo import evaluation, statistics
+from grpo.bootstrap import student_series
 from grpo.errors import OutOfRangeError
 from grpo.statistics import (
     aggregate_curves,
@@ -179,6 +180,15 @@ def test_the_interval_of_few_values_is_halls_or_students_whichever_is_wider():
     assert found.low == pytest.approx(3.0 - t * error)
     assert found.high == pytest.approx(3.0 - end * error)
     assert found.high > 3.0 + t * error
+
+
+def test_an_evaluations_interval_keeps_its_bits():
+    """As commit 96c55ac gave it: an evaluation of then is reproduced bit for bit."""
+    returns = np.random.default_rng(100).exponential(size=100) * 100
+    then = (107.3849017942813, 87.80222460698718, 128.66068751204233)
+    assert mean_interval(returns) == then
+    for p in (0.975, 0.9995):
+        assert student_series(p, 39) == pytest.approx(t_quantile(p, 40), rel=1e-6)
 
 
 def test_the_interval_of_the_iqm_is_scipys_yuen_or_wider_where_it_is_skewed():

@@ -227,6 +227,13 @@ def test_a_job_and_a_sweeps_best_are_their_versions_and_the_choice_is_told(made)
     assert found["sides"][1]["chosen"] == "trial 1, the best of 2 by eval/mean_reward"
     assert "pole/1 was chosen after looking (trial 1, the best of 2" in " ".join(found["warnings"])
     assert found["pairs"][0]["verdict"] == "second"
+    seed = next(iter(ExperimentStore(made.services.store).experiment(made.bad).jobs.values()))
+    made.bench.job = lambda: seed
+    made.bench.register("one-of-four", balancing_policy(1.0))
+    made.bench.job = made._run
+    found = made.compare({"model": "one-of-four/1"}, {"model": "pole/3"}, episodes=50)
+    said = " ".join(found["warnings"])
+    assert "one-of-four/1 may have been chosen after looking (one of the seeds of experi" in said
 
 
 def test_different_environments_are_refused_or_put_on_one_scale(made):

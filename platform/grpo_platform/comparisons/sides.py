@@ -15,8 +15,8 @@ import numpy.typing as npt
 from grpo.evaluation import evaluation_seeds
 from grpo_platform.comparisons.records import Unit
 from grpo_platform.comparisons.request import ComparisonRequest, Reference
-from grpo_platform.core.errors import ConflictError, InvalidRequestError
-from grpo_platform.core.names import Metric
+from grpo_platform.core.errors import ConflictError, InvalidRequestError, UnknownJobError
+from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.states import TERMINAL
 from grpo_platform.experiments.store import ExperimentStore
 from grpo_platform.registry.comparison import Contender, Evaluate, Game
@@ -49,6 +49,9 @@ class Contestant:
     seeds: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     returns: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     chosen: str | None = None
+    surely: bool = True
+    """Whether it was chosen after looking; else it may have been."""
+
     left_out: int = 0
     unfinished: bool = False
     contender: Contender | None = None
@@ -173,6 +176,7 @@ class SideReader:
         made = f"{best.job.model_name}/{best.job.model_version}"
         return replace(
             self._version(reference, made),
+            surely=True,
             chosen=f"trial {best.number}, the best of {len(trials)} by {sweep.request.metric}",
         )
 
@@ -183,6 +187,7 @@ class SideReader:
         ref = self._registry.resolve(name)
         contender = Contender(self._registry, ref.name, ref.version)
         card = contender.card
+        group = None if card.selection else self._group_of(card.job_id)
         return Contestant(
             reference=reference,
             label=ref.label,
@@ -192,9 +197,21 @@ class SideReader:
             total_timesteps=int(card.config.get("total_timesteps", card.timesteps)),
             unit="episode",
             job_ids=(card.job_id,),
-            chosen=card.selection,
+            chosen=card.selection or group,
+            surely=group is None,
             contender=contender,
         )
+
+    def _group_of(self, job_id: str) -> str | None:
+        """What a job is one of several of, in words; None where it stands alone, or is deleted."""
+        try:
+            tags = self._jobs.tags(job_id)
+        except UnknownJobError:
+            return None
+        parent = tags.get(Tag.PARENT_RUN, "")[:8]
+        if Tag.EXPERIMENT_SEED in tags:
+            return f"one of the seeds of experiment {parent}"
+        return f"one of the trials of sweep {parent}" if Tag.TRIAL in tags else None
 
     def _play(
         self, sides: Sequence[Contestant], request: ComparisonRequest

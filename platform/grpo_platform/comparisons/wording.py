@@ -126,9 +126,10 @@ def _of_side(side: Contestant) -> Iterator[str]:
         )
     if side.chosen is not None:
         yield (
-            f"{side.label} was chosen after looking ({side.chosen.rstrip('.')}). It plays episodes "
-            "that it was not chosen by, so its figures are its own; but training its configuration "
-            "again may give less: train an experiment to compare configurations."
+            f"{side.label} {'was' if side.surely else 'may have been'} chosen after looking "
+            f"({side.chosen.rstrip('.')}). It plays episodes that it was not chosen by, so its "
+            "figures are its own; but training its configuration again may give less: train an "
+            "experiment to compare configurations."
         )
     if n > 1 and side.returns.min() == side.returns.max():
         yield (

@@ -45,6 +45,7 @@ _CONSTANT = (
     types.BuiltinFunctionType,
     functools.partial,
 )
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _JSON = (type(None), bool, int, float, str)
 
 
@@ -361,6 +362,9 @@ def _is_generator(code: object) -> bool:
 
 
 def _generator(bits: Mapping[str, Any]) -> np.random.Generator:
-    generator = np.random.Generator(getattr(np.random, bits["bit_generator"])())
+    kind = bits["bit_generator"]
+    if kind not in _BIT_GENERATORS:  # a snapshot may be anybody's
+        raise ValueError(f"{kind!r} is no generator of random bits")
+    generator = np.random.Generator(getattr(np.random, kind)())
     generator.bit_generator.state = bits
     return generator

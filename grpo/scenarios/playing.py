@@ -120,7 +120,8 @@ def play_suite(
     spec = check_environment(env_name, env_kwargs, objects)
     results = []
     for i, scenario in enumerate(suite.scenarios):
-        game = _Game(spec, scenario, f"scenarios[{i}]", MEMBERS, objects)
+        members = min(MEMBERS, scenario.episodes)
+        game = _Game(spec, scenario, f"scenarios[{i}]", members, objects)
         try:
             results.append(_play(policy, game, answer, begun + seconds))
         except EnvironmentFaultError as error:
@@ -167,7 +168,7 @@ def replay(
         raise IncompatibleError(f"The suite has no episode {number} of a scenario {name!r}.")
     ((index, scenario),) = found
     spec = check_environment(env_name, env_kwargs, objects)
-    game = _Game(spec, scenario, f"scenarios[{index}]", MEMBERS, objects)
+    game = _Game(spec, scenario, f"scenarios[{index}]", number % MEMBERS + 1, objects)
     try:
         lot = game.lot(number - number % MEMBERS, only=number)
         game.play(policy, lot, float("inf"))
@@ -226,7 +227,7 @@ class _Game:
         spec: the environment that the policy was trained in.
         scenario: what is played.
         place: of it in the suite, for messages.
-        members: how many are played side by side.
+        members: instances of the environment; a batch has `MEMBERS` rows all the same.
         objects: environments that were handed in.
 
     Raises:

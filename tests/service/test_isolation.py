@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from grpo import GRPOConfig, evaluate
+from grpo.actions import DiscreteActions
 from grpo.errors import (
     ConfigError,
     EnvironmentFaultError,
@@ -16,12 +17,14 @@ from grpo.errors import (
     UnknownNameError,
     UnsupportedEnvironmentError,
 )
-from grpo.policies import ActorCriticPolicy
+from grpo.policies import ActorCriticPolicy, PolicySpec, make_policy
+from grpo.scenarios.playing import play_suite
 from grpo_platform.core.errors import BusyError, UnsafeModelError
 from grpo_platform.jobs import isolation
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.registry.policy_files import policy_to_files
 from grpo_platform.registry.promotion import Promoter
+from grpo_platform.scenarios.files import parse_text
 from tests.service.faulty_environments import FAULTY, install_plugin
 from tests.service.registry_support import CARTPOLE, Bench, balancing_policy
 from tests.waiting import until
@@ -165,6 +168,34 @@ def test_games_are_played_elsewhere(isolated):
     damaged = files._replace(weights=b"damaged")
     with pytest.raises(UnsafeModelError, match="m/1 is not loaded: its files hold no policy"):
         isolated.evaluate(damaged, "m/1", "CartPole-v1", env_kwargs=None, **GAME)
+
+
+def test_a_suite_is_played_elsewhere_and_not_for_long(isolated, monkeypatch):
+    policy = balancing_policy()
+    files = policy_to_files(policy)
+    suite = parse_text("scenarios: [{name: a, episodes: 3, assert: [return >= 400, length < 5]}]")
+    game = {"suite": suite, "seconds": 60.0}
+    found = isolated.play_suite(files, "m/1", "CartPole-v1", env_kwargs={}, **game)
+    assert found.scenarios[0].assertions == (
+        play_suite(policy, suite, "CartPole-v1", {}).scenarios[0].assertions
+    )
+    isolated.check_suite(suite, "CartPole-v1", {})
+    wrong = parse_text("scenarios: [{name: a, assert: [never y > 3]}]")
+    with pytest.raises(IncompatibleError, match="shows no 'y'") as caught:
+        isolated.check_suite(wrong, "CartPole-v1", {})
+    assert caught.value.field == "scenarios[0].assert[0]"
+    two = policy_to_files(
+        make_policy(PolicySpec(observation_shape=(2,), action=DiscreteActions(2)))
+    )
+    crash = {"fault": "segfault", "after": 3}
+    with pytest.raises(EnvironmentFaultError, match=r"signal 11.*while tests/Faulty-v0 was played"):
+        isolated.play_suite(two, "m/1", FAULTY, env_kwargs=crash, **game)
+    with pytest.raises(EnvironmentFaultError, match="Scenario 'a': it did not end in the time"):
+        isolated.play_suite(files, "m/1", "CartPole-v1", env_kwargs={}, suite=suite, seconds=0.0)
+    monkeypatch.setattr(isolation, "_GRACE_SECONDS", 0.5)
+    hang = {"fault": "hang", "after": 3}
+    with pytest.raises(EnvironmentFaultError, match=r"took longer than 1\.5 s"):
+        isolated.play_suite(two, "m/1", FAULTY, env_kwargs=hang, suite=suite, seconds=1.0)
 
 
 class NotingPolicy(ActorCriticPolicy):

@@ -26,6 +26,7 @@ _RESULT: Final = "scenarios.result."
 _FOLDER: Final = "scenarios"
 _ATTEMPTS: Final = 20
 _MOST_NAMED: Final = 20
+_MOST_ACTOR: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +171,7 @@ class SuiteLog(RunLedger):
                 failed=result.failed[:_MOST_NAMED],
                 reason=result.in_words()[:1000],
                 seconds=result.seconds,
-                actor=actor,
+                actor=actor[:_MOST_ACTOR],
                 run_at=_now(),
                 artifact=path,
             )
@@ -199,7 +200,7 @@ class SuiteLog(RunLedger):
                 action=action,
                 digest=digest,
                 scenarios=scenarios,
-                actor=actor,
+                actor=actor[:_MOST_ACTOR],
                 put_at=_now(),
                 artifact=path,
             )

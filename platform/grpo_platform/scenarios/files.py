@@ -75,7 +75,8 @@ def read_suite_text(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             return file.read(MOST_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"{path} cannot be read: {error}.", field="suite") from error
+        why = getattr(error, "strerror", None) or "it is not in UTF-8"
+        raise InvalidRequestError(f"{path} cannot be read: {why}.", field="suite") from error
 
 
 def dump_suite(suite: Suite) -> str:

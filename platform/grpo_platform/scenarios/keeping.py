@@ -85,7 +85,7 @@ class Scenarios:
         environment = environment_tagged(model)
         self._check(suite, environment.env_name, environment.env_kwargs)
         source = str(given) if is_text else dump_suite(suite)
-        return KeptSuite(self._log(name).put(suite, source, actor[:200]), suite, source)
+        return KeptSuite(self._log(name).put(suite, source, actor), suite, source)
 
     def show(self, name: str) -> KeptSuite:
         """The name's suite.
@@ -111,7 +111,7 @@ class Scenarios:
         log = self._log(name)
         if log.present() is None:
             raise _no_suite(name)
-        log.remove(actor[:200])
+        log.remove(actor)
 
     def run(self, reference: str, actor: str) -> VersionResult:
         """Put a version through its name's suite, and keep what comes out.
@@ -137,7 +137,7 @@ class Scenarios:
             suite=suite,
             seconds=SUITE_SECONDS,
         )
-        record = keep_result(self._registry, self._log(ref.name), candidate, found, actor[:200])
+        record = keep_result(self._registry, self._log(ref.name), candidate, found, actor)
         return VersionResult(record, found)
 
     def results(self, name: str, version: int) -> tuple[ResultRecord, ...]:
@@ -189,6 +189,8 @@ def replay_failures(
             f"{ref.label} has not been put through a suite; `grpo-platform scenarios run "
             f"{ref.label}` does."
         )
+    if results[-1].passed:
+        raise NotFoundError(f"Nothing failed in the latest result of {ref.label}.")
     puts = [each for each in log.history() if each.digest == results[-1].digest]
     if not puts:
         raise NotFoundError(f"The suite of the latest result of {ref.label} is not kept.")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 
 from grpo.scenarios import results
 from grpo_platform.api.schemas.common import WHOLE, Reply, RequestBody, example, reply_from
@@ -24,6 +24,15 @@ __all__ = [
 ]
 
 
+def _text_or_object(value: object) -> object:
+    """One finding for what takes two kinds, in place of one for each."""
+    if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+        raise ValueError(f"It may have at most {MOST_CHARACTERS} characters")
+    if not isinstance(value, str | dict):
+        raise ValueError("It must be a text in YAML or JSON, or an object")
+    return value
+
+
 class SuiteBody(RequestBody):
     """What a model's versions must pass."""
 
@@ -36,7 +45,7 @@ class SuiteBody(RequestBody):
         }
     )
 
-    suite: Annotated[str, Field(max_length=MOST_CHARACTERS)] | dict[str, JsonValue]
+    suite: Annotated[str | dict[str, JsonValue], BeforeValidator(_text_or_object)]
     """A text in YAML, which is kept as it is, or the values that it holds; docs/scenarios.md is the
     reference."""
 

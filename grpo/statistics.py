@@ -59,6 +59,7 @@ RESAMPLED_FROM: Final = 40
 mean lies between those of so many in all but one of a million samples even of log-normal values,
 of three in three samples of four. Fewer have too few resamples, too."""
 
+_MOST_SKEWED = 2.0  # times Student's t: further out few values say nothing of their own skew
 _NORMAL = NormalDist()
 
 FloatArray = npt.NDArray[np.float64]
@@ -171,7 +172,8 @@ def _wider(
 ) -> Limits:
     """The wider end of Student's t and of Hall's transformation of it, which takes out the skew.
 
-    Hall (1992, Journal of the Royal Statistical Society B 54), his monotone cubic.
+    Hall (1992, Journal of the Royal Statistical Society B 54), his monotone cubic; no end is more
+    than twice as far out as Student's t has it.
 
     Args:
         centre: an estimate, shape (R,).
@@ -189,8 +191,8 @@ def _wider(
         return np.where(skewed, (root - 1.0) * 3.0 / skew, quantile)
 
     return (
-        centre - error * np.maximum(t, studentized(t)),
-        centre + error * np.maximum(t, -studentized(-t)),
+        centre - error * np.clip(studentized(t), t, _MOST_SKEWED * t),
+        centre + error * np.clip(-studentized(-t), t, _MOST_SKEWED * t),
     )
 
 

@@ -168,18 +168,18 @@ def test_what_evaluation_exported_is_the_same():
 
 
 def test_the_interval_of_few_values_is_halls_or_students_whichever_is_wider():
-    # by hand: mean 3, s² = 10, se = √(10/4); third moment k₃ = 4/(3·2)·Σ(x−3)³ = 40
-    values = [1.0, 2.0, 1.0, 8.0]
-    assert np.sum((np.array(values) - 3.0) ** 2) == 34.0
-    t = t_quantile(0.975, 4)
-    error = np.sqrt(34.0 / 3.0 / 4.0)
-    third = 4.0 / 6.0 * (-8.0 - 1.0 - 8.0 + 125.0) / 16.0
-    skew = third / error**3
+    # by hand: mean 5, deviations −3 −2 −1 0 0 6, squares 50, third powers 180: k₃ = 6/(5·4)·180
+    t = t_quantile(0.975, 6)
+    error = np.sqrt(50.0 / 5.0 / 6.0)
+    skew = 6.0 / 20.0 * 180.0 / 6.0**2 / error**3
     end = (np.cbrt(1.0 + skew * (-t - skew / 6.0)) - 1.0) * 3.0 / skew
-    found = mean_interval(values)
-    assert found.low == pytest.approx(3.0 - t * error)
-    assert found.high == pytest.approx(3.0 - end * error)
-    assert found.high > 3.0 + t * error
+    found = mean_interval([2.0, 3.0, 4.0, 5.0, 5.0, 11.0])
+    assert found == pytest.approx((5.0, 5.0 - t * error, 5.0 - end * error))
+    assert -2.0 * t < end < -t
+    # of 1 1 2 8 Hall's end would be 3.3 standard errors out and more: twice Student's is enough
+    found = mean_interval([1.0, 2.0, 1.0, 8.0])
+    reach = t_quantile(0.975, 4) * np.sqrt(34.0 / 3.0 / 4.0)
+    assert found == pytest.approx((3.0, 3.0 - reach, 3.0 + 2.0 * reach))
 
 
 def test_an_evaluations_interval_keeps_its_bits():

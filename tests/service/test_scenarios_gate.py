@@ -1,11 +1,13 @@
 """Suites kept with a name, run by its versions, and asked for before one is promoted."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from grpo.scenarios.playing import check_suite
 from grpo_platform.core.errors import InvalidRequestError, NotFoundError, StoreError
+from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.gate import suites_of
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import Tag
@@ -173,3 +175,29 @@ def test_of_a_name_without_champion_the_suite_is_asked_for_too(bench):
     _, always = bench.register(name, random_policy(seed=2), rule="always")
     assert (always.verdict, always.suite_passed) == ("promoted", False)
     assert "Forced. The name had no champion." in always.reason
+
+
+def test_of_several_who_put_a_suite_at_once_each_is_in_the_history(bench):
+    name = bench.name()
+    bench.register(name, balancing_policy())
+    texts = [f"scenarios: [{{name: a, assert: [length >= {n}]}}]" for n in range(6)]
+
+    def put(text):
+        registry = Registry(bench.uri)
+        return Scenarios(registry, check_suite, play_suite_files).put(name, text, "me").record
+
+    with ThreadPoolExecutor(6) as pool:
+        records = list(pool.map(put, texts))
+    history = suites_of(bench.registry, bench.registry.model(name)).history()
+    assert [each.number for each in history] == [1, 2, 3, 4, 5, 6]
+    assert {each.digest for each in history} == {each.digest for each in records}
+    assert bench.scenarios.show(name).record == history[-1]
+
+
+def test_a_name_that_was_deleted_takes_its_suite_with_it(bench):
+    name = bench.name()
+    bench.register(name, balancing_policy(), rule="if_better")
+    bench.scenarios.put(name, SUITE, "me")
+    delete_model(bench.registry, name)
+    _, decision = bench.register(name, random_policy(seed=1), rule="if_better")
+    assert (decision.promoted, decision.suite_digest) == (True, None)

@@ -168,12 +168,12 @@ def test_what_evaluation_exported_is_the_same():
 
 
 def test_the_interval_of_few_values_is_halls_or_students_whichever_is_wider():
-    # by hand: mean 5, deviations −3 −2 −1 0 0 6, squares 50, third powers 180: k₃ = 6/(5·4)·180
+    # by hand: mean 5, deviations −3 −2 −1 1 1 4, squares 32, third powers 30: k₃ = 6/(5·4)·30
     t = t_quantile(0.975, 6)
-    error = np.sqrt(50.0 / 5.0 / 6.0)
-    skew = 6.0 / 20.0 * 180.0 / 6.0**2 / error**3
+    error = np.sqrt(32.0 / 5.0 / 6.0)
+    skew = 6.0 / 20.0 * 30.0 / 6.0**2 / error**3
     end = (np.cbrt(1.0 + skew * (-t - skew / 6.0)) - 1.0) * 3.0 / skew
-    found = mean_interval([2.0, 3.0, 4.0, 5.0, 5.0, 11.0])
+    found = mean_interval([2.0, 3.0, 4.0, 6.0, 6.0, 9.0])
     assert found == pytest.approx((5.0, 5.0 - t * error, 5.0 - end * error))
     assert -2.0 * t < end < -t
     # of 1 1 2 8 Hall's end would be 3.3 standard errors out and more: twice Student's is enough

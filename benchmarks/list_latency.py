@@ -1,11 +1,11 @@
 """Lists of a large store beside those of a small one, over HTTP, as ratios of one run.
 
-Two servers, one on a store of 100 jobs and 100 models, one on 10,000 jobs and 1,000 models,
-answer the same calls in turn. Claims: every p95 is at most 1.5 times the small store's, and the
-median of the status call is below 15 ms.
+Two servers, one on a store of 100 jobs, 100 models and 100 experiments, one on 10,000 jobs, 1,000
+models and 1,000 experiments of three seeds each, answer the same calls in turn. Claims: every p95
+is at most 1.5 times the small store's, and the median of the status call is below 15 ms.
 
-Each store holds one job that was really trained and the model it made; their rows are then
-copied in the database, with other ids, names, times and states.
+Each store holds one job and one experiment that were really trained and the models they made; their
+rows are then copied in the database, with other ids, names, times and states.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import requests
@@ -24,8 +24,10 @@ import requests
 from benchmarks.results import write_rows
 from benchmarks.server import serving
 
-SMALL = (100, 100)
-LARGE = (10_000, 1_000)
+SMALL = (100, 100, 100)
+LARGE = (10_000, 1_000, 1_000)
+SEEDS = 3
+TABLES = ("runs", "params", "tags", "latest_metrics", "metrics")
 MOST_RATIO = 1.5
 MOST_STATUS_MS = 15.0
 ENV_NAMES = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1")
@@ -33,48 +35,99 @@ FILTERED = 20  # jobs in a filtered answer: both stores have as many of each kin
 END_STATES = ("FINISHED", "FINISHED", "FINISHED", "FAILED", "KILLED")
 
 
-def fill(folder: Path, jobs: int, models: int) -> str:
-    """Make a store with that many jobs and models; returns the id of the real job."""
+def fill(folder: Path, jobs: int, models: int, experiments: int) -> tuple[str, str]:
+    """Make a store with so many of each; returns the ids of the real job and experiment."""
+    budget = {"total_timesteps": 1_000, "seed": 1}
     with serving(folder) as url:
-        wanted = {"total_timesteps": 1_000, "seed": 1, "model_name": "model-0"}
-        job_id = requests.post(f"{url}/train", json=wanted, timeout=60).json()["job_id"]
-        while True:
-            status = requests.get(f"{url}/training/{job_id}/status", timeout=60).json()
-            if status["end_time"] is not None:
-                break
-            time.sleep(0.2)
+        job_id = start(url, budget | {"model_name": "model-0"})["job_id"]
+        await_end(f"{url}/training/{job_id}/status")
+        wanted = budget | {"seeds": SEEDS, "register": "each", "model_name": "experiment-0"}
+        experiment_id = start(url, wanted)["experiment_id"]
+        await_end(f"{url}/experiments/{experiment_id}")
         time.sleep(5.0)  # what a worker still adds to a completed job
-    if status["status"] != "completed":
-        raise RuntimeError(str(status))
     with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        copy_runs(database, job_id, jobs, models)
+        copy_jobs(database, job_id, jobs, models)
+        copy_experiments(database, experiment_id, experiments)
         copy_models(database, models)
         database.commit()
-    return str(job_id)
+    return job_id, experiment_id
 
 
-def copy_runs(database: sqlite3.Connection, job_id: str, jobs: int, models: int) -> None:
-    """Add copies of a run until there are that many; each a minute older than the one before."""
-    rows = {
-        table: select(database, table, "run_uuid", job_id)
-        for table in ("runs", "params", "tags", "latest_metrics", "metrics")
-    }
-    rows["metrics"] = rows["latest_metrics"]  # one point a key: lists do not read histories
+def start(url: str, wanted: Mapping[str, object]) -> dict[str, str]:
+    """Start a training; returns the reply."""
+    reply: dict[str, str] = requests.post(f"{url}/train", json=wanted, timeout=60).json()
+    return reply
+
+
+def await_end(address: str) -> None:
+    """Wait until a job or experiment is completed."""
+    while (found := requests.get(address, timeout=60).json())["end_time"] is None:
+        time.sleep(0.2)
+    if found["status"] != "completed":
+        raise RuntimeError(str(found))
+
+
+def copy_jobs(database: sqlite3.Connection, job_id: str, jobs: int, models: int) -> None:
+    """Add copies of a job until there are that many; each a minute older than the one before."""
+    rows = rows_of(database, job_id)
     for number in range(1, jobs):
-        run_id = uuid.uuid4().hex
         env_name = ENV_NAMES[number % len(ENV_NAMES)]
         model_name = f"model-{number % models if number >= FILTERED else 0}"
-        (run,) = rows["runs"]
-        moved = {"start_time": run["start_time"] - 60_000 * number, "name": f"copy {number}"}
-        moved |= {"run_uuid": run_id, "status": END_STATES[number % len(END_STATES)]}
-        insert(database, "runs", run | moved)
-        for table in ("params", "tags", "latest_metrics", "metrics"):
-            for row in rows[table]:
-                other = {"run_uuid": run_id}
-                for prefix, name in (("grpo.env/", env_name), ("grpo.model/", model_name)):
-                    if str(row["key"]).startswith(prefix):
-                        other["key"] = prefix + name
-                insert(database, table, row | other)
+
+        def renamed(text: str, env: str = env_name, model: str = model_name) -> str:
+            for prefix, name in (("grpo.env/", env), ("grpo.model/", model)):
+                text = prefix + name if text.startswith(prefix) else text
+            return text
+
+        status = END_STATES[number % len(END_STATES)]
+        copy_run(database, rows, uuid.uuid4().hex, number, renamed, {"status": status})
+
+
+def copy_experiments(database: sqlite3.Connection, experiment_id: str, experiments: int) -> None:
+    """Add copies of an experiment with its jobs until there are that many."""
+    found = database.execute(
+        "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?", (experiment_id,)
+    )
+    family = [experiment_id, *(run_id for (run_id,) in found)]
+    rows = {run_id: rows_of(database, run_id) for run_id in family}
+    for number in range(1, experiments):
+        ids = {run_id: uuid.uuid4().hex for run_id in family}
+
+        def renamed(text: str, ids: Mapping[str, str] = ids) -> str:
+            for run_id, other in ids.items():
+                text = text.replace(run_id, other)
+            return text
+
+        for run_id, other in ids.items():
+            copy_run(database, rows[run_id], other, number, renamed, {})
+
+
+Rows = Mapping[str, list[dict[str, object]]]
+
+
+def rows_of(database: sqlite3.Connection, run_id: str) -> Rows:
+    """A run's rows, by table."""
+    rows = {table: select(database, table, "run_uuid", run_id) for table in TABLES}
+    rows["metrics"] = rows["latest_metrics"]  # one point a key: lists do not read histories
+    return rows
+
+
+def copy_run(
+    database: sqlite3.Connection,
+    rows: Rows,
+    run_id: str,
+    number: int,
+    renamed: Callable[[str], str],
+    changes: Mapping[str, object],
+) -> None:
+    """Add a copy of a run, so many minutes older, with other names in its keys and values."""
+    (run,) = rows["runs"]
+    moved = {"start_time": int(str(run["start_time"])) - 60_000 * number, "name": f"copy {number}"}
+    insert(database, "runs", {**run, **moved, **changes, "run_uuid": run_id})
+    for table in TABLES[1:]:
+        for row in rows[table]:
+            other = {name: renamed(v) if isinstance(v, str) else v for name, v in row.items()}
+            insert(database, table, other | {"run_uuid": run_id})
 
 
 def copy_models(database: sqlite3.Connection, models: int) -> None:
@@ -105,7 +158,7 @@ def insert(database: sqlite3.Connection, table: str, row: Mapping[str, object]) 
     database.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
 
 
-def calls(job_id: str) -> dict[str, str]:
+def calls(job_id: str, experiment_id: str) -> dict[str, str]:
     """Paths that are measured, by name."""
     filtered = f"/training/jobs?limit={FILTERED}"
     return {
@@ -115,6 +168,9 @@ def calls(job_id: str) -> dict[str, str]:
         "jobs of a model": f"{filtered}&model_name=model-0",
         "status of a job": f"/training/{job_id}/status",
         "models, first page": "/models?limit=100",
+        "experiments, first page": "/experiments?limit=100",
+        "an experiment": f"/experiments/{experiment_id}",
+        "jobs of an experiment": f"/training/jobs?experiment_id={experiment_id}",
     }
 
 
@@ -127,7 +183,7 @@ def measure(session: requests.Session, url: str) -> float:
     return 1_000 * took
 
 
-def compare(urls: tuple[str, str], job_ids: tuple[str, str], repeats: int) -> bool:
+def compare(urls: tuple[str, str], ids: tuple[tuple[str, str], ...], repeats: int) -> bool:
     """Print both servers' times; returns whether every claim holds."""
     good = True
     rows: list[dict[str, object]] = []
@@ -135,7 +191,7 @@ def compare(urls: tuple[str, str], job_ids: tuple[str, str], repeats: int) -> bo
     print(
         f"{'call':24} {'small p50':>10} {'p95':>8} {'large p50':>10} {'p95':>8} {'ratio':>6}  [ms]"
     )
-    paths = [calls(job_id) for job_id in job_ids]
+    paths = [calls(*made) for made in ids]
     for name in paths[0]:
         times: tuple[list[float], list[float]] = ([], [])
         for turn in range(repeats + 3):
@@ -169,13 +225,13 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         sides = []
-        for name, (jobs, models) in (("small", SMALL), ("large", LARGE)):
+        for name, size in (("small", SMALL), ("large", LARGE)):
             folder = Path(scratch) / name
             folder.mkdir()
-            start = time.perf_counter()
-            job_id = fill(folder, jobs, models)
-            print(f"{name}: {jobs:,} jobs, {models:,} models ({time.perf_counter() - start:.0f} s)")
-            sides.append((folder, job_id))
+            began = time.perf_counter()
+            sides.append((folder, fill(folder, *size)))
+            said = "{:,} jobs, {:,} models, {:,} experiments".format(*size)
+            print(f"{name}: {said} ({time.perf_counter() - began:.0f} s)", flush=True)
         urls = [stack.enter_context(serving(folder)) for folder, _ in sides]
         return int(not compare((urls[0], urls[1]), (sides[0][1], sides[1][1]), arguments.repeats))
 

@@ -8,10 +8,12 @@ import logging
 import torch
 
 from grpo import GRPOConfig, GRPOError
+from grpo.envs import check_environment
 from grpo.trainer import Trainer
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.jobs import completion, trainer_process, worker
 from grpo_platform.registry import packaging
+from grpo_platform.registry.reference import environment_packages
 from grpo_platform.tracking.preload import open_throwaway_store
 from grpo_platform.tracking.provenance import code_version
 
@@ -30,11 +32,15 @@ def warm_up() -> None:
     torch.set_num_threads(1)
     trainer_process.math_threads().limit(limits=1)
     code_version()
-    for part in (_train, packaging.warm_up, open_throwaway_store):
+    for part in (_train, _look_up_packages, packaging.warm_up, open_throwaway_store):
         try:
             part()
         except (GRPOError, PlatformError, OSError, RuntimeError):
             _log.warning("Jobs will start more slowly.", exc_info=True)
+
+
+def _look_up_packages() -> None:
+    environment_packages(check_environment("CartPole-v1"))
 
 
 def _train() -> None:

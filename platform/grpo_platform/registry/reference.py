@@ -5,6 +5,7 @@ are taken again, and every bit is compared; and the returns of the reported eval
 episode, are compared with those of today.
 """
 
+import functools
 import io
 import json
 import time
@@ -176,10 +177,14 @@ def environment_packages(spec: EnvironmentSpec) -> dict[str, str]:
     # named as its module: to ask which distribution a module is of takes half a second
     own = module.partition(".")[0].replace("_", "-").lower()
     names = {own, "gymnasium", "numpy", *_ENGINES} - {""}
-    found = {}
-    for name in sorted(names):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # not used here, or no distribution
-            continue
-    return {**package_versions(), **found}
+    found = {name: _installed(name) for name in sorted(names)}
+    return {**package_versions(), **{name: told for name, told in found.items() if told}}
+
+
+@functools.cache
+def _installed(name: str) -> str | None:
+    """Version of a distribution; None where there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -76,11 +76,26 @@ def test_a_regression_is_refused_a_good_version_promoted_and_a_failure_replayed(
         assert forced["reason"].startswith("Scenario 'tilted' failed")
         assert client.rollback(NAME)["champion_after"] == 3
 
+        sweeps_and_experiments_are_asked_too(client)
         refuses_what_is_no_suite(running.url, client)
         assert client.put_scenarios(NAME, EXAMPLE.read_text())["scenarios"] == 3
         assert "without a suite" in command("delete", NAME)
         with pytest.raises(ApiError, match="has no suite"):
             client.run_scenarios(NAME)
+
+
+def sweeps_and_experiments_are_asked_too(client):
+    space = {"n_epochs": {"type": "int", "low": 1, "high": 2}}
+    sweep = client.start_sweep(space, 1, config=WORSE, model_name=NAME)["sweep_id"]
+    assert client.wait_for_sweep(sweep, timeout_seconds=120)["status"] == "completed"
+    budget = WORSE["total_timesteps"]
+    experiment = client.start_experiment(2, total_timesteps=budget, model_name=NAME)
+    ended = client.wait_for_experiment(experiment["experiment_id"], timeout_seconds=120)
+    assert ended["status"] == "completed"
+    decisions = {d["actor"].partition(" ")[0]: d for d in client.model(NAME)["decisions"]}
+    for kind in ("sweep", "experiment"):
+        assert (decisions[kind]["verdict"], decisions[kind]["suite_passed"]) == ("kept", False)
+        assert "Scenario 'tilted' failed" in decisions[kind]["reason"]
 
 
 def refuses_what_is_no_suite(url, client):

@@ -19,14 +19,21 @@ from grpo.errors import (
 )
 from grpo.policies import ActorCriticPolicy, PolicySpec, make_policy
 from grpo.scenarios.playing import play_suite
+from grpo_platform.comparisons.sides import SideReader
+from grpo_platform.comparisons.store import ComparisonStore
 from grpo_platform.core.errors import BusyError, UnsafeModelError
+from grpo_platform.experiments.store import ExperimentStore
 from grpo_platform.jobs import isolation
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.registry.policy_files import policy_to_files
 from grpo_platform.registry.promotion import Promoter
+from grpo_platform.registry.registering import register_policy
 from grpo_platform.scenarios.files import parse_text
+from grpo_platform.services.comparisons import Comparisons
+from grpo_platform.sweeps.store import SweepStore
 from tests.service.faulty_environments import FAULTY, install_plugin
-from tests.service.registry_support import CARTPOLE, Bench, balancing_policy
+from tests.service.registry_support import CARTPOLE, Bench, balancing_policy, random_policy
+from tests.service.tracking_support import jobs_of
 from tests.waiting import until
 
 SECONDS = 2.0
@@ -205,6 +212,27 @@ class NotingPolicy(ActorCriticPolicy):
         super().__init__(*args, **kwargs)
         with open(os.environ["NOTED"], "a") as file:
             print(os.getpid(), file=file)
+
+
+def test_a_comparison_of_an_environment_that_crashes_is_refused_and_leaves_nothing(
+    isolated, tmp_path
+):
+    bench = Bench(tmp_path / "store")
+    jobs = jobs_of(bench.store)
+    for seed in range(2):
+        job_id = bench.job()
+        card = dataclasses.replace(
+            bench.card(job_id), env_name=FAULTY, env_kwargs={"fault": "segfault"}
+        )
+        policy = random_policy(dataclasses.replace(CARTPOLE, observation_shape=(2,)), seed)
+        register_policy(bench.registry, job_id, policy, "fragile", card)
+    stores = ExperimentStore(jobs), SweepStore(jobs)
+    reader = SideReader(jobs, *stores, bench.registry, isolated.evaluate)
+    comparisons = Comparisons(ComparisonStore(jobs), reader)
+    before = bench.client.search_runs([bench.store.experiment_id])
+    with pytest.raises(EnvironmentFaultError, match="cannot be played"):
+        comparisons.compare([{"model": "fragile/1"}, {"model": "fragile/2"}])
+    assert len(bench.client.search_runs([bench.store.experiment_id])) == len(before)
 
 
 def test_a_promotion_builds_a_plug_ins_policy_elsewhere(tmp_path, monkeypatch):

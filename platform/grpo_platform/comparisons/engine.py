@@ -11,6 +11,7 @@ import numpy.typing as npt
 from grpo.errors import OutOfRangeError
 from grpo.statistics import (
     CONFIDENCE,
+    Curves,
     aggregate_curves,
     area_under_curve,
     difference,
@@ -123,9 +124,6 @@ def _sides(contestants: Sequence[Contestant]) -> tuple[Side, ...]:
 
 
 def _side(side: Contestant, thresholds: Float64Array, budget: int) -> Side:
-    curve = None
-    if side.histories:
-        curve = Band.of(aggregate_curves(side.histories, _POINTS))
     return Side(
         reference=side.reference,
         label=side.label,
@@ -141,9 +139,18 @@ def _side(side: Contestant, thresholds: Float64Array, budget: int) -> Side:
         chosen=side.chosen,
         left_out=side.left_out,
         profile=Profile.of(performance_profile(side.returns, thresholds)),
-        curve=curve,
+        curve=_curve(side),
         area=_area(side, budget),
     )
+
+
+def _curve(side: Contestant) -> Band | None:
+    """The side's band, from where all its runs have begun: fewer would make it jump."""
+    if not side.histories:
+        return None
+    found = aggregate_curves(side.histories, _POINTS)
+    begun = found.steps >= max(history.steps[0] for history in side.histories)
+    return Band.of(Curves(*(values[begun] for values in found)) if begun.any() else found)
 
 
 def _area(side: Contestant, budget: int) -> float | None:

@@ -18,6 +18,7 @@ from grpo.fields import fields_of
 from grpo_platform import cli
 from grpo_platform.api.schemas import models
 from grpo_platform.api.schemas.common import reply_of
+from grpo_platform.api.schemas.experiments import TrainBody
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.cli import sweeps
@@ -31,6 +32,7 @@ from grpo_platform.sweeps.request import SweepRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = TrainRequest.model_json_schema()["properties"]
+TRAIN_BODY = TrainBody.model_json_schema()["properties"]
 SWEEP = SweepBody.model_json_schema()["properties"]
 EVALUATE = EvaluateParameters.model_json_schema()["properties"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -107,7 +109,7 @@ def test_status_words_are_the_contracts():
     [
         (
             cli.train,
-            TRAIN,
+            TRAIN_BODY,
             {"env": "env_name", "timesteps": "total_timesteps", "reward": "reward_function_type"},
         ),
         (

@@ -83,7 +83,7 @@ def test_the_figures_are_those_of_the_completed_seeds_by_hand():
     # a triangle; half a triangle of 30 and then 30; a level; 10, a slope to 20, 20
     assert areas == [10.0, 22.5, 5.0, 15.0, None, None, None]
     assert found.area_under_curve.estimate == 12.5  # of 10 and 15
-    assert [each.steps_to_threshold for each in found.seeds] == [20, 10, None, 15, None, 0, None]
+    assert [each.steps_to_threshold for each in found.seeds] == [20, 10, None, 15, None, None, None]
     assert found.reached == 3
     assert found.steps_to_threshold == 17.5  # of 10, 15, 20 and never
     assert [each.seed for each in found.seeds] == [1, 2, 3, 4, 5, 6, 7]

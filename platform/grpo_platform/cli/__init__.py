@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.progress import Progress, TaskID
@@ -35,6 +35,7 @@ from grpo_platform.cli.output import (
     table,
 )
 from grpo_platform.client import GRPOClient, Job, TrainFields
+from grpo_platform.client.fields import Register
 from grpo_platform.core.messages import escape_unprintable
 
 __all__ = ["app", "main", "scenarios"]
@@ -117,6 +118,17 @@ def train(
         list[str] | None,
         typer.Option("--set", "-s", help="Any field of POST /train, as name=value; repeatable."),
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Train an experiment: how many seeds, counted from --seed, or which: 3,14,15.",
+            show_default=False,
+        ),
+    ] = None,
+    register: Annotated[
+        Register | None,
+        typer.Option(help="Of an experiment: which seed's version the model gets."),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -124,10 +136,18 @@ def train(
     named = {
         "model_name": model_name, "env_name": env, "total_timesteps": timesteps,
         "reward_function_type": reward, "seed": seed, "num_cpus": num_cpus, "num_gpus": num_gpus,
+        "seeds": _seeds(seeds), "register": register,
     }  # fmt: skip
     fields = assigned(setting, named)
     with errors_as_sentences():
         client = connect(context)
+        if (wanted := fields.pop("seeds", None)) is not None:
+            _experiment(client, wanted, fields, wait=wait, as_json=as_json)
+            return
+        if "register" in fields:
+            raise typer.BadParameter(
+                "It is about seeds: give --seeds too.", param_hint="--register"
+            )
         accepted = client.start_training(**fields)
         if not wait:
             show_json(accepted) if as_json else console.print(
@@ -374,6 +394,33 @@ def _announce(expected: Sequence[tuple[str, str, str]]) -> None:
         console.print("Code, packages, machine and environment are those of the run.")
         return
     table(("differs from the run", "then", "now"), expected)
+
+
+def _seeds(text: str | None) -> int | list[int] | None:
+    """How many seeds, or which, by what was typed: `10` or `3,14,15`."""
+    if text is None:
+        return None
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            "Say how many seeds, such as 10, or which, such as 3,14,15.", param_hint="--seeds"
+        ) from None
+    return found if "," in text else found[0]
+
+
+def _experiment(
+    client: GRPOClient, seeds: int | list[int], fields: dict[str, Any], *, wait: bool, as_json: bool
+) -> None:
+    accepted = client.start_experiment(seeds, **fields)
+    experiment_id = accepted["experiment_id"]
+    if not wait:
+        show_json(accepted) if as_json else console.print(f"Experiment {experiment_id} is queued.")
+        return
+    found = experiments.watch(client, experiment_id, quiet=as_json)
+    show_json(found) if as_json else experiments.report(found)
+    if found["status"] != "completed":
+        raise typer.Exit(1)
 
 
 def _watch(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from grpo_platform.client.calls import Calls, part, until_ended
-from grpo_platform.client.fields import TrainFields, check_fields
+from grpo_platform.client.fields import ExperimentFields, check_fields
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +21,7 @@ class ExperimentCalls(Calls):
         seeds: int | Sequence[int],
         *,
         idempotency_key: str | None = None,
-        **fields: Unpack[TrainFields],
+        **fields: Unpack[ExperimentFields],
     ) -> dict[str, Any]:
         """Queue an experiment: a job for each seed.
 
@@ -29,17 +29,17 @@ class ExperimentCalls(Calls):
             seeds: how many, counted from `seed`, or which.
             idempotency_key: a second call with the same key gives the same experiment; drawn when
                 left out.
-            **fields: further fields of POST /train; what is left out has the environment's
-                defaults.
+            **fields: `register`, and further fields of POST /train; what is left out has the
+                environment's defaults.
 
         Returns:
-            `experiment_id`, `message`, and `config` with all values in force.
+            `experiment_id`, `message`, `jobs`, and `config` with all values in force.
 
         Raises:
             UnknownFieldError: POST /train has no such field.
             ApiError: it cannot be trained, or the queue has no room for all seeds.
         """
-        check_fields(fields, TrainFields)
+        check_fields(fields, ExperimentFields)
         body = {**fields, "seeds": seeds if isinstance(seeds, int) else list(seeds)}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return self._transport.call("POST", "/train", json=body, headers=headers, repeatable=True)

@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-__all__ = ["SweepFields", "TrainFields", "TrainSettings", "UnknownFieldError", "check_fields"]
+__all__ = [
+    "ExperimentFields",
+    "SweepFields",
+    "TrainFields",
+    "TrainSettings",
+    "UnknownFieldError",
+    "check_fields",
+]
 
 Promote = Literal["always", "if_better", "never"]
 Register = Literal["best", "median", "each"]
@@ -63,6 +70,12 @@ class TrainFields(TrainSettings, total=False):
 
     env_name: str
     model_name: str | None
+
+
+class ExperimentFields(TrainFields, total=False):
+    """What an experiment takes beside its seeds."""
+
+    register: Register
 
 
 class SweepFields(TypedDict, total=False):

@@ -70,9 +70,7 @@ class UnknownExperimentError(NotFoundError):
     """No experiment of ours has this id."""
 
     def __init__(self, experiment_id: str) -> None:
-        super().__init__(
-            f"No experiment {experiment_id[:64]!r}; its id is that of its parent run in MLflow."
-        )
+        super().__init__(f"No experiment {experiment_id[:64]!r}. GET /experiments lists them.")
 
 
 class UnknownComparisonError(NotFoundError):

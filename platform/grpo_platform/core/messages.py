@@ -10,6 +10,8 @@ __all__ = ["as_commands", "escape_unprintable", "without_credentials"]
 _COMMANDS: Final = (
     (r"GET /training/jobs\b", "`grpo-platform jobs list`"),
     (r"POST /training/(\w+)/resume\b", r"`grpo-platform jobs resume \1`"),
+    (r"GET /experiments\b", "`grpo-platform experiments list`"),
+    (r"POST /experiments/(\w+)/resume\b", r"`grpo-platform experiments resume \1`"),
     (r"GET /sweeps\b", "`grpo-platform sweep list`"),
     (r"POST /sweeps/(\w+)/resume\b", r"`grpo-platform sweep resume \1`"),
     (r"PUT /models/([\w.-]*\w)/scenarios\b", r"`grpo-platform scenarios put \1 FILE`"),

@@ -58,7 +58,8 @@ class SeedResult:
     """Mean height of its learning curve over the whole budget; None until it is completed."""
 
     steps_to_threshold: int | None
-    """First step at which its learning curve reached the threshold; None where it did not."""
+    """First step at which its learning curve reached the threshold; None where it did not, and
+    until it is completed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +139,7 @@ def aggregate(
 
     Args:
         seeds: all of an experiment.
-        histories: of the metric `key`, by job.
+        histories: of the metric `key`, by job; those of completed ones are enough.
         key: metric of the learning curve.
         threshold: return that counts as solved, if any does.
     """
@@ -199,9 +200,8 @@ def counted_histories(
 def _result(seed: SeedRecord, history: History | None, threshold: float | None) -> SeedResult:
     job, score = seed.job, evaluation_of(seed)
     area = reached = None
-    if history is not None and job is not None:
-        if score is not None:
-            area = area_under_curve(history.steps, history.values, job.total_timesteps)
+    if history is not None and job is not None and score is not None:
+        area = area_under_curve(history.steps, history.values, job.total_timesteps)
         if threshold is not None:
             reached = steps_to_threshold(history.steps, history.values, threshold)
     version = None if job is None or job.model_version is None else int(job.model_version)

@@ -1,17 +1,26 @@
 """From what a client gave to an experiment: fill in, check, hand over."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo.errors import IncompatibleError
+from grpo.statistics import Curves
 from grpo_platform.core.request import resolve_request
-from grpo_platform.experiments.records import ExperimentRecord
+from grpo_platform.experiments.aggregate import (
+    Results,
+    aggregate,
+    aggregate_histories,
+    curve_key,
+    threshold_of,
+)
+from grpo_platform.experiments.records import ExperimentRecord, SeedRecord
 from grpo_platform.experiments.request import ExperimentRequest, seeds_from
 from grpo_platform.services.container import Services
 from grpo_platform.services.training import check_request
 from grpo_platform.tracking.idempotency import used_otherwise
 
-__all__ = ["check_experiment", "submit_experiment"]
+__all__ = ["check_experiment", "history_of", "results_of", "submit_experiment"]
 
 
 def submit_experiment(
@@ -52,11 +61,45 @@ def check_experiment(services: Services, given: Mapping[str, Any]) -> Experiment
         UnknownModelError: `init_from` names no version.
     """
     request = _request_of(given, services.settings.max_timesteps)
-    first = request.job(request.seeds[0], "0" * 32)
+    # of the model that is to serve, not of the one that the seeds' versions go to
+    first = dataclasses.replace(
+        request.job(request.seeds[0], "0" * 32), model_name=request.model_name
+    )
     check_request(
         first, services.registry, services.store, services.jobs.check, services.isolation.validate
     )
     return request
+
+
+def results_of(
+    services: Services, seeds: Sequence[SeedRecord], threshold: float | None = None
+) -> Results:
+    """What the seeds of an experiment that completed came to together.
+
+    Args:
+        services: what it is in.
+        seeds: all of the experiment.
+        threshold: return that counts as solved; that of the configuration or the environment by
+            default.
+    """
+    job = next((seed.job for seed in seeds if seed.job is not None), None)
+    key = curve_key(job)
+    completed = [seed.job_id for seed in seeds if seed.state == "completed"]
+    histories = services.store.histories_of(completed, key)
+    wanted = threshold_of(job) if threshold is None else threshold
+    return aggregate(seeds, histories, key, wanted)
+
+
+def history_of(
+    services: Services, seeds: Sequence[SeedRecord], key: str, points: int
+) -> Curves | None:
+    """A metric over the seeds of an experiment, at common steps; None where there is no point.
+
+    Raises:
+        UnknownNameError: there is no such metric.
+    """
+    jobs = [seed.job_id for seed in seeds if seed.job is not None]
+    return aggregate_histories(seeds, services.store.histories_of(jobs, key), points)
 
 
 def _request_of(given: Mapping[str, Any], ceiling: int) -> ExperimentRequest:

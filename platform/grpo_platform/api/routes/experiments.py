@@ -1,9 +1,12 @@
 """Experiment calls; POST /train starts one."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
+from grpo_platform.api.schemas.experiment_results import ExperimentHistory, history_reply
 from grpo_platform.api.schemas.experiments import (
     DeletedExperiment,
     Experiment,
@@ -12,12 +15,24 @@ from grpo_platform.api.schemas.experiments import (
     experiment_reply,
     experiment_summary,
 )
+from grpo_platform.core.names import Metric
+from grpo_platform.services.experiments import history_of, results_of
 
 __all__ = ["router"]
 
 router = APIRouter(
     tags=["experiments"], route_class=JsonRoute, responses=documented(401, 403, 422, 503)
 )
+
+
+Threshold = Annotated[
+    float | None,
+    Query(
+        allow_inf_nan=False,
+        description="Return that counts as solved; by default the configuration's `target_return`, "
+        "else what the environment says.",
+    ),
+]
 
 
 @router.get("/experiments", operation_id="list_experiments")
@@ -34,10 +49,32 @@ def list_experiments(
 @router.get(
     "/experiments/{experiment_id}", operation_id="get_experiment", responses=documented(404)
 )
-def get_experiment(experiment_id: str, services: ServicesDep) -> Experiment:
-    """An experiment with its seeds."""
+def get_experiment(
+    experiment_id: str, services: ServicesDep, threshold: Threshold = None
+) -> Experiment:
+    """An experiment with its seeds, and what they came to together."""
     experiment = services.experiments.experiment(experiment_id)
-    return experiment_reply(experiment, services.experiments.seeds(experiment))
+    seeds = services.experiments.seeds(experiment)
+    return experiment_reply(experiment, seeds, results_of(services, seeds, threshold))
+
+
+@router.get(
+    "/experiments/{experiment_id}/history",
+    operation_id="get_experiment_history",
+    responses=documented(400, 404),
+)
+def get_experiment_history(
+    experiment_id: str,
+    services: ServicesDep,
+    key: Annotated[
+        str, Query(min_length=1, max_length=250, description="Name of the metric.")
+    ] = Metric.EPISODE_RETURN,
+    points: Annotated[int, Query(ge=2, le=1000, description="Common steps.")] = 100,
+) -> ExperimentHistory:
+    """A metric over all seeds at common steps: interquartile mean and interval."""
+    experiment = services.experiments.experiment(experiment_id)
+    curves = history_of(services, services.experiments.seeds(experiment), key, points)
+    return history_reply(experiment_id, key, curves)
 
 
 @router.post(

@@ -8,10 +8,17 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from grpo_platform.api.schemas.common import WHOLE, Reply, bounded
+from grpo_platform.api.schemas.experiment_results import (
+    ExperimentResults,
+    ExperimentSelection,
+    results_reply,
+    selection_reply,
+)
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.core.names import ExperimentMetric, Metric
 from grpo_platform.core.request import Promote
 from grpo_platform.core.states import JobStatus
+from grpo_platform.experiments.aggregate import Results, SeedResult
 from grpo_platform.experiments.records import ExperimentRecord, SeedRecord, SeedState
 from grpo_platform.experiments.request import MAX_SEEDS, Register
 
@@ -94,6 +101,12 @@ class Seed(Reply):
     model_version: int | None
     """Version that the job made; null until it completed."""
 
+    area_under_curve: float | None
+    """Mean height of its learning curve over the whole budget; null until it completed."""
+
+    steps_to_threshold: int | None
+    """First step at which its learning curve reached the threshold; null where it did not."""
+
     error_message: str | None
     """Why it failed."""
 
@@ -154,6 +167,12 @@ class Experiment(ExperimentSummary):
 
     config: TrainBody
     """All values in force."""
+
+    results: ExperimentResults
+    """What the seeds that completed came to together."""
+
+    selection: ExperimentSelection | None
+    """The version that was chosen; null until all seeds are completed, and where none is."""
 
     seeds: list[Seed]
     """In order of the seeds."""
@@ -220,10 +239,18 @@ def experiment_summary(
     )
 
 
-def experiment_reply(experiment: ExperimentRecord, seeds: Sequence[SeedRecord]) -> Experiment:
+def experiment_reply(
+    experiment: ExperimentRecord, seeds: Sequence[SeedRecord], results: Results
+) -> Experiment:
     """The reply that describes this experiment and its seeds."""
-    summary = dict(experiment_summary(experiment, seeds))
-    return Experiment(**summary, config=_config(experiment), seeds=[_seed(seed) for seed in seeds])
+    found = zip(seeds, results.seeds, strict=True)
+    return Experiment(
+        **dict(experiment_summary(experiment, seeds)),
+        config=_config(experiment),
+        results=results_reply(results),
+        selection=selection_reply(experiment.selection),
+        seeds=[_seed(seed, result) for seed, result in found],
+    )
 
 
 def _config(experiment: ExperimentRecord) -> TrainBody:
@@ -237,19 +264,18 @@ def _config(experiment: ExperimentRecord) -> TrainBody:
     return TrainBody.model_validate({**request.config, **own}, strict=False)
 
 
-def _seed(seed: SeedRecord) -> Seed:
-    job = seed.job
-    version = None if job is None else job.model_version
-    completed = job is not None and seed.state == "completed"
+def _seed(seed: SeedRecord, result: SeedResult) -> Seed:
     return Seed(
         seed=seed.seed,
         job_id=seed.job_id,
         state=seed.state,
         progress=seed.progress,
-        current_timesteps=0 if job is None else job.current_timesteps,
-        evaluation=job.metrics.get(Metric.EVAL_MEAN) if job is not None and completed else None,
-        model_version=None if version is None else int(version),
-        error_message=None if job is None else job.error_message,
+        current_timesteps=result.timesteps,
+        evaluation=result.evaluation,
+        model_version=result.model_version,
+        area_under_curve=result.area_under_curve,
+        steps_to_threshold=result.steps_to_threshold,
+        error_message=None if seed.job is None else seed.job.error_message,
     )
 
 

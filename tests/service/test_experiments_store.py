@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -97,6 +99,22 @@ def test_an_experiment_is_made_with_a_draft_for_each_seed(experiments):
     assert run.data.params["seeds"] == "[3, 1, 2]"
     nested = experiments._client.get_run(jobs[0].job_id)
     assert nested.data.tags[Tag.PARENT_RUN] == made.experiment_id
+
+
+def test_two_servers_publish_a_draft_at_one_moment(place, experiments):
+    made, _ = experiments.create(dataclasses.replace(REQUEST, seeds=tuple(range(10))))
+    other = ExperimentStore(jobs_of(place))
+    with ThreadPoolExecutor(2) as pool:
+        for draft in experiments.seeds(made):
+            together = threading.Barrier(2)
+
+            def publish(store, job_id=draft.job_id, together=together):
+                together.wait(10)
+                store.publish(job_id)
+
+            for done in [pool.submit(publish, store) for store in (experiments, other)]:
+                done.result(30)
+    assert all(seed.job is not None for seed in experiments.seeds(made))
 
 
 class Away(ExperimentStore):

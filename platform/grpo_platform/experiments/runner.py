@@ -51,6 +51,7 @@ class ExperimentRunner(Leader[ExperimentRecord, SeedRecord]):
         self._jobs = jobs
         self._promoter = promoter
         self._idempotency = threading.Lock()
+        self._accepting = threading.Lock()
 
     def submit(
         self, request: ExperimentRequest, *, idempotency_key: str | None = None
@@ -145,7 +146,7 @@ class ExperimentRunner(Leader[ExperimentRecord, SeedRecord]):
         self._experiments.delete(experiment_id)
 
     def _create(self, request: ExperimentRequest, key: str | None) -> ExperimentRecord:
-        with self._runner.room(len(request.seeds)):
+        with self._runner.room(len(request.seeds)), self._accepting:
             experiment, is_new = self._experiments.create(request, self._owner, key)
             if is_new:
                 try:
@@ -160,7 +161,11 @@ class ExperimentRunner(Leader[ExperimentRecord, SeedRecord]):
         if group.request_error is not None:
             self._fail(group, seeds, group.request_error)
             return
-        if self._publish_drafts(seeds) or self._stopped(group, seeds) or self._make_missing(group):
+        if any(seed.job is None and not seed.ended for seed in seeds):
+            with self._accepting:  # a call of this server may be publishing them
+                self._publish_drafts(self._experiments.seeds(group))
+            return  # the next look sees them
+        if self._stopped(group, seeds) or self._make_missing(group):
             return
         if waiting := [seed for seed in seeds if seed.waits_in(group)]:
             for seed in waiting:

@@ -21,6 +21,7 @@ from grpo_platform.core.errors import (
     InvalidRequestError,
     NotFoundError,
     PlatformError,
+    StoreError,
     StoreUnavailableError,
     UnknownJobError,
 )
@@ -392,12 +393,21 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
         try:
             if not self.vouches_for(draft):
                 raise InvalidRequestError(not_vouched_for(job_id))
-            self._jobs.publish(draft)
+            self._publish_job(draft)
         except InvalidRequestError as error:
             self.set_tags(job_id, {Tag.JOB: JOB_READY})
             self._jobs.finish(job_id, JobStatus.FAILED, str(error))
             return None
         return draft
+
+    def _publish_job(self, draft: JobRecord) -> None:
+        try:
+            self._jobs.publish(draft)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            # another leader does the same at this moment, and MLflow refused the later of the two
+            self._jobs.publish(draft)
 
     def resume(self, group_id: str) -> _G:
         """Take a stopped or failed parent up again, with its stopped and failed jobs.

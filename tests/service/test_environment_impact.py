@@ -205,4 +205,4 @@ def test_what_is_kept_is_small_and_nothing_else_is_read_as_it(bench, store, vers
 def test_a_large_observation_is_kept_for_fewer_steps():
     spec = check_environment("CarRacing-v3")
     assert reference._that_fit(spec) == reference._LEAST_STEPS
-    assert reference._affordable(10.0) == 0
+    assert reference._affordable(10.0, 0.5) == 0

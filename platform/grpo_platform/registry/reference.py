@@ -32,8 +32,11 @@ _EPISODES: Final = 2
 _MOST_STEPS: Final = 128
 _LEAST_STEPS: Final = 10
 _PROBED_STEPS: Final = 5
-_SECONDS: Final = 0.05
-"""That recording may take: it delays the job's completion."""
+_CPU_SECONDS: Final = 0.05
+"""That recording may compute: it delays the job's completion."""
+
+_SECONDS: Final = 0.5
+"""That it may take where the machine is busy, or the environment waits for something."""
 
 _TRACE_BYTES: Final = 2**18
 """Of what is observed in one episode, before it is compressed."""
@@ -140,9 +143,13 @@ def record_reference(
         told = EpisodeReturns(evaluation.seeds, evaluation.returns, evaluation.lengths)
         seeds = evaluation.seeds[:_EPISODES].tolist()
     _play(policy, spec, seeds[:1], 1)  # what is found out once about an environment takes longer
-    begun = time.monotonic()
+    begun, computed = time.monotonic(), time.process_time()
     played = _play(policy, spec, seeds, _PROBED_STEPS)
-    steps = min(_affordable(time.monotonic() - begun), _that_fit(spec))
+    steps = min(
+        _affordable(time.process_time() - computed, _CPU_SECONDS),
+        _affordable(time.monotonic() - begun, _SECONDS),
+        _that_fit(spec),
+    )
     if steps > _PROBED_STEPS:
         played = _play(policy, spec, seeds, steps)
     packages = environment_packages(spec)
@@ -160,9 +167,9 @@ def _play(
     return tuple(play(policy, spec.env_name, seeds, env_kwargs=spec.env_kwargs, step_limit=steps))
 
 
-def _affordable(probed_seconds: float) -> int:
+def _affordable(probed_seconds: float, seconds: float) -> int:
     """Steps that fit in the time, by what the first few took, the making of instances included."""
-    return int(_PROBED_STEPS * _SECONDS / max(probed_seconds, 1e-6))
+    return int(_PROBED_STEPS * seconds / max(probed_seconds, 1e-6))
 
 
 def _that_fit(spec: EnvironmentSpec) -> int:

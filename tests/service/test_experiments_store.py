@@ -216,3 +216,23 @@ def test_an_experiment_comes_to_what_its_seeds_came_to(states, status, said):
     found, message = outcome(seeds)
     assert found is status
     assert (said is None and message is None) or message.startswith(said)
+
+
+def test_with_a_token_only_what_it_signed_is_led(place, experiments):
+    ours = ExperimentStore(jobs_of(place, "t" * 32))
+    made, _ = ours.create(REQUEST)
+    assert ours.may_lead(made)
+    assert ours.publish(made.seed_jobs[1]) is not None
+    planted, _ = experiments.create(REQUEST)
+    assert not ours.may_lead(planted)
+    told = ours.experiment(planted.experiment_id).error_message
+    assert f"`grpo-platform store sign {planted.experiment_id}`" in told
+    assert planted.experiment_id in {found.experiment_id for found in ours.unsigned()}
+    experiments.publish(planted.seed_jobs[1])
+    signed = ours.sign(planted.experiment_id)
+    assert ours.may_lead(signed)
+    assert signed.error_message is None
+    assert ours.vouches_for(ours.seeds(signed)[0].job)
+    # a draft that a stranger hung below it is not trained
+    assert ours.publish(planted.seed_jobs[2]) is None
+    assert ours.seeds(signed)[1].state == "failed"

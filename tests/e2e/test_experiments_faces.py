@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from grpo_platform.client import ApiError, GRPOClient
-from tests.e2e.processes import environment, server
+from tests.e2e.processes import ROOT, environment, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -75,3 +76,29 @@ def test_the_command_line_and_the_client_train_show_and_delete_an_experiment(
         assert "deleted" in command("experiments", "delete", experiment_id).stdout
         assert list(client.iter_experiments()) == []
         assert client.model("m")["champion"] == 1
+
+
+def test_mlflow_run_trains_an_experiment_in_its_own_run(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    def run(seeds: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager=local",
+             "-P", f"seeds={seeds}", "-P", "total_timesteps=400", "-P", "n_eval_episodes=2",
+             "-P", "model_name=m"],
+            cwd=tmp_path, env=environment(MLFLOW_TRACKING_URI=uri),
+            capture_output=True, text=True, timeout=280, check=False,
+        )  # fmt: skip
+
+    done = run("5,8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 seeds: 2 completed" in done.stdout
+    store = MlflowClient(tracking_uri=uri)
+    (parent,) = store.search_runs(["0"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["grpo.experiment"] == "1"
+    assert parent.data.metrics["experiment/completed"] == 2
+    assert len(store.search_model_versions("name = 'm'")) == 1
+    refused = run("1")
+    assert refused.returncode != 0
+    assert "2 to 100" in refused.stderr

@@ -11,6 +11,7 @@ from grpo_platform.api.schemas.common import WHOLE, ModelReference, RequestBody,
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.core.request import JobRequest, resolve_request
 from grpo_platform.core.settings import Settings
+from grpo_platform.mlproject.experiment import experiment
 from grpo_platform.mlproject.parameters import validated
 from grpo_platform.reproduction.verdict import Verdict
 from grpo_platform.services.direct import evaluate_into_run, reproduce_job, train_in_run
@@ -51,14 +52,18 @@ class ReproduceParameters(RequestBody):
 def train(run_id: str, given: Mapping[str, str]) -> int:
     """Make the run a job and train it here, in the foreground, as POST /train does.
 
+    With `seeds` it becomes an experiment, and each seed a job under it.
+
     Returns:
-        Exit code: 0 when the job completed, 1 when it failed or was stopped.
+        Exit code: 0 when it completed, 1 when it failed or was stopped.
 
     Raises:
         InvalidRequestError: the parameters are malformed.
         grpo.ConfigError: they cannot be trained.
         PlatformError: they do not fit what is in the store, or it is away.
     """
+    if given.get("seeds", "").strip():
+        return experiment(run_id, given)
     return train_in_run(Settings(), run_id, request_of(given))
 
 

@@ -1,29 +1,23 @@
 """Entry point `sweep`: a run that `mlflow run` created becomes a sweep, led in the foreground."""
 
-import contextlib
-import signal
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from pydantic import Field, JsonValue
 
 from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
-from grpo_platform.core.errors import ConflictError, InvalidRequestError, StoreUnavailableError
+from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.settings import Settings
-from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.mlproject.parameters import validated
-from grpo_platform.services.container import Services, build_services
+from grpo_platform.services.container import build_services
+from grpo_platform.services.foreground import lead
 from grpo_platform.services.sweeps import check_sweep
 from grpo_platform.sweeps.files import parse_text, read_space
 from grpo_platform.sweeps.records import SweepRecord
 
 __all__ = ["sweep"]
-
-_POLL_SECONDS: Final = 0.5
 
 
 class _Own(SweepBody):
@@ -49,15 +43,14 @@ def sweep(run_id: str, given: Mapping[str, str]) -> int:
     services = build_services(Settings())
     request = check_sweep(services, values)
     services.sweeps.adopt(run_id, request)
-    interrupted = _interruption()
-    services.jobs.start()
-    services.sweep_runner.start()
-    try:
-        ended = _watch(services, run_id, interrupted)
-    finally:
-        services.sweep_runner.shutdown()
-        services.jobs.shutdown()
-    return 0 if ended.status is JobStatus.COMPLETED else 1
+
+    def tell(found: SweepRecord) -> str:
+        count = len(found.trial_jobs)
+        return f"{count} of {found.request.n_trials} trials, best {found.best_value}"
+
+    return lead(
+        services, services.sweep_runner, lambda: services.sweeps.sweep(run_id), "Sweep", tell
+    )
 
 
 def _values(given: Mapping[str, str]) -> dict[str, Any]:
@@ -74,39 +67,3 @@ def _values(given: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = own.model_dump(exclude_unset=True)
     body = SweepBody.model_validate({**values, "search_space": space, "config": config})
     return body.model_dump(exclude_unset=True)
-
-
-def _interruption() -> threading.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second ends this process at once."""
-    came = threading.Event()
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        came.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return came
-
-
-def _watch(services: Services, sweep_id: str, interrupted: threading.Event) -> SweepRecord:
-    shown = ""
-    while True:
-        sweep: SweepRecord | None = None
-        try:
-            if interrupted.is_set():
-                with contextlib.suppress(ConflictError):  # it has just ended
-                    services.sweep_runner.stop(sweep_id)
-                interrupted.clear()
-            sweep = services.sweeps.sweep(sweep_id)
-            count, request = len(sweep.trial_jobs), sweep.request
-            said = f"{count} of {request.n_trials} trials, best {sweep.best_value}"
-        except StoreUnavailableError as error:
-            said = f"The sweep waits. {error}"
-        if said != shown:
-            print(said, flush=True)
-        shown = said
-        if sweep is not None and sweep.status in TERMINAL:
-            print(f"Sweep {sweep_id} {sweep.status.value}. {sweep.error_message or ''}", flush=True)
-            return sweep
-        interrupted.wait(_POLL_SECONDS)

@@ -22,7 +22,7 @@ router = APIRouter(
 
 _ACTOR = "api"
 
-Number = Annotated[int, Path(ge=1, le=20, description="Of the failure, from 1.")]
+Number = Annotated[int, Path(ge=1, le=20, description="Of the failure, from 1.", examples=[1])]
 
 
 @router.get("/training/{job_id}/failures", operation_id="get_failures", responses=documented(404))

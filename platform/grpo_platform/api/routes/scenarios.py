@@ -29,7 +29,9 @@ router = APIRouter(
 
 _ACTOR = "api"
 
-VersionPath = Annotated[int, Path(ge=1, le=999_999_999, description="Number of the version.")]
+VersionPath = Annotated[
+    int, Path(ge=1, le=999_999_999, description="Number of the version.", examples=[1])
+]
 
 
 @router.get("/models/{name}/scenarios", operation_id="get_scenarios")

@@ -63,12 +63,15 @@ def experiments(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def best(experiments):
-    return experiments.trained("best", name="best")
+    experiment_id = experiments.trained("best", name="best")
+    assert experiments.complete(experiment_id).status is JobStatus.COMPLETED
+    return experiment_id
 
 
 def test_the_best_seeds_version_is_registered_with_what_it_does_on_fresh_episodes(
-    experiments, best, monkeypatch
+    experiments, monkeypatch
 ):
+    crashed = experiments.trained("best", name="crashed")
     registry = experiments.platform.registry
     played = []
 
@@ -82,18 +85,20 @@ def test_the_best_seeds_version_is_registered_with_what_it_does_on_fresh_episode
     with monkeypatch.context() as patch:
         patch.setattr(experiments.store, "set_tags", crash)
         with pytest.raises(KeyboardInterrupt):
-            experiments.complete(best)
-    done = experiments.complete(best)
+            experiments.complete(crashed)
+    done = experiments.complete(crashed)
     assert done.status is JobStatus.COMPLETED, done.error_message
 
-    scores, found = experiments.scores(best), done.selection
+    scores, found = experiments.scores(crashed), done.selection
     assert found.chosen_by == scores[found.seed] == max(scores.values())
-    (version,) = registry.get("best").versions
+    (version,) = registry.get("crashed").versions
     assert (version.version, version.job_id) == (found.model_version, found.job_id)
-    again = registry.load_policy(f"grpo_seeds_{best}/{seed_version(experiments, best, found.seed)}")
-    assert again.flat.tobytes() == registry.load_policy("best").flat.tobytes()
-    assert len(registry.get(f"grpo_seeds_{best}").versions) == 3  # none is lost
-    assert registry.get(f"grpo_seeds_{best}").champion is None
+    again = registry.load_policy(
+        f"grpo_seeds_{crashed}/{seed_version(experiments, crashed, found.seed)}"
+    )
+    assert again.flat.tobytes() == registry.load_policy("crashed").flat.tobytes()
+    assert len(registry.get(f"grpo_seeds_{crashed}").versions) == 3  # none is lost
+    assert registry.get(f"grpo_seeds_{crashed}").champion is None
 
     game = played[0]
     assert (game["n_episodes"], game["seed"], game["skip"]) == (EPISODES, fresh_seed(EPISODES), 0)
@@ -101,8 +106,8 @@ def test_the_best_seeds_version_is_registered_with_what_it_does_on_fresh_episode
     assert version.card.evaluation == found.evaluation
     assert found.evaluation.episodes == EPISODES
     assert version.card.selection.startswith(f"Seed {found.seed} was chosen as the best of 3 seeds")
-    (decision,) = registry.get("best").decisions
-    assert (decision.actor, decision.promoted) == (f"experiment {best}", True)
+    (decision,) = registry.get("crashed").decisions
+    assert (decision.actor, decision.promoted) == (f"experiment {crashed}", True)
     assert f"On {EPISODES} fresh episodes it returns" in decision.reason
     assert decision.reason in found.reason
     assert decision.reason.endswith("The name had no champion.")

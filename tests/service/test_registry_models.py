@@ -55,6 +55,13 @@ def test_a_version_carries_its_card(bench):
     assert "Return over 5 greedy episodes" in found.description
 
 
+def test_a_name_may_have_dots(bench):
+    name = f"{bench.name()}.v1.2"
+    ref = bench.register(name)
+    assert (ref.name, ref.version) == (name, 1)
+    assert len(logged_models(bench, name)) == 1
+
+
 def test_one_job_makes_one_version(bench):
     name = bench.name()
     job_id, policy = bench.job(), random_policy()

@@ -217,7 +217,7 @@ def _log_model(
     logged = retrying(
         lambda: client.create_logged_model(
             experiment_id,
-            name=name,
+            name=name.replace(".", "_"),  # which MLflow allows in a registered model's name only
             source_run_id=job_id,
             tags={Tag.KIND: MODEL_KIND, Tag.MODEL_NAME: name},
             params=params,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import gymnasium as gym
@@ -102,6 +103,12 @@ class _Random:
         """One action a row."""
         return np.stack([np.asarray(self._space.sample()) for _ in observations])
 
-    def predict(self, *_: object, **__: object) -> Any:  # noqa: ANN401
-        """Never asked: evaluation is greedy."""
-        raise NotImplementedError
+    def predict(
+        self,
+        observations: npt.NDArray[np.floating[Any]],
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> SimpleNamespace:
+        """The same, as `actions`."""
+        del deterministic, rng
+        return SimpleNamespace(actions=self.act(observations))

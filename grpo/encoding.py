@@ -34,9 +34,6 @@ class Layout(NamedTuple):
     learned: npt.NDArray[np.bool_]
     """Shape (E,): both follow the observations; else they stay."""
 
-    is_uniform: bool
-    """All are scaled alike, as an image's are, and stay so."""
-
 
 @lru_cache
 def layout_of(spec: ObservationSpec) -> Layout:
@@ -57,14 +54,8 @@ def layout_of(spec: ObservationSpec) -> Layout:
         learned = np.full(leaf.size, not leaf.low)
         columns.append((source, np.full(leaf.size, np.nan), low, scale, learned))
     source, category, centre, scale, learned = map(np.concatenate, zip(*columns, strict=True))
-    alike = np.ptp(centre) == np.ptp(scale) == 0 and not learned.any()
     return Layout(
-        source,
-        category.astype(np.float64),
-        centre.astype(np.float64),
-        scale,
-        learned.astype(bool),
-        bool(alike),
+        source, category.astype(np.float64), centre.astype(np.float64), scale, learned.astype(bool)
     )
 
 

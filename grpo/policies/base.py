@@ -335,15 +335,13 @@ class BasePolicy(nn.Module, abc.ABC):
             observations = self.encoder(observations)
         shape, layout = self._reads.encoded_shape, layout_of(self._reads)
         mean, var = self.observation_mean, self.observation_var
-        if layout.is_uniform:
-            mean, var = mean[0], var[0]
-        elif len(shape) != 1:  # each operation that is exported takes its time
+        if len(shape) != 1:  # each operation that is exported takes its time
             mean, var = mean.reshape(shape), var.reshape(shape)
         std = torch.sqrt(var + VARIANCE_FLOOR)
         if not layout.learned.any():  # small numbers all
             mean, std = mean.to(self.dtype), std.to(self.dtype)
-        standardized = (observations.to(mean.dtype) - mean).div_(std)  # images are large
-        return standardized.clamp_(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
+        standardized = (observations.to(mean.dtype) - mean) / std
+        return standardized.clamp(-LARGEST_STANDARDIZED, LARGEST_STANDARDIZED).to(self.dtype)
 
     def unmasked(self, inputs: torch.Tensor) -> torch.Tensor:
         """What is observed of inputs, (B, *encoded shape)."""

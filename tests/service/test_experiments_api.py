@@ -176,6 +176,9 @@ def test_the_time_to_the_end_is_told_from_the_speed_of_the_seeds_that_train(serv
 
 
 def test_a_page_is_read_in_two_queries_however_long_it_is(services, client, monkeypatch):
+    for _ in range(3):
+        body = {"seeds": 2, "total_timesteps": 64, "model_name": "pages"}
+        assert client.post("/train", json=body).status_code == 200
     reads = []
     reader = services.experiments._reader
     read = reader._read
@@ -185,5 +188,5 @@ def test_a_page_is_read_in_two_queries_however_long_it_is(services, client, monk
         return read(statement)
 
     monkeypatch.setattr(reader, "_read", counted)
-    assert len(client.get("/experiments").json()["experiments"]) >= 5
+    assert len(client.get("/experiments").json()["experiments"]) >= 3
     assert len(reads) == 2

@@ -34,8 +34,8 @@ _log = logging.getLogger(__name__)
 _BUSY_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 3.0
-_LONGEST_PAUSE_SECONDS: Final = 5.0
-_SHARE: Final = 8
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+_SHARE: Final = 2
 
 _G = TypeVar("_G", bound=GroupRecord)
 _M = TypeVar("_M", bound=GroupMember)

@@ -19,7 +19,7 @@ NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "torch"}
 MAY_IMPORT_MLFLOW = {"tracking", "registry", "serving"}
 LAYERS = (
     "core", "tracking", "registry", "serving", "jobs", "sweeps", "experiments", "comparisons",
-    "scenarios", "reproduction", "services", "api", "server", "client", "cli", "mlproject",
+    "scenarios", "reproduction", "services", "web", "api", "server", "client", "cli", "mlproject",
     "demo", "__main__",
 )  # fmt: skip
 """Of the platform: each imports only itself and what stands before it."""

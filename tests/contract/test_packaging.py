@@ -88,6 +88,9 @@ def test_the_wheel_holds_both_packages_and_their_types(tmp_path: Path) -> None:
         "grpo/__init__.py", "grpo/py.typed",
         "grpo_platform/__init__.py", "grpo_platform/py.typed",
     } <= names  # fmt: skip
+    pages = (ROOT / "platform/grpo_platform/web").rglob("*")
+    files = {path for path in pages if path.is_file() and path.suffix != ".pyc"}
+    assert {str(path.relative_to(ROOT / "platform")) for path in files} <= names
     folders = {name.partition("/")[0] for name in names}
     assert folders == {
         "grpo", "grpo_platform", f"grpo_platform-{PROJECT['project']['version']}.dist-info",

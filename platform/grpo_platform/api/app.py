@@ -28,9 +28,11 @@ from grpo_platform.api.routes import (
     system,
     training,
 )
+from grpo_platform.core.access import Sessions
 from grpo_platform.core.settings import Settings
 from grpo_platform.services.container import Services
 from grpo_platform.serving.episodes import Episodes
+from grpo_platform.web.pages import install_pages
 
 __all__ = ["create_app"]
 
@@ -74,10 +76,14 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.router.routes.extend(inference.router.routes)
     for router in _ROUTERS:
         app.include_router(router)
+    sessions = None if settings.api_token is None else Sessions(settings.api_token)
+    install_pages(app, sessions, lambda: services.ui.url)
     install_docs(app)
     install_openapi(app, secured=settings.api_token is not None)
     add_error_handlers(app)
-    app.add_middleware(RequestMiddleware, settings=settings, registry=metrics.registry)
+    app.add_middleware(
+        RequestMiddleware, settings=settings, registry=metrics.registry, sessions=sessions
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

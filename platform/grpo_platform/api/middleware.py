@@ -29,8 +29,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from grpo_platform.api.dependencies import CODINGS, decoded
 from grpo_platform.api.errors import problem_response
-from grpo_platform.core.access import Access, Head, read_head, token_digest
+from grpo_platform.core.access import Access, Head, Sessions, read_head, token_digest
 from grpo_platform.core.settings import Settings
+from grpo_platform.web.security import SIGN_IN, STATIC, sign_in_first
 
 __all__ = [
     "LATER_SECONDS",
@@ -63,7 +64,7 @@ MAX_BODY_BYTES = 8 * 2**20
 _OPEN = frozenset(
     {
         "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready",
-        "/docs", "/redoc", "/openapi.json",
+        "/docs", "/redoc", "/openapi.json", SIGN_IN,
     }
 )  # fmt: skip
 """Paths that need no token."""
@@ -246,7 +247,7 @@ def is_open(path: str) -> bool:
 
     A browser sends no token when it opens a page, and Swagger's *Authorize* needs the schema.
     """
-    return path in _OPEN or path.startswith("/static/")
+    return path in _OPEN or path.startswith(("/static/", STATIC))
 
 
 class RequestMiddleware:
@@ -256,9 +257,17 @@ class RequestMiddleware:
         app: what comes after it.
         settings: who may call, and from where.
         registry: takes the counters of requests.
+        sessions: of browsers that have signed in; None where there is no token.
     """
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        registry: CollectorRegistry,
+        sessions: Sessions | None = None,
+    ) -> None:
         self._app = app
         self._requests = Counter(
             "grpo_http_requests", "Requests answered.", ["method", "route", "status"],
@@ -275,6 +284,7 @@ class RequestMiddleware:
             origins=settings.cors_origins,
             addresses=not settings.is_loopback,
             token_sha256=None if token is None else token_digest(token),
+            sessions=sessions,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -325,6 +335,8 @@ class RequestMiddleware:
             head, scope["http_version"], needs_token=not is_open(scope["path"])
         )
         if refused is not None:
+            if refused.status == 401 and (page := sign_in_first(scope)) is not None:
+                return page
             challenge = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
             return problem_response(
                 refused.status, refused.detail, kind=refused.kind, headers=challenge

@@ -13,6 +13,9 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import re
+import secrets
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -23,6 +26,7 @@ __all__ = [
     "Access",
     "Head",
     "Refusal",
+    "Sessions",
     "Signer",
     "not_vouched_for",
     "read_head",
@@ -34,6 +38,9 @@ TOKEN_DIGEST: Final = "GRPO_API_TOKEN_SHA256"
 token and not have it."""
 
 _PURPOSE: Final = b"grpo-platform: signature of a queued run, version 1"
+_SESSION_PURPOSE: Final = b"grpo-platform: session of a browser, version 1"
+_SESSION: Final = re.compile(r"([0-9]{10})\.[A-Za-z0-9_-]{22}\.[0-9a-f]{64}")
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Head(NamedTuple):
@@ -51,6 +58,13 @@ class Head(NamedTuple):
 
     coding: bytes | None = None
     """How the body is compressed."""
+
+    cookie: bytes | None = None
+    site: bytes | None = None
+    """`Sec-Fetch-Site`: how the page that asks is related to this server, as the browser says."""
+
+    is_write: bool = False
+    """Whether the request may change anything; one that opens a WebSocket may."""
 
 
 class Refusal(NamedTuple):
@@ -72,6 +86,7 @@ class Access:
         origins: origins whose pages may call it, beside its own; `*` lets all.
         addresses: whether any IP address is a name of it, or only loopback's.
         token_sha256: of the token that a call must carry; None asks for none.
+        sessions: of browsers that have signed in with the token; None has none.
         basic: whether the token may be the password of Basic authentication, which browsers ask
             their user for and send to this very origin, port included, as they do no cookie.
         hosts_setting: where `hosts` come from, for messages.
@@ -85,6 +100,7 @@ class Access:
         origins: Iterable[str],
         addresses: bool,
         token_sha256: bytes | None,
+        sessions: "Sessions | None" = None,
         basic: bool = False,
         hosts_setting: str = "GRPO_ALLOWED_HOSTS",
         origins_setting: str = "GRPO_CORS_ORIGINS",
@@ -93,6 +109,7 @@ class Access:
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
         self._addresses = addresses
         self._token = token_sha256
+        self._sessions = sessions
         self._basic = basic
         self._settings = (hosts_setting, origins_setting)
         self._is_own_host = lru_cache(maxsize=256)(self._find_own_host)
@@ -119,6 +136,8 @@ class Access:
                 f"{self._settings[1]} if they should.",
             )
         if needs_token and self._token is not None and not self._has_token(head):
+            if self._has_session(head):
+                return None if self._may_write(head) else _FOREIGN_WRITE
             or_basic = ", or as the password of any user name" if self._basic else ""
             return Refusal(
                 401,
@@ -131,6 +150,20 @@ class Access:
     def _has_token(self, head: Head) -> bool:
         token = self._credentials(head.authorization) or head.api_key
         return token is not None and hmac.compare_digest(token_digest(token), self._token or b"")
+
+    def _has_session(self, head: Head) -> bool:
+        """Whether a browser has signed in; a token that was sent, and is wrong, is not made up for."""
+        if self._sessions is None or head.authorization is not None or head.api_key is not None:
+            return False
+        return self._sessions.find(head.cookie) is not None
+
+    def _may_write(self, head: Head) -> bool:
+        """Whether the request changes nothing, or a page of this very origin sends it."""
+        if not head.is_write:
+            return True
+        if head.origin is None:
+            return head.site == b"same-origin"
+        return _is_origin_of(head.origin.decode("latin-1").lower(), head.host)
 
     def _credentials(self, authorization: bytes | None) -> bytes | None:
         scheme, _, value = (authorization or b"").partition(b" ")
@@ -158,15 +191,28 @@ class Access:
         origin = sent.decode("latin-1").lower()
         if origin in self._origins or "*" in self._origins:
             return True
-        try:
-            return urlsplit(origin).netloc == (host or b"").decode("latin-1").lower() != ""
-        except ValueError:
-            return False
+        return _is_origin_of(origin, host)
+
+
+_FOREIGN_WRITE: Final = Refusal(
+    403,
+    "foreign-write",
+    "A browser that has signed in changes things from this server's own pages only; programs send "
+    "`Authorization: Bearer …`.",
+)
+
+
+def _is_origin_of(origin: str, host: bytes | None) -> bool:
+    try:
+        return urlsplit(origin).netloc == (host or b"").decode("latin-1").lower() != ""
+    except ValueError:
+        return False
 
 
 def read_head(scope: Any) -> Head:  # noqa: ANN401 - an ASGI scope
     """The part of a request's head that decides about it."""
     host = origin = authorization = api_key = length = request_id = doubled = coding = None
+    cookie = site = None
     for name, value in scope["headers"]:
         if name == b"host":
             doubled = doubled if host is None else "Host"
@@ -186,12 +232,72 @@ def read_head(scope: Any) -> Head:  # noqa: ANN401 - an ASGI scope
             request_id = value
         elif name == b"content-encoding":
             coding = value if coding is None else coding + b", " + value
-    return Head(host, origin, authorization, api_key, length, request_id, doubled, coding)
+        elif name == b"cookie":
+            cookie = value if cookie is None else cookie + b"; " + value
+        elif name == b"sec-fetch-site":
+            site = value
+    is_write = scope.get("method") not in _READS
+    return Head(
+        host, origin, authorization, api_key, length, request_id, doubled, coding, cookie, site,
+        is_write,
+    )  # fmt: skip
 
 
 def token_digest(token: str | bytes) -> bytes:
     """SHA-256 of a token, which is all that need be known to recognise it."""
     return hashlib.sha256(token.encode() if isinstance(token, str) else token).digest()
+
+
+class Sessions:
+    """What a browser holds instead of the token once its user has signed in: a signed time.
+
+    The key is made of the token: every server with this token takes the session, a restart does not
+    end it, and a new token ends all. Who signs out ends it on this server.
+
+    Args:
+        token: the server's.
+        seconds: how long a session lasts.
+    """
+
+    def __init__(self, token: str, seconds: float = 12 * 3600.0) -> None:
+        self._key = hmac.digest(token.encode(), _SESSION_PURPOSE, "sha256")
+        self._token = token_digest(token)
+        self.seconds = int(seconds)
+        # cookies know no ports: servers of one machine with different tokens keep theirs apart
+        self.cookie = "grpo_session_" + hmac.digest(self._key, b"name", "sha256").hex()[:8]
+        self._ended: dict[str, int] = {}
+        """Sessions that were signed out of, with the time at which they would have ended."""
+
+    def begin(self, token: str) -> str | None:
+        """A new session for who has the token; None for whoever has not."""
+        if not hmac.compare_digest(token_digest(token), self._token):
+            return None
+        begun = f"{int(time.time()) + self.seconds:010d}.{secrets.token_urlsafe(16)}"
+        return f"{begun}.{self._signature(begun)}"
+
+    def find(self, cookies: bytes | None) -> str | None:
+        """The session that lasts, among the cookies of a request."""
+        for pair in (cookies or b"").decode("latin-1").split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == self.cookie and self._lasts(value):
+                return value
+        return None
+
+    def end(self, session: str) -> None:
+        """Sign out of a session that `find` gave."""
+        now = time.time()
+        self._ended = {one: until for one, until in self._ended.items() if until > now}
+        self._ended[session] = int(session[:10])
+
+    def _lasts(self, session: str) -> bool:
+        match = _SESSION.fullmatch(session)
+        if match is None or int(match[1]) <= time.time() or session in self._ended:
+            return False
+        begun, _, signature = session.rpartition(".")
+        return hmac.compare_digest(signature, self._signature(begun))
+
+    def _signature(self, begun: str) -> str:
+        return hmac.digest(self._key, begun.encode(), "sha256").hex()
 
 
 def _host_name(host: str) -> str:

@@ -4,21 +4,27 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from grpo_platform.api.dependencies import ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.schemas.system import Health, Probe, Welcome
+from grpo_platform.web.security import HOME, is_browser
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["system"], responses=documented(401, 403))
 
 
-@router.get("/", operation_id="get_welcome")
-def get_welcome(request: Request, services: ServicesDep) -> Welcome:
-    """What this server is, its calls, and where the MLflow UI is."""
+@router.get("/", operation_id="get_welcome", response_model=Welcome)
+def get_welcome(
+    request: Request, response: Response, services: ServicesDep
+) -> Welcome | RedirectResponse:
+    """What this server is, its calls, and where the MLflow UI is; a browser gets the pages."""
+    response.headers["Vary"] = "Accept"
+    if is_browser(request.scope):
+        return RedirectResponse(HOME, 302, headers={"Vary": "Accept"})
     endpoints = {
         f"{method.upper()} {path}": operation["summary"]
         for path, operations in request.app.openapi()["paths"].items()

@@ -1,0 +1,133 @@
+"""The pages' routes: shells in HTML that the modules in `static/` fill from the HTTP API."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from grpo_platform.core.access import Sessions
+from grpo_platform.web.catalogue import LANGUAGES, choose_language, messages
+from grpo_platform.web.security import (
+    HEADERS,
+    HOME,
+    SIGN_IN,
+    STATIC,
+    next_page,
+    read_form,
+    signed_in,
+    signed_out,
+)
+
+__all__ = ["PAGES", "install_pages", "static_digest"]
+
+PAGES: Final = (
+    HOME, "/app/jobs/{job_id}", "/app/experiments/{experiment_id}", "/app/models",
+    "/app/models/{name}", "/app/compare",
+)  # fmt: skip
+"""Paths that have a page; `app.js` knows the module of each."""
+
+_FOLDER: Final = Path(__file__).parent
+_THEMES: Final = ("light", "dark")
+
+
+def static_digest() -> str:
+    """Of all that pages load: a new release has new addresses, and the old ones never change."""
+    digest = hashlib.sha256()
+    for path in sorted((_FOLDER / "static").rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(_FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def install_pages(
+    app: Starlette, sessions: Sessions | None, mlflow_ui: Callable[[], str | None]
+) -> None:
+    """Add the pages, what they load, and the way to sign in and out.
+
+    Args:
+        app: the application whose API they use.
+        sessions: of browsers that have signed in; None where there is no token.
+        mlflow_ui: address of the MLflow UI, where it is on.
+    """
+    static = STATIC + static_digest()
+    templates = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:  # noqa: ANN401
+        cookies = request.cookies
+        language = choose_language(
+            cookies.get("grpo_language"), request.headers.get("accept-language", "")
+        )
+        theme = cookies.get("grpo_theme")
+        words = messages(language)
+        page = templates.get_template(template).render(
+            language=language,
+            languages=LANGUAGES,
+            theme=theme if theme in _THEMES else None,
+            static=static,
+            path=request.url.path,
+            t=words.__getitem__,
+            secured=sessions is not None,
+            **values,
+        )
+        return HTMLResponse(page, status, headers=HEADERS)
+
+    async def page(request: Request) -> Response:
+        language = choose_language(
+            request.cookies.get("grpo_language"), request.headers.get("accept-language", "")
+        )
+        address = await run_in_threadpool(mlflow_ui)
+        # `<` would end the element that holds the data
+        data = {"messages": messages(language), "language": language, "mlflow_ui": address}
+        text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+        return render(request, "page.html", data=text, mlflow_ui=address)
+
+    async def sign_in(request: Request) -> Response:
+        target = next_page(request.query_params.get("next", HOME))
+        if sessions is None:
+            return RedirectResponse(target, 303)
+        if request.method == "POST":
+            form = await read_form(request)
+            target = next_page(form.get("next", HOME))
+            token = form.get("token", "").strip()
+            response = signed_in(request, sessions, token, target)
+            if response is not None:
+                return response
+            return render(request, "sign_in.html", 403, target=target, wrong=True)
+        cookies = request.headers.get("cookie", "").encode("latin-1")
+        if sessions.find(cookies) is not None:
+            return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+        return render(request, "sign_in.html", target=target, wrong=False)
+
+    async def sign_out(request: Request) -> Response:
+        return signed_out(request, sessions)
+
+    for path in PAGES:
+        app.add_route(path, page, ["GET"], include_in_schema=False)
+    app.add_route(SIGN_IN, sign_in, ["GET", "POST"], include_in_schema=False)
+    app.add_route("/app/sign-out", sign_out, ["POST"], include_in_schema=False)
+    app.mount(static, _Forever(directory=_FOLDER / "static"), name="app-static")
+
+
+class _Forever(StaticFiles):
+    """Files at addresses that change with them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        if response.status_code in (200, 304):
+            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response

@@ -152,7 +152,7 @@ class Access:
         return token is not None and hmac.compare_digest(token_digest(token), self._token or b"")
 
     def _has_session(self, head: Head) -> bool:
-        """Whether a browser has signed in; a token that was sent, and is wrong, is not made up for."""
+        """Whether a browser has signed in; it does not make up for a wrong token in a header."""
         if self._sessions is None or head.authorization is not None or head.api_key is not None:
             return False
         return self._sessions.find(head.cookie) is not None

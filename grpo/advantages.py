@@ -1,11 +1,11 @@
-"""Group-relative advantages: how good each step was, judged against the other members.
+"""Advantages: how good each step was, judged against the other members, a critic, or both.
 
 Arrays have shape (T, G, K): time index within the segment, group, member. `alive[t, g, k]` says
 that the member took a step at that index; what lies outside is never read.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,16 @@ import numpy.typing as npt
 from grpo.errors import AdvantageError
 from grpo.registry import Objects, Registry
 
-__all__ = ["ADVANTAGES", "AdvantageFunction", "Advantages", "group_advantages", "segment_returns"]
+__all__ = [
+    "ADVANTAGES",
+    "AdvantageFunction",
+    "Advantages",
+    "critic_advantages",
+    "generalized_advantages",
+    "group_advantages",
+    "segment_returns",
+    "standardized",
+]
 
 BoolArray = npt.NDArray[np.bool_]
 Float64Array = npt.NDArray[np.float64]
@@ -23,10 +32,13 @@ AdvantageFunction = Callable[[Float64Array, BoolArray], tuple[Float64Array, Bool
 _EQUAL = 1e-7
 """Returns whose standard deviation is below this share of the group's largest are equal."""
 
+_LEAST_STD = 1e-8
+"""Added to the deviation that advantages are divided by, as Stable-Baselines3's PPO does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Advantages:
-    """Result of `group_advantages`."""
+    """Result of `group_advantages` and `critic_advantages`."""
 
     values: Float64Array
     """Shape (T, G, K); exactly 0 wherever `informative` is False."""
@@ -67,6 +79,98 @@ def segment_returns(
         returns[t] = running
     returns *= alive
     return returns
+
+
+def generalized_advantages(
+    rewards: Float64Array,
+    values: Float64Array,
+    alive: BoolArray,
+    gamma: float,
+    gae_lambda: float,
+    tail: Float64Array,
+) -> Float64Array:
+    """GAE(λ) of each step (Schulman et al., arXiv 1506.02438, equation 16).
+
+    A_t = δ_t + γ λ A_{t+1}, δ_t = r_t + γ V(s_{t+1}) − V(s_t); V after the last step is `tail`.
+
+    Args:
+        rewards: shape (T, …); read where alive.
+        values: shape (T, …): V of the state before each step; read where alive.
+        alive: shape (T, …); along T, True up to the member's last step.
+        gamma: discount per step.
+        gae_lambda: λ.
+        tail: shape (…): V after the last step, 0 beyond a terminal state.
+
+    Returns:
+        Shape (T, …), float64; 0 where not alive.
+    """
+    advantages = np.zeros(rewards.shape, np.float64)
+    running, following = np.zeros_like(tail, np.float64), np.array(tail, np.float64)
+    for t in range(len(rewards) - 1, -1, -1):
+        present = alive[t]
+        delta = rewards[t] + gamma * following - values[t]
+        running = np.where(present, delta + gamma * gae_lambda * running, 0.0)
+        following = np.where(present, values[t], following)
+        advantages[t] = running
+    return advantages
+
+
+def critic_advantages(
+    baseline: str, estimates: Float64Array, alive: BoolArray, shared: BoolArray
+) -> Advantages:
+    """Advantages of a baseline with a critic in it; a step without siblings keeps its own estimate.
+
+    With Â a step's GAE and m the mean of the other members' at the same index:
+
+        critic: A = Â, as PPO has it
+        both: A = Â − m, the critic's error at the shared state being in both
+        shrinkage: A = Â − w m
+
+    w = Σ Â m / Σ m² over the *other* groups, within [0, 1]: the weight that leaves the least
+    variance there, which a group's own actions do not touch, so that nothing is biased by it. It
+    is 0 where the critic knows what siblings would tell, and 1 where it knows nothing, as James and
+    Stein shrink one estimate towards another by what the batch shows of both.
+
+    Args:
+        baseline: `critic`, `both` or `shrinkage`.
+        estimates: shape (T, G, K), 0 where not alive.
+        alive: shape (T, G, K).
+        shared: shape (G,): the group's members began in one state; others are no siblings.
+    """
+    values = estimates
+    if baseline != "critic":
+        count = alive.sum(axis=2, keepdims=True)
+        siblings = alive & (count > 1) & shared[:, None]
+        others = estimates.sum(axis=2, keepdims=True) - estimates
+        mean = np.where(siblings, others / np.maximum(count - 1, 1), 0.0)
+        if baseline == "shrinkage":
+            mean *= _weights(estimates, mean)[:, None]
+        values = estimates - mean
+    return Advantages(np.where(alive, values, 0.0), alive, 0.0)
+
+
+def _weights(estimates: Float64Array, mean: Float64Array) -> Float64Array:
+    """Shape (G,): Σ Â m / Σ m² over all groups but each, within [0, 1]."""
+    products, squares = (np.sum(x * mean, axis=(0, 2)) for x in (estimates, mean))
+    of_others = squares.sum() - squares
+    weights: Float64Array = np.clip(
+        np.divide(
+            products.sum() - products, of_others, out=np.zeros_like(squares), where=of_others > 0.0
+        ),
+        0.0,
+        1.0,
+    )
+    return weights
+
+
+def standardized(advantages: Advantages) -> Advantages:
+    """Those that are learned from, less their mean, divided by their standard deviation."""
+    kept = advantages.values[advantages.informative]
+    if not kept.size:
+        return advantages
+    values = np.zeros_like(advantages.values)
+    values[advantages.informative] = (kept - kept.mean()) / (kept.std() + _LEAST_STD)
+    return replace(advantages, values=values)
 
 
 def group_advantages(

@@ -65,6 +65,9 @@ class TrainingState:
     n_updates: int
     """Minibatch updates of the policy so far."""
 
+    members: tuple[VisitedState | None, ...] = ()
+    """Per member that goes on with its own episode, where it is; None for a reset."""
+
 
 def save(path: str | os.PathLike[str], state: TrainingState, extra: dict[str, Any]) -> None:
     """Write a checkpoint; a file of that name is replaced as a whole or not at all.
@@ -123,11 +126,15 @@ def load(path: str | os.PathLike[str]) -> tuple[TrainingState, dict[str, Any]]:
 
 
 def _state(fields: dict[str, Any]) -> TrainingState:
-    starts = (None if s is None else VisitedState(**s) for s in fields.pop("next_starts"))
+    visited = {
+        name: tuple(None if state is None else VisitedState(**state) for state in fields.pop(name))
+        for name in ("next_starts", "members")
+        if name in fields  # earlier files have no members
+    }
     return TrainingState(
         config=GRPOConfig(**fields.pop("config")),
         optimizer=OptimizerState(**fields.pop("optimizer")),
-        next_starts=tuple(starts),
+        **visited,
         **fields,
     )
 

@@ -83,8 +83,9 @@ class GRPOConfig:
     num_groups: Annotated[int, Bound(1, 4_096)] = 1
     """Groups, each with a start state of its own, collected per iteration."""
 
-    group_size: Annotated[int, Bound(2, 4_096)] = 2
-    """Members that start from the same state and are compared with each other."""
+    group_size: Annotated[int, Bound(1, 4_096)] = 2
+    """Members that start from the same state and are compared with each other; 1 with the baseline
+    `critic`, which compares nobody."""
 
     clip_range: Annotated[float, Bound(0.0, 10.0, exclusive_low=True)] = 0.3
     """ε of the clipped surrogate (PPO, arXiv 1707.06347)."""
@@ -105,7 +106,21 @@ class GRPOConfig:
     """Largest norm of the policy's gradient; longer ones are scaled down."""
 
     advantage: str = "loo_time"
-    """Name of the group-relative advantage: how the members of a group are compared."""
+    """Name of the group-relative advantage: how the members of a group are compared, where the
+    baseline is `group`."""
+
+    baseline: Literal["group", "critic", "both", "shrinkage"] = "group"
+    """What a step is judged against: `group` compares returns with the siblings' by `advantage`;
+    `critic` takes the value head's GAE(λ), as PPO does; `both` subtracts the siblings' mean GAE
+    from that, and `shrinkage` as much of it as the other groups show to pay. Those three always
+    bootstrap."""
+
+    gae_lambda: Annotated[float, Bound(0.0, 1.0)] = 0.95
+    """λ of GAE (arXiv 1506.02438), where the critic is in the baseline; 1 has no bias by the critic,
+    0 trusts it after one step."""
+
+    normalize_advantage: bool = False
+    """Standardise the advantages of an iteration."""
 
     policy: str = AUTO
     """Class of the policy, by its registered name; `auto` takes the one that fits what is observed:
@@ -115,16 +130,17 @@ class GRPOConfig:
     policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What the policy is built with beside `net_arch`: JSON values, classes by registered name."""
 
-    start_states: Literal["branch", "branch_worst", "reset"] = "branch"
+    start_states: Literal["branch", "branch_worst", "reset", "continue", "mixed"] = "branch"
     """Where groups start: `branch` goes on from where a random survivor came to, `branch_worst`
-    from where the one with the lowest return did, `reset` starts at a seeded reset."""
+    from where the one with the lowest return did, `reset` starts at a seeded reset. With `continue`
+    each member goes on with its own episode; with `mixed` a group does that or branches."""
 
     branch_probability: Annotated[float, Bound(0.0, 1.0)] = 0.9
     """When branching: chance that a group goes on from a survivor's last state."""
 
     bootstrap: bool = False
     """Add the value of the last state, γ^k V(s_end), to the return of a segment that was cut or
-    truncated."""
+    truncated, where the baseline is `group`."""
 
     normalize_observations: bool = True
     """Standardise observations by their running mean and variance."""
@@ -168,6 +184,7 @@ class GRPOConfig:
         ADVANTAGES.check(self.advantage)
         if self.policy != AUTO:
             POLICIES.check(self.policy)
+        self._check_baseline()
         members = self.num_groups * self.group_size
         if self.env_workers != "auto" and self.env_workers > members:
             raise IncompatibleError(
@@ -179,6 +196,35 @@ class GRPOConfig:
             raise IncompatibleError(
                 "target_return stops training when an evaluation reaches it: set eval_freq too.",
                 field="target_return",
+            )
+
+    def _check_baseline(self) -> None:
+        """Who is compared needs siblings that started where it did."""
+        baseline, size = self.baseline, self.group_size
+        if baseline != "critic" and size == 1:
+            raise IncompatibleError(
+                f"A group of one has no siblings to compare with, as the baseline {baseline!r} "
+                "does: use a group_size of at least 2, or baseline='critic'.",
+                field="group_size",
+            )
+        if self.start_states == "continue" and baseline != "critic":
+            raise IncompatibleError(
+                "With start_states='continue' members share no start state, so that the baseline "
+                f"{baseline!r} has nothing to compare: use baseline='critic', or "
+                "start_states='mixed'.",
+                field="baseline",
+            )
+        if self.start_states == "mixed" and baseline == "group":
+            raise IncompatibleError(
+                "With start_states='mixed' some members have no siblings, which the baseline "
+                "'group' cannot judge: use baseline='shrinkage', 'both' or 'critic'.",
+                field="baseline",
+            )
+        if baseline == "shrinkage" and self.num_groups == 1:
+            raise IncompatibleError(
+                "The baseline 'shrinkage' weighs a group's siblings by what the other groups show: "
+                "use a num_groups of at least 2, or baseline='both'.",
+                field="num_groups",
             )
 
     @property

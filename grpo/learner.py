@@ -8,7 +8,14 @@ import numpy.typing as npt
 import torch
 
 from grpo import learner
-from grpo.advantages import Advantages, group_advantages, segment_returns
+from grpo.advantages import (
+    Advantages,
+    critic_advantages,
+    generalized_advantages,
+    group_advantages,
+    segment_returns,
+    standardized,
+)
 from grpo.config import GRPOConfig
 from grpo.errors import TrainingDivergedError
 from grpo.network import FloatArray
@@ -44,7 +51,7 @@ class Comparison:
     """The N observations as the policy reads them (`BasePolicy.encode`)."""
 
     returns: npt.NDArray[np.float64]
-    """Shape (N,): R_t, the bootstrap included."""
+    """Shape (N,): R_t, the bootstrap included; what the value head learns."""
 
     return_moments: tuple[float, float]
     """Their running mean and standard deviation."""
@@ -109,32 +116,41 @@ class Learner:
         self.n_updates = 0
 
     def compare(self, rollout: Rollout) -> Comparison:
-        """Returns and group-relative advantages; the normaliser has seen the rollout after it."""
-        policy, config = self._policy, self.config
+        """Returns and advantages; the normaliser has seen the rollout after it."""
+        policy, config, alive = self._policy, self.config, rollout.alive
         policy.observe(rollout.observations)
         encoded = policy.recall(policy.encode(rollout.observations), rollout.by_member())
-        groups, size = rollout.alive.shape[1:]
-        returns = segment_returns(
-            rollout.padded(rollout.rewards),
-            rollout.alive,
-            config.gamma,
-            self._tail(rollout, encoded).reshape(groups, size),
-        )
-        moments = policy.return_moments(returns[rollout.alive])
-        compared = returns / moments[1] if config.normalize_rewards else returns
         outputs, values = policy.outputs_and_values(encoded)
+        rewards, tail = rollout.padded(rollout.rewards), self._tail(rollout, encoded)
+        tail = tail.reshape(alive.shape[1:])
+        if config.baseline == "group":
+            returns = segment_returns(rewards, alive, config.gamma, tail)
+            judged = returns
+        else:
+            expected = rollout.padded(values.astype(np.float64))
+            judged = generalized_advantages(
+                rewards, expected, alive, config.gamma, config.gae_lambda, tail
+            )
+            returns = judged + expected  # TD(λ)
+        moments = policy.return_moments(returns[alive])
+        if config.normalize_rewards:
+            judged = judged / moments[1]
+        if config.baseline == "group":
+            advantages = group_advantages(config.advantage, judged, alive, self._objects)
+        else:
+            advantages = critic_advantages(config.baseline, judged, alive, rollout.shared)
         return Comparison(
             encoded=encoded,
-            returns=returns[rollout.alive],
+            returns=returns[alive],
             return_moments=moments,
-            advantages=group_advantages(config.advantage, compared, rollout.alive, self._objects),
+            advantages=standardized(advantages) if config.normalize_advantage else advantages,
             values=values,
             log_prob=outputs.log_prob(rollout.actions),
         )
 
     def _tail(self, rollout: Rollout, encoded: FloatArray) -> npt.NDArray[np.float64]:
-        """Return after each member's last step: 0, or with `bootstrap` V unless terminated."""
-        if not self.config.bootstrap:
+        """Return after each member's last step: 0, or with a bootstrap V unless terminated."""
+        if self.config.baseline == "group" and not self.config.bootstrap:
             return np.zeros(len(rollout.terminated))
         last = self._policy.encode(rollout.last_observations)
         if self._policy.spec.reads.n_state:

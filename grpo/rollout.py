@@ -80,6 +80,9 @@ class Rollout:
     terminated: BoolArray
     """Shape (G·K,): the segment ended in a terminal state; else it was truncated or cut."""
 
+    shared: BoolArray
+    """Shape (G,): the group's members began in one state, and are siblings."""
+
     timesteps: IntArray
     """Shape (T,): timesteps of the run after each index, all members and replays counted."""
 
@@ -112,10 +115,11 @@ class RolloutCollector:
         reward: what is trained on.
         config: sizes, and how start states are chosen.
         streams: generators.
-        timesteps: of the run, before the first iteration of this collector.
 
     Attributes:
-        next_starts: per group, the visited state that it goes on from; None for a reset.
+        next_starts: per group, the visited state that it goes on from; None for a reset, or where
+            each member goes on with its own episode.
+        timesteps: environment steps of the run so far, replays included.
     """
 
     def __init__(
@@ -125,7 +129,6 @@ class RolloutCollector:
         reward: RewardFunction,
         config: GRPOConfig,
         streams: Streams,
-        timesteps: int = 0,
     ) -> None:
         self._policy = policy
         self._actor = policy.actor(streams.actions)
@@ -135,13 +138,15 @@ class RolloutCollector:
         self._reads = policy.spec.reads
         self._remembers = self._reads.n_state > 0
         self._rng = streams.starts
-        self.timesteps = timesteps
-        self._branches = config.start_states != "reset" and envs.branching != "none"
+        self.timesteps = 0
+        self._branches = config.start_states not in ("reset", "continue")
+        self._branches &= envs.branching != "none"
+        self._continues = config.start_states in ("continue", "mixed")
         self.next_starts: list[VisitedState | None] = [None] * config.num_groups
+        self._progress = _Progress(config.num_groups * config.group_size)
 
     @property
     def timesteps(self) -> int:
-        """Environment steps of the run so far, replays included."""
         return self._offset + self._envs.steps_taken
 
     @timesteps.setter
@@ -161,10 +166,35 @@ class RolloutCollector:
         groups, size = self._shape_for(budget)
         members = np.arange(groups * size)
         stop = self.timesteps + budget
-        observations, starts = self._start(groups, size, budget)
+        observations, shared = self._start(groups, size, budget)
         horizon = min(self._config.n_steps, (stop - self.timesteps) // len(members))
         segment = self._run(members, observations, horizon)
-        return self._finish(segment, groups, size, starts)
+        return self._finish(segment, groups, size, shared)
+
+    def members(self) -> tuple[VisitedState | None, ...]:
+        """What each member goes on from, with `continue` and `mixed`; None after an episode's end.
+
+        Raises:
+            IncompatibleError: these environments cannot be put into a visited state.
+        """
+        going = self._progress.going if self._continues else ()
+        return tuple(self._visited(member) if on else None for member, on in enumerate(going))
+
+    def resume(
+        self,
+        next_starts: Sequence[VisitedState | None],
+        members: Sequence[VisitedState | None],
+        timesteps: int,
+    ) -> None:
+        """Go on from what `next_starts` and `members` were after so many timesteps."""
+        self.next_starts = list(next_starts)
+        for member, state in enumerate(members):
+            if state is not None:
+                row = self._envs.restore(np.array([member]), state.snapshot)
+                if state.policy_state is not None:
+                    row = self._reads.with_states(row, state.policy_state[None])
+                self._progress.set(member, row[0], state)
+        self.timesteps = timesteps
 
     def _shape_for(self, budget: int) -> tuple[int, int]:
         size = self._config.group_size
@@ -172,12 +202,13 @@ class RolloutCollector:
             return 1, budget
         return min(self._config.num_groups, budget // size), size
 
-    def _start(
-        self, groups: int, size: int, budget: int
-    ) -> tuple[npt.NDArray[Any], list[VisitedState | None]]:
-        """Put each group into its start state; a branch that leaves no step becomes a reset."""
+    def _start(self, groups: int, size: int, budget: int) -> tuple[npt.NDArray[Any], BoolArray]:
+        """Put each member into its start state; which groups' members share one.
+
+        A branch that leaves no step becomes a reset, or is left out where members go on.
+        """
         spare = budget - groups * size
-        observations, starts = [], []
+        observations, shared = [], np.ones(groups, np.bool_)
         for group in range(groups):
             members = np.arange(group * size, (group + 1) * size)
             start = self.next_starts[group]
@@ -185,24 +216,41 @@ class RolloutCollector:
                 cost = size * self._envs.restore_cost(start.snapshot)
                 start = start if cost <= spare else None
                 spare -= cost if start is not None else 0
-            if start is None:
-                seed = int(self._rng.integers(_RESET_SEEDS))
-                observations.append(self._envs.reset(members, [seed] * size))
+            if start is not None:
+                rows = self._envs.restore(members, start.snapshot)
+                rows = self._with_memory(rows, start.policy_state)
+                for member, row in zip(members, rows, strict=True):
+                    self._progress.set(member, row, start)
+            elif self._continues:
+                shared[group] = False
+                rows = np.concatenate([self._go_on(member) for member in members])
             else:
-                observations.append(self._envs.restore(members, start.snapshot))
-            starts.append(start)
-        rows = np.concatenate(observations)
-        if self._remembers:
-            rows = self._reads.with_states(rows, self._remembered(starts, size))
-        return rows, starts
+                rows = self._begin(members)
+            observations.append(rows)
+        return np.concatenate(observations), shared
 
-    def _remembered(self, starts: list[VisitedState | None], size: int) -> FloatArray:
-        """What the policy remembers where each member starts, shape (members, n_state)."""
-        states = np.zeros((len(starts), self._reads.n_state), np.float32)
-        for state, start in zip(states, starts, strict=True):
-            if start is not None and start.policy_state is not None:
-                state[:] = start.policy_state
-        return states.repeat(size, axis=0)
+    def _go_on(self, member: int) -> npt.NDArray[Any]:
+        """What a member observes where it is, or at a reset of its own; shape (1, *shape)."""
+        if self._progress.going[member]:
+            return self._progress.rows[member][None]
+        return self._begin(np.array([member]))
+
+    def _begin(self, members: IntArray) -> npt.NDArray[Any]:
+        """Reset members with one seed; what they observe, shape (n, *shape)."""
+        seed = int(self._rng.integers(_RESET_SEEDS))
+        self._progress.clear(members)
+        return self._with_memory(self._envs.reset(members, [seed] * len(members)), None)
+
+    def _with_memory(
+        self, rows: npt.NDArray[Any], policy_state: FloatArray | None
+    ) -> npt.NDArray[Any]:
+        """Rows that tell what a policy with memory remembers there, nothing for None."""
+        if not self._remembers:
+            return rows
+        states = np.zeros((len(rows), self._reads.n_state), np.float32)
+        if policy_state is not None:
+            states[:] = policy_state
+        return self._reads.with_states(rows, states)
 
     def _run(self, members: IntArray, observations: npt.NDArray[Any], horizon: int) -> "_Segment":
         segment = _Segment(len(members), observations)
@@ -226,7 +274,7 @@ class RolloutCollector:
         return segment
 
     def _finish(
-        self, segment: "_Segment", groups: int, size: int, starts: list[VisitedState | None]
+        self, segment: "_Segment", groups: int, size: int, shared: BoolArray
     ) -> Rollout:
         members, observations, actions, scaled, results, steps_taken = zip(
             *segment.steps, strict=True
@@ -239,15 +287,19 @@ class RolloutCollector:
             native,
             terminated,
         )
-        before = [(s.episode_return, s.episode_length) if s else (0.0, 0) for s in starts]
-        totals = _sum_by_member(native, alive) + np.repeat([r for r, _ in before], size)
-        lengths = alive.sum(axis=0) + np.repeat([n for _, n in before], size)
+        progress = self._progress
+        progress.add(_sum_by_member(native, alive), alive.sum(axis=0), segment)
+        episodes = tuple(
+            EpisodeStats(
+                timestep=timestep,
+                episode_return=float(progress.returns[member]),
+                length=int(progress.lengths[member]),
+            )
+            for member, timestep in segment.episodes
+        )
         self._choose_next_starts(
             segment.ended.reshape(groups, size),
             _sum_by_member(rewards, alive).reshape(groups, size),
-            totals,
-            lengths,
-            segment.last,
         )
         return Rollout(
             alive=alive.reshape(-1, groups, size),
@@ -256,26 +308,13 @@ class RolloutCollector:
             rewards=rewards,
             last_observations=segment.last,
             terminated=segment.died,
+            shared=shared,
             timesteps=np.array(steps_taken) + self._offset,
-            episodes=tuple(
-                EpisodeStats(
-                    timestep=timestep,
-                    episode_return=float(totals[member]),
-                    length=int(lengths[member]),
-                )
-                for member, timestep in segment.episodes
-            ),
+            episodes=episodes,
         )
 
-    def _choose_next_starts(
-        self,
-        ended: BoolArray,
-        scores: Float64Array,
-        totals: Float64Array,
-        lengths: IntArray,
-        last: npt.NDArray[Any],
-    ) -> None:
-        """With `branch_probability` where a survivor came to, else a reset.
+    def _choose_next_starts(self, ended: BoolArray, scores: Float64Array) -> None:
+        """With `branch_probability` where a survivor came to, else a reset, or each where it is.
 
         Going on from the survivor that did worst, by the rewards trained on, shows the policy
         the states that it cannot handle yet.
@@ -291,12 +330,45 @@ class RolloutCollector:
             if self._config.start_states == "branch_worst":
                 chosen = chosen[scores[group, chosen] == scores[group, chosen].min()]
             member = group * size + int(chosen[self._rng.integers(chosen.size)])
-            self.next_starts[group] = VisitedState(
-                snapshot=self._envs.snapshot(member),
-                episode_return=float(totals[member]),
-                episode_length=int(lengths[member]),
-                policy_state=self._reads.states(last)[member].copy() if self._remembers else None,
-            )
+            self.next_starts[group] = self._visited(member)
+
+    def _visited(self, member: int) -> VisitedState:
+        """Where a member is, and what its episode was so far."""
+        progress = self._progress
+        state = self._reads.states(progress.rows[member][None])[0] if self._remembers else None
+        return VisitedState(
+            snapshot=self._envs.snapshot(member),
+            episode_return=float(progress.returns[member]),
+            episode_length=int(progress.lengths[member]),
+            policy_state=None if state is None else state.copy(),
+        )
+
+
+class _Progress:
+    """The episode that each member is in, and where it has come to."""
+
+    def __init__(self, num_members: int) -> None:
+        self.going = np.zeros(num_members, np.bool_)
+        self.returns = np.zeros(num_members)
+        self.lengths = np.zeros(num_members, np.int64)
+        self.rows: list[npt.NDArray[Any]] = [np.empty(0)] * num_members
+
+    def clear(self, members: IntArray) -> None:
+        """Episodes begin."""
+        self.returns[members], self.lengths[members] = 0.0, 0
+
+    def set(self, member: int, row: npt.NDArray[Any], state: VisitedState) -> None:
+        """A member was put into a state, and observes a row there."""
+        self.going[member], self.rows[member] = True, row
+        self.returns[member], self.lengths[member] = state.episode_return, state.episode_length
+
+    def add(self, returns: Float64Array, lengths: IntArray, segment: "_Segment") -> None:
+        """The first members, as many as took part, went through a segment."""
+        n = len(lengths)
+        self.returns[:n] += returns
+        self.lengths[:n] += lengths
+        self.going[:n] = ~segment.ended
+        self.rows[:n] = segment.last
 
 
 def _sum_by_member(values: Float64Array, alive: BoolArray) -> Float64Array:

@@ -119,7 +119,6 @@ class Trainer:
             get_reward(config.reward_function_type, spec, objects),
             config,
             self._streams,
-            timesteps=0 if state is None else state.timesteps,
         )
         if state is not None:
             self._load(state)
@@ -139,6 +138,8 @@ class Trainer:
         """How visited states are reached again, and in a sentence why so."""
         if self.config.start_states == "reset":
             return "none", "start_states is 'reset': every group starts at a seeded reset."
+        if self.config.start_states == "continue":
+            return "none", "start_states is 'continue': every member goes on with its own episode."
         return self.envs.branching, self.envs.branching_reason
 
     def train(self) -> TrainResult:
@@ -252,6 +253,7 @@ class Trainer:
         """A copy of everything that the rest of the run depends on."""
         learner, storable = self._learner, self.envs.storable_snapshots
         starts = self._collector.next_starts
+        members = self._collector.members() if storable else ()
         return TrainingState(
             config=self.config,
             weights=self.policy.flat.copy(),
@@ -260,6 +262,7 @@ class Trainer:
             reference=None if learner.reference is None else learner.reference.copy(),
             streams=self._streams.state(),
             next_starts=tuple(starts) if storable else (None,) * len(starts),
+            members=members,
             timesteps=self.timesteps,
             iterations=learner.iterations,
             n_updates=learner.n_updates,
@@ -277,7 +280,7 @@ class Trainer:
         learner.reference = None if state.reference is None else state.reference.copy()
         learner.iterations, learner.n_updates = state.iterations, state.n_updates
         self._streams.load(state.streams)
-        self._collector.next_starts = list(state.next_starts)
+        self._collector.resume(state.next_starts, state.members, state.timesteps)
 
 
 def validate(config: GRPOConfig, objects: Objects | None = None) -> EnvironmentSpec:

@@ -25,6 +25,7 @@ def make_rollout(seed=0):
         rewards=np.ones(7),
         last_observations=5.0 + rng.standard_normal((3, 4)),
         terminated=np.array([True, False, False]),
+        shared=np.ones(1, np.bool_),
         timesteps=np.array([3, 6, 7]),
         episodes=(),
     )

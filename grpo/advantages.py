@@ -139,13 +139,12 @@ def critic_advantages(
     """
     values = estimates
     if baseline != "critic":
-        count = alive.sum(axis=2, keepdims=True)
-        siblings = alive & (count > 1) & shared[:, None]
-        others = estimates.sum(axis=2, keepdims=True) - estimates
-        mean = np.where(siblings, others / np.maximum(count - 1, 1), 0.0)
+        relative = loo_time(estimates, alive)[0]
+        siblings = alive & (alive.sum(axis=2, keepdims=True) > 1) & shared[:, None]
+        values = np.where(siblings, relative, estimates)
         if baseline == "shrinkage":
-            mean *= _weights(estimates, mean)[:, None]
-        values = estimates - mean
+            mean = estimates - values
+            values = estimates - _weights(estimates, mean)[:, None] * mean
     return Advantages(np.where(alive, values, 0.0), alive, 0.0)
 
 

@@ -126,17 +126,17 @@ def load(path: str | os.PathLike[str]) -> tuple[TrainingState, dict[str, Any]]:
 
 
 def _state(fields: dict[str, Any]) -> TrainingState:
-    visited = {
-        name: tuple(None if state is None else VisitedState(**state) for state in fields.pop(name))
-        for name in ("next_starts", "members")
-        if name in fields  # earlier files have no members
-    }
     return TrainingState(
         config=GRPOConfig(**fields.pop("config")),
         optimizer=OptimizerState(**fields.pop("optimizer")),
-        **visited,
+        next_starts=_visited(fields.pop("next_starts")),
+        members=_visited(fields.pop("members", [])),  # earlier files have none
         **fields,
     )
+
+
+def _visited(states: list[dict[str, Any] | None]) -> tuple[VisitedState | None, ...]:
+    return tuple(None if state is None else VisitedState(**state) for state in states)
 
 
 def _pack(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:  # noqa: ANN401

@@ -116,8 +116,8 @@ class GRPOConfig:
     bootstrap."""
 
     gae_lambda: Annotated[float, Bound(0.0, 1.0)] = 0.95
-    """λ of GAE (arXiv 1506.02438), where the critic is in the baseline; 1 has no bias by the critic,
-    0 trusts it after one step."""
+    """λ of GAE (arXiv 1506.02438), where the critic is in the baseline: 1 is not biased by it, 0
+    trusts it after one step."""
 
     normalize_advantage: bool = False
     """Standardise the advantages of an iteration."""

@@ -119,7 +119,6 @@ class RolloutCollector:
     Attributes:
         next_starts: per group, the visited state that it goes on from; None for a reset, or where
             each member goes on with its own episode.
-        timesteps: environment steps of the run so far, replays included.
     """
 
     def __init__(
@@ -147,6 +146,7 @@ class RolloutCollector:
 
     @property
     def timesteps(self) -> int:
+        """Environment steps of the run so far, replays included."""
         return self._offset + self._envs.steps_taken
 
     @timesteps.setter
@@ -219,11 +219,11 @@ class RolloutCollector:
             if start is not None:
                 rows = self._envs.restore(members, start.snapshot)
                 rows = self._with_memory(rows, start.policy_state)
-                for member, row in zip(members, rows, strict=True):
+                for member, row in zip(members.tolist(), rows, strict=True):
                     self._progress.set(member, row, start)
             elif self._continues:
                 shared[group] = False
-                rows = np.concatenate([self._go_on(member) for member in members])
+                rows = np.concatenate([self._go_on(member) for member in members.tolist()])
             else:
                 rows = self._begin(members)
             observations.append(rows)
@@ -273,9 +273,7 @@ class RolloutCollector:
         segment.cut(members, observations)
         return segment
 
-    def _finish(
-        self, segment: "_Segment", groups: int, size: int, shared: BoolArray
-    ) -> Rollout:
+    def _finish(self, segment: "_Segment", groups: int, size: int, shared: BoolArray) -> Rollout:
         members, observations, actions, scaled, results, steps_taken = zip(
             *segment.steps, strict=True
         )

@@ -205,3 +205,98 @@ def test_an_observation_that_is_not_finite_is_the_environments_fault():
     collector, _, _ = make_collector(**CORRIDOR, env_kwargs={"broken": True}, n_steps=10)
     with pytest.raises(EnvironmentFaultError, match="not finite"):
         collector.collect(1000)
+
+
+# --- members that go on with their own episodes ---------------------------------------------
+
+CONTINUE = {"start_states": "continue", "baseline": "critic", "group_size": 1}
+
+
+def test_each_member_goes_on_with_its_own_episode():
+    collector, envs, policy = make_collector(
+        **CORRIDOR | CONTINUE, env_kwargs={"limit": 7}, num_groups=3, n_steps=5
+    )
+    always(policy, 0)
+    first = collector.collect(10_000)
+    marks = first.observations[:3, 1]
+    assert len(set(marks)) == 3  # a reset of its own each
+    assert not first.shared.any()
+    assert first.episodes == ()
+    second = collector.collect(10_000)
+    np.testing.assert_array_equal(second.observations[:3], first.last_observations)
+    np.testing.assert_array_equal(second.rewards, np.repeat([6.0, 7.0], 3))
+    assert [(e.episode_return, e.length) for e in second.episodes] == [(28.0, 7)] * 3
+    third = collector.collect(10_000)
+    assert not set(third.observations[:3, 1]) & set(marks)
+    assert envs.steps_taken == 3 * (5 + 2 + 5)
+
+
+def test_only_those_whose_episode_ended_are_reset():
+    collector, _, _ = make_collector(**CORRIDOR | CONTINUE, num_groups=6, n_steps=4)
+    ends = 0
+    for _ in range(10):
+        rollout = collector.collect(10_000)
+        # after four steps a member is at its goal or not; who is not goes on
+        going = rollout.last_observations[~rollout.terminated]
+        ends += int(rollout.terminated.sum())
+        following = collector.collect(10_000)
+        first = following.observations[:6]
+        np.testing.assert_array_equal(first[~rollout.terminated], going)
+        assert (first[rollout.terminated, 0] == 0).all()
+        lengths = following.alive[:, :, 0].sum(axis=0)
+        for episode in following.episodes:
+            assert episode.length > 4 or episode.length in lengths
+    assert ends > 10
+
+
+def test_a_small_budget_leaves_members_where_they_are():
+    collector, envs, policy = make_collector(**CORRIDOR | CONTINUE, num_groups=4, n_steps=3)
+    always(policy, 0)
+    before = collector.collect(10_000).last_observations
+    assert envs.steps_taken == 12
+    rollout = collector.collect(2)
+    assert rollout.alive.shape == (1, 2, 1)
+    after = collector.collect(10_000).observations[:4]
+    np.testing.assert_array_equal(after[2:], before[2:])
+    np.testing.assert_array_equal(after[:2], rollout.last_observations)
+
+
+def test_a_mixture_branches_or_lets_each_go_on():
+    collector, _, _ = make_collector(
+        start_states="mixed", baseline="shrinkage", num_groups=4, group_size=3, n_steps=5,
+        branch_probability=0.5,
+    )  # fmt: skip
+    last, ended, shared, alone = None, np.zeros((4, 3), np.bool_), 0, 0
+    for _ in range(30):
+        rollout = collector.collect(10_000)
+        first = rollout.observations[:12].reshape(4, 3, -1)
+        for group in range(4):
+            if last is None:
+                assert not rollout.shared[group]
+                continue
+            same = (first[group] == first[group][:1]).all()
+            survivors = last.last_observations.reshape(4, 3, -1)[group][~ended[group]]
+            if rollout.shared[group]:
+                shared += 1
+                assert same
+                assert any((first[group, 0] == row).all() for row in survivors)
+            else:
+                alone += 1
+                kept = first[group][~ended[group]]
+                np.testing.assert_array_equal(kept, survivors)
+        # CartPole's time limit is far: who stopped before the segment's end has ended
+        full = rollout.alive.sum(axis=0) == len(rollout.alive)
+        ended = ~full | rollout.terminated.reshape(4, 3)
+        last = rollout
+    assert shared > 20
+    assert alone > 20
+
+
+def test_an_episode_counts_what_its_member_went_through_before_a_branch():
+    collector, _, policy = make_collector(
+        **{**CORRIDOR, "start_states": "mixed"}, env_kwargs={"limit": 9}, baseline="both",
+        num_groups=1, group_size=2, n_steps=4, branch_probability=1.0,
+    )  # fmt: skip
+    always(policy, 0)
+    episodes = [e for _ in range(3) for e in collector.collect(10_000).episodes]
+    assert [(e.episode_return, e.length) for e in episodes] == [(45.0, 9)] * 2

@@ -53,7 +53,7 @@ def test_a_body_has_the_fields_of_its_records_in_their_order():
         (TRAIN["gamma"], {"type": "number", "minimum": 0, "maximum": 1, "default": 0.99}),
         (TRAIN["clip_range_high"]["anyOf"][0], {"exclusiveMinimum": 0, "maximum": 10}),
         (TRAIN["clip_range_high"]["anyOf"][1], {"type": "null"}),
-        (TRAIN["start_states"], {"enum": ["branch", "branch_worst", "reset"]}),
+        (TRAIN["baseline"], {"enum": ["group", "critic", "both", "shrinkage"]}),
         (TRAIN["net_arch"], {"type": "array", "maxItems": 8, "default": [64, 64]}),
         (TRAIN["net_arch"]["items"], {"type": "integer", "minimum": 1, "maximum": 4096}),
         (TRAIN["env_kwargs"], {"type": "object", "default": {}}),

@@ -41,7 +41,10 @@ class TrainSettings(TypedDict, total=False):
     reference_iterations: int
     max_grad_norm: float
     advantage: str
-    start_states: Literal["branch", "branch_worst", "reset"]
+    baseline: Literal["group", "critic", "both", "shrinkage"]
+    gae_lambda: float
+    normalize_advantage: bool
+    start_states: Literal["branch", "branch_worst", "reset", "continue", "mixed"]
     branch_probability: float
     bootstrap: bool
     normalize_observations: bool

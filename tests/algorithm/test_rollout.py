@@ -300,3 +300,15 @@ def test_an_episode_counts_what_its_member_went_through_before_a_branch():
     always(policy, 0)
     episodes = [e for _ in range(3) for e in collector.collect(10_000).episodes]
     assert [(e.episode_return, e.length) for e in episodes] == [(45.0, 9)] * 2
+
+
+@pytest.mark.parametrize(
+    "fields", [{"start_states": "branch"}, {"start_states": "mixed", "baseline": "both"}]
+)
+def test_every_episode_adds_up_whoever_it_came_from(fields):
+    collector, _, _ = make_collector(
+        **{**CORRIDOR, **fields}, group_size=4, num_groups=2, n_steps=2, branch_probability=0.8
+    )
+    episodes = [e for _ in range(60) for e in collector.collect(10_000).episodes]
+    assert len({e.length for e in episodes}) > 4
+    assert all(e.episode_return == e.length * (e.length + 1) / 2 for e in episodes)

@@ -1,6 +1,6 @@
 """Tune one general configuration of ours and of PPO, with the same trials, tasks and seeds.
 
-A configuration is a function of the budget, for all tasks. Both sides draw theirs from one space, by
+A configuration is a function of the budget, for all tasks. Both sides draw theirs from one space by
 the number of the trial; ours may branch beside that, PPO is Stable-Baselines3's with VecNormalize.
 Trial 0 is what each side's people recommend. Halving: all trials play the cheap tasks, the best six
 all of them, the best three two seeds more. Rows go to `results/learning_search.csv`; those that are

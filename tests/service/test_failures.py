@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -65,6 +66,30 @@ def test_failures_are_listed_with_what_the_run_keeps_of_them(live, job_id):
         names = services.store.list_artifacts(job_id, f"failures/0{each['number']}")
         assert names == [each["clip"], each["snapshot"], each["trace"]]
     assert "failures/index.html" in services.store.tags(job_id)["mlflow.note.content"]
+
+
+def test_films_are_those_of_the_run(live, job_id):
+    services, client = live
+    for path, artifact in (("film", "episodes.mp4"), ("failures/2/film", "failures/02/clip.mp4")):
+        reply = client.get(f"/training/{job_id}/{path}")
+        assert (reply.status_code, reply.headers["Content-Type"]) == (200, "video/mp4"), path
+        with TemporaryDirectory() as folder:
+            stored = services.store.download(job_id, artifact, Path(folder)).read_bytes()
+        assert reply.content == stored
+    assert client.get(f"/training/{job_id}/failures/9/film").status_code == 404
+    unknown = client.get(f"/training/{'0' * 32}/film")
+    assert unknown.status_code == 404
+
+
+def test_the_configuration_tells_what_differs_from_the_preset(live, job_id):
+    _, client = live
+    reply = client.get(f"/training/{job_id}/config").json()
+    assert reply["config"]["model_name"] == "short"
+    assert reply["preset"] == {
+        "total_timesteps": 10_000, "n_eval_episodes": 100,
+    }  # fmt: skip
+    assert reply["threshold"] == 475.0
+    assert client.get(f"/training/{'0' * 32}/config").status_code == 404
 
 
 def test_the_version_carries_its_reference_episodes(live, job_id):

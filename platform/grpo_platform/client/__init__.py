@@ -161,6 +161,15 @@ class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls, Fa
         """A job's status."""
         return cast(Job, self._transport.call("GET", f"/training/{part(job_id)}/status"))
 
+    def config(self, job_id: str) -> dict[str, Any]:
+        """What a job trains with.
+
+        Returns:
+            `config` with all values in force; `preset`, what the environment's preset gives, where
+            that differs; and `threshold`, the return that counts as solved.
+        """
+        return self._transport.call("GET", f"/training/{part(job_id)}/config")
+
     def iter_jobs(self, **filters: Unpack[JobFilters]) -> Iterator[Job]:
         """All jobs, newest first.
 

@@ -15,6 +15,19 @@ class FailureCalls(Calls):
         """The worst episodes of a completed job's evaluation; `notes` say why there are none."""
         return self._transport.call("GET", f"/training/{part(job_id)}/failures")
 
+    def film(self, job_id: str, failure: int | None = None) -> bytes:
+        """A film (MP4): greedy episodes of a completed job, or one of its worst.
+
+        Args:
+            job_id: the job.
+            failure: its number, from 1; None is the film of greedy episodes.
+
+        Raises:
+            ApiError: there is no such film.
+        """
+        of = "" if failure is None else f"/failures/{failure}"
+        return self._transport.content(f"/training/{part(job_id)}{of}/film", {})
+
     def failure_to_scenario(
         self,
         job_id: str,

@@ -148,8 +148,12 @@ class Transport:
 
     def text(self, path: str, params: Mapping[str, str | int | None]) -> str:
         """The reply to one GET, as it is written; raises what `call` does."""
+        return self.content(path, params).decode()
+
+    def content(self, path: str, params: Mapping[str, str | int | None]) -> bytes:
+        """The bytes of the reply to one GET; raises what `call` does."""
         reply = self._reply("GET", path, True, {"params": params}, self._timeout_seconds)
-        return reply.content.decode()
+        return reply.content
 
     def _reply(
         self, method: str, path: str, repeatable: bool, content: dict[str, Any], seconds: float

@@ -35,6 +35,7 @@ __all__ = [
     "Collapse",
     "Failure",
     "Gallery",
+    "clip_file",
     "find_collapse",
     "group_alike",
     "make_gallery",
@@ -353,13 +354,18 @@ def _write_trace(spec: EnvironmentSpec, one: Trajectory, path: Path) -> None:
             writer.writerow([i, *map(float, numbers), *actions[i].tolist(), *seen[i].tolist()])
 
 
+def clip_file(number: int) -> str:
+    """Artifact path of the film of the failure with this number."""
+    return f"{FOLDER}/{number:02d}/clip.mp4"
+
+
 def _film(
     spec: EnvironmentSpec, played: Sequence[Trajectory], failures: Sequence[Failure], folder: Path
 ) -> tuple[list[Failure], str | None]:
     """The failures with their clips, as far as the environment can be filmed."""
     filmed: list[Failure] = []
     for one, failure in zip(played, failures, strict=True):
-        clip = f"{FOLDER}/{failure.number:02d}/clip.mp4"
+        clip = clip_file(failure.number)
         first = max(0, failure.collapse.step - _LEAD)
         shown = range(first, min(one.length, first + _LONGEST_CLIP))
         try:

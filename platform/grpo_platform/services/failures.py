@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 from grpo.scenarios.suite import Start
 from grpo_platform.core.errors import NotFoundError, StoreError, UnknownModelError
 from grpo_platform.core.states import TERMINAL, JobStatus
-from grpo_platform.jobs.failure_gallery import FOLDER, INDEX_FILE, Failure, Gallery
+from grpo_platform.jobs.failure_gallery import FOLDER, INDEX_FILE, Failure, Gallery, clip_file
 from grpo_platform.scenarios.editing import add_start_state
 from grpo_platform.scenarios.keeping import KeptSuite
 from grpo_platform.services.container import Services
+from grpo_platform.tracking.artifacts import VIDEO_FILE
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
 
-__all__ = ["JobFailures", "ScenarioMade", "failure_to_scenario", "job_failures"]
+__all__ = [
+    "JobFailures", "ScenarioMade", "failure_to_scenario", "job_failures", "read_clip", "read_film",
+]  # fmt: skip
 
 
 class JobFailures(NamedTuple):
@@ -103,6 +106,37 @@ def failure_to_scenario(
     return ScenarioMade(name, kept)
 
 
+def read_film(store: JobStore, job_id: str) -> bytes:
+    """The film (MP4) of greedy episodes that a completed job's run has.
+
+    Raises:
+        UnknownJobError: no such job.
+        NotFoundError: it has no film.
+        StoreError: the file cannot be read.
+    """
+    if VIDEO_FILE not in store.list_artifacts(job_id):
+        raise NotFoundError(
+            f"Job {job_id} has no film: it is made some seconds after a job is completed, where "
+            "its environment can be rendered."
+        )
+    return _content(store, job_id, VIDEO_FILE)
+
+
+def read_clip(store: JobStore, job_id: str, number: int) -> bytes:
+    """The film (MP4) of one of a job's worst episodes.
+
+    Raises:
+        UnknownJobError: no such job.
+        NotFoundError: it has no failure of this number, or no film of it.
+        StoreError: the file cannot be read.
+    """
+    found, failure = _one_failure(store, job_id, number)
+    if failure.clip is None:
+        notes = "" if found.gallery is None else " ".join(found.gallery.notes)
+        raise NotFoundError(f"Failure {number} of job {job_id} has no film. {notes}".strip())
+    return _content(store, job_id, clip_file(number))
+
+
 def _one_failure(store: JobStore, job_id: str, number: int) -> tuple[JobFailures, Failure]:
     found = job_failures(store, job_id)
     failures = () if found.gallery is None else found.gallery.failures
@@ -138,9 +172,13 @@ def _why_none(job: JobRecord) -> str:
     )
 
 
-def _read(store: JobStore, job_id: str, path: str) -> Any:  # noqa: ANN401 - JSON values
+def _content(store: JobStore, job_id: str, path: str) -> bytes:
     with TemporaryDirectory() as folder:
-        content = store.download(job_id, path, Path(folder)).read_bytes()
+        return store.download(job_id, path, Path(folder)).read_bytes()
+
+
+def _read(store: JobStore, job_id: str, path: str) -> Any:  # noqa: ANN401 - JSON values
+    content = _content(store, job_id, path)
     try:
         return json.loads(content)
     except ValueError as error:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpo
-from grpo import GRPOConfig
+from grpo import GRPOConfig, resolve_config
 from grpo.errors import IncompatibleError
 from grpo_platform.core.errors import ConflictError
 from grpo_platform.core.request import JobRequest, resolve_request
@@ -15,7 +15,7 @@ from grpo_platform.tracking.idempotency import used_otherwise
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
 
-__all__ = ["check_request", "resume", "submit"]
+__all__ = ["changes_from_preset", "check_request", "resume", "submit"]
 
 
 def submit(
@@ -44,6 +44,19 @@ def submit(
     if job.request != request and not _is_repeat(services, given, job):
         raise used_otherwise()
     return job
+
+
+def changes_from_preset(config: GRPOConfig) -> dict[str, Any]:
+    """What the environment's preset would give, by field that has another value here.
+
+    Args:
+        config: of a job, with all values in force.
+    """
+    env_name, reward = config.env_name, config.reward_function_type
+    preset = resolve_config(env_name=env_name, reward_function_type=reward).to_dict()
+    preset["reward_function_type"] = resolve_config(env_name=env_name).reward_function_type
+    values = config.to_dict()
+    return {k: v for k, v in preset.items() if k != "seed" and values[k] != v}
 
 
 def resume(services: Services, job_id: str) -> JobRecord:

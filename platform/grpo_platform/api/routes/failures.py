@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path
+from starlette.responses import Response
 
 from grpo_platform.api.dependencies import JobId, JsonRoute, ServicesDep
 from grpo_platform.api.errors import documented
@@ -12,7 +13,7 @@ from grpo_platform.api.schemas.failures import (
     ScenarioBody,
     failures_reply,
 )
-from grpo_platform.services.failures import failure_to_scenario, job_failures
+from grpo_platform.services.failures import failure_to_scenario, job_failures, read_clip, read_film
 
 __all__ = ["router"]
 
@@ -29,6 +30,31 @@ Number = Annotated[int, Path(ge=1, le=20, description="Of the failure, from 1.",
 def get_failures(job_id: JobId, services: ServicesDep) -> FailureList:
     """The worst episodes of the job's evaluation, cut to where the value estimate collapsed."""
     return failures_reply(job_failures(services.store, job_id))
+
+
+_FILM = {200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.get(
+    "/training/{job_id}/film",
+    operation_id="get_film",
+    response_class=Response,
+    responses={**_FILM, **documented(404)},
+)
+def get_film(job_id: JobId, services: ServicesDep) -> Response:
+    """Greedy episodes of a completed job's policy, as a film."""
+    return Response(read_film(services.store, job_id), media_type="video/mp4")
+
+
+@router.get(
+    "/training/{job_id}/failures/{number}/film",
+    operation_id="get_failure_film",
+    response_class=Response,
+    responses={**_FILM, **documented(404)},
+)
+def get_failure_film(job_id: JobId, number: Number, services: ServicesDep) -> Response:
+    """One of the worst episodes, from shortly before the value estimate collapsed, as a film."""
+    return Response(read_clip(services.store, job_id, number), media_type="video/mp4")
 
 
 @router.post(

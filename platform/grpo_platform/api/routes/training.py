@@ -15,6 +15,7 @@ from grpo_platform.api.schemas.experiments import ExperimentReply, TrainBody, st
 from grpo_platform.api.schemas.training import (
     DeletedJob,
     Job,
+    JobConfig,
     JobList,
     JobLogs,
     MetricHistory,
@@ -22,14 +23,15 @@ from grpo_platform.api.schemas.training import (
     ResumedJob,
     StoppedJob,
     TrainReply,
-    TrainRequest,
+    config_of,
     job_reply,
 )
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
+from grpo_platform.experiments.aggregate import threshold_of
 from grpo_platform.jobs.run_writer import read_log
 from grpo_platform.services.experiments import submit_experiment
-from grpo_platform.services.training import resume, submit
+from grpo_platform.services.training import changes_from_preset, resume, submit
 
 __all__ = ["router"]
 
@@ -60,10 +62,7 @@ def start_training(
         return started_reply(submit_experiment(services, given, idempotency_key))
     given.pop("seeds", None)
     job = submit(services, given, idempotency_key)
-    config = TrainRequest.model_validate(
-        job.request.to_dict() | {"model_name": job.model_name}, strict=False
-    )
-    return TrainReply(job_id=job.job_id, message="Training started", config=config)
+    return TrainReply(job_id=job.job_id, message="Training started", config=config_of(job))
 
 
 @router.get("/training/jobs", operation_id="list_jobs")
@@ -93,6 +92,18 @@ def list_jobs(
 def get_job(job_id: JobId, services: ServicesDep) -> Job:
     """How a job is doing."""
     return job_reply(services.job(job_id))
+
+
+@router.get("/training/{job_id}/config", operation_id="get_job_config", responses=documented(404))
+def get_job_config(job_id: JobId, services: ServicesDep) -> JobConfig:
+    """What a job trains with, and where that differs from its environment's preset."""
+    job = services.job(job_id)
+    return JobConfig(
+        job_id=job_id,
+        config=config_of(job),
+        preset=changes_from_preset(job.request.config),
+        threshold=threshold_of(job),
+    )
 
 
 @router.post("/training/{job_id}/stop", operation_id="stop_job", responses=documented(404, 409))

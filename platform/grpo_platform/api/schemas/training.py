@@ -25,6 +25,7 @@ from grpo_platform.tracking.records import JobRecord
 __all__ = [
     "DeletedJob",
     "Job",
+    "JobConfig",
     "JobList",
     "JobLogs",
     "MetricHistory",
@@ -33,6 +34,7 @@ __all__ = [
     "StoppedJob",
     "TrainReply",
     "TrainRequest",
+    "config_of",
     "job_reply",
 ]
 
@@ -133,6 +135,21 @@ class Job(Reply):
     """Experiment whose seed the job trains; null where it stands alone."""
 
 
+class JobConfig(Reply):
+    """What a job trains with."""
+
+    job_id: str
+    config: TrainRequest
+    """All values in force."""
+
+    preset: dict[str, JsonValue]
+    """What the environment's preset gives, by field that has another value in `config`; a seed has
+    no preset."""
+
+    threshold: float | None
+    """Return that counts as solved: the job's `target_return`, else what the environment says."""
+
+
 class JobList(Reply):
     """A page of jobs, newest first."""
 
@@ -185,6 +202,12 @@ class JobLogs(Reply):
 
     job_id: str
     lines: list[str]
+
+
+def config_of(record: JobRecord) -> TrainRequest:
+    """All values that are in force for this job."""
+    given = record.request.to_dict() | {"model_name": record.model_name}
+    return TrainRequest.model_validate(given, strict=False)
 
 
 def job_reply(record: JobRecord) -> Job:

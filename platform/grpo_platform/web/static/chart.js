@@ -13,7 +13,7 @@ export function Chart({ title, series, lines = [], height = 260, xLabel = t('cha
   const chart = useRef(null);
   const [at, setAt] = useState(null);
   const shown = useMemo(() => lay(series, lines), [series, lines]);
-  const form = JSON.stringify([series.map((s) => [s.label, s.colour, !!s.low]), lines.map((l) => l.label)]);
+  const form = JSON.stringify([series.map((s) => [s.label, s.colour, !!s.low, s.y.length < 2]), lines.map((l) => l.label)]);
   const theme = useTheme();
   useEffect(() => {
     const width = Math.max(200, place.current.clientWidth);
@@ -35,7 +35,8 @@ export function Chart({ title, series, lines = [], height = 260, xLabel = t('cha
           ${value(places[i]) !== null && value(places[i]) !== undefined && html`<span class="muted">${number(value(places[i]))}</span>`}</li>`)}
         ${lines.map((line) => html`<li><${Swatch} dashed />${line.label} <span class="muted">${number(line.y)}</span></li>`)}
         ${at !== null && html`<li class="muted">${xLabel} ${number(shown[0][at])}</li>`}</ul></figcaption>
-    <div ref=${place} class="plot" role="img" aria-label=${describe(title, series, lines)}></div>
+    ${shown[0].length === 0 && html`<p class="muted">${t('chart.empty')}</p>`}
+    <div ref=${place} class=${`plot ${shown[0].length === 0 ? 'hidden' : ''}`} role="img" aria-label=${describe(title, series, lines)}></div>
     <details><summary>${t('chart.table')}</summary><div class="scroll" tabindex="0"><${Table} shown=${shown} series=${series} places=${places} xLabel=${xLabel} /></div></details>
   </figure>`;
 }
@@ -105,7 +106,7 @@ function options(series, lines, width, height, onMove) {
     legend: { show: false },
     cursor: { y: false, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: false } },
-    axes: [{ ...axis, values: (_, ticks) => ticks.map(compact), space: 70 },
+    axes: [{ ...axis, values: (_, ticks) => ticks.map(compact), space: 70, size: 30 },
       { ...axis, values: (_, ticks) => ticks.map(compact), size: 52 }],
     series: [{}, ...curves, ...lines.map((one) => ({ label: one.label, stroke: text, width: 1, dash: [5, 4], points: { show: false } }))],
     hooks: { setCursor: [(plot) => onMove(plot.cursor.idx ?? null)] },

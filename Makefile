@@ -5,11 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
+# of the tests marked `rotated`, which of the three parts: another one each day
+PART ?= $(shell expr $$(date +%s) / 86400 % 3 + 1)
+
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+USUAL := not long and not stores and not ray
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-long test-stores test-ray check format chaos audit lock clean \
+.PHONY: help install demo serve test test-all test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
   bench-promotion bench-coverage bench-environments fuzz soak
 
@@ -24,17 +29,25 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
-test: $(VENV)/.installed-dev ## all tests but `make test-long`, and most of `test-stores` and `test-ray`
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "not long and not stores and not ray"
+test: compiled ## what CI runs: all but the suites below, and of rotated tests the day's part (PART=1 to 3)
+	$(PYTEST) -m "$(USUAL)" --part $(PART)
 
-test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py
+test-all: compiled ## the same with all rotated tests
+	$(PYTEST) -m "$(USUAL)"
 
-test-long: $(VENV)/.installed-dev ## what waits for minutes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m long
+test-stores: compiled ## several servers on sqlite, PostgreSQL and a remote MLflow server
+	$(PYTEST) tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py
+
+test-long: compiled ## what waits for minutes
+	$(PYTEST) -m long
 
 test-ray: $(VENV)/.installed-dev ## jobs on a local Ray cluster, which loses nodes, head and driver (minutes)
 	$(BIN)/python -m pytest -m ray tests/service
+
+# hundreds of processes start in the tests: where PYTHONDONTWRITEBYTECODE is set, each would compile
+.PHONY: compiled
+compiled: $(VENV)/.installed-dev
+	@$(BIN)/python -m compileall -q -x tests/data grpo platform tests benchmarks
 
 check: $(VENV)/.installed-dev ## format, lint and types
 	$(BIN)/ruff format --check .

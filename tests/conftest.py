@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without deadlines, and what is built once for a module."""
+"""What all tests share: patience, rotation, and which come first."""
 
 import signal
 
@@ -14,16 +14,42 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+PARTS = (1, 2, 3)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part", type=int, choices=PARTS, help="of the tests marked `rotated`, run this part only"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    part = config.getoption("part")
+    return part and f"rotated tests: part {part} of {len(PARTS)}; `make test-all` runs all"
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module on one worker where they share a fixture: servers take seconds.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the parts of the rotated tests that are not asked for.
 
     Modules with slow tests come first: whoever has nothing left to do waits for a short one.
     """
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009 - not public
-        shared = any(found[-1].scope == "module" for found in fixtures)
-        if shared and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    _rotate(config, items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def _rotate(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the rotated tests of the other parts, where one was asked for."""
+    asked = config.getoption("part")
+    left_out: list[pytest.Item] = []
+    for item in items:
+        mark = item.get_closest_marker("rotated")
+        if mark is None:
+            continue
+        if len(mark.args) != 1 or mark.args[0] not in PARTS:
+            raise pytest.UsageError(f"{item.nodeid}: say rotated(PART), one of {PARTS}.")
+        if asked not in (None, mark.args[0]):
+            left_out.append(item)
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)

@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.processes import ROOT, environment
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_few_faults_lose_nothing() -> None:

@@ -20,7 +20,12 @@ RENDER_SECONDS = 60
 METRIC = "rollout/reward"
 SEEDS = (1, 2)
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.rotated(2),
+]
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def run_blocks(guide: Path, folder: Path, url: str | None) -> str:
     return done.stdout
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize(
     ("name", "word"),
     [("guide.md", "return"), pytest.param("guide.ja.md", "収益", marks=pytest.mark.long)],
@@ -74,11 +75,11 @@ def test_the_librarys_page_runs(tmp_path: Path) -> None:
         assert shown in printed
 
 
+@pytest.mark.rotated(2)
 def test_the_page_of_environments_runs(tmp_path: Path) -> None:
     run_blocks(ROOT / "docs" / "environments.md", tmp_path, None)
 
 
-@pytest.mark.xdist_group("port 8000")
 def test_the_users_guide_runs_unchanged(tmp_path: Path) -> None:
     if not USERS_GUIDE.exists():
         pytest.skip(f"{USERS_GUIDE} is not here")

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from grpo_platform.registry.models import Registry
 from tests.e2e.processes import ROOT, environment, free_port, server, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(3)]
 
 WRONG_COMMIT = """
 
@@ -96,7 +96,6 @@ def mlflow_run(folder: Path, project: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.xdist_group("clone")
 def test_a_git_url_is_cloned_and_run(tmp_path: Path) -> None:
     repository = checkout(tmp_path / "served" / "grpo")
     with git_daemon(repository.parent) as url:
@@ -108,7 +107,6 @@ def test_a_git_url_is_cloned_and_run(tmp_path: Path) -> None:
     assert run.data.tags["mlflow.source.git.repoURL"] == f"{url}/grpo"
 
 
-@pytest.mark.xdist_group("clone")
 def test_a_job_is_trained_again_from_its_own_commit(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "clone")
     commit = git(folder, "rev-parse", "HEAD")

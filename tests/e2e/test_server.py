@@ -407,6 +407,7 @@ def test_a_busy_ui_port_moves_up(tmp_path):
             assert int(ui_address(running).rpartition(":")[2]) > port
 
 
+@pytest.mark.rotated(3)
 def test_jobs_go_on_after_a_restart(tmp_path):
     with server(tmp_path) as running:
         client = GRPOClient(running.url)

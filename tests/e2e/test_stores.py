@@ -31,14 +31,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def kinds(*names: str, always: str = "") -> list[object]:
-    """Parameters of `store`; tests of one store stay in one process.
-
-    With that of `always`, the test also runs in `make test`.
-    """
-    every = {name: [pytest.mark.xdist_group(f"store {name}")] for name in names}
+    """Parameters of `store`; with that of `always`, the test also runs in `make test`."""
     return [
-        pytest.param(name, marks=marks if name == always else [*marks, pytest.mark.stores])
-        for name, marks in every.items()
+        pytest.param(name, marks=[] if name == always else pytest.mark.stores) for name in names
     ]
 
 

@@ -37,6 +37,7 @@ def nested(folder: Path, sweep_id: str) -> list[str]:
     return [run.info.run_id for run in found]
 
 
+@pytest.mark.rotated(1)
 def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path) -> None:
     n_trials = 6
     with server(tmp_path) as running:

@@ -28,9 +28,7 @@ def server_on(store: SharedStore, folder: Path, host: str) -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.xdist_group(f"store {k}")) for k in STORES]
-)
+@pytest.mark.parametrize("kind", STORES)
 def test_two_servers_share_a_sweep_and_one_of_them_is_killed(kind: str, tmp_path: Path) -> None:
     with (
         STORES[kind](tmp_path) as store,

@@ -30,7 +30,7 @@ from tests.service.jobs_support import (
 from tests.service.ray_support import ray_cluster
 from tests.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("backends"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 FIELDS = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4, "eval_freq": 25_000}
 STOP_SECONDS = 2.0

@@ -17,8 +17,6 @@ from tests.service.jobs_support import assert_as_undisturbed, faulty, kill, long
 from tests.service.tracking_support import request
 from tests.waiting import until
 
-pytestmark = pytest.mark.xdist_group("jobs")
-
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
@@ -93,6 +91,7 @@ def test_jobs_do_without_a_temporary_folder_that_is_taken_away(live):
     assert live.wait(job.job_id, JobStatus.COMPLETED).attempt == 1
 
 
+@pytest.mark.rotated(3)
 def test_a_job_whose_files_are_taken_for_good_goes_on_elsewhere_and_says_why(live):
     job = live.submit(**long_job(total_timesteps=30_000, n_eval_episodes=2))
     live.until(job.job_id, lambda record: record.checkpoint)

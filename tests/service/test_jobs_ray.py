@@ -19,7 +19,7 @@ from tests.service.ray_support import ray_cluster
 from tests.service.tracking_support import prepare, working_in
 from tests.waiting import until
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 FIELDS = {"total_timesteps": 60_000, "seed": 6, "checkpoint_seconds": 0.4}
 
 

@@ -11,7 +11,7 @@ from grpo_platform.jobs.ray_backend import RayBackend
 from tests.service.jobs_support import assert_as_undisturbed, platform
 from tests.service.ray_support import ray_cluster
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 NODES, CPUS, JOBS = 3, 2, 8
 FIELDS = {"total_timesteps": 150_000, "checkpoint_seconds": 0.4, "n_eval_episodes": 5}

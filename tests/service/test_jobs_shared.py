@@ -13,8 +13,6 @@ from grpo_platform.jobs.runner import Runner
 from tests.service.jobs_support import kill, long_job, platform
 from tests.service.tracking_support import jobs_of, request
 
-pytestmark = pytest.mark.xdist_group("jobs")
-
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):

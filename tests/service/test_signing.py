@@ -16,8 +16,6 @@ from grpo_platform.sweeps.store import SweepStore
 from tests.service.sweeps_support import SPACE, sweeps_on
 from tests.service.tracking_support import jobs_of, request, working_in
 
-pytestmark = pytest.mark.xdist_group("jobs")
-
 TOKEN = "t" * 32
 TINY = {"total_timesteps": 64, "n_eval_episodes": 1}
 LOOKS = 2.0

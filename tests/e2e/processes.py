@@ -13,6 +13,8 @@ from pathlib import Path
 
 import requests
 
+from tests.databases import put_database
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 90.0
 
@@ -53,6 +55,8 @@ def server(
     **settings_given: str,
 ) -> Iterator[Server]:
     """`python run_api.py`, started in `folder` and ended in order; `prefix` goes before it."""
+    if "MLFLOW_TRACKING_URI" not in settings_given:
+        put_database(folder / "mlflow.db", (folder / "mlruns").as_uri())
     port = free_port() if port is None else port
     ports = {"GRPO_PORT": str(port), "GRPO_MLFLOW_UI_PORT": str(free_port() if ui else 0)}
     settings = environment(**ports | settings_given)

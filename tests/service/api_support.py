@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from grpo_platform.api.app import create_app
 from grpo_platform.core.settings import Settings
 from grpo_platform.services.container import Services, build_services
+from tests.databases import put_database
 
 BASE = "http://127.0.0.1:8000"
 
@@ -20,6 +21,7 @@ BASE = "http://127.0.0.1:8000"
 @contextlib.contextmanager
 def services_in(folder: Path, **settings: object) -> Iterator[Services]:
     before = Path.cwd()
+    put_database(folder / "mlflow.db", (folder / "mlruns").as_uri())
     os.chdir(folder)
     try:
         services = build_services(Settings(mlflow_ui_port=0, **settings))

@@ -27,6 +27,7 @@ from tests.service.tracking_support import (
     TrackingServer,
     jobs_of,
     prepare,
+    prepare_new,
     processes,
     request,
     working_in,
@@ -34,7 +35,7 @@ from tests.service.tracking_support import (
 
 
 def test_a_fresh_directory_gets_a_database_in_wal_mode_and_an_experiment(tmp_path):
-    store = prepare(tmp_path)
+    store = prepare_new(tmp_path)
     assert store.tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert store.is_local
     assert store.artifact_location == (tmp_path / "mlruns" / "grpo").as_uri()
@@ -44,7 +45,7 @@ def test_a_fresh_directory_gets_a_database_in_wal_mode_and_an_experiment(tmp_pat
 
 
 def test_the_default_experiment_can_be_used_by_the_api_and_mlflow_run(tmp_path):
-    store = prepare(tmp_path)
+    store = prepare_new(tmp_path)
     default = MlflowClient(tracking_uri=store.tracking_uri).get_experiment("0")
     assert default.artifact_location.removeprefix("file://") == str(tmp_path / "mlruns" / "0")
     client = MlflowClient(tracking_uri=store.tracking_uri)
@@ -65,7 +66,7 @@ def test_a_relative_uri_is_made_absolute(tmp_path):
 def test_a_store_is_in_its_own_directory_whatever_the_name(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
-    store = prepare(folder)
+    store = prepare_new(folder)
     jobs = jobs_of(store)
     client = MlflowClient(tracking_uri=store.tracking_uri)
     runs = [jobs.create(request()).job_id, client.create_run("0").info.run_id]
@@ -89,7 +90,7 @@ def test_an_experiment_that_mlflow_made_in_an_oddly_named_directory_is_refused(t
     folder = tmp_path / "a%20b"
     folder.mkdir()
     with working_in(folder):
-        client = MlflowClient(tracking_uri=prepare(folder).tracking_uri)
+        client = MlflowClient(tracking_uri=prepare_new(folder).tracking_uri)
         made = client.create_experiment("theirs")  # as `mlflow run --experiment-name theirs` does
         run_id = client.create_run(made).info.run_id
         with pytest.raises(StoreError, match="--experiment-name grpo"):
@@ -112,11 +113,11 @@ def test_a_damaged_database_is_explained_at_the_start(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_explained_at_the_start():
     with pytest.raises(StoreError, match=r"/proc/mlflow.db cannot be written.*MLFLOW_TRACKING_URI"):
-        prepare(Path("/proc"))
+        prepare_new(Path("/proc"))
 
 
 def _prepare_and_count(folder):
-    jobs = jobs_of(prepare(folder))
+    jobs = jobs_of(prepare_new(folder))
     jobs.create(request())
     return len(jobs.queued(100))
 
@@ -183,7 +184,7 @@ def test_a_store_on_a_full_disk_takes_no_jobs_and_says_so(tmp_path):
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("no file system may be mounted here")
     try:
-        jobs = jobs_of(prepare(disk))
+        jobs = jobs_of(prepare_new(disk))
         jobs.check_writable()
         job_id = jobs.create(request()).job_id
         (tmp_path / "f.txt").write_bytes(bytes(1 << 16))

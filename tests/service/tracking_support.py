@@ -19,6 +19,7 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.store import Store, prepare_store
+from tests.databases import put_database
 
 
 def processes(module: str) -> ForkServerContext:
@@ -49,6 +50,13 @@ def _set(environment):
 
 
 def prepare(folder, uri=None, **settings) -> Store:
+    """What a server that is started in `folder` finds: a database at least."""
+    if uri is None:
+        put_database(folder / "mlflow.db", (folder / "mlruns").as_uri())
+    return prepare_new(folder, uri, **settings)
+
+
+def prepare_new(folder, uri=None, **settings) -> Store:
     """What a server that is started in `folder` finds or makes."""
     with working_in(folder, MLFLOW_TRACKING_URI=uri):
         return prepare_store(Settings(**settings))
@@ -79,6 +87,7 @@ class TrackingServer:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
+        put_database(self.folder / "server.db", "mlflow-artifacts:")
         command = [
             sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1",
             "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}",

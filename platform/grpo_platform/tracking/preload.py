@@ -1,6 +1,5 @@
 """Opens and uses a database once, so that the next store opens fast in every forked process."""
 
-import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +12,7 @@ from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.locations import sqlite_uri
 from grpo_platform.tracking.reporter import Point
 from grpo_platform.tracking.runs import RunStore
+from grpo_platform.tracking.schema import create_schema
 
 __all__ = ["open_throwaway_store"]
 
@@ -23,11 +23,9 @@ def open_throwaway_store() -> None:
     Raises:
         StoreError: MLflow cannot make a database here.
     """
-    # MLflow announces every migration step of a new database
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     with TemporaryDirectory() as folder:
         uri = sqlite_uri(Path(folder) / "mlflow.db")
+        create_schema(uri)
         with store_errors():
             store = SqlAlchemyStore(uri, Path(folder).as_uri())  # type: ignore[no-untyped-call]
         try:

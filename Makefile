@@ -8,7 +8,9 @@ WORKERS ?= 2
 # of the tests marked `rotated`, which of the three parts: another one each day
 PART ?= $(shell expr $$(date +%s) / 86400 % 3 + 1)
 
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# byte code first: the tests start hundreds of processes, and PYTHONDONTWRITEBYTECODE may be set
+PYTEST := $(BIN)/python -m compileall -q -x tests/data grpo platform tests benchmarks && \
+  $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 USUAL := not long and not stores and not ray
 
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -29,25 +31,20 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
-test: compiled ## what CI runs: all but the suites below, and of rotated tests the day's part (PART=1 to 3)
+test: $(VENV)/.installed-dev ## what CI runs: all but the suites below, and of rotated tests the day's part (PART=1 to 3)
 	$(PYTEST) -m "$(USUAL)" --part $(PART)
 
-test-all: compiled ## the same with all rotated tests
+test-all: $(VENV)/.installed-dev ## the same with all rotated tests
 	$(PYTEST) -m "$(USUAL)"
 
-test-stores: compiled ## several servers on sqlite, PostgreSQL and a remote MLflow server
+test-stores: $(VENV)/.installed-dev ## several servers on sqlite, PostgreSQL and a remote MLflow server
 	$(PYTEST) tests/e2e/test_stores.py tests/e2e/test_sweeps_shared.py
 
-test-long: compiled ## what waits for minutes
+test-long: $(VENV)/.installed-dev ## what waits for minutes
 	$(PYTEST) -m long
 
 test-ray: $(VENV)/.installed-dev ## jobs on a local Ray cluster, which loses nodes, head and driver (minutes)
 	$(BIN)/python -m pytest -m ray tests/service
-
-# hundreds of processes start in the tests: where PYTHONDONTWRITEBYTECODE is set, each would compile
-.PHONY: compiled
-compiled: $(VENV)/.installed-dev
-	@$(BIN)/python -m compileall -q -x tests/data grpo platform tests benchmarks
 
 check: $(VENV)/.installed-dev ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -77,7 +77,7 @@ def test_a_test_that_no_part_would_run_is_refused(tmp_path: Path, arguments: str
 
 def test_what_a_file_shares_is_made_once(tmp_path: Path) -> None:
     """Servers take seconds; xdist once ignored our groups, and each process started its own."""
-    (options,) = re.findall(r"^PYTEST := .* pytest (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    (options,) = re.findall(r" -m pytest (-n .*)$", (ROOT / "Makefile").read_text(), re.M)
     said = run(tmp_path, SHARING, *options.replace("$(WORKERS)", "2").split())
     assert "8 passed" in said
     assert (tmp_path / "started").read_text() == "x"

@@ -1,7 +1,9 @@
 """A job's failures over the API: made with the run, listed, and turned into scenarios."""
 
+import io
 import json
 import time
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -90,6 +92,31 @@ def test_the_configuration_tells_what_differs_from_the_preset(live, job_id):
     }  # fmt: skip
     assert reply["threshold"] == 475.0
     assert client.get(f"/training/{'0' * 32}/config").status_code == 404
+
+
+def test_a_version_is_downloaded_as_one_file(live, job_id, tmp_path):
+    _, client = live
+    path = "/models/short/versions/1/download"
+    archive = client.get(path)
+    assert archive.headers["Content-Disposition"] == 'attachment; filename="short-1.zip"'
+    with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
+        graph = files.read("data/model.pt2")
+        assert "MLmodel" in files.namelist()
+    assert client.get(f"{path}?format=pt2").content == graph
+    onnx = client.get(f"{path}?format=onnx")
+    assert onnx.headers["Content-Disposition"] == 'attachment; filename="short-1.onnx"'
+    assert len(onnx.content) > 1_000
+    assert client.get(f"{path}?format=pickle").status_code == 422
+    assert client.get("/models/short/versions/9/download").status_code == 404
+
+
+def test_who_promotes_or_rolls_back_says_why(live, job_id):
+    _, client = live
+    forced = {"version": 1, "force": True, "note": "It was asked for."}
+    assert client.post("/models/short/promote", json=forced).status_code == 409  # champion already
+    long = {"version": 1, "note": "x" * 501}
+    assert client.post("/models/short/promote", json=long).status_code == 422
+    assert client.post("/models/short/rollback?note=Because.").status_code == 409
 
 
 def test_the_version_carries_its_reference_episodes(live, job_id):

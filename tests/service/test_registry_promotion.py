@@ -60,7 +60,8 @@ def test_the_story(bench):
     assert (better.comparison.episodes, better.comparison.ended) == (LEAST_EPISODES, "evidence")
     assert len({first.number, worse.comparison.seed, better.comparison.seed}) == 3
 
-    back = promoter.rollback(name, "ada")
+    back = promoter.rollback(name, "ada", "It wobbles.")
+    assert back.reason.startswith("It wobbles. Rolled back from version ")
     assert (back.verdict, back.version, champion(bench, name)) == ("rolled_back", 1, 1)
     assert (back.champion_before, back.champion_after) == (3, 1)
 

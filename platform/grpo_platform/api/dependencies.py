@@ -39,6 +39,7 @@ __all__ = [
     "ModelPath",
     "PageToken",
     "ServicesDep",
+    "VersionPath",
     "decoded",
     "model_for",
     "parse_body",
@@ -231,6 +232,10 @@ JobId = Annotated[str, Depends(_job_id)]
 
 ModelPath = Annotated[
     ModelName, Path(description="Name of a registered model.", examples=[MODEL_EXAMPLE])
+]
+
+VersionPath = Annotated[
+    int, Path(ge=1, le=999_999_999, description="Number of the version.", examples=[1])
 ]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on a page.")]

@@ -7,7 +7,7 @@ client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, Unpack, cast
 
 from grpo_platform.client.calls import part, until_ended
 from grpo_platform.client.comparisons import Comparison, ComparisonCalls
@@ -309,19 +309,33 @@ class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls, Fa
         """A model's versions, each with its card, and what was decided about them."""
         return self._transport.call("GET", f"/models/{part(name)}")
 
-    def promote(self, name: str, version: int, *, force: bool = False) -> dict[str, Any]:
+    def promote(
+        self, name: str, version: int, *, force: bool = False, note: str = ""
+    ) -> dict[str, Any]:
         """Compare a version with the champion, and promote it if it is better, or if forced.
 
         Where the name has a suite of scenarios, the version is put through it first, which is
-        waited for.
+        waited for. `note` says why; it is kept with the decision.
         """
-        body = {"version": version, "force": force}
+        body = {"version": version, "force": force, "note": note}
         path = f"/models/{part(name)}/promote"
         return self._transport.call("POST", path, json=body, timeout_seconds=SUITE_SECONDS)
 
-    def rollback(self, name: str) -> dict[str, Any]:
-        """Give the name back to the champion before the present one."""
-        return self._transport.call("POST", f"/models/{part(name)}/rollback")
+    def rollback(self, name: str, *, note: str = "") -> dict[str, Any]:
+        """Give the name back to the champion before the present one; `note` says why."""
+        path = f"/models/{part(name)}/rollback"
+        return self._transport.call("POST", path, params={"note": note} if note else None)
+
+    def download(
+        self, name: str, version: int, format: Literal["mlflow", "pt2", "onnx"] = "mlflow"
+    ) -> bytes:
+        """A version as one file: an MLflow model as ZIP, a graph that torch loads, or ONNX.
+
+        Raises:
+            ApiError: there is no such version, or it cannot be exported.
+        """
+        path = f"/models/{part(name)}/versions/{version}/download"
+        return self._transport.content(path, {"format": format})
 
     def delete_model(self, name: str) -> dict[str, Any]:
         """Delete a model from memory, registry and disk."""

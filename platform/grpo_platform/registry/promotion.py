@@ -129,8 +129,15 @@ class Promoter:
 
         return self._decide(ref.name, "train", rule, actor, judge_new, once=version, note=note)
 
-    def promote(self, name: str, version: int, force: bool, actor: str) -> Decision:
+    def promote(self, name: str, version: int, force: bool, actor: str, note: str = "") -> Decision:
         """Compare a version with the champion and promote it if it is better, or if forced.
+
+        Args:
+            name: of the model.
+            version: that shall serve.
+            force: promote it whatever the comparison says.
+            actor: who decides.
+            note: why, in the actor's words; told before the reason.
 
         Raises:
             UnknownModelError: no such version.
@@ -160,12 +167,13 @@ class Promoter:
             return _gated(found, gate, forced=force)
 
         rule = "always" if force else "if_better"
-        return self._decide(name, "promote", rule, actor, judge_by_hand, forced=force)
+        return self._decide(name, "promote", rule, actor, judge_by_hand, forced=force, note=note)
 
-    def rollback(self, name: str, actor: str) -> Decision:
+    def rollback(self, name: str, actor: str, note: str = "") -> Decision:
         """Give the name back to the champion before the present one.
 
-        No suite is asked for: it was champion before, and what goes wrong now is worse.
+        No suite is asked for: it was champion before, and what goes wrong now is worse. `note` says
+        why, in the actor's words; it is told before the reason.
 
         Raises:
             UnknownModelError: no such model.
@@ -186,7 +194,7 @@ class Promoter:
             reason = f"Rolled back from version {state.champion} to version {target}."
             return _Verdict(target, True, reason, verdict="rolled_back")
 
-        return self._decide(name, "rollback", "rollback", actor, look_back)
+        return self._decide(name, "rollback", "rollback", actor, look_back, note=note)
 
     def _decide(
         self,

@@ -15,12 +15,11 @@ from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.resources import check_this_machine
 from grpo_platform.jobs.worker import run_worker
 from grpo_platform.registry.models import Registry
-from grpo_platform.registry.onnx_export import to_onnx
-from grpo_platform.registry.policy_files import policy_from_files
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.reproduction.environment import EnvironmentImpact, compare_environment
 from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
 from grpo_platform.reproduction.verdict import Difference, Reproduction
+from grpo_platform.services.downloads import onnx_of
 from grpo_platform.services.training import check_request
 from grpo_platform.services.trajectories import (
     TrajectoryExport,
@@ -133,8 +132,7 @@ def export_version(settings: Settings, reference: str) -> tuple[ModelVersionRef,
         StoreError: there is no store, or it cannot be used.
     """
     _, registry = open_store(settings)
-    version = registry.resolve(reference)
-    return version, to_onnx(policy_from_files(registry.read(version), version.label))
+    return onnx_of(registry, reference)
 
 
 def export_episodes(

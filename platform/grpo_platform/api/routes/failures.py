@@ -1,6 +1,6 @@
 """Calls about the worst episodes of a job."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path
 from starlette.responses import Response
@@ -32,7 +32,9 @@ def get_failures(job_id: JobId, services: ServicesDep) -> FailureList:
     return failures_reply(job_failures(services.store, job_id))
 
 
-_FILM = {200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}}
+_FILM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 @router.get(

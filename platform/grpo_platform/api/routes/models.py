@@ -1,9 +1,19 @@
 """Model calls."""
 
-from anyio import to_thread
-from fastapi import APIRouter, Request
+from typing import Annotated
 
-from grpo_platform.api.dependencies import JsonRoute, Limit, ModelPath, PageToken, ServicesDep
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from grpo_platform.api.dependencies import (
+    JsonRoute,
+    Limit,
+    ModelPath,
+    PageToken,
+    ServicesDep,
+    VersionPath,
+)
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.common import reply_of
 from grpo_platform.api.schemas.models import (
@@ -15,6 +25,7 @@ from grpo_platform.api.schemas.models import (
     ModelVersion,
     PromoteRequest,
 )
+from grpo_platform.services.downloads import DownloadFormat, download
 
 __all__ = ["router"]
 
@@ -46,6 +57,38 @@ def get_model(name: ModelPath, services: ServicesDep) -> Model:
     return reply_of(Model, info, info.environment, status=status, versions=versions)
 
 
+@router.get(
+    "/models/{name}/versions/{version}/download",
+    operation_id="download_version",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/zip", "application/octet-stream")
+            }
+        },
+        **documented(400, 404, 409),
+    },
+)
+async def download_version(
+    name: ModelPath,
+    version: VersionPath,
+    services: ServicesDep,
+    request: Request,
+    format: Annotated[
+        DownloadFormat, Query(description="An MLflow model as ZIP, a pt2 graph, or ONNX.")
+    ] = DownloadFormat.MLFLOW,
+) -> Response:
+    """A version as one file, to be taken elsewhere."""
+    found = await to_thread.run_sync(
+        download, services.registry, f"{name}/{version}", format,
+        limiter=request.app.state.decisions,
+    )  # fmt: skip
+    named = {"Content-Disposition": f'attachment; filename="{found.name}"'}
+    return Response(found.content, media_type=found.media_type, headers=named)
+
+
 @router.delete("/models/{name}", operation_id="delete_model", responses=documented(404, 409))
 def delete_model(name: ModelPath, services: ServicesDep) -> DeletedModel:
     """Delete a model: from memory, registry and disk. The jobs that trained it stay."""
@@ -63,7 +106,7 @@ async def promote_model(
 ) -> Decision:
     """Compare a version with the champion, and promote it if it is better."""
     decision = await to_thread.run_sync(
-        services.promoter.promote, name, body.version, body.force, _ACTOR,
+        services.promoter.promote, name, body.version, body.force, _ACTOR, body.note,
         limiter=request.app.state.decisions,
     )  # fmt: skip
     return reply_of(Decision, decision)
@@ -72,9 +115,16 @@ async def promote_model(
 @router.post(
     "/models/{name}/rollback", operation_id="rollback_model", responses=documented(404, 409)
 )
-async def rollback_model(name: ModelPath, services: ServicesDep, request: Request) -> Decision:
+async def rollback_model(
+    name: ModelPath,
+    services: ServicesDep,
+    request: Request,
+    note: Annotated[
+        str, Query(max_length=500, description="Why; kept at the beginning of `reason`.")
+    ] = "",
+) -> Decision:
     """Give the name back to the champion before the present one."""
     decision = await to_thread.run_sync(
-        services.promoter.rollback, name, _ACTOR, limiter=request.app.state.decisions
+        services.promoter.rollback, name, _ACTOR, note, limiter=request.app.state.decisions
     )
     return reply_of(Decision, decision)

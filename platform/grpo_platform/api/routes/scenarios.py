@@ -1,11 +1,9 @@
 """Calls about scenarios: what a model's versions must pass, and what they came to."""
 
-from typing import Annotated
-
 from anyio import to_thread
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 
-from grpo_platform.api.dependencies import JsonRoute, ModelPath, ServicesDep
+from grpo_platform.api.dependencies import JsonRoute, ModelPath, ServicesDep, VersionPath
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.common import reply_of
 from grpo_platform.api.schemas.scenarios import (
@@ -28,10 +26,6 @@ router = APIRouter(
 )
 
 _ACTOR = "api"
-
-VersionPath = Annotated[
-    int, Path(ge=1, le=999_999_999, description="Number of the version.", examples=[1])
-]
 
 
 @router.get("/models/{name}/scenarios", operation_id="get_scenarios")

@@ -88,3 +88,6 @@ class PromoteRequest(RequestBody):
     version: Annotated[int, Field(ge=1, le=999_999_999), WHOLE]
     force: bool = False
     """Promote it whatever the comparison says; recorded as such."""
+
+    note: Annotated[str, Field(max_length=500)] = ""
+    """Why, in your words; kept at the beginning of the decision's `reason`."""

@@ -30,7 +30,7 @@ export function Chart({ title, series, lines = [], height = 260, xLabel = t('cha
   useEffect(() => chart.current.setData(shown), [shown]);
   const value = (row) => (at === null ? null : shown[row][at]);
   const places = series.map((_, i) => 1 + 3 * i);
-  return html`<figure class="chart"><figcaption>${title && html`<h3>${title}</h3>`}
+  return html`<figure class="chart"><figcaption>${title && html`<h2>${title}</h2>`}
       <ul class="legend">${series.map((s, i) => html`<li><${Swatch} colour=${s.colour} />${s.label}
           ${value(places[i]) !== null && value(places[i]) !== undefined && html`<span class="muted">${number(value(places[i]))}</span>`}</li>`)}
         ${lines.map((line) => html`<li><${Swatch} dashed />${line.label} <span class="muted">${number(line.y)}</span></li>`)}

@@ -84,11 +84,11 @@ function Jobs({ view, setView, started, onStart }) {
   const curves = useCurves(items || []);
   const rows = useMemo(() => arrange(items || [], view.sort, view.grouped), [items, view.sort, view.grouped]);
   const [ticked, setTicked] = useState(new Set());
-  const tick = (id) => {
-    const next = new Set(ticked);
+  const tick = (id) => setTicked((now) => {
+    const next = new Set(now);
     if (!next.delete(id)) next.add(id);
-    setTicked(next);
-  };
+    return next;
+  });
   const chosen = [...ticked];
   const isFiltered = Object.values(filters).some(Boolean);
   return html`
@@ -229,7 +229,7 @@ function useCurves(jobs) {
 function Experiments({ started, onStart }) {
   const { items, error, reload, pager } = usePages(`/experiments${query({ limit: PAGE })}`, 'experiments', often, started);
   const [ticked, setTicked] = useState([]);
-  const tick = (id) => setTicked(ticked.includes(id) ? ticked.filter((one) => one !== id) : [...ticked, id]);
+  const tick = (id) => setTicked((now) => (now.includes(id) ? now.filter((one) => one !== id) : [...now, id]));
   return html`<${Problem} error=${error} retry=${reload} />
     ${ticked.length > 0 && html`<div class="filters"><a class="button ${ticked.length < 2 ? 'off' : ''}"
       href=${ticked.length < 2 ? null : `/app/compare?experiment=${ticked.join('&experiment=')}`}>${t('jobs.compare', { n: ticked.length })}</a></div>`}

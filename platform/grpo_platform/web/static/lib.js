@@ -187,6 +187,8 @@ export function Dialog({ title, onClose, wide, children }) {
   const ref = useRef();
   useEffect(() => {
     ref.current.showModal();
+    const first = ref.current.querySelector('form :is(textarea, input, .primary, .danger)');
+    if (first) first.focus();
   }, []);
   return html`<dialog ref=${ref} class=${wide ? 'wide' : ''} aria-labelledby="dialog-title" onClose=${onClose}>
     <div class="dialog-head"><h2 id="dialog-title">${title}</h2>
@@ -215,7 +217,7 @@ export function ask({ title, text, action, danger, reason }) {
           <textarea id="reason" name="reason" rows="3" maxlength="500" required></textarea>`}
         <div class="dialog-foot">
           <button type="button" onClick=${(event) => event.target.closest('dialog').close()}>${t('cancel')}</button>
-          <button class=${danger ? 'danger' : 'primary'} autofocus=${!reason}>${action}</button></div></form><//>`, place);
+          <button class=${danger ? 'danger' : 'primary'}>${action}</button></div></form><//>`, place);
   });
 }
 
@@ -237,7 +239,7 @@ export async function act(question, method, path, body, done) {
   const answer = question ? await ask(question) : {};
   if (!answer) return;
   try {
-    const reply = await api(method, path, typeof body === 'function' ? body(answer) : body);
+    const reply = await api(method, typeof path === 'function' ? path(answer) : path, typeof body === 'function' ? body(answer) : body);
     say(reply.message || reply.reason || t('done'));
     if (done) done(reply);
   } catch (error) {

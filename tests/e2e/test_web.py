@@ -1,0 +1,249 @@
+"""The control room as a person uses it, in headless Chromium, on a server with a token."""
+
+import json
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.e2e.processes import Server, server
+
+TOKEN = "control-room-" + "t" * 24
+KEY = {"X-API-Key": TOKEN}
+SECONDS = 90
+AXE = "axe-core@4.14.1"
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with server(tmp_path_factory.mktemp("web"), GRPO_API_TOKEN=TOKEN) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def browser(running: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or "chromium is not installed"
+    for argument in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--disable-dev-shm-usage", "--window-size=1400,1000", "--lang=en",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver")
+    driver = webdriver.Chrome(options=options, service=service)
+    sign_in(driver, running)
+    yield driver
+    driver.quit()
+
+
+def sign_in(browser: WebDriver, running: Server) -> None:
+    browser.get(running.url)
+    until(browser, "GRPO_API_TOKEN")
+    browser.switch_to.active_element.send_keys(TOKEN, Keys.ENTER)
+    until(browser, "No training yet")
+
+
+def until(browser: WebDriver, text: str) -> None:
+    """Wait until the page shows a text."""
+    WebDriverWait(browser, SECONDS, ignored_exceptions=[Exception]).until(
+        lambda driver: text in driver.find_element(By.TAG_NAME, "body").text,
+        f"{text!r} does not appear",
+    )
+
+
+def click(browser: WebDriver, css: str, text: str = "") -> None:
+    """Click the first element of a kind that has a text, once it is there."""
+
+    def found(driver: WebDriver) -> bool:
+        for element in driver.find_elements(By.CSS_SELECTOR, css):
+            if text in element.text and element.is_displayed():
+                element.click()
+                return True
+        return False
+
+    WebDriverWait(browser, SECONDS, ignored_exceptions=[Exception]).until(found, f"{css} {text!r}")
+
+
+def tab_to(browser: WebDriver, wanted: str) -> None:
+    """Go on with the tabulator until the focus is on a field or button."""
+    for _ in range(60):
+        element = browser.switch_to.active_element
+        if wanted in (element.get_attribute("name"), element.text):
+            return
+        element.send_keys(Keys.TAB)
+    pytest.fail(f"{wanted} cannot be reached by the keyboard")
+
+
+def job_of(running: Server, **fields: object) -> str:
+    reply = requests.post(f"{running.url}/train", json=fields, headers=KEY, timeout=30)
+    return str(reply.json()["job_id"])
+
+
+def wait_for(running: Server, job_id: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while True:
+        path = f"{running.url}/training/{job_id}/status"
+        status = requests.get(path, headers=KEY, timeout=30).json()
+        if status["status"] == "completed" and status["promoted"] is not None:
+            return
+        assert status["status"] in ("queued", "running", "completed"), status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def trained(running: Server, browser: WebDriver) -> str:
+    """A job that was started on the page, with the keyboard alone."""
+    tab_to(browser, "Start training")
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    until(browser, "The same, elsewhere")
+    WebDriverWait(browser, SECONDS).until(
+        lambda driver: driver.switch_to.active_element.get_attribute("name") == "env_name"
+    )
+    for field, text in (("total_timesteps", "0"), ("model_name", "balance"), ("seed", "7")):
+        tab_to(browser, field)
+        browser.switch_to.active_element.send_keys(text)
+    assert "-d '{" in browser.find_element(By.CSS_SELECTOR, ".same pre").text
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    until(browser, "greater than or equal to 1")  # what the API refuses is said at the field
+    refused = browser.switch_to.active_element
+    assert refused.get_attribute("name") == "total_timesteps"
+    assert refused.get_attribute("aria-invalid") == "true"
+    refused.send_keys(Keys.BACKSPACE, "3000", Keys.ENTER)
+    until(browser, "is queued")
+    jobs = requests.get(f"{running.url}/training/jobs", headers=KEY, timeout=30).json()["jobs"]
+    (job,) = jobs
+    assert (job["model_name"], job["total_timesteps"]) == ("balance", 3000)
+    wait_for(running, job["job_id"])
+    click(browser, ".jobs .completed")  # the list tells it by itself
+    return str(job["job_id"])
+
+
+def test_a_newcomer_trains_sees_judges_and_rolls_back(
+    running: Server, browser: WebDriver, trained: str
+) -> None:
+    browser.get(f"{running.url}/app/jobs/{trained}")
+    until(browser, "return while training")
+    for shown in ("champion", "threshold", "475", "total_timesteps", "Seed 7"):
+        until(browser, shown)
+    click(browser, "summary", "As a table")
+    until(browser, "timesteps")
+
+    second = job_of(running, total_timesteps=1000, seed=8, model_name="balance", promote="always")
+    wait_for(running, second)
+    browser.get(f"{running.url}/app/models/balance")
+    until(browser, "Version 2 is champion")
+    for box in browser.find_elements(By.CSS_SELECTOR, ".versions input[type=checkbox]"):
+        box.click()
+    until(browser, "beside version")
+    click(browser, "button", "Play both on the same seeds")
+    until(browser, "Probability of improvement")
+    click(browser, "button", "Roll back")
+    until(browser, "It is kept with the decision")
+    browser.switch_to.active_element.send_keys("It wobbles.")
+    click(browser, "dialog button.danger")
+    until(browser, "Version 1 is champion")
+    until(browser, "It wobbles. Rolled back from version 2 to version 1.")
+
+
+def test_experiments_are_compared(running: Server, browser: WebDriver, trained: str) -> None:
+    browser.get(f"{running.url}/app/compare?model=balance/1&model=balance/2")
+    until(browser, "Compare")
+    click(browser, "form button.primary")
+    until(browser, "Performance profile")
+    until(browser, "First – second")
+
+
+def test_pages_speak_japanese_and_turn_dark(
+    running: Server, browser: WebDriver, trained: str
+) -> None:
+    browser.get(f"{running.url}/app")
+    click(browser, "#language", "日本語")
+    until(browser, "学習を開始")
+    until(browser, "完了")
+    assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == "ja"
+    before = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    click(browser, "#theme")
+    after = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert before != after
+    browser.refresh()
+    until(browser, "学習を開始")
+    kept = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert kept == after
+    click(browser, "#language", "English")
+    until(browser, "Start training")
+    click(browser, "#theme")
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm, which fetches axe-core, is not installed")
+    packed = subprocess.run(
+        [npm, "pack", AXE, "--silent"], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    if packed.returncode:
+        pytest.skip("axe-core cannot be fetched here")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
+
+
+@pytest.mark.parametrize("path", ["/app", "/app?new=1", "job", "/app/models", "/app/models/balance",
+                                  "/app/compare"])  # fmt: skip
+@pytest.mark.parametrize("width", [1400, 390])
+def test_pages_are_accessible_and_fit(
+    running: Server, browser: WebDriver, trained: str, axe: str, path: str, width: int
+) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
+    browser.get(running.url + (f"/app/jobs/{trained}" if path == "job" else path))
+    WebDriverWait(browser, SECONDS).until(
+        lambda driver: (
+            not driver.find_elements(By.CSS_SELECTOR, ".loading, noscript")
+            and driver.find_elements(By.CSS_SELECTOR, "h1")
+        )
+    )
+    browser.execute_script(axe)
+    found = browser.execute_async_script(
+        "axe.run().then((r) => arguments[0](JSON.stringify(r.violations)))"
+    )
+    violations = [
+        (one["id"], one["impact"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in json.loads(found)
+    ]
+    assert violations == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # type: ignore[attr-defined]
+
+
+def test_nothing_broke_the_policy_and_signing_out_ends_it(
+    running: Server, browser: WebDriver, trained: str
+) -> None:
+    messages = [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[attr-defined]
+    assert [text for text in messages if "Content Security Policy" in text] == []
+    # the one that the form was refused, and films that are not there
+    bad = [text for text in messages if "status of 4" not in text and "status of 5" not in text]
+    assert [text for text in bad if "SEVERE" in text or "Error" in text] == []
+    browser.get(f"{running.url}/app")
+    click(browser, "button", "Sign out")
+    until(browser, "GRPO_API_TOKEN")
+    browser.get(f"{running.url}/app/models")
+    until(browser, "GRPO_API_TOKEN")

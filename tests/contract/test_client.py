@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -27,7 +28,7 @@ def plain(kind: Any) -> str:
         return plain(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
         return " | ".join(sorted(plain(part) for part in get_args(kind)))
-    if get_origin(kind) is list:
+    if get_origin(kind) in (list, Sequence):  # the client takes more than JSON has
         return f"list[{plain(get_args(kind)[0])}]"
     return str(kind)
 

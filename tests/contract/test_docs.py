@@ -24,7 +24,7 @@ from grpo_platform.api.errors import FieldProblem, Problem
 from grpo_platform.api.openapi import install_openapi
 from grpo_platform.api.schemas.experiments import TrainBody
 from grpo_platform.api.schemas.models import Comparison
-from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial
+from grpo_platform.api.schemas.sweeps import Sweep, SweepBody, Trial, TrialSeed
 from grpo_platform.api.schemas.training import Job
 from grpo_platform.core.names import Metric
 from grpo_platform.core.request import JobRequest
@@ -257,7 +257,7 @@ def test_every_field_of_a_sweep_is_documented_with_its_default() -> None:
     for name in ("n_trials", "metric", "sampler", "pruner", "promote", "max_concurrent_trials"):
         assert rows[name].strip("`") == str(SweepBody.model_fields[name].default)
     shown = documented("GET /sweeps/{sweep_id}")
-    for name in (*Sweep.model_fields, *Trial.model_fields):
+    for name in (*Sweep.model_fields, *Trial.model_fields, *TrialSeed.model_fields):
         assert f"`{name}`" in shown
 
 

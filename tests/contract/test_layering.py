@@ -18,7 +18,7 @@ ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "torch"}
 NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "torch"}
 MAY_IMPORT_MLFLOW = {"tracking", "registry", "serving"}
 LAYERS = (
-    "core", "tracking", "registry", "serving", "jobs", "sweeps", "experiments", "comparisons",
+    "core", "tracking", "registry", "serving", "jobs", "experiments", "sweeps", "comparisons",
     "scenarios", "reproduction", "services", "web", "api", "server", "client", "cli", "mlproject",
     "demo", "__main__",
 )  # fmt: skip

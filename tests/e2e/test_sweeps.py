@@ -38,8 +38,11 @@ def nested(folder: Path, sweep_id: str) -> list[str]:
 
 
 @pytest.mark.rotated(1)
-def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path) -> None:
-    n_trials = 6
+@pytest.mark.parametrize(("n_trials", "seeds"), [(6, None), (2, [3, 14, 15])])
+def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(
+    tmp_path: Path, n_trials: int, seeds: list[int] | None
+) -> None:
+    n_jobs = n_trials * len(seeds or [3])
     with server(tmp_path) as running:
         client = GRPOClient(running.url)
         accepted = client.start_sweep(
@@ -47,12 +50,13 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path
             n_trials,
             config=SHORT,
             seed=3,
+            seeds=seeds,
             model_name="swept",
             max_concurrent_trials=2,
             pruner="none",
         )
         sweep_id = accepted["sweep_id"]
-        until(lambda: client.sweep(sweep_id)["started_trials"] >= 3)
+        until(lambda: len(nested(tmp_path, sweep_id)) >= 3)
         running.process.kill()
         running.process.wait()
     with server(tmp_path) as running:
@@ -64,9 +68,13 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(tmp_path: Path
     assert sweep["status"] == "completed", sweep["error_message"]
     assert sweep["counts"] == {"completed": n_trials}
     assert [trial["number"] for trial in sweep["trials"]] == list(range(n_trials))
-    jobs = [trial["job_id"] for trial in sweep["trials"]]
+    for trial in sweep["trials"]:
+        assert [seed["seed"] for seed in trial["seeds"]] == (seeds or [3])
+        assert trial["job_id"] in [seed["job_id"] for seed in trial["seeds"]]
+        assert (trial["ci_low"] is None) == (seeds is None)
+    jobs = [seed["job_id"] for trial in sweep["trials"] for seed in trial["seeds"]]
     assert sorted(nested(tmp_path, sweep_id)) == sorted(set(jobs))
-    assert len(versions) == n_trials
+    assert len(jobs) == len(versions) == n_jobs
     assert sweep["progress"] == 1.0
     best = max(sweep["trials"], key=lambda trial: trial["value"])
     assert sweep["best"]["value"] == sweep["best_value"] == best["value"]
@@ -167,11 +175,14 @@ def sweep_by_hand(running: Server, tmp_path: Path) -> None:
         )  # fmt: skip
 
     fixed = [word for name, value in SHORT.items() for word in ("-s", f"{name}={value}")]
-    done = command("start", str(space), "--trials", "2", *fixed, "--json")
+    done = command("start", str(space), "--trials", "2", "--seeds", "3,14", *fixed, "--json")
     assert done.returncode == 0, done.stderr
     sweep = json.loads(done.stdout)
     assert sweep["counts"] == {"completed": 2}
-    assert "completed" in command("show", sweep["sweep_id"]).stdout
+    shown = command("show", sweep["sweep_id"]).stdout
+    assert "completed" in shown
+    assert f"The seeds of trial {sweep['best']['number']}" in shown
+    assert all(seed["job_id"] in shown for seed in sweep["best"]["seeds"])
     assert [s["sweep_id"] for s in json.loads(command("list", "--json").stdout)] == [
         sweep["sweep_id"]
     ]
@@ -196,7 +207,8 @@ def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
     def run(path: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "sweep",
-             "--env-manager=local", "-P", f"search_space={path}", "-P", "n_trials=2", *fixed],
+             "--env-manager=local", "-P", f"search_space={path}", "-P", "n_trials=1",
+             "-P", "seeds=3,14", *fixed],
             cwd=tmp_path, env=environment(MLFLOW_TRACKING_URI=uri),
             capture_output=True, text=True, timeout=280, check=False,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A sweep that two servers share, one of which is killed: every trial once, and no more of them."""
+"""A sweep that two servers share, one of which is killed: every job once, and no more."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.stores, pytest.mark.timeout(600)]
 
-N_TRIALS = 6
+N_TRIALS = 3
+SEEDS = [3, 14]
 
 
 @contextlib.contextmanager
@@ -41,21 +42,25 @@ def test_two_servers_share_a_sweep_and_one_of_them_is_killed(kind: str, tmp_path
             N_TRIALS,
             config={"total_timesteps": 2000, "n_eval_episodes": 2},
             model_name="swept",
-            max_concurrent_trials=3,
+            seeds=SEEDS,
+            max_concurrent_trials=2,
             pruner="none",
         )["sweep_id"]
-        until(lambda: second.sweep(sweep_id)["started_trials"] >= 4)
+        until(lambda: second.sweep(sweep_id)["started_trials"] >= 2)
         one.process.kill()
         one.process.wait()
         sweep = second.wait_for_sweep(sweep_id, timeout_seconds=400)
         versions = second.model("swept")["versions"]
-        jobs = [trial["job_id"] for trial in sweep["trials"]]
+        jobs = [seed["job_id"] for trial in sweep["trials"] for seed in trial["seeds"]]
         listed = {job["job_id"] for job in second.iter_jobs()}
         found = [points_of(store, job_id) for job_id in jobs]
     assert sweep["status"] == "completed", sweep["error_message"]
     assert sweep["counts"] == {"completed": N_TRIALS}
     assert [trial["number"] for trial in sweep["trials"]] == list(range(N_TRIALS))
-    assert len(set(jobs)) == N_TRIALS
+    assert [
+        seed["seed"] for trial in sweep["trials"] for seed in trial["seeds"]
+    ] == SEEDS * N_TRIALS
+    assert len(set(jobs)) == N_TRIALS * len(SEEDS)
     assert listed == set(jobs), "no job but the trials"
     assert sorted(v["job_id"] for v in versions) == sorted(jobs), "one version each"
     for steps in found:

@@ -23,7 +23,7 @@ def console(monkeypatch):
 def test_a_message_is_no_markup(console):
     sweep = {
         "sweep_id": "s", "status": "failed", "error_message": ODD, "metric": "[m]", "best": None,
-        "model_name": "m", "trials": [],
+        "model_name": "m", "trials": [], "n_seeds": 1,
     }  # fmt: skip
     job = {"job_id": "j", "status": "failed", "error_message": ODD}
     with console.capture() as shown:

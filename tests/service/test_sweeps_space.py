@@ -27,7 +27,8 @@ SPACE = {
     ("name", "spec", "error", "said"),
     [
         ("learning_rates", SPACE["learning_rate"], UnknownNameError, "learning_rate"),
-        ("seed", {"type": "int", "low": 0, "high": 9}, UnknownNameError, "Use one of"),
+        ("seed", {"type": "int", "low": 0, "high": 9}, IncompatibleError, "Give the sweep seeds"),
+        ("seeds", {"type": "int", "low": 2, "high": 9}, IncompatibleError, "is not searched"),
         ("gamma", {"type": "real", "low": 0, "high": 1}, UnknownNameError, "categorical"),
         ("gamma", {"type": "float", "low": 0.0}, OutOfRangeError, "needs high"),
         ("gamma", {"type": "float", "low": 0, "high": 1, "q": 1}, UnknownNameError, "log"),

@@ -31,6 +31,7 @@ from grpo_platform.cli.output import (
     fail,
     observed,
     progress_bar,
+    seeds_typed,
     show_json,
     table,
 )
@@ -136,7 +137,7 @@ def train(
     named = {
         "model_name": model_name, "env_name": env, "total_timesteps": timesteps,
         "reward_function_type": reward, "seed": seed, "num_cpus": num_cpus, "num_gpus": num_gpus,
-        "seeds": _seeds(seeds), "register": register,
+        "seeds": seeds_typed(seeds), "register": register,
     }  # fmt: skip
     fields = assigned(setting, named)
     with errors_as_sentences():
@@ -394,19 +395,6 @@ def _announce(expected: Sequence[tuple[str, str, str]]) -> None:
         console.print("Code, packages, machine and environment are those of the run.")
         return
     table(("differs from the run", "then", "now"), expected)
-
-
-def _seeds(text: str | None) -> int | list[int] | None:
-    """How many seeds, or which, by what was typed: `10` or `3,14,15`."""
-    if text is None:
-        return None
-    try:
-        found = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            "Say how many seeds, such as 10, or which, such as 3,14,15.", param_hint="--seeds"
-        ) from None
-    return found if "," in text else found[0]
 
 
 def _experiment(

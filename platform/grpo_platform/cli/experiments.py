@@ -11,6 +11,7 @@ from grpo_platform.cli.output import (
     answer,
     connect,
     console,
+    ends,
     errors_as_sentences,
     progress_bar,
     show_json,
@@ -44,7 +45,7 @@ def list_experiments(
     columns = ("experiment", "status", "environment", "model", "seeds", "progress", "IQM", "95 %")
     rows = [
         (e["experiment_id"], e["status"], e["env_name"], e["model_name"], _counts(e),
-         f"{e['progress']:.0%}", e["iqm"], _ends(e["ci_low"], e["ci_high"]), when(e["start_time"]))
+         f"{e['progress']:.0%}", e["iqm"], ends(e["ci_low"], e["ci_high"]), when(e["start_time"]))
         for e in found
     ]  # fmt: skip
     table((*columns, "started"), rows)
@@ -164,11 +165,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
 def _shown(interval: Mapping[str, float] | None) -> str:
     if interval is None:
         return "unknown"
-    return f"{interval['estimate']:,.1f} ({_ends(interval['low'], interval['high'])})"
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:,.1f} to {high:,.1f}"
+    return f"{interval['estimate']:,.1f} ({ends(interval['low'], interval['high'])})"
 
 
 def _counts(found: Mapping[str, Any]) -> str:

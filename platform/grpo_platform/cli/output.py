@@ -30,10 +30,12 @@ __all__ = [
     "assigned",
     "connect",
     "console",
+    "ends",
     "errors_as_sentences",
     "fail",
     "observed",
     "progress_bar",
+    "seeds_typed",
     "show_json",
     "table",
     "when",
@@ -87,6 +89,11 @@ def progress_bar(*, quiet: bool) -> Progress:
         TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
     )  # fmt: skip
     return Progress(*columns, console=console, disable=quiet)
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """An interval as `380.0 to 440.0`; empty where there is none."""
+    return "" if low is None or high is None else f"{low:,.1f} to {high:,.1f}"
 
 
 def when(timestamp: str | None) -> str:
@@ -149,6 +156,19 @@ def observed(texts: Sequence[str]) -> Any:  # noqa: ANN401 - any JSON value
         raise typer.BadParameter(
             "Give the observation's numbers, or one text of JSON such as '{\"goal\": [0.5, 1.0]}'."
         ) from None
+
+
+def seeds_typed(text: str | None) -> int | list[int] | None:
+    """How many seeds, or which, by what was typed: `10` or `3,14,15`."""
+    if text is None:
+        return None
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            "Say how many seeds, such as 10, or which, such as 3,14,15.", param_hint="--seeds"
+        ) from None
+    return found if "," in text else found[0]
 
 
 @contextmanager

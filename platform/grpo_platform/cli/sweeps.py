@@ -12,8 +12,10 @@ from grpo_platform.cli.output import (
     assigned,
     connect,
     console,
+    ends,
     errors_as_sentences,
     progress_bar,
+    seeds_typed,
     show_json,
     table,
     when,
@@ -41,6 +43,13 @@ def start(
     sampler: Annotated[Sampler, typer.Option(help="How values are chosen.")] = "tpe",
     pruner: Annotated[Pruner, typer.Option(help="Which trials are given up early.")] = "median",
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Train every trial with several: how many, or which, as 3,14,15.",
+            show_default=False,
+        ),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="A fixed field of POST /train, as name=value."),
@@ -55,6 +64,7 @@ def start(
     }  # fmt: skip
     fields |= {} if model is None else {"model_name": model}
     fields |= {} if seed is None else {"seed": seed}
+    fields |= {} if seeds is None else {"seeds": seeds_typed(seeds)}
     with errors_as_sentences():
         client = connect(context)
         accepted = client.start_sweep(read_space(space), trials, **fields)
@@ -131,12 +141,14 @@ def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:
 
 def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
     fields = sorted({name for trial in sweep["trials"] for name in trial["params"]})
+    several = sweep["n_seeds"] > 1
     rows = [
-        (t["number"], t["state"], t["value"], *(_shown(t["params"].get(f)) for f in fields),
-         t["model_version"], t["job_id"])
+        (t["number"], t["state"], t["value"], *([ends(t["ci_low"], t["ci_high"])] * several),
+         *(_shown(t["params"].get(f)) for f in fields), t["model_version"], t["job_id"])
         for t in sweep["trials"]
     ]  # fmt: skip
-    table(("trial", "state", sweep["metric"], *fields, "version", "job"), rows)
+    interval = ["95 %"] * several
+    table(("trial", "state", sweep["metric"], *interval, *fields, "version", "job"), rows)
     best = sweep["best"]
     console.print(f"Sweep {sweep['sweep_id']} {sweep['status']}. {sweep['error_message'] or ''}")
     if best is not None:
@@ -144,6 +156,13 @@ def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
         actor = f"sweep {sweep['sweep_id']}"
         made = f"Best: trial {best['number']}, {name} version {version}."
         console.print(f"{made} {decided(client, name, version, actor)}", soft_wrap=True)
+    if best is not None and several:
+        rows = [
+            (str(s["seed"]), s["state"], s["value"], s["model_version"], s["job_id"])
+            for s in best["seeds"]
+        ]
+        title = f"The seeds of trial {best['number']}"
+        table(("seed", "state", sweep["metric"], "version", "job"), rows, title)
 
 
 def _shown(value: object) -> str:

@@ -91,6 +91,7 @@ class SweepFields(TypedDict, total=False):
     pruner: Pruner
     max_concurrent_trials: int
     seed: int | None
+    seeds: int | Sequence[int] | None
     model_name: str | None
     promote: Promote
 

@@ -1,6 +1,6 @@
 """Calls about sweeps."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from grpo_platform.client.calls import Calls, part, until_ended
@@ -22,8 +22,8 @@ class SweepCalls(Calls):
 
         Args:
             search_space: by field of POST /train, what it varies over.
-            n_trials: jobs that are tried.
-            **fields: further fields of POST /sweeps.
+            n_trials: trials, a job each, or with `seeds` a job a seed.
+            **fields: further fields of POST /sweeps; `seeds` is how many, or which.
 
         Returns:
             `sweep_id`, `message`.
@@ -35,7 +35,9 @@ class SweepCalls(Calls):
         check_fields(fields, SweepFields)
         for inner in (search_space, fields.get("config", {})):
             check_fields(inner, TrainFields)
-        body = {**fields, "search_space": dict(search_space), "n_trials": n_trials}
+        body: dict[str, Any] = {**fields, "search_space": dict(search_space), "n_trials": n_trials}
+        if isinstance(seeds := fields.get("seeds"), Sequence):
+            body["seeds"] = list(seeds)
         return self._transport.call("POST", "/sweeps", json=body)
 
     def sweep(self, sweep_id: str) -> dict[str, Any]:

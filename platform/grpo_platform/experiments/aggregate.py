@@ -25,6 +25,7 @@ from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
 from grpo_platform.experiments.records import SeedRecord
 from grpo_platform.tracking.histories import History
+from grpo_platform.tracking.job_groups import GroupMember
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = [
@@ -122,7 +123,7 @@ def threshold_of(job: JobRecord | None) -> float | None:
     return None if registered is None else registered.reward_threshold
 
 
-def evaluation_of(seed: SeedRecord) -> float | None:
+def evaluation_of(seed: GroupMember) -> float | None:
     """Mean return of a seed's final evaluation; None until its job is completed."""
     if seed.job is None or seed.job.status is not JobStatus.COMPLETED:
         return None

@@ -53,11 +53,6 @@ class SeedRecord(GroupMember):
         """What the job's random generators are seeded with."""
         return self.number
 
-    @property
-    def progress(self) -> float:
-        """Share of its budget that is spent, 0 to 1."""
-        return 0.0 if self.job is None else self.job.progress
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:

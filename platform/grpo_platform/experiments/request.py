@@ -14,7 +14,7 @@ from grpo.fields import Bound, Items, check_fields, fields_of
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.request import JOB_FIELDS, MODEL_NAME, JobRequest, Promote
 
-__all__ = ["MAX_SEED", "MAX_SEEDS", "ExperimentRequest", "Register", "seeds_from"]
+__all__ = ["MAX_SEED", "MAX_SEEDS", "ExperimentRequest", "Register", "check_seeds", "seeds_from"]
 
 MAX_SEEDS: Final = 100
 """Seeds of one experiment."""
@@ -60,7 +60,7 @@ class ExperimentRequest:
 
     def __post_init__(self) -> None:
         """Validate what the schema of a client may not have seen."""
-        _check_seeds(self.seeds)
+        check_seeds(self.seeds)
         try:
             check_fields(self)
         except ConfigError as error:
@@ -174,7 +174,12 @@ def seeds_from(given: int | Sequence[int], first: int) -> tuple[int, ...]:
     return tuple(given)
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that cannot be told from each other.
+
+    Raises:
+        InvalidRequestError: fewer than two, too many, or one twice.
+    """
     _check_count(len(seeds))
     twice = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
     if twice:

@@ -8,7 +8,7 @@ card says; promotion then compares it with the champion, on other episodes again
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from grpo.errors import GRPOError
 from grpo.evaluation import EVALUATION_SEED, evaluation_seeds
@@ -20,6 +20,7 @@ from grpo_platform.registry.names import Tag
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.registry.registering import register_copy
+from grpo_platform.tracking.job_groups import GroupMember
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["REEVALUATION_SEED", "choose", "fresh_seed", "select"]
@@ -27,8 +28,10 @@ __all__ = ["REEVALUATION_SEED", "choose", "fresh_seed", "select"]
 REEVALUATION_SEED: Final = 52_806_117
 """Seeds the episodes on which a chosen version is evaluated again."""
 
+_S = TypeVar("_S", bound=GroupMember)
 
-def choose(seeds: Sequence[SeedRecord], rule: Rule) -> SeedRecord | None:
+
+def choose(seeds: Sequence[_S], rule: Rule) -> _S | None:
     """The seed that the rule names, by the mean return of the final evaluation.
 
     `median` is the lower one where two are in the middle; of equals it is the first. None where no

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from grpo_platform.api.schemas.experiments import TrainBody
 from grpo_platform.core.settings import Settings
 from grpo_platform.experiments.records import ExperimentRecord
-from grpo_platform.mlproject.parameters import validated
+from grpo_platform.mlproject.parameters import validated, with_seeds
 from grpo_platform.services.container import build_services
 from grpo_platform.services.experiments import check_experiment
 from grpo_platform.services.foreground import lead
@@ -27,9 +27,7 @@ def experiment(run_id: str, given: Mapping[str, str]) -> int:
         grpo.ConfigError: they cannot be trained.
         PlatformError: they do not fit what is in the store, or it is away.
     """
-    seeds = given["seeds"].strip()
-    listed = f"[{seeds}]" if "," in seeds and not seeds.startswith("[") else seeds
-    body = validated(TrainBody, {**given, "seeds": listed})
+    body = validated(TrainBody, with_seeds(given))
     services = build_services(Settings())
     request = check_experiment(services, body.model_dump(exclude_unset=True, by_alias=True))
     services.experiments.adopt(run_id, request)

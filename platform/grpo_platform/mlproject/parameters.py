@@ -9,7 +9,7 @@ from grpo_platform.api.errors import explain_finding
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.tracking.records import parse_param
 
-__all__ = ["parse_parameters", "validated"]
+__all__ = ["parse_parameters", "validated", "with_seeds"]
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -44,6 +44,13 @@ def validated(body: type[_Body], given: Mapping[str, str]) -> _Body:
         found = error.errors(include_url=False, include_input=False)
         lines = [f"{_where(one['loc'])}: {explain_finding(one, body)}" for one in found]
         raise InvalidRequestError("\n".join(lines)) from error
+
+
+def with_seeds(given: Mapping[str, str]) -> dict[str, str]:
+    """The parameters with `seeds` as JSON: `3,14,15` is a list too."""
+    seeds = given.get("seeds", "").strip()
+    listed = f"[{seeds}]" if "," in seeds and not seeds.startswith("[") else seeds
+    return {**given, "seeds": listed} if seeds else {**given}
 
 
 def _where(location: tuple[int | str, ...]) -> str:

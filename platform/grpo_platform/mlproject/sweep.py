@@ -10,7 +10,7 @@ from grpo_platform.api.schemas.sweeps import SweepBody
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.settings import Settings
-from grpo_platform.mlproject.parameters import validated
+from grpo_platform.mlproject.parameters import validated, with_seeds
 from grpo_platform.services.container import build_services
 from grpo_platform.services.foreground import lead
 from grpo_platform.services.sweeps import check_sweep
@@ -45,8 +45,7 @@ def sweep(run_id: str, given: Mapping[str, str]) -> int:
     services.sweeps.adopt(run_id, request)
 
     def tell(found: SweepRecord) -> str:
-        count = len(found.trial_jobs)
-        return f"{count} of {found.request.n_trials} trials, best {found.best_value}"
+        return f"{found.started_trials} of {found.request.n_trials} trials, best {found.best_value}"
 
     return lead(
         services, services.sweep_runner, lambda: services.sweeps.sweep(run_id), "Sweep", tell
@@ -61,7 +60,7 @@ def _values(given: Mapping[str, str]) -> dict[str, Any]:
             "search_space is needed: -P search_space=FILE, JSON or YAML.", field="search_space"
         )
     space = parse_text(text) if text.startswith("{") else read_space(Path(text))
-    own = validated(_Own, {name: text for name, text in given.items() if name in names})
+    own = validated(_Own, with_seeds({n: text for n, text in given.items() if n in names}))
     fixed = {n: t for n, t in given.items() if n not in names and n != "search_space"}
     config = validated(TrainRequest, fixed).model_dump(exclude_unset=True)
     values: dict[str, Any] = own.model_dump(exclude_unset=True)

@@ -85,7 +85,7 @@ def results_of(
     job = next((seed.job for seed in seeds if seed.job is not None), None)
     key = curve_key(job)
     completed = [seed.job_id for seed in seeds if seed.state == "completed"]
-    histories = services.store.histories_of(completed, key)
+    histories = services.store.histories_of(completed, key, completed)
     wanted = threshold_of(job) if threshold is None else threshold
     return aggregate(seeds, histories, key, wanted)
 
@@ -99,7 +99,8 @@ def history_of(
         UnknownNameError: there is no such metric.
     """
     jobs = [seed.job_id for seed in seeds if seed.job is not None]
-    return aggregate_histories(seeds, services.store.histories_of(jobs, key), points)
+    completed = [seed.job_id for seed in seeds if seed.state == "completed"]
+    return aggregate_histories(seeds, services.store.histories_of(jobs, key, completed), points)
 
 
 def _request_of(given: Mapping[str, Any], ceiling: int) -> ExperimentRequest:

@@ -25,7 +25,8 @@ def complete(
     sweeps.discard_drafts(sweep)
     best = best_of(trials, sweep.request)
     if best is None or best.job is None or best.value is None:
-        said = next((t.job.error_message for t in trials if t.job and t.job.error_message), None)
+        jobs = [seed.job for trial in trials for seed in trial.seeds if seed.job is not None]
+        said = next((job.error_message for job in jobs if job.error_message), None)
         message = f"No trial was completed. {said or ''}".strip()
         sweeps.finish(sweep.sweep_id, JobStatus.FAILED, message)
         return
@@ -42,7 +43,7 @@ def _draw(sweeps: SweepStore, sweep: SweepRecord, trials: list[TrialRecord]) -> 
     from grpo_platform.sweeps.figures import draw_importance, draw_parallel_coordinates
 
     request = sweep.request
-    seen = [trial.seen() for trial in trials if trial.job is not None]
+    seen = [trial.seen() for trial in trials if trial.params]
     maximize = request.direction == "maximize"
     with TemporaryDirectory() as folder:
         lines, bars = Path(folder) / "parallel_coordinates.png", Path(folder) / "importance.png"
@@ -77,11 +78,16 @@ def _description(
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     rows = "\n".join(f"| `{k}` | {json.dumps(v)} |" for k, v in best.params.items())
     version = "" if best.job is None else f"`{best.job.model_name}` {best.job.model_version}"
+    value = f"{best.value:,.1f}"
+    if best.interval is not None:
+        value += f" (mean of {len(best.seeds)} seeds, 95 % interval {best.interval.low:,.1f} to "
+        value += f"{best.interval.high:,.1f})"
+        version += f", of seed {best.chosen.seed}, which has the best evaluation"
     figures = "".join(
         f"\n\n![{name}](get-artifact?path={name}&run_uuid={sweep.sweep_id})" for name in files
     )
     return (
-        f"**{request.env_name}: best {request.metric} {best.value:,.1f}**, trial {best.number} of "
+        f"**{request.env_name}: best {request.metric} {value}**, trial {best.number} of "
         f"{len(trials)} ({counts}).\n\n| field | best value |\n|---|---|\n{rows}\n\n"
         f"Version {version}. {verdict}{figures}"
     )[:7_900]

@@ -8,14 +8,16 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from grpo.errors import IncompatibleError, UnknownNameError
-from grpo.fields import Bound, check_fields
+from grpo.fields import Bound, Items, check_fields
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.request import MODEL_NAME, JobRequest, Promote, resolve_request
+from grpo_platform.experiments.request import MAX_SEED, MAX_SEEDS, check_seeds
 from grpo_platform.sweeps.space import Spec, grid_size, parse_space
 
 __all__ = ["MAX_TRIALS", "METRICS", "Sampler", "SweepRequest"]
 
 MAX_TRIALS = 1000
+_MAX_JOBS: Final = 1000
 Sampler = Literal["tpe", "random", "grid"]
 
 METRICS = (
@@ -36,7 +38,8 @@ class SweepRequest:
         UnknownNameError: an unknown name, or a search space that names an unknown field.
         OutOfRangeError: a value out of its range, or a search space with an impossible one.
         IncompatibleError: more trials than the sampler `grid` has points, or none to count.
-        InvalidRequestError: a field of `config` that the sweep itself sets; too long a request.
+        InvalidRequestError: a field of `config` that the sweep itself sets; fewer than two seeds,
+            or one twice; too many jobs; too long a request.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -46,13 +49,13 @@ class SweepRequest:
     a stored request cannot be read."""
 
     n_trials: Annotated[int, Bound(1, MAX_TRIALS)] = 20
-    """Jobs that are tried, pruned and failed ones included."""
+    """Trials, pruned and failed ones included; a job each, or with `seeds` as many as there are."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of POST /train that stay fixed; the seed is among them."""
+    """Fields of POST /train that stay fixed."""
 
     metric: str = "eval/mean_reward"
-    """What the trials are compared by, at their end."""
+    """What the trials are compared by, at their end; the mean over a trial's seeds."""
 
     direction: Literal["maximize", "minimize"] = "maximize"
     """Which values of the metric are better."""
@@ -67,7 +70,10 @@ class SweepRequest:
     """Trials that wait or run at once; with 1, equal seeds give equal trials."""
 
     seed: Annotated[int, Bound(0, 2**32 - 1)] = 0
-    """Seeds the sampler, and every trial where `config` has no seed."""
+    """Seeds the sampler, and every trial where `config` has no seed and there are no `seeds`."""
+
+    seeds: Annotated[tuple[int, ...] | None, Items(MAX_SEEDS, Bound(0, MAX_SEED))] = None
+    """Every trial is trained with each of these, 2 to 100 different ones; None: with one seed."""
 
     model_name: Annotated[str | None, MODEL_NAME] = None
     """Registered model that receives every trial's version; `grpo_sweep_<sweep_id>` when left
@@ -94,12 +100,34 @@ class SweepRequest:
                 raise InvalidRequestError(
                     f"{name} belongs to the sweep, not to its config.", field=f"config.{name}"
                 )
+        self._check_seeds()
         if len(text := self.to_json()) > _MAX_LENGTH:
             raise InvalidRequestError(
                 f"The sweep takes {len(text)} characters as JSON; at most {_MAX_LENGTH} can be "
                 "stored. Shorten search_space or config.",
                 field="search_space",
             )
+
+    def _check_seeds(self) -> None:
+        if self.seeds is None:
+            return
+        check_seeds(self.seeds)
+        if "seed" in self.config:
+            raise InvalidRequestError(
+                "seeds says which seeds every trial is trained with, so leave seed out of config.",
+                field="config.seed",
+            )
+        if (jobs := self.n_trials * len(self.seeds)) > _MAX_JOBS:
+            raise InvalidRequestError(
+                f"{self.n_trials} trials with {len(self.seeds)} seeds each are {jobs} jobs, and a "
+                f"sweep has at most {_MAX_JOBS}; ask for fewer trials or seeds.",
+                field="seeds",
+            )
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """Seeds that every trial is trained with, a job each."""
+        return self.seeds or (self.config.get("seed", self.seed),)
 
     @property
     def env_name(self) -> str:
@@ -119,16 +147,32 @@ class SweepRequest:
         """Registered model that receives every trial's version."""
         return self.model_name or f"grpo_sweep_{sweep_id}"
 
-    def trial(self, params: Mapping[str, Any], model_name: str | None, ceiling: int) -> JobRequest:
-        """The job that tries these values; whether its version serves is decided at the end.
+    def trial(
+        self,
+        params: Mapping[str, Any],
+        model_name: str | None,
+        ceiling: int,
+        seed: int | None = None,
+    ) -> JobRequest:
+        """A job that tries these values; whether its version serves is decided at the end.
+
+        Args:
+            params: values of the searched fields.
+            model_name: of the registered model that receives its version.
+            ceiling: most timesteps of a job.
+            seed: one of `trial_seeds`; the first of them when left out.
 
         Raises:
             grpo.ConfigError: the values cannot be trained.
             InvalidRequestError: over `ceiling` timesteps.
         """
         # nobody looks at the worst episodes of each of a hundred trials
-        given = {"failure_gallery": 0, "seed": self.seed, **self.config, **params}
-        own = {"model_name": model_name, "promote": "never"}
+        given = {"failure_gallery": 0, **self.config, **params}
+        own = {
+            "seed": self.trial_seeds[0] if seed is None else seed,
+            "model_name": model_name,
+            "promote": "never",
+        }
         return resolve_request({**given, **own}, ceiling)
 
     def params(self) -> dict[str, str]:

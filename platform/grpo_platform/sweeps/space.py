@@ -138,6 +138,12 @@ def _ends(spec: Spec) -> tuple[Any, ...]:
 
 
 def _field(name: object) -> str:
+    if name in ("seed", "seeds"):
+        raise IncompatibleError(
+            f"{name} is not searched: the best seed is luck. Give the sweep seeds, and every "
+            "trial is trained with each of them.",
+            field=f"search_space.{name}",
+        )
     if name not in SEARCHABLE:
         raise UnknownNameError("search_space", name, SEARCHABLE)
     return str(name)

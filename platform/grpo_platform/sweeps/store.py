@@ -1,8 +1,18 @@
 """Sweeps in the MLflow store: a parent run each, whose trials are jobs nested under it."""
 
+from collections.abc import Sequence
+
 from grpo_platform.core.errors import UnknownSweepError
 from grpo_platform.core.names import Tag
-from grpo_platform.sweeps.records import SWEEP, SweepRecord, TrialRecord, sweep_of, trial_of
+from grpo_platform.sweeps.records import (
+    SWEEP,
+    SweepRecord,
+    TrialRecord,
+    TrialSeed,
+    sweep_of,
+    trial_seed_of,
+    trials_of,
+)
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.tracking.job_groups import JobGroupStore
 from grpo_platform.tracking.reader import RunRow
@@ -12,7 +22,7 @@ from grpo_platform.tracking.runs import now_ms
 __all__ = ["SweepStore"]
 
 
-class SweepStore(JobGroupStore[SweepRecord, TrialRecord]):
+class SweepStore(JobGroupStore[SweepRecord, TrialSeed]):
     """All sweeps of one MLflow store; safe to use from several threads.
 
     Every method raises `StoreUnavailableError` while the store is away, `StoreError` when it
@@ -31,8 +41,8 @@ class SweepStore(JobGroupStore[SweepRecord, TrialRecord]):
 
     def _member(
         self, group: SweepRecord, number: int, job_id: str, row: RunRow | None
-    ) -> TrialRecord:
-        return trial_of(number, job_id, row, group.request)
+    ) -> TrialSeed:
+        return trial_seed_of(number, job_id, row, group.request)
 
     def create(self, request: SweepRequest) -> SweepRecord:
         """Make a queued sweep: a SCHEDULED run; others see it only when it is whole."""
@@ -52,10 +62,15 @@ class SweepStore(JobGroupStore[SweepRecord, TrialRecord]):
 
     def trials(self, sweep: SweepRecord) -> list[TrialRecord]:
         """Trials by number; one whose run somebody deleted is still there."""
-        return self.members(sweep)
+        return trials_of(self.members(sweep), sweep.request)
+
+    def trials_of(self, sweeps: Sequence[SweepRecord]) -> dict[str, list[TrialRecord]]:
+        """Trials of many sweeps, by sweep and number, read together."""
+        jobs = self.members_of(sweeps)
+        return {sweep.sweep_id: trials_of(jobs[sweep.sweep_id], sweep.request) for sweep in sweeps}
 
     def mark_pruned(self, job_id: str) -> None:
-        """Say that a trial is stopped since it is worse than the others."""
+        """Say that a job is stopped since its trial is worse than the others."""
         self.set_tags(job_id, {Tag.TRIAL_PRUNED: "true"})
 
     def log_best(self, sweep_id: str, key: str, value: float, completed: int) -> None:

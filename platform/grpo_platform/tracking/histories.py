@@ -1,6 +1,8 @@
 """Histories of one metric of many runs at once: from the database itself, or through MLflow."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -14,10 +16,14 @@ from sqlalchemy import BindParameter, Engine, bindparam, select
 from grpo_platform.tracking.exceptions import retrying
 from grpo_platform.tracking.records import finite
 
-__all__ = ["History", "read_histories"]
+__all__ = ["History", "HistoryCache", "read_histories"]
 
 _Points = list[tuple[int, int, float]]
 """Step, time and value of each."""
+
+
+_EMPTY_POINTS: Final = 32
+"""What a history takes beside its points, in points."""
 
 
 class History(NamedTuple):
@@ -34,6 +40,61 @@ class History(NamedTuple):
         if not len(self.steps) or step <= self.steps[-1]:
             return self
         return History(np.append(self.steps, step), np.append(self.values, self.values[-1]))
+
+
+class HistoryCache:
+    """Histories of runs that are written no more: those used last; safe from several threads.
+
+    Args:
+        max_points: of all histories together; 16 bytes each.
+    """
+
+    def __init__(self, max_points: int = 1_000_000) -> None:
+        self._max_points = max_points
+        self._points = 0
+        self._kept: OrderedDict[tuple[str, str], History] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(
+        self,
+        run_ids: Sequence[str],
+        key: str,
+        settled: Collection[str],
+        read: Callable[[list[str]], dict[str, History]],
+    ) -> dict[str, History]:
+        """The history of a metric of each run; runs without a finite point are absent.
+
+        Args:
+            run_ids: of runs.
+            key: of the metric.
+            settled: those of the runs that are written no more.
+            read: reads what is not kept.
+        """
+        with self._lock:
+            found = {i: self._kept[i, key] for i in run_ids if (i, key) in self._kept}
+            for run_id in found:
+                self._kept.move_to_end((run_id, key))
+        missing = [run_id for run_id in run_ids if run_id not in found]
+        fresh = read(missing) if missing else {}
+        for run_id in settled:
+            if run_id in missing:
+                self._keep((run_id, key), fresh.get(run_id, _history([])))
+        found |= fresh
+        return {i: found[i] for i in run_ids if i in found and len(found[i].steps)}
+
+    def _keep(self, name: tuple[str, str], history: History) -> None:
+        for points in history:
+            points.flags.writeable = False  # several read it
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = history
+                self._points += _size(history)
+            while self._points > self._max_points:
+                self._points -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(history: History) -> int:
+    return len(history.steps) + _EMPTY_POINTS
 
 
 def read_histories(

@@ -167,6 +167,11 @@ class GroupMember:
         return self.state not in ("queued", "running")
 
     @property
+    def progress(self) -> float:
+        """Share of its budget that is spent, 0 to 1."""
+        return 0.0 if self.job is None else self.job.progress
+
+    @property
     def resumable(self) -> bool:
         """Whether its job can be taken up again."""
         if self.job is None or self.state not in ("stopped", "failed"):

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from grpo_platform.core.request import JobRequest
 from grpo_platform.tracking.exceptions import is_missing, retrying, store_errors, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.files import RunFiles
-from grpo_platform.tracking.histories import History, read_histories
+from grpo_platform.tracking.histories import History, HistoryCache, read_histories
 from grpo_platform.tracking.locations import require_database
 from grpo_platform.tracking.provenance import dataset_of
 from grpo_platform.tracking.reader import HttpReader, RunReader, SqlReader
@@ -183,6 +183,7 @@ class RunStore:
         with store_errors():
             self._client = MlflowClient(tracking_uri=tracking_uri)
             self._reader = _reader(tracking_uri, self._client)
+        self._histories = HistoryCache()
         self._files = RunFiles(tracking_uri)
         self._ledger = Ledger(self._client)
 
@@ -255,15 +256,23 @@ class RunStore:
             for key in self._run(job_id).data.metrics
         }
 
-    def histories_of(self, job_ids: Sequence[str], key: str) -> dict[str, History]:
+    def histories_of(
+        self, job_ids: Sequence[str], key: str, settled: Collection[str] = ()
+    ) -> dict[str, History]:
         """The history of one metric of each of many runs; runs without points are absent.
+
+        Args:
+            job_ids: of the runs.
+            key: of the metric.
+            settled: those of completed jobs, whose histories change no more and are remembered.
 
         Raises:
             UnknownNameError: there is no such metric, and none of the runs has it.
         """
         for job_id in job_ids:
             require_job_id(job_id)
-        found = read_histories(self.tracking_uri, self._client, job_ids, key)
+        read = partial(read_histories, self.tracking_uri, self._client, key=key)
+        found = self._histories.read(job_ids, key, settled, read)
         if not found and not (key in JOB_METRICS or key.startswith(SYSTEM_METRICS_PREFIX)):
             raise UnknownNameError("key", key, JOB_METRICS)
         return found

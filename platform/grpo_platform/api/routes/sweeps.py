@@ -32,7 +32,8 @@ def list_sweeps(
 ) -> SweepList:
     """Sweeps, newest first."""
     page = services.sweeps.page(limit, page_token)
-    sweeps = [sweep_summary(sweep, services.sweeps.trials(sweep)) for sweep in page.items]
+    trials = services.sweeps.trials_of(page.items)
+    sweeps = [sweep_summary(sweep, trials[sweep.sweep_id]) for sweep in page.items]
     return SweepList(sweeps=sweeps, next_page_token=page.next_page_token)
 
 

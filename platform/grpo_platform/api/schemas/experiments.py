@@ -24,8 +24,8 @@ from grpo_platform.experiments.request import MAX_SEEDS, Register
 
 __all__ = [
     "DeletedExperiment", "Experiment", "ExperimentAnswer", "ExperimentList", "ExperimentReply",
-    "ExperimentSummary", "Seed", "SeedJob", "TrainBody", "experiment_reply", "experiment_summary",
-    "started_reply",
+    "ExperimentSummary", "Seed", "SeedJob", "Seeds", "TrainBody", "experiment_reply",
+    "experiment_summary", "started_reply",
 ]  # fmt: skip
 
 
@@ -39,11 +39,12 @@ def _one_sentence(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:  # 
         ) from None
 
 
-_Seeds = Annotated[
+Seeds = Annotated[
     Annotated[int, Field(ge=2, le=MAX_SEEDS), WHOLE]
     | Annotated[list[Annotated[int, bounded("seed")]], Field(min_length=2, max_length=MAX_SEEDS)],
     WrapValidator(_one_sentence),
 ]
+"""How many seeds, or which."""
 
 
 class TrainBody(TrainRequest):
@@ -54,7 +55,7 @@ class TrainBody(TrainRequest):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    seeds: _Seeds | None = None
+    seeds: Seeds | None = None
     """Makes an experiment: how many seeds, counted from `seed`, or which ones; a job each."""
 
     register_: Annotated[Register, Field(alias="register")] = "best"

@@ -14,14 +14,17 @@ from grpo_platform.api.schemas.common import (
     example,
     fields_from,
 )
+from grpo_platform.api.schemas.experiments import Seeds
 from grpo_platform.api.schemas.training import TrainRequest
 from grpo_platform.core.states import JobStatus
+from grpo_platform.sweeps import records
 from grpo_platform.sweeps.records import SweepRecord, TrialRecord, TrialState, best_of
 from grpo_platform.sweeps.request import SweepRequest
+from grpo_platform.tracking.records import JobRecord
 
 __all__ = [
-    "Sweep", "SweepAnswer", "SweepBody", "SweepList", "SweepSummary", "Trial", "sweep_reply",
-    "sweep_summary",
+    "Sweep", "SweepAnswer", "SweepBody", "SweepList", "SweepSummary", "Trial", "TrialSeed",
+    "sweep_reply", "sweep_summary",
 ]  # fmt: skip
 
 
@@ -44,7 +47,26 @@ class SweepBody(RequestBody):
     """Fields of POST /train that stay fixed, but for `model_name` and `promote`."""
 
     seed: Annotated[int, bounded("seed"), WHOLE] | None = None
-    """Seeds the sampler, and every trial where `config` has no seed; drawn when left out."""
+    """Seeds the sampler, and every trial where `config` has no seed and there are no `seeds`; drawn
+    when left out."""
+
+    seeds: Seeds | None = None
+    """Trains every trial with several seeds, a job each, and compares trials by the mean over them:
+    how many, counted from `seed`, or which ones."""
+
+
+class TrialSeed(Reply):
+    """One seed of a trial, which is a job."""
+
+    seed: int
+    job_id: str
+    state: TrialState
+    value: float | None
+    """Of the metric; null until completed."""
+
+    model_version: int | None
+    error_message: str | None
+    """Why it failed."""
 
 
 class Trial(Reply):
@@ -52,6 +74,8 @@ class Trial(Reply):
 
     number: int
     job_id: str
+    """Of the seed whose version stands for the trial: the one with the best evaluation."""
+
     state: TrialState
     """`pruned`: stopped, since it was worse than the others; `failed` also where its run is
     gone."""
@@ -60,9 +84,19 @@ class Trial(Reply):
     """Values of the searched fields."""
 
     value: float | None
-    """Of the metric; null until completed."""
+    """Of the metric, the mean over the seeds; null until completed."""
+
+    ci_low: float | None
+    """Lower end of the value's 95 % interval over seeds; null until completed, and for one seed."""
+
+    ci_high: float | None
+    """Upper end of it."""
 
     model_version: int | None
+    """Version that the job made."""
+
+    seeds: list[TrialSeed]
+    """Its jobs: one, or one for each of the sweep's `seeds`."""
 
 
 class SweepSummary(Reply):
@@ -76,6 +110,9 @@ class SweepSummary(Reply):
     model_name: str
     metric: str
     n_trials: int
+    n_seeds: int
+    """Jobs that each trial consists of."""
+
     started_trials: int
     """Trials that were given a job so far."""
 
@@ -122,7 +159,7 @@ class SweepAnswer(Reply):
 def sweep_summary(sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary:
     """The reply that describes this sweep in a list."""
     request, best = sweep.request, best_of(trials, sweep.request)
-    share = sum(1.0 if t.ended else (t.job.progress if t.job else 0.0) for t in trials)
+    share = sum(1.0 if t.ended else t.progress for t in trials)
     done = sweep.status is JobStatus.COMPLETED
     return SweepSummary(
         sweep_id=sweep.sweep_id,
@@ -131,7 +168,8 @@ def sweep_summary(sweep: SweepRecord, trials: list[TrialRecord]) -> SweepSummary
         model_name=request.model_name_for(sweep.sweep_id),
         metric=request.metric,
         n_trials=request.n_trials,
-        started_trials=len(sweep.trial_jobs),
+        n_seeds=len(request.trial_seeds),
+        started_trials=len(trials),
         best_value=None if best is None else best.value,
         start_time=sweep.start_time,
         end_time=sweep.end_time,
@@ -150,24 +188,47 @@ def sweep_reply(sweep: SweepRecord, trials: list[TrialRecord]) -> Sweep:
 
 
 def _trial(trial: TrialRecord) -> Trial:
-    version = None if trial.job is None else trial.job.model_version
+    interval = trial.interval
     return Trial(
         number=trial.number,
         job_id=trial.job_id,
         state=trial.state,
         params=dict(trial.params),
         value=trial.value,
-        model_version=None if version is None else int(version),
+        ci_low=None if interval is None else interval.low,
+        ci_high=None if interval is None else interval.high,
+        model_version=_version(trial.job),
+        seeds=[_seed(seed) for seed in trial.seeds],
     )
 
 
+def _seed(seed: records.TrialSeed) -> TrialSeed:
+    return TrialSeed(
+        seed=seed.seed,
+        job_id=seed.job_id,
+        state=seed.state,
+        value=seed.value,
+        model_version=_version(seed.job),
+        error_message=None if seed.job is None else seed.job.error_message,
+    )
+
+
+def _version(job: JobRecord | None) -> int | None:
+    return None if job is None or job.model_version is None else int(job.model_version)
+
+
 def _eta_seconds(sweep: SweepRecord, trials: list[TrialRecord], share: float) -> float | None:
-    spans = [
-        (trial.job.end_time - trial.job.start_time).total_seconds()
-        for trial in trials
-        if trial.job is not None and trial.job.end_time is not None
-    ]
+    spans = [span for trial in trials if (span := _span(trial)) is not None]
     if sweep.status is not JobStatus.RUNNING or not spans:
         return None
     left = max(0.0, sweep.request.n_trials - share)
     return left * sum(spans) / len(spans) / sweep.request.max_concurrent_trials
+
+
+def _span(trial: TrialRecord) -> float | None:
+    """Seconds from the first start of a trial's jobs to their last end; None before that."""
+    jobs = [seed.job for seed in trial.seeds if seed.job is not None]
+    ends = [job.end_time for job in jobs if job.end_time is not None]
+    if not ends or not trial.ended:
+        return None
+    return (max(ends) - min(job.start_time for job in jobs)).total_seconds()

@@ -24,7 +24,7 @@ from grpo_platform.core.errors import (
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
-from grpo_platform.tracking import reader, runs
+from grpo_platform.tracking import histories, reader, runs
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import RUN_STATUS
 from grpo_platform.tracking.reporter import Point
@@ -572,6 +572,31 @@ def test_no_text_breaks_a_list(sqlite_store, text, field):
         assert field == "page_token"
     else:
         assert all(isinstance(record.request, JobRequest) for record in found)
+
+
+def test_a_history_that_changes_no_more_is_read_once():
+    read = []
+
+    def stored(run_ids):
+        read.append(run_ids)
+        points = {"a": [(1, 1, 1.0), (2, 1, 2.0)], "b": [(1, 1, 3.0)], "c": []}
+        found = {run_id: histories._history(points[run_id]) for run_id in run_ids}
+        return {run_id: history for run_id, history in found.items() if len(history.steps)}
+
+    cache = histories.HistoryCache(max_points=100)  # three of them
+    first = cache.read(["a", "b", "c"], "m", ["a", "c"], stored)
+    again = cache.read(["a", "b", "c"], "m", ["a", "c"], stored)
+    assert list(first) == list(again) == ["a", "b"]
+    assert again["a"].values.tolist() == [1.0, 2.0]
+    assert read == [["a", "b", "c"], ["b"]], "c has no points, and never will"
+    cache.read(["b"], "m", ["b"], stored)
+    assert cache.read(["b"], "m", ["b"], stored).keys() == {"b"}
+    assert len(read) == 3
+    cache.read(["c"], "other", ["c"], stored)  # no room: what was used longest ago goes
+    cache.read(["a"], "m", ["a"], stored)
+    assert read[3:] == [["c"], ["a"]]
+    with pytest.raises(ValueError, match="read-only"):
+        again["a"].values[0] = 9.0
 
 
 def test_the_histories_of_many_jobs_are_read_together(jobs):

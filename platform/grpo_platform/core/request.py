@@ -3,6 +3,7 @@
 import json
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from grpo import GRPOConfig
@@ -132,8 +133,13 @@ class JobRequest:
 
     @classmethod
     def from_json(cls, text: str) -> "JobRequest":
-        """Inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
+        """Inverse of `to_json`; the same record for the same text, of those read last."""
+        return _parsed(text)
+
+
+@lru_cache(maxsize=4096)  # lists read the same jobs again and again
+def _parsed(text: str) -> JobRequest:
+    return JobRequest.from_dict(json.loads(text))
 
 
 JOB_FIELDS: Final = tuple(name for name in fields_of(JobRequest) if name != "config")

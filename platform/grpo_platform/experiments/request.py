@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +27,7 @@ Register = Literal["each", "best", "median"]
 
 _OWN: Final = ("seed", "model_name", "promote")
 _MAX_LENGTH: Final = 7_900
+_DEFAULTS: Final = GRPOConfig()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,12 +97,12 @@ class ExperimentRequest:
     @property
     def env_name(self) -> str:
         """Environment of all its jobs."""
-        return str(self.config.get("env_name", GRPOConfig().env_name))
+        return str(self.config.get("env_name", _DEFAULTS.env_name))
 
     @property
     def total_timesteps(self) -> int:
         """Budget of each job, in environment timesteps."""
-        return int(self.config.get("total_timesteps", GRPOConfig().total_timesteps))
+        return int(self.config.get("total_timesteps", _DEFAULTS.total_timesteps))
 
     def model_name_for(self, experiment_id: str) -> str:
         """Registered model that receives the version that is chosen, or every seed's."""
@@ -141,21 +143,12 @@ class ExperimentRequest:
 
     @classmethod
     def from_json(cls, text: str) -> "ExperimentRequest":
-        """Inverse of `to_json`.
+        """Inverse of `to_json`; the same record for the same text, of those read last.
 
         Raises:
             InvalidRequestError: it is nothing that `to_json` writes.
         """
-        try:
-            return _STORED.validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "request"
-            raise InvalidRequestError(
-                f"{where}: {first['msg'].removeprefix('Value error, ')}", field=where
-            ) from error
-        except (ConfigError, TypeError) as error:
-            raise InvalidRequestError(str(error)) from error
+        return _parsed(text)
 
 
 def seeds_from(given: int | Sequence[int], first: int) -> tuple[int, ...]:
@@ -200,6 +193,22 @@ def _check_count(count: int) -> None:
 
 
 _STORED: Final = TypeAdapter(ExperimentRequest)
+
+
+@lru_cache(maxsize=1024)  # lists read the same experiments again and again
+def _parsed(text: str) -> ExperimentRequest:
+    try:
+        return _STORED.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "request"
+        raise InvalidRequestError(
+            f"{where}: {first['msg'].removeprefix('Value error, ')}", field=where
+        ) from error
+    except (ConfigError, TypeError) as error:
+        raise InvalidRequestError(str(error)) from error
+
+
 _FIELDS: Final = frozenset({*fields_of(GRPOConfig), *JOB_FIELDS})
 
 

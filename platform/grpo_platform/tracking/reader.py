@@ -199,7 +199,7 @@ def page_of(
 
 _NAN: Final = float("nan")
 _SPARE: Final = 16
-"""Runs that are no jobs, such as promotions, that a look may meet among the jobs it is for."""
+"""Runs that are no jobs that a look may meet, beside as many as the jobs that it is for."""
 
 _WINDOW: Final = 4
 """How many of the newest runs a filtered list looks at first, for each one that it is to give."""
@@ -227,6 +227,8 @@ _CLAIMS: Final = select(_PARAM.run_uuid, _PARAM.key, _PARAM.value).where(
 _METRICS: Final = select(_METRIC.run_uuid, _METRIC.key, _METRIC.value, _METRIC.is_nan).where(
     _METRIC.run_uuid.in_(_IDS)
 )
+_JOBS: Final = select(_TAG.run_uuid).where(_TAG.run_uuid.in_(_IDS), _TAG.key == Tag.JOB)
+_Runs = Sequence[Row[Any]]
 _Values = defaultdict[str, dict[str, str]]
 
 
@@ -248,22 +250,7 @@ class SqlReader:
 
     def find(self, query: RunQuery) -> list[RunRow]:
         """At most `query.limit` runs, in order."""
-        if Tag.JOB not in query.tag_keys:
-            return self._read(_statement(query))
-        # in most stores nearly every run is a job: looking is quicker than asking for the tag
-        wider = dataclasses.replace(query, limit=query.limit + _SPARE)
-        kinds = [key for key in query.tag_keys if key != Tag.JOB]
-        if query.newest_first and kinds and all(self._is_frequent(key) for key in kinds):
-            # there are enough among the newest: no need to sort all of them
-            rows = self._read(_among_newest(wider, exclude=Tag.JOB))
-            jobs = [row for row in rows if Tag.JOB in row.tags]
-            if len(jobs) >= query.limit:
-                return jobs[: query.limit]
-        rows = self._read(_statement(wider, exclude=Tag.JOB))
-        jobs = [row for row in rows if Tag.JOB in row.tags]
-        if len(jobs) >= query.limit or len(rows) < wider.limit:
-            return jobs[: query.limit]
-        return self._read(_statement(query))
+        return self._read(lambda connection: _choose(connection, query))
 
     def get(self, run_id: str) -> RunRow:
         """One run, deleted or not.
@@ -271,7 +258,8 @@ class SqlReader:
         Raises:
             UnknownJobError: there is none.
         """
-        found = self._read(select(*_COLUMNS).where(_RUN.run_uuid == run_id))
+        one = select(*_COLUMNS).where(_RUN.run_uuid == run_id)
+        found = self._read(lambda connection: connection.execute(one).all())
         if not found:
             raise UnknownJobError(run_id)
         return found[0]
@@ -280,25 +268,48 @@ class SqlReader:
         """Many runs by id, deleted or not; unknown ids are absent."""
         rows: list[RunRow] = []
         for begin in range(0, len(run_ids), _IDS_A_STATEMENT):
-            some = run_ids[begin : begin + _IDS_A_STATEMENT]
-            rows += self._read(select(*_COLUMNS).where(_RUN.run_uuid.in_(some)))
+            some = select(*_COLUMNS).where(
+                _RUN.run_uuid.in_(run_ids[begin : begin + _IDS_A_STATEMENT])
+            )
+            rows += self._read(lambda connection, some=some: connection.execute(some).all())
         return {row.run_id: row for row in rows}
 
-    def _is_frequent(self, key: str) -> bool:
-        some = select(_TAG.run_uuid).where(_TAG.key == key).limit(_MANY)
-
-        def count() -> int:
-            with self._engine.connect() as connection:
-                return len(connection.execute(some).all())
-
-        return retrying(count) == _MANY
-
-    def _read(self, statement: Select[Any]) -> list[RunRow]:
+    def _read(self, choose: Callable[[Connection], _Runs]) -> list[RunRow]:
         def read() -> list[RunRow]:
             with self._engine.connect() as connection:
-                return list(_rows(connection, connection.execute(statement).all()))
+                return list(_rows(connection, choose(connection)))
 
         return retrying(read)
+
+
+def _choose(connection: Connection, query: RunQuery) -> _Runs:
+    """The runs that a query asks for, before more is read of them than their own row."""
+    if Tag.JOB not in query.tag_keys:
+        return connection.execute(_statement(query)).all()
+    # in most stores nearly every run is a job: looking is quicker than asking for the tag
+    wider = dataclasses.replace(query, limit=2 * query.limit + _SPARE)
+    kinds = [key for key in query.tag_keys if key != Tag.JOB]
+    if query.newest_first and kinds and all(_is_frequent(connection, key) for key in kinds):
+        # there are enough among the newest: no need to sort all of them
+        runs = connection.execute(_among_newest(wider, exclude=Tag.JOB)).all()
+        if len(jobs := _jobs_among(connection, runs)) >= query.limit:
+            return jobs[: query.limit]
+    runs = connection.execute(_statement(wider, exclude=Tag.JOB)).all()
+    jobs = _jobs_among(connection, runs)
+    if len(jobs) >= query.limit or len(runs) < wider.limit:
+        return jobs[: query.limit]
+    return connection.execute(_statement(query)).all()
+
+
+def _jobs_among(connection: Connection, runs: _Runs) -> _Runs:
+    found = connection.execute(_JOBS, {"ids": [run.run_uuid for run in runs]})
+    jobs = set(found.scalars())
+    return [run for run in runs if run.run_uuid in jobs]
+
+
+def _is_frequent(connection: Connection, key: str) -> bool:
+    some = select(_TAG.run_uuid).where(_TAG.key == key).limit(_MANY)
+    return len(connection.execute(some).all()) == _MANY
 
 
 def _statement(query: RunQuery, exclude: str | None = None) -> Select[Any]:
@@ -346,16 +357,16 @@ def _carries_itself(key: str) -> ColumnElement[bool]:
     return tagged.exists()
 
 
-def _rows(connection: Connection, runs: Sequence[Row[Any]]) -> Iterator[RunRow]:
+def _rows(connection: Connection, runs: _Runs) -> Iterator[RunRow]:
     ids = [run.run_uuid for run in runs]
     tags: _Values = defaultdict(dict)
     params: _Values = defaultdict(dict)
     metrics: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for run_id, key, value in connection.execute(_TAGS, {"ids": ids}):
+    for run_id, key, value in connection.execute(_TAGS, {"ids": ids}).all():
         tags[run_id][key] = value
-    for run_id, key, value in connection.execute(_CLAIMS, {"ids": ids}):
+    for run_id, key, value in connection.execute(_CLAIMS, {"ids": ids}).all():
         params[run_id][key] = value
-    for run_id, key, number, is_nan in connection.execute(_METRICS, {"ids": ids}):
+    for run_id, key, number, is_nan in connection.execute(_METRICS, {"ids": ids}).all():
         metrics[run_id][key] = _NAN if is_nan else number
     for run in runs:
         yield RunRow(

@@ -1,12 +1,15 @@
 """Experiments with real workers on a real store: led to their end, whatever happens on the way."""
 
 import json
+import threading
 
 import pytest
 
 from grpo_platform.core.errors import ConflictError, QueueFullError, UnknownExperimentError
 from grpo_platform.core.names import Tag
 from grpo_platform.core.states import JobStatus
+from grpo_platform.experiments import finalize
+from grpo_platform.jobs import leader
 from tests.service.experiments_support import LONG, asked, experiments_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -110,6 +113,34 @@ def test_failed_seeds_are_retried_while_others_train_and_after_the_end(experimen
     with pytest.raises(ConflictError, match="is completed; it needs no resume"):
         experiments.runner.resume(experiment_id)
     experiments.ended(blocking)
+
+
+def test_an_end_that_takes_minutes_holds_up_neither_heartbeats_nor_other_experiments(
+    experiments, monkeypatch
+):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(promoter, experiment, seeds):
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(finalize, "select", slowly)
+    monkeypatch.setattr(leader, "_BEAT_SECONDS", 0.1)
+    slow = experiments.submit((1, 2))
+    try:
+        assert begun.wait(60)
+        monkeypatch.undo()
+        monkeypatch.setattr(leader, "_BEAT_SECONDS", 0.1)
+        before = experiments.store.experiment(slow).heartbeat_ms
+        experiments.until(slow, lambda found: found.heartbeat_ms > before, seconds=20)
+        other = experiments.submit((3, 4), **LONG)
+        experiments.until(other, lambda _: "running" in experiments.states(other))
+        experiments.runner.stop(other)
+        assert experiments.ended(other).status is JobStatus.STOPPED
+        assert experiments.store.experiment(slow).status is JobStatus.RUNNING
+    finally:
+        go_on.set()
+    assert experiments.ended(slow).status is JobStatus.COMPLETED
 
 
 def test_the_jobs_of_an_experiment_that_was_deleted_in_mlflow_are_stopped(experiments):

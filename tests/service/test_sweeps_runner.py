@@ -18,6 +18,7 @@ from grpo_platform.sweeps.runner import SweepRunner
 from grpo_platform.sweeps.sampling import propose
 from grpo_platform.sweeps.space import parse_space
 from grpo_platform.sweeps.store import SweepStore
+from grpo_platform.tracking import runs
 from tests.service.api_support import client_of, services_in
 from tests.service.jobs_support import platform
 from tests.service.sweeps_support import SHORT, SPACE, Sweeps, sweeps_on
@@ -171,19 +172,19 @@ def first_seed(space, wanted):
     return next(s for s in range(10**6) if [params[name] for params in drawn(s)] == wanted)
 
 
-def test_a_trial_that_learns_nothing_is_stopped_early(tmp_path):
+def test_a_trial_that_learns_nothing_is_stopped_early(tmp_path, monkeypatch):
     rates = [3e-3, 1e-9]
     space = {"learning_rate": {"type": "categorical", "choices": rates}}
     seed = first_seed(parse_space(space), [rates[0]] * 5 + [rates[1]])
     looked = Counter()
+    read = runs.read_histories
+
+    def counted(uri, client, run_ids, key):
+        looked.update(run_ids)
+        return read(uri, client, run_ids, key)
+
+    monkeypatch.setattr(runs, "read_histories", counted)
     with platform(tmp_path, InMemoryBackend) as one:
-        history = one.jobs.history
-
-        def counted(job_id, *arguments):
-            looked[job_id] += 1
-            return history(job_id, *arguments)
-
-        one.jobs.history = counted
         sweeps = Sweeps(one)
         sweeps.runner.start()
         try:

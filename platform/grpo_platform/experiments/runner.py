@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from grpo_platform.core.errors import (
     ConflictError,
@@ -173,7 +174,10 @@ class ExperimentRunner(Leader[ExperimentRecord, SeedRecord]):
             return
         if all(seed.ended for seed in seeds):
             self._experiments.discard_drafts(group)
-            complete(self._experiments, self._jobs, self._promoter, group, seeds)
+            self._end(
+                group,
+                partial(complete, self._experiments, self._jobs, self._promoter, group, seeds),
+            )
 
     def _make_missing(self, experiment: ExperimentRecord) -> bool:
         """Queue the jobs of seeds that have none, as of a run of `mlflow run`; whether any had."""

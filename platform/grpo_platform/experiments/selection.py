@@ -102,7 +102,8 @@ def _register(
     card = ModelCard.from_json(registry.version(ref.name, ref.version).tags.get(Tag.CARD, ""))
     said = f"{found.reason} {_afresh(card.evaluation, found.chosen_by)}"
     actor = f"experiment {experiment.experiment_id}"
-    decision = promoter.decide_after_training(ref, experiment.request.promote, actor, said)
+    rule = experiment.request.promote
+    decision = promoter.decide_after_training(ref, rule, actor, said, asker="experiment")
     return dataclasses.replace(
         found,
         evaluation=card.evaluation,

@@ -37,6 +37,25 @@ _BEAT_SECONDS: Final = 3.0
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _SHARE: Final = 2
 
+
+class _Ending:
+    """The end of a parent, seen to by a thread of its own."""
+
+    def __init__(self, work: Callable[[], None], turn: threading.Lock) -> None:
+        self._work = work
+        self._turn = turn
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, name="ending", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with self._turn:  # they play episodes: one at a time
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001 - raised where the parent is led
+                self.error = error
+
+
 _G = TypeVar("_G", bound=GroupRecord)
 _M = TypeVar("_M", bound=GroupMember)
 
@@ -62,6 +81,8 @@ class Leader(abc.ABC, Generic[_G, _M]):
         self._owner = worker_name(os.getpid())
         self._observer = Observer(liveness, groups.takes_beats, clock)
         self._own_beats: dict[str, float] = {}
+        self._endings: dict[str, _Ending] = {}
+        self._ending_turn = threading.Lock()
         self._closing = False
         self._wake = threading.Event()
         name = f"{groups.noun.lower()}s"
@@ -123,7 +144,7 @@ class Leader(abc.ABC, Generic[_G, _M]):
             if self._closing:
                 break
             try:
-                if self._lead(group, lost):
+                if self._lead(group, lost) and not self._is_ending(group):
                     self._advance(group)
             except StoreUnavailableError:
                 raise
@@ -146,6 +167,7 @@ class Leader(abc.ABC, Generic[_G, _M]):
         """Keep of what was remembered only what is about these parents."""
         own = {group.group_id for group in unfinished}
         self._own_beats = {i: at for i, at in self._own_beats.items() if i in own}
+        self._endings = {i: ending for i, ending in self._endings.items() if i in own}
 
     def _lead(self, group: _G, lost: set[str]) -> bool:
         """Whether this server leads the parent; takes over from one that is lost."""
@@ -159,6 +181,33 @@ class Leader(abc.ABC, Generic[_G, _M]):
             self._own_beats[group.group_id] = now
             self._groups.beat(group.group_id)
         return True
+
+    def _end(self, group: _G, complete: Callable[[], None]) -> None:
+        """See to the end of a parent, which plays episodes for minutes, beside leading the others.
+
+        Args:
+            group: whose jobs have all ended.
+            complete: makes it terminal; it is called again where a server died in it.
+        """
+
+        def work() -> None:
+            try:
+                complete()
+            finally:
+                self._wake.set()
+
+        self._endings[group.group_id] = _Ending(work, self._ending_turn)
+
+    def _is_ending(self, group: _G) -> bool:
+        """Whether the end of a parent is being seen to; raises what that raised."""
+        ending = self._endings.get(group.group_id)
+        if ending is None:
+            return False
+        if not ending.thread.is_alive():
+            del self._endings[group.group_id]
+            if ending.error is not None:
+                raise ending.error
+        return True  # also where it is done: the next look sees that
 
     def _give_up(self, group: _G, error: Exception) -> None:
         """End a parent that would fail again at each look; it can be resumed."""

@@ -94,7 +94,7 @@ class Promoter:
         self._locks: dict[str, threading.Lock] = {}
 
     def decide_after_training(
-        self, ref: ModelVersionRef, rule: str, actor: str, note: str = ""
+        self, ref: ModelVersionRef, rule: str, actor: str, note: str = "", asker: str = "job"
     ) -> Decision:
         """Whether a job's new version becomes champion; asked again, the same answer.
 
@@ -103,6 +103,7 @@ class Promoter:
             rule: `if_better`, `always` or `never`.
             actor: who decides, such as the job's id.
             note: told before the reason, such as how the version was chosen.
+            asker: what the rule was given to: a job, or an experiment.
 
         Raises:
             UnknownModelError: no such version.
@@ -112,14 +113,14 @@ class Promoter:
 
         def judge_new(state: _State, played: "_Games") -> _Verdict:
             if rule == "never":
-                return _Verdict(version, False, "The job asked for no promotion.")
+                return _Verdict(version, False, f"The {asker} asked for no promotion.")
             if state.champion == version:
                 return _Verdict(version, True, "It was champion already.")
             gate = check_gate(self._play_suite, state.model, candidate, actor)
             if state.champion is None:
                 found = _Verdict(version, True, "The name had no champion.")
             elif rule == "always":
-                asked = "The job asked for promotion whatever its result."
+                asked = f"The {asker} asked for promotion whatever its result."
                 found = _Verdict(version, True, asked)
             elif gate.lets_pass:
                 found = self._try_to_compare(state, candidate, state.champion, played, _JOB_SECONDS)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any, Final
 
@@ -77,7 +78,7 @@ class SweepRunner(Leader[SweepRecord, TrialSeed]):
         lacking = [trial for trial in trials if trial.lacks_seeds and not trial.is_over]
         ended = not waiting and not lacking and all(trial.ended for trial in trials)
         if len(trials) >= sweep.request.n_trials and ended:
-            complete(self._sweeps, self._promoter, sweep, trials)
+            self._end(sweep, partial(complete, self._sweeps, self._promoter, sweep, trials))
             return
         self._log_best(sweep, trials)
         self._stop_in_vain(sweep, trials)

@@ -17,6 +17,7 @@ from grpo.policies import ActorCriticPolicy, BasePolicy, MlpPolicy, PolicySpec, 
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.rollout import EpisodeStats
 from grpo.trainer import Trainer, TrainResult, validate
+from grpo.verdict import Verdict
 
 __all__ = [
     "GRPO",
@@ -43,6 +44,7 @@ __all__ = [
     "TrainingDivergedError",
     "TrainingState",
     "UpdateStats",
+    "Verdict",
     "evaluate",
     "paired_difference",
     "resolve_config",

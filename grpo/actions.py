@@ -45,9 +45,17 @@ class DiscreteActions:
         """Indices from 0, shape (N,), as the environment names them."""
         return actions + self.start if self.start else actions
 
-    def random(self, rng: np.random.Generator, n: int) -> npt.NDArray[Any]:
-        """Any n actions, shape (n, *shape), as the environment takes them."""
-        return self.to_env(rng.integers(0, self.n, n))
+    def random(
+        self, rng: np.random.Generator, n: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[Any]:
+        """Any n actions, uniform, shape (n, *shape), as the environment takes them.
+
+        Args:
+            rng: draws them.
+            n: how many.
+            allowed: shape (n, sum of `choices`): which may be taken; None for all.
+        """
+        return self.to_env(_any_of(rng, n, (self.n,), allowed)[:, 0])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `action_spec_from_dict`."""
@@ -86,17 +94,28 @@ class BoxActions:
 
         Where the environment takes whole numbers, the nearest ones.
         """
-        centre, half_range, low, high = _bounds(self)
-        scaled = np.clip(centre + half_range * actions, low, high)
-        if self.integer:
-            np.rint(scaled, out=scaled)
-        shaped: npt.NDArray[np.float64] = scaled.reshape(-1, *self.shape)
-        return shaped
+        centre, half_range = self.scale
+        return self._within(centre + half_range * actions)
 
-    def random(self, rng: np.random.Generator, n: int) -> npt.NDArray[Any]:
-        """Any n actions, shape (n, *shape), as the environment takes them."""
-        drawn = rng.standard_normal((n, *self.shape))
-        return np.clip(drawn, *(np.reshape(bound, self.shape) for bound in (self.low, self.high)))
+    def random(
+        self, rng: np.random.Generator, n: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[Any]:
+        """As `DiscreteActions.random`: uniform between two finite bounds, else a clipped normal."""
+        del allowed  # says nothing of numbers
+        centre, half_range = self.scale
+        bounded = np.isfinite(self.low) & np.isfinite(self.high)
+        reach = half_range + 0.5 * self.integer  # the first and the last whole number count whole
+        drawn = reach * rng.uniform(-1.0, 1.0, (n, self.size))
+        return self._within(centre + np.where(bounded, drawn, rng.standard_normal((n, self.size))))
+
+    def _within(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Numbers, shape (N, size), within the bounds, whole where they must be: (N, *shape)."""
+        _, _, low, high = _bounds(self)
+        within = np.clip(numbers, low, high)
+        if self.integer:
+            np.rint(within, out=within)
+        shaped: npt.NDArray[np.float64] = within.reshape(-1, *self.shape)
+        return shaped
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `action_spec_from_dict`; infinite bounds become null."""
@@ -128,9 +147,11 @@ class MultiDiscreteActions:
         named: npt.NDArray[Any] = (actions + np.array(self.start)).reshape(-1, *self.shape)
         return named
 
-    def random(self, rng: np.random.Generator, n: int) -> npt.NDArray[Any]:
-        """Any n actions, shape (n, *shape), as the environment takes them."""
-        return self.to_env(rng.integers(0, self.nvec, (n, len(self.nvec))))
+    def random(
+        self, rng: np.random.Generator, n: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[Any]:
+        """As `DiscreteActions.random`."""
+        return self.to_env(_any_of(rng, n, self.nvec, allowed))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for `action_spec_from_dict`."""
@@ -178,10 +199,17 @@ class DictActions:
         named = [part.to_env(chosen).reshape(-1, size) for (_, part), chosen, size in each]
         return np.concatenate(named, axis=1)
 
-    def random(self, rng: np.random.Generator, n: int) -> npt.NDArray[Any]:
-        """Any n actions, shape (n, *shape), as the environment takes them."""
-        each = zip(self.parts, self.sizes, strict=True)
-        return np.concatenate([part.random(rng, n).reshape(n, k) for (_, part), k in each], axis=1)
+    def random(
+        self, rng: np.random.Generator, n: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[Any]:
+        """As `DiscreteActions.random`."""
+        drawn, first = [], 0
+        for (_, part), size in zip(self.parts, self.sizes, strict=True):
+            last = first + sum(choices(part))
+            may = None if allowed is None else allowed[:, first:last]
+            drawn.append(part.random(rng, n, may).reshape(n, size))
+            first = last
+        return np.concatenate(drawn, axis=1)
 
     def to_json(self, action: npt.NDArray[Any]) -> Any:  # noqa: ANN401
         """One action, shape (k,), as JSON: objects and lists, as the space is nested."""
@@ -239,6 +267,17 @@ def choices(action: ActionSpec) -> tuple[int, ...]:
         case DictActions():
             return tuple(n for _, part in action.parts for n in choices(part))
     return ()
+
+
+def _any_of(
+    rng: np.random.Generator, n: int, nvec: Sequence[int], allowed: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.int64]:
+    """For each choice one of its actions that are allowed, from 0: shape (n, len(nvec))."""
+    if allowed is None:
+        return rng.integers(0, nvec, (n, len(nvec)))
+    drawn = (1.0 - rng.random(allowed.shape)) * allowed  # above 0 where allowed
+    each = np.split(drawn, np.cumsum(nvec)[:-1], axis=1)
+    return np.stack([of_one.argmax(axis=1) for of_one in each], axis=1)
 
 
 def _part_from_dict(

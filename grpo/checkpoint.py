@@ -19,15 +19,40 @@ import numpy.typing as npt
 from grpo.config import GRPOConfig
 from grpo.errors import CheckpointError, ConfigError, in_words
 from grpo.network import FloatArray
+from grpo.policies import BasePolicy
 from grpo.rollout import VisitedState
 from grpo.updates import OptimizerState
 
-__all__ = ["FORMAT", "TrainingState", "load", "save"]
+__all__ = ["FORMAT", "PolicyState", "TrainingState", "load", "save"]
 
 FORMAT = "grpo-checkpoint-1"
 """Changes whenever an older reader would misread a newer file."""
 
 _ARRAY = "__array__"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class PolicyState:
+    """A policy's weights and moments, apart from it."""
+
+    weights: FloatArray
+    """Shape (n,): `BasePolicy.flat`, the policy's weights, then the value head's."""
+
+    buffers: dict[str, npt.NDArray[np.float64]]
+    """Moments of observations, shape (observation size,) each, and of returns, scalars; as named
+    in the policy."""
+
+    @classmethod
+    def of(cls, policy: BasePolicy) -> "PolicyState":
+        """A copy of a policy's, which later updates do not change."""
+        buffers = {name: value.numpy().copy() for name, value in policy.named_buffers()}
+        return cls(weights=policy.flat.copy(), buffers=buffers)
+
+    def load_into(self, policy: BasePolicy) -> None:
+        """Give a policy of the same make these."""
+        policy.flat[:] = self.weights
+        for name, value in policy.named_buffers():
+            value.numpy()[...] = self.buffers[name]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -38,11 +63,10 @@ class TrainingState:
     """Hyperparameters."""
 
     weights: FloatArray
-    """Shape (n,): `BasePolicy.flat`, the policy's weights, then the value head's."""
+    """As in `PolicyState`."""
 
     buffers: dict[str, npt.NDArray[np.float64]]
-    """Moments of observations, shape (observation size,) each, and of returns, scalars; as named
-    in the policy."""
+    """As in `PolicyState`."""
 
     optimizer: OptimizerState
     """Both optimisers."""
@@ -68,6 +92,14 @@ class TrainingState:
     members: tuple[VisitedState | None, ...] = ()
     """Per member that goes on with its own episode, where it is; None for a reset."""
 
+    start: PolicyState | None = None
+    """What training started from, where the config's seed does not tell it."""
+
+    @property
+    def policy(self) -> PolicyState:
+        """The policy's part."""
+        return PolicyState(weights=self.weights, buffers=self.buffers)
+
 
 def save(path: str | os.PathLike[str], state: TrainingState, extra: dict[str, Any]) -> None:
     """Write a checkpoint; a file of that name is replaced as a whole or not at all.
@@ -79,6 +111,8 @@ def save(path: str | os.PathLike[str], state: TrainingState, extra: dict[str, An
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     fields = {spec.name: getattr(state, spec.name) for spec in dataclasses.fields(state)}
+    if state.start is None:
+        del fields["start"]  # earlier releases read such files
     tree = {
         "format": FORMAT,
         "state": _pack(fields | {"config": state.config.to_dict()}, arrays),
@@ -126,11 +160,13 @@ def load(path: str | os.PathLike[str]) -> tuple[TrainingState, dict[str, Any]]:
 
 
 def _state(fields: dict[str, Any]) -> TrainingState:
+    begun = fields.pop("start", None)
     return TrainingState(
         config=GRPOConfig(**fields.pop("config")),
         optimizer=OptimizerState(**fields.pop("optimizer")),
         next_starts=_visited(fields.pop("next_starts")),
         members=_visited(fields.pop("members", [])),  # earlier files have none
+        start=None if begun is None else PolicyState(**begun),
         **fields,
     )
 

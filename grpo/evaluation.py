@@ -6,12 +6,12 @@ The estimator is the mean, everywhere; `grpo.statistics` has the intervals.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from grpo.envs import VecEnv, make_vec_env
+from grpo.envs import EnvironmentSpec, VecEnv, make_vec_env
 from grpo.errors import IncompatibleError, OutOfRangeError
 from grpo.policies import Memory
 from grpo.registry import Objects
@@ -26,8 +26,11 @@ from grpo.statistics import (
 __all__ = [
     "EVALUATION_SEED",
     "FIRST_EVALUATION_SEED",
+    "Episodes",
     "Evaluation",
     "Interval",
+    "Player",
+    "Predictor",
     "evaluate",
     "evaluation_seeds",
     "iqm",
@@ -174,26 +177,16 @@ def evaluate(
     if n_episodes < 1:
         raise OutOfRangeError("n_episodes must be at least 1.", field="n_eval_episodes")
     seeds = evaluation_seeds(skip + n_episodes, seed)[skip:]
-    envs = make_vec_env(
-        env_name,
-        env_kwargs,
-        min(n_episodes, _TOGETHER),
-        objects=objects,
-        branching=False,
-        most_instances=_INSTANCES,
-        env_workers=env_workers,
-    )
-    limit = _step_limit(envs.spec.max_episode_steps, n_episodes)
-    rng = np.random.default_rng(seed)
-    try:
-        returns, lengths, cut = _run(policy, envs, seeds, limit, None if deterministic else rng)
-    finally:
-        envs.close()
+    with Player(
+        env_name, env_kwargs, objects=objects, n_episodes=n_episodes, env_workers=env_workers
+    ) as player:
+        rng = None if deterministic else np.random.default_rng(seed)
+        returns, lengths, cut = player.play(policy, seeds, rng)
     if cut.any():
         _log.warning(
             "%d of %d episodes of %s had not ended after %d steps and were cut there. Register the "
             "environment with max_episode_steps to say how long an episode is.",
-            *(np.count_nonzero(cut), n_episodes, env_name, limit),
+            *(np.count_nonzero(cut), n_episodes, env_name, player.limit),
         )
     interval = mean_interval(returns)
     return Evaluation(
@@ -210,6 +203,74 @@ def evaluate(
     )
 
 
+class Episodes(NamedTuple):
+    """What episodes came to; shape (n,) each."""
+
+    returns: FloatArray
+    lengths: npt.NDArray[np.int64]
+    cut: npt.NDArray[np.bool_]
+    """Whether it was cut before it ended."""
+
+
+class Player:
+    """Plays the episodes of evaluations, one policy after the other in the same environments.
+
+    Args:
+        env_name: as for `evaluate`.
+        env_kwargs: as for `evaluate`.
+        objects: as for `evaluate`.
+        n_episodes: of the evaluation; says how long an episode without end may be.
+        env_workers: as for `evaluate`.
+
+    Attributes:
+        spec: the environment.
+        limit: steps after which any episode is cut.
+
+    Raises:
+        ConfigError: the environment cannot be evaluated.
+    """
+
+    def __init__(
+        self,
+        env_name: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+        *,
+        objects: Objects | None = None,
+        n_episodes: int = 100,
+        env_workers: int | Literal["auto"] = 0,
+    ) -> None:
+        self._envs = make_vec_env(
+            env_name,
+            env_kwargs,
+            min(n_episodes, _TOGETHER),
+            objects=objects,
+            branching=False,
+            most_instances=_INSTANCES,
+            env_workers=env_workers,
+        )
+        self.spec: EnvironmentSpec = self._envs.spec
+        self.limit = _step_limit(self.spec.max_episode_steps, n_episodes)
+
+    def play(
+        self,
+        policy: Predictor,
+        seeds: npt.NDArray[np.int64],
+        rng: np.random.Generator | None = None,
+    ) -> Episodes:
+        """An episode from each seed, shape (n,); greedy without `rng`, sampled with it.
+
+        Raises:
+            EnvironmentFaultError: the environment raised.
+        """
+        return _run(policy, self._envs, seeds, self.limit, rng)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._envs.close()
+
+
 def _step_limit(max_episode_steps: int | None, n_episodes: int) -> int:
     """Steps after which an evaluation's episodes are cut."""
     if max_episode_steps is not None:
@@ -223,13 +284,12 @@ def _run(
     seeds: npt.NDArray[np.int64],
     limit: int,
     rng: np.random.Generator | None,
-) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Returns, lengths, and whether each was cut at `limit`; greedy without `rng`."""
+) -> Episodes:
     n = len(seeds)
     returns, lengths, cut = np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
-    members = np.arange(envs.num_members)
+    members = np.arange(min(envs.num_members, n))
     episodes = members.copy()  # what each member plays; further ones wait for a member to end
-    waiting = envs.num_members
+    waiting = len(members)
     observations = envs.reset(members, seeds[episodes])
     memory = Memory(policy, n)
     while members.size:
@@ -253,7 +313,7 @@ def _run(
                 episodes[~ended],
                 observations[~ended],
             )
-    return returns, lengths, cut
+    return Episodes(returns, lengths, cut)
 
 
 def paired_difference(a: Evaluation, b: Evaluation) -> Interval:

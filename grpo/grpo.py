@@ -33,6 +33,7 @@ from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.rewards import RewardDefinition, RewardFunction
 from grpo.spaces import environment_actions
 from grpo.trainer import Trainer, TrainResult
+from grpo.verdict import Verdict
 
 __all__ = ["GRPO", "Callback", "Env"]
 
@@ -281,6 +282,19 @@ class GRPO:
                 deterministic=deterministic,
                 env_workers=config.env_workers,
             )
+
+    def verdict(self, n_episodes: int = 100) -> Verdict:
+        """Whether it learned: its evaluation beside random actions and beside what it started from.
+
+        Args:
+            n_episodes: of the evaluation; the two others play its first ones, as
+                `Trainer.verdict` says.
+
+        Raises:
+            ConfigError: the environment cannot be evaluated, or `n_episodes` is below 1.
+            EnvironmentFaultError: it raised.
+        """
+        return self._trainer.verdict(self.evaluate(n_episodes))
 
     # --- files ----------------------------------------------------------------------------
 

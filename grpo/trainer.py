@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 
 from grpo.advantages import ADVANTAGES
-from grpo.checkpoint import TrainingState
+from grpo.checkpoint import PolicyState, TrainingState
 from grpo.config import AUTO, GRPOConfig
 from grpo.envs import Branching, EnvironmentSpec, check_environment, make_vec_env
 from grpo.errors import IncompatibleError
@@ -21,12 +21,15 @@ from grpo.rewards import get_reward
 from grpo.rng import Streams
 from grpo.rollout import RolloutCollector
 from grpo.updates import Updater
+from grpo.verdict import Verdict, compare_with_baselines
 
 __all__ = ["EndedBy", "TrainResult", "Trainer", "policy_spec", "validate"]
 
 EndedBy = Literal["total_timesteps", "target_return", "should_finish", "should_stop", "callback"]
 """What ended a training: its budget, an evaluation, one of the callers' questions, or a hook that
 said False."""
+
+_BASELINE_SHARE = 0.05  # of the training's steps that each baseline may play
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -101,6 +104,8 @@ class Trainer:
         self.policy = make_policy(policy_spec(spec, config, objects), config.seed, objects)
         if initial_policy is not None:
             _copy_policy(initial_policy, self.policy)
+        self._start = PolicyState.of(self.policy)
+        self._started_elsewhere = initial_policy is not None
         self._streams = Streams.from_seed(config.seed)
         self.envs = make_vec_env(
             config.env_name,
@@ -173,6 +178,37 @@ class Trainer:
             if not goes_on:
                 return self._result("callback")
         return self._result("total_timesteps", self._evaluate())
+
+    def verdict(self, evaluation: Evaluation) -> Verdict:
+        """Compare an evaluation of the policy with random actions, and with what it started from.
+
+        Each plays the first episodes of the evaluation, at least `LEAST_EPISODES`, and at most a
+        twentieth of the timesteps that were trained. An untrained start reads observations
+        standardised as the trained policy does, since it has seen none. Nothing is drawn from the
+        training's random streams, and the policy is as it was.
+
+        Args:
+            evaluation: greedy, of the policy as it is.
+
+        Raises:
+            EnvironmentFaultError: the environment raised.
+        """
+        config, now, start = self.config, PolicyState.of(self.policy), self._start
+        if not self._started_elsewhere:
+            start = replace(start, buffers=now.buffers)
+        start.load_into(self.policy)
+        try:
+            with self.policy.fitting_threads():
+                return compare_with_baselines(
+                    evaluation,
+                    self.policy,
+                    env_kwargs=config.env_kwargs,
+                    objects=self._objects,
+                    env_workers=config.env_workers,
+                    most_steps=int(self.timesteps * _BASELINE_SHARE),
+                )
+        finally:
+            now.load_into(self.policy)
 
     def set_budget(self, total_timesteps: int, *, reset_num_timesteps: bool) -> None:
         """Give the next `train` so many timesteps, with a learning-rate schedule over them.
@@ -252,12 +288,13 @@ class Trainer:
     def state(self) -> TrainingState:
         """A copy of everything that the rest of the run depends on."""
         learner, storable = self._learner, self.envs.storable_snapshots
+        policy = PolicyState.of(self.policy)
         starts = self._collector.next_starts
         members = self._collector.members() if storable else ()
         return TrainingState(
             config=self.config,
-            weights=self.policy.flat.copy(),
-            buffers={name: value.numpy().copy() for name, value in self.policy.named_buffers()},
+            weights=policy.weights,
+            buffers=policy.buffers,
             optimizer=learner.updater.state(),
             reference=None if learner.reference is None else learner.reference.copy(),
             streams=self._streams.state(),
@@ -266,15 +303,16 @@ class Trainer:
             timesteps=self.timesteps,
             iterations=learner.iterations,
             n_updates=learner.n_updates,
+            start=self._start if self._started_elsewhere else None,
         )
 
     def _load(self, state: TrainingState) -> None:
         allowed = {"total_timesteps": self.config.total_timesteps}
         if state.config.to_dict() | allowed != self.config.to_dict():
             raise IncompatibleError("The state to go on from belongs to another config.")
-        self.policy.flat[:] = state.weights
-        for name, value in self.policy.named_buffers():
-            value.numpy()[...] = state.buffers[name]
+        state.policy.load_into(self.policy)
+        if state.start is not None:
+            self._start, self._started_elsewhere = state.start, True
         learner = self._learner
         learner.updater.load(state.optimizer)
         learner.reference = None if state.reference is None else state.reference.copy()

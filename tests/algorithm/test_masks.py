@@ -13,12 +13,14 @@ from grpo import GRPO, GRPOConfig
 from grpo.actions import choices
 from grpo.envs import check_environment
 from grpo.errors import EnvironmentFaultError, IncompatibleError, UnsupportedEnvironmentError
+from grpo.evaluation import evaluate
 from grpo.numpy_updater import NumpyUpdater
 from grpo.observations import ObservationLeaf, ObservationSpec
 from grpo.policies import MlpPolicy, PolicySpec
 from grpo.spaces import action_spec
 from grpo.torch_updater import TorchUpdater
 from grpo.updates import Batch
+from grpo.verdict import RandomPolicy
 from tests.algorithm.builders import assert_goes_on_as_if_never_paused
 
 ACTIONS = {
@@ -252,3 +254,15 @@ def test_box_actions_have_no_masks():
     env.action_space = spaces.Box(-1, 1, (4,))
     spec = check_environment("<box>", objects={"<box>": lambda: env})
     assert spec.masks == "none"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", ["box", "dict"])
+def test_random_actions_are_among_those_that_may_be_taken(observation, action):
+    objects = {"<strict>": lambda: Strict(observation, action)}
+    spec = check_environment("<strict>", {}, objects)
+    found, again = (
+        evaluate(RandomPolicy(spec), "<strict>", objects=objects, n_episodes=20) for _ in range(2)
+    )
+    assert found.lengths.tolist() == [10] * 20
+    assert found.returns.tolist() == again.returns.tolist()

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, Final
 
 import gymnasium as gym
-import numpy as np
-import numpy.typing as npt
 
 import grpo
-from grpo.evaluation import EVALUATION_SEED
+from grpo.envs import check_environment
+from grpo.verdict import RandomPolicy
 from grpo_platform.comparisons.sides import Contestant
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.tracking.histories import History
@@ -75,11 +73,10 @@ def _threshold(env_name: str) -> float:
 def _ends(env_name: str, env_kwargs: Mapping[str, Any]) -> tuple[float, float]:
     """Mean return of random actions, and the threshold."""
     played = grpo.evaluate(
-        _Random(env_name, env_kwargs),
+        RandomPolicy(check_environment(env_name, env_kwargs)),
         env_name,
         env_kwargs=env_kwargs,
         n_episodes=_EPISODES,
-        seed=EVALUATION_SEED,
     )
     if not played.mean < (high := _threshold(env_name)):
         raise InvalidRequestError(
@@ -88,27 +85,3 @@ def _ends(env_name: str, env_kwargs: Mapping[str, Any]) -> tuple[float, float]:
             field="normalize",
         )
     return played.mean, high
-
-
-class _Random:
-    """Acts at random, as `grpo.evaluation.Predictor`; seeded."""
-
-    def __init__(self, env_name: str, env_kwargs: Mapping[str, Any]) -> None:
-        env = gym.make(env_name, **env_kwargs)
-        self._space = env.action_space
-        self._space.seed(EVALUATION_SEED)
-        env.close()
-
-    def act(self, observations: npt.NDArray[np.floating[Any]]) -> npt.NDArray[Any]:
-        """One action a row."""
-        return np.stack([np.asarray(self._space.sample()) for _ in observations])
-
-    def predict(
-        self,
-        observations: npt.NDArray[np.floating[Any]],
-        deterministic: bool = True,
-        rng: np.random.Generator | None = None,
-    ) -> SimpleNamespace:
-        """The same, as `actions`."""
-        del deterministic, rng
-        return SimpleNamespace(actions=self.act(observations))

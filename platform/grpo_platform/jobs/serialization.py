@@ -59,7 +59,5 @@ def load_policy(path: Path) -> BasePolicy:
 def policy_of(state: TrainingState, environment: EnvironmentSpec) -> BasePolicy:
     """The policy of a training's state."""
     policy = make_policy(policy_spec(environment, state.config))
-    policy.flat[:] = state.weights
-    for name, value in policy.named_buffers():
-        value.numpy()[...] = state.buffers[name]
+    state.policy.load_into(policy)
     return policy

@@ -129,6 +129,8 @@ class _Demo:
             str(job["model_version"]),
         )
         self._console.print(table)
+        if job["verdict"] is not None:
+            self._console.print(job["verdict"]["sentence"], highlight=False, soft_wrap=True)
 
     def _show_inference(self) -> None:
         reply = self._client.predict(str(GUIDE_STEP_2["model_name"]), OBSERVATION)

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from fastapi import FastAPI
@@ -19,6 +19,7 @@ from grpo import GRPOConfig, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
 from grpo.fields import fields_of
+from grpo.hints import Hint
 from grpo_platform.api import routes
 from grpo_platform.api.errors import FieldProblem, Problem
 from grpo_platform.api.openapi import install_openapi
@@ -146,6 +147,7 @@ NOT_FIELDS = {"true", "false", "null", *ADVANTAGES.names(), *rewards.REWARDS.nam
 FREE = {
     # words that the schema does not hold: of events, of JSON that is not typed, of another call
     "GET /training/{job_id}/events": {"metrics", "progress", "end"},
+    "GET /training/{job_id}/status": {*get_args(Hint), "init_from", "n_eval_episodes"},
     "GET /environments": {"reward_function_type"},
     "POST /train": {
         "features_extractor_class",

@@ -181,7 +181,9 @@ def assert_as_undisturbed(one: Onlooker, record: JobRecord) -> None:
 @functools.cache
 def _undisturbed(config: str, max_points: int) -> tuple[dict[str, list[tuple[int, float]]], bytes]:
     reporter = TrackingReporter(json.loads(config)["total_timesteps"], max_points)
-    result = Trainer(GRPOConfig(**json.loads(config)), reporter=reporter).train()
+    trainer = Trainer(GRPOConfig(**json.loads(config)), reporter=reporter)
+    result = trainer.train()
+    reporter.on_verdict(trainer.verdict(result.evaluation))
     histories: dict[str, list[tuple[int, float]]] = {}
     for point in [*reporter.drain(), *reporter.finish()]:
         if is_reproducible(point.key):

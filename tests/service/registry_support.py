@@ -80,13 +80,16 @@ class Bench:
     def job(self) -> str:
         return self.client.create_run(self.store.experiment_id).info.run_id
 
-    def card(self, job_id, env_name="CartPole-v1", evaluation=None, **kwargs) -> ModelCard:
+    def card(
+        self, job_id, env_name="CartPole-v1", evaluation=None, baselines=None, **kwargs
+    ) -> ModelCard:
         return ModelCard.of_job(
             job_id,
             GRPOConfig(env_name=env_name, env_kwargs=kwargs),
             check_environment(env_name, kwargs),
             timesteps=128,
             evaluation=evaluation,
+            baselines=baselines,
             git_commit="0123456789abcdef",
         )
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from grpo_platform.api.schemas.training import job_reply
 from grpo_platform.core.errors import UnknownJobError
 from grpo_platform.core.process import worker_name
 from grpo_platform.core.states import JobStatus
@@ -37,6 +38,29 @@ def test_a_job_comes_to_the_same_as_in_processes_of_its_own(live):
     assert "Branching: exact." in log
     assert "Registered whole version 1" in log
     assert_as_undisturbed(live, done)
+
+
+def test_a_job_that_learned_says_so_and_one_that_did_not_as_well(live):
+    known = {"total_timesteps": 5_000, "seed": 7}
+    learned = live.wait(live.submit(**known, model_name="learned").job_id, JobStatus.COMPLETED)
+    assert learned.verdict.better
+    assert learned.metrics["eval/over_start_ci_low"] == learned.verdict.start.ci_low > 0.0
+    assert learned.hints == {}
+    job = live.submit(**known, learning_rate=1e-12, model_name="idle")
+    idle = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert idle.verdict.random.beaten  # by luck
+    assert "not better than its start: difference +0.00" in idle.verdict.sentence
+    assert (idle.promoted, list(idle.hints)) == (False, ["policy_unchanged"])
+    assert idle.verdict.sentence in idle.promotion_reason
+    log = read_log(live.jobs, idle.job_id).decode()
+    assert log.count("raise learning_rate") == 1
+    assert idle.verdict.sentence in log
+    assert job_reply(idle).verdict.sentence == idle.verdict.sentence
+    # one that goes on from the first is compared with that one
+    job = live.submit(**known, learning_rate=1e-12, init_from="learned/1", model_name="learned")
+    child = live.wait(job.job_id, JobStatus.COMPLETED)
+    assert child.verdict.start.mean > 400.0
+    assert not child.verdict.start.beaten
 
 
 def test_jobs_take_turns_and_a_stopped_one_goes_on_as_if_nothing_had_been(live):

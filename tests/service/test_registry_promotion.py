@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.promotion import SCENARIOS, simulate
 from grpo.evaluation import EVALUATION_SEED, evaluation_seeds
+from grpo.verdict import Baseline, Verdict
 from grpo_platform.core.errors import ConflictError, UnknownModelError
 from grpo_platform.registry import comparison, promotion
 from grpo_platform.registry.comparison import COMPARISON_SEED, LEAST_EPISODES, LOOKS, judge
@@ -392,3 +393,43 @@ def decision(action, after, before=None):
 )
 def test_the_line_of_champions(steps, line):
     assert champions(decision(*step) for step in steps) == line
+
+
+def beating(random, start):
+    """A verdict whose differences are these, one around them."""
+    ends = [{"difference": d, "ci_low": d - 1.0, "ci_high": d + 1.0} for d in (random, start)]
+    random, start = (Baseline(episodes=20, mean=20.0, **values) for values in ends)
+    return Verdict(random=random, start=start)
+
+
+@pytest.mark.parametrize(("random", "start"), [(60.0, 0.0), (-3.0, 40.0), (0.5, 0.5)])
+def test_a_first_version_that_learned_nothing_does_not_become_champion(bench, random, start):
+    name, found = bench.name(), beating(random, start)
+    ref, kept = bench.register(name, weak(), rule="if_better", baselines=found)
+    assert (kept.verdict, kept.champion_after, champion(bench, name)) == ("kept", None, None)
+    assert kept.reason.startswith(found.sentence)
+    assert "total_timesteps, another learning_rate" in kept.reason
+    assert kept.outcome == kept.reason
+    assert bench.registry.resolve(name) == ref  # it serves the latest version all the same
+    tags = bench.registry.version(name, 1).tags
+    assert (tags[Tag.LEARNED], found.sentence in bench.registry.version(name, 1).description) == (
+        "false", True,
+    )  # fmt: skip
+    # by hand it is the same, but for force
+    assert bench.promoter.promote(name, 1, False, "ada").reason == kept.reason
+    assert bench.promoter.promote(name, 1, True, "ada").champion_after == 1
+
+
+def test_a_first_version_that_learned_becomes_champion_and_one_that_must_as_well(bench):
+    for found, rule in ((beating(400.0, 300.0), "if_better"), (beating(0.0, 0.0), "always")):
+        name = bench.name()
+        _, first = bench.register(name, weak(), rule=rule, baselines=found)
+        assert (first.reason, champion(bench, name)) == ("The name had no champion.", 1)
+        assert bench.registry.get(name).versions[0].card.baselines == found
+
+
+def test_the_first_that_learned_becomes_champion_after_one_that_did_not(bench):
+    name = bench.name()
+    bench.register(name, weak(), rule="if_better", baselines=beating(9.0, 0.0))
+    _, second = bench.register(name, weak(), rule="if_better", baselines=beating(9.0, 9.0))
+    assert (second.promoted, second.champion_before, champion(bench, name)) == (True, None, 2)

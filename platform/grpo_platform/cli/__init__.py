@@ -433,6 +433,7 @@ def _report(job: Job) -> None:
     if job["status"] == "completed":
         mean = job["metrics"].get("eval/mean_reward")
         played = "" if mean is None else f" It returns {mean:,.1f} on average."
+        played += f" {job['verdict']['sentence']}" if job["verdict"] else ""
         played += f" Its {job['stopped_by']} ended it." if job["stopped_by"] else ""
         made = f"{job['model_name']} version {job['model_version']} is registered."
         verdict = "It serves under its name."
@@ -441,3 +442,5 @@ def _report(job: Job) -> None:
         console.print(f"{made}{played} {verdict}", soft_wrap=True)
     else:
         console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")
+    for hint in job["hints"].values():
+        console.print(f"Hint: {hint}", soft_wrap=True)

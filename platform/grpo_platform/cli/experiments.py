@@ -152,6 +152,8 @@ def _results(results: Mapping[str, Any]) -> list[str]:
             f"mean {_shown(results['mean'])}; area under the curve "
             f"{_shown(results['area_under_curve'])}."
         )
+    if results["verdict"] is not None:
+        lines.append(results["verdict"]["sentence"])
     if results["threshold"] is not None and results["completed"]:
         median = results["steps_to_threshold"]
         steps = "" if median is None else f", in {median:,.0f} steps (median)"

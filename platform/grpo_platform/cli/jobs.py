@@ -55,7 +55,9 @@ def show(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> No
     if as_json:
         show_json(job)
         return
-    rows = [(key, value) for key, value in job.items() if key != "metrics" and value is not None]
+    told = dict(job) | {"verdict": job["verdict"] and job["verdict"]["sentence"]}
+    told |= {"hints": " ".join(job["hints"].values()) or None}
+    rows = [(key, value) for key, value in told.items() if key != "metrics" and value is not None]
     table(("field", "value"), [*rows, *sorted(job["metrics"].items())])
 
 

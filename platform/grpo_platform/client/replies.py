@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-__all__ = ["Job", "JobFilters", "Prediction", "StatusWord"]
+__all__ = ["Baseline", "Job", "JobFilters", "Prediction", "StatusWord", "Verdict"]
 
 StatusWord = Literal["queued", "running", "completed", "failed", "stopped"]
 
@@ -13,6 +13,25 @@ class JobFilters(TypedDict, total=False):
     status: StatusWord | None
     env_name: str | None
     model_name: str | None
+
+
+class Baseline(TypedDict):
+    """A policy that the trained one is compared with."""
+
+    episodes: int
+    mean: float
+    difference: float
+    ci_low: float
+    ci_high: float
+
+
+class Verdict(TypedDict):
+    """Whether a training learned anything."""
+
+    better: bool
+    sentence: str
+    random: Baseline
+    start: Baseline
 
 
 class Job(TypedDict):
@@ -31,6 +50,8 @@ class Job(TypedDict):
     model_version: int | None
     promoted: bool | None
     promotion_reason: str | None
+    verdict: Verdict | None
+    hints: dict[str, str]
     eta_seconds: float | None
     attempt: int
     env_name: str

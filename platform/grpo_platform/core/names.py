@@ -3,6 +3,7 @@
 from typing import Final
 
 __all__ = [
+    "BASELINE_METRICS",
     "CLAIMS_EXPERIMENT",
     "CLAIM_PARAM",
     "CLAIM_TAG",
@@ -81,6 +82,10 @@ class Tag:
     """How visited states are reached again: `exact`, `replay` or `none`."""
     BRANCHING_REASON: Final = "grpo.branching_reason"
     """Why so, in a sentence."""
+    VERDICT: Final = "grpo.verdict"
+    """Whether the policy is better than random actions and than its start: `Verdict` as JSON."""
+    HINTS: Final = "grpo.hints"
+    """What goes wrong in the training, and what to try: JSON, by what it is."""
     MODEL_VERSION: Final = "grpo.model_version"
     PROMOTED: Final = "grpo.promoted"
     PROMOTION_REASON: Final = "grpo.promotion_reason"
@@ -168,6 +173,14 @@ class Metric:
     EVAL_CI_LOW: Final = "eval/ci_low"
     EVAL_CI_HIGH: Final = "eval/ci_high"
     EVAL_LENGTH: Final = "eval/mean_ep_length"
+    OVER_RANDOM: Final = "eval/over_random"
+    """By how much the policy's mean return exceeds that of random actions on the same episodes."""
+    OVER_RANDOM_CI_LOW: Final = "eval/over_random_ci_low"
+    OVER_RANDOM_CI_HIGH: Final = "eval/over_random_ci_high"
+    OVER_START: Final = "eval/over_start"
+    """The same of the policy that training started from."""
+    OVER_START_CI_LOW: Final = "eval/over_start_ci_low"
+    OVER_START_CI_HIGH: Final = "eval/over_start_ci_high"
 
 
 class ExperimentMetric:
@@ -180,6 +193,14 @@ class ExperimentMetric:
     CI_LOW: Final = "experiment/ci_low"
     CI_HIGH: Final = "experiment/ci_high"
     MEAN: Final = "experiment/mean"
+    OVER_RANDOM: Final = "experiment/over_random"
+    """Mean difference of the evaluations from random actions."""
+    OVER_RANDOM_CI_LOW: Final = "experiment/over_random_ci_low"
+    OVER_RANDOM_CI_HIGH: Final = "experiment/over_random_ci_high"
+    OVER_START: Final = "experiment/over_start"
+    """The same from what the trainings started from."""
+    OVER_START_CI_LOW: Final = "experiment/over_start_ci_low"
+    OVER_START_CI_HIGH: Final = "experiment/over_start_ci_high"
     AREA: Final = "experiment/area_under_curve"
     """Interquartile mean of the learning curves' mean heights."""
     REACHED: Final = "experiment/reached"
@@ -190,6 +211,9 @@ class ExperimentMetric:
 
 JOB_METRICS: Final = frozenset(value for key, value in vars(Metric).items() if key.isupper())
 """Every key in `Metric`."""
+
+BASELINE_METRICS: Final = frozenset(key for key in JOB_METRICS if key.startswith("eval/over_"))
+"""Those that compare a policy with its baselines; runs of releases before 0.2 have none."""
 
 SYSTEM_METRICS_PREFIX: Final = "system/"
 

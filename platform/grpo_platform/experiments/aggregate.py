@@ -21,6 +21,7 @@ from grpo.statistics import (
     steps_to_threshold,
     stratified_bootstrap_interval,
 )
+from grpo.verdict import in_words
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
 from grpo_platform.experiments.records import SeedRecord
@@ -78,6 +79,12 @@ class Results:
     """The interquartile mean's interval by stratified bootstrap over seeds, as papers print it
     (Agarwal et al. 2021); too short where there are few seeds, which `iqm` is not."""
 
+    over_random: Interval | None
+    """Mean over seeds of by how much their evaluations exceed random actions."""
+
+    over_start: Interval | None
+    """The same of what the trainings started from."""
+
     curve_key: str
     """Metric of the learning curve."""
 
@@ -96,6 +103,20 @@ class Results:
 
     seeds: tuple[SeedResult, ...]
     """Of every seed, in their order."""
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the configuration learns: both differences lie above 0; None where unknown."""
+        if self.over_random is None or self.over_start is None:
+            return None
+        return self.over_random.low > 0.0 and self.over_start.low > 0.0
+
+    @property
+    def verdict(self) -> str | None:
+        """The same in words, with the figures."""
+        if self.over_random is None or self.over_start is None:
+            return None
+        return in_words(self.over_random, self.over_start)
 
 
 def curve_key(job: JobRecord | None) -> str:
@@ -156,6 +177,8 @@ def aggregate(
         mean=mean_interval(scores) if scores else None,
         iqm=iqm_interval(scores) if scores else None,
         bootstrap=stratified_bootstrap_interval(np.array(scores)[:, None]) if scores else None,
+        over_random=_over(seeds, Metric.OVER_RANDOM),
+        over_start=_over(seeds, Metric.OVER_START),
         curve_key=key,
         area_under_curve=iqm_interval(areas) if areas else None,
         threshold=threshold,
@@ -163,6 +186,16 @@ def aggregate(
         steps_to_threshold=median if math.isfinite(median) else None,
         seeds=found,
     )
+
+
+def _over(seeds: Sequence[SeedRecord], key: str) -> Interval | None:
+    """Mean difference from a baseline over completed seeds; None below two of them."""
+    found = [
+        seed.job.metrics[key]
+        for seed in seeds
+        if seed.job is not None and evaluation_of(seed) is not None and key in seed.job.metrics
+    ]
+    return mean_interval(found) if len(found) > 1 else None
 
 
 def aggregate_histories(

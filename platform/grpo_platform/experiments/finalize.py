@@ -101,6 +101,12 @@ def _points(experiment: ExperimentRecord, results: Results) -> list[Point]:
         figures[ExperimentMetric.IQM], low, high = results.iqm
         figures |= {ExperimentMetric.CI_LOW: low, ExperimentMetric.CI_HIGH: high}
         figures[ExperimentMetric.MEAN] = results.mean.estimate
+    for key, found in (
+        (ExperimentMetric.OVER_RANDOM, results.over_random),
+        (ExperimentMetric.OVER_START, results.over_start),
+    ):
+        if found is not None:
+            figures[key], figures[f"{key}_ci_low"], figures[f"{key}_ci_high"] = found
     if results.area_under_curve is not None:
         figures[ExperimentMetric.AREA] = results.area_under_curve.estimate
     if results.threshold is not None:

@@ -99,6 +99,8 @@ def _result(experiment: ExperimentRecord, results: Results) -> str:
         f"{results.completed} seeds, 95 % interval {_ends(results.iqm)}); mean "
         f"{_shown(results.mean)}."
     ]
+    if results.verdict is not None:
+        lines.append(results.verdict)
     missing = len(request.seeds) - results.completed
     if missing:
         lines.append(f"**{missing} of {len(request.seeds)} seeds are not counted**: see below.")

@@ -1,5 +1,6 @@
 """From a finished training to a completed job: evaluation, model, version, description."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,12 @@ from grpo.policies import BasePolicy
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.failure_gallery import make_gallery
-from grpo_platform.jobs.serialization import evaluation_from_json, policy_of, save_policy
+from grpo_platform.jobs.serialization import (
+    evaluation_from_json,
+    policy_of,
+    save_policy,
+    verdict_from_json,
+)
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
@@ -71,6 +77,14 @@ class Completion:
         self._jobs.set_tags(self._job_id, tags)
         self._jobs.log_environment(self._job_id, self._request)
 
+    def tell_hints(self, hints: Mapping[str, str]) -> None:
+        """Tag the run with what goes wrong in it.
+
+        Raises:
+            StoreError: the store refused, or is away.
+        """
+        self._jobs.set_tags(self._job_id, {Tag.HINTS: json.dumps(dict(hints))})
+
     def fetch_initial_policy(self, reference: str) -> Path:
         """The weights that training starts from, as a local file.
 
@@ -98,6 +112,7 @@ class Completion:
         state, _ = checkpoint.load(Path(done["path"]))
         self._policy = policy_of(state, environment)
         evaluation = self._evaluation = evaluation_from_json(done["evaluation"])
+        verdict = done["verdict"] and verdict_from_json(done["verdict"])
         code = code_version()
         card = ModelCard.of_job(
             self._job_id,
@@ -105,6 +120,7 @@ class Completion:
             environment,
             timesteps=done["timesteps"],
             evaluation=evaluation,
+            baselines=verdict,
             git_commit=code.commit if code else None,
         )
         name = self._request.model_name_for(self._job_id)
@@ -122,6 +138,8 @@ class Completion:
             Tag.PROMOTED: str(decision.promoted).lower(),
             Tag.PROMOTION_REASON: decision.outcome,
         }
+        if verdict is not None:
+            tags[Tag.VERDICT] = json.dumps(done["verdict"])
         self._jobs.set_tags(self._job_id, tags)
         _log.info("%s: %s", "Promoted" if decision.promoted else "Not promoted", decision.outcome)
 

@@ -15,6 +15,7 @@ from grpo_platform.core.errors import StoreError, StoreUnavailableError
 from grpo_platform.core.names import Metric, Tag
 from grpo_platform.jobs.lease import Clock
 from grpo_platform.jobs.resources import temporary_folder
+from grpo_platform.jobs.serialization import verdict_from_json
 from grpo_platform.tracking.files import file_sha256
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.reporter import Point
@@ -412,9 +413,13 @@ class Progress:
         return (
             f"{self._line(done['timesteps'])}; greedy return, {len(found['returns'])} episodes: "
             f"mean {found['mean']:.1f}, 95 % interval "
-            f"{found['ci_low']:.1f} to {found['ci_high']:.1f}"
+            f"{found['ci_low']:.1f} to {found['ci_high']:.1f}{_told(done['verdict'])}"
         )
 
     def _line(self, timesteps: int) -> str:
         share = f"{timesteps:,} of {self._total:,} timesteps ({timesteps / self._total:.0%})"
         return share if self._return is None else f"{share}, mean return {self._return:.1f}"
+
+
+def _told(verdict: Mapping[str, Any] | None) -> str:
+    return "" if verdict is None else f". {verdict_from_json(verdict).sentence}"

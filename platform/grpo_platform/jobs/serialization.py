@@ -14,6 +14,7 @@ from grpo.envs import EnvironmentSpec
 from grpo.evaluation import Evaluation
 from grpo.policies import BasePolicy, PolicySpec, make_policy
 from grpo.trainer import policy_spec
+from grpo.verdict import Baseline, Verdict
 
 __all__ = [
     "evaluation_from_json",
@@ -21,6 +22,7 @@ __all__ = [
     "load_policy",
     "policy_of",
     "save_policy",
+    "verdict_from_json",
 ]
 
 _SPEC = "spec"
@@ -37,6 +39,11 @@ def evaluation_from_json(values: Mapping[str, Any]) -> Evaluation:
     """Inverse of `evaluation_to_json`."""
     arrays = {name: np.asarray(values[name], dtype) for name, dtype in _ARRAYS.items()}
     return Evaluation(**dict(values) | arrays)
+
+
+def verdict_from_json(values: Mapping[str, Any]) -> Verdict:
+    """Inverse of `dataclasses.asdict`."""
+    return Verdict(**{name: Baseline(**baseline) for name, baseline in values.items()})
 
 
 def save_policy(policy: BasePolicy, path: Path) -> None:

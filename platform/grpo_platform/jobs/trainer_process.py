@@ -3,12 +3,14 @@
 The trainer is a process that the job's worker forks before it opens anything, and that dies with
 it, or a thread of the in-memory backend. Messages are JSON objects. The worker sends `start` (with
 a checkpoint or initial weights to read) and `stop`, whichever comes first, and `kill` to a thread;
-the trainer sends `environment`, `points`, `checkpoint`, `checkpoint_failed`, `finishing` once
-`max_seconds` have passed, and at last `done`, `failed`, or `ended` where another attempt may help.
+the trainer sends `environment`, `points`, `hint`, `checkpoint`, `checkpoint_failed`, `finishing`
+once `max_seconds` have passed, and at last `done`, `failed`, or `ended` where another attempt may
+help.
 The points that a checkpoint relies on are sent before it.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -31,9 +33,12 @@ from threadpoolctl import ThreadpoolController
 import grpo
 from grpo import checkpoint
 from grpo.checkpoint import TrainingState
+from grpo.errors import GRPOError
 from grpo.evaluation import Evaluation
+from grpo.hints import Hints
 from grpo.reporting import RolloutStats, UpdateStats
 from grpo.trainer import EndedBy, Trainer
+from grpo.verdict import Verdict
 from grpo_platform.core.process import die_with_parent, ending, leave
 from grpo_platform.core.request import JobRequest
 from grpo_platform.jobs.failures import explain, files_away
@@ -140,6 +145,10 @@ class _Session(grpo.Reporter):
 
     def run(self, start: dict[str, Any]) -> None:
         state = self._load(start["checkpoint"])
+        # a checkpoint of before 0.2 does not have the policy that the job started from
+        self._start_is_unknown = (
+            self._request.init_from is not None and state is not None and state.start is None
+        )
         self._points.count_earlier(start["seconds"])
         weights = start["weights"]
         trainer = Trainer(
@@ -159,7 +168,9 @@ class _Session(grpo.Reporter):
             branching=branching,
             branching_reason=reason,
         )
+        self._hints = Hints(trainer.policy.spec.action)
         result = trainer.train()
+        verdict = self._judge(trainer, result.evaluation)
         self._send_points([] if result.stopped else self._points.finish())
         path = patiently(lambda: self._save(trainer.state(), "final"))
         self._pipe.send(
@@ -169,13 +180,31 @@ class _Session(grpo.Reporter):
             stopped=result.stopped,
             stopped_by=_STOPPED_BY.get(result.ended_by),
             evaluation=result.evaluation and evaluation_to_json(result.evaluation),
+            verdict=verdict and dataclasses.asdict(verdict),
         )
+
+    def _judge(self, trainer: Trainer, evaluation: Evaluation | None) -> Verdict | None:
+        """What the evaluation is worth; None where that cannot be told, which fails no job."""
+        if evaluation is None or self._start_is_unknown:
+            return None
+        try:
+            verdict = trainer.verdict(evaluation)
+        except GRPOError as error:
+            _log.warning("It is not compared with random actions and its start: %s", error)
+            return None
+        self._points.on_verdict(verdict)
+        return verdict
 
     def on_rollout(self, stats: RolloutStats) -> None:
         self._points.on_rollout(stats)
+        self._hints.on_rollout(stats)
 
     def on_update(self, stats: UpdateStats) -> None:
         self._points.on_update(stats)
+        told = len(self._hints.found)
+        self._hints.on_update(stats)
+        for hint, text in list(self._hints.found.items())[told:]:
+            self._pipe.send("hint", hint=hint, text=text)
         if time.monotonic() >= self._send_at:
             self._send_points()
 

@@ -105,6 +105,7 @@ class Attempt:
         self._writer = RunWriter(jobs, job_id, attempt, log, clock)
         self._completion = Completion(jobs, job_id, request, folder)
         self._progress = Progress(request.config.total_timesteps, foreground=foreground)
+        self._hints: dict[str, str] = {}
         self._order: Order | None = None
         self._end: dict[str, Any] | None = None
         self._retry = Retry(self._heartbeat, clock)
@@ -207,6 +208,7 @@ class Attempt:
             left = max(0.0, limit - record.seconds)
             self._time_ends = self._clock.now() + left + OVERTIME_SECONDS
         self._writer.continue_at(record.current_timesteps, record.seconds)
+        self._hints = dict(record.hints)
         if self._attempt > 1:
             self._retry(lambda: self._log.continue_earlier(self._jobs, self._job_id))
         if self._attempt == 1 and self._request.init_from is None:
@@ -271,6 +273,10 @@ class Attempt:
                 _log.warning("No checkpoint: %s", message["message"])
             case "environment":
                 self._retry(lambda: self._completion.describe_start(message))
+            case "hint" if message["hint"] not in self._hints:
+                _log.warning("%s", message["text"])
+                self._hints[message["hint"]] = message["text"]
+                self._retry(lambda: self._completion.tell_hints(self._hints))
             case "finishing":
                 _log.info("Its max_seconds have passed: the policy so far is evaluated.")
                 self._time_ends = float("inf")

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from grpo import GRPOConfig
 from grpo.envs import EnvironmentSpec
 from grpo.evaluation import Evaluation
+from grpo.verdict import Verdict
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry.names import Tag
 
@@ -109,6 +110,10 @@ class ModelCard:
     evaluation: EvaluationCard | None = None
     """Reported evaluation, if there was one."""
 
+    baselines: Verdict | None = None
+    """Whether its job's evaluation is better than random actions and than what the job started
+    from; None in versions of earlier releases."""
+
     selection: str | None = None
     """How the policy was chosen among those of several seeds, in a sentence; its evaluation is
     then of episodes that it was not chosen by. None where it was not chosen."""
@@ -125,6 +130,7 @@ class ModelCard:
         *,
         timesteps: int,
         evaluation: Evaluation | None,
+        baselines: Verdict | None = None,
         git_commit: str | None,
     ) -> "ModelCard":
         """Card of the policy that a job trained.
@@ -135,6 +141,7 @@ class ModelCard:
             environment: that it was trained in.
             timesteps: environment steps done.
             evaluation: the reported one.
+            baselines: what it is compared with.
             git_commit: of the code; None outside of a repository.
         """
         specification = environment.to_dict()
@@ -150,6 +157,7 @@ class ModelCard:
             timesteps=timesteps,
             git_commit=git_commit,
             evaluation=EvaluationCard.of(evaluation) if evaluation else None,
+            baselines=baselines,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -189,6 +197,8 @@ class ModelCard:
             tags[Tag.GIT_COMMIT] = self.git_commit
         if self.evaluation:
             tags[Tag.EVAL_MEAN] = repr(self.evaluation.mean)
+        if self.baselines:
+            tags[Tag.LEARNED] = str(self.baselines.better).lower()
         return tags
 
     def to_markdown(self) -> str:
@@ -201,6 +211,8 @@ class ModelCard:
         ]
         if self.selection:
             lines += ["", self.selection]
+        if self.baselines:
+            lines.insert(1, f"\n{self.baselines.sentence}")
         if self.evaluation:
             e = self.evaluation
             lines.insert(

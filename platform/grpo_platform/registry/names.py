@@ -70,6 +70,8 @@ class Tag:
     """V: SHA-256 of the weights' file."""
     EVAL_MEAN: Final = "grpo.eval_mean"
     """V: mean return of the evaluation."""
+    LEARNED: Final = "grpo.learned"
+    """V: whether it is better than random actions and than what its job started from."""
     SEED: Final = "grpo.seed"
     """V: seed of the training run."""
     GIT_COMMIT: Final = "grpo.git_commit"

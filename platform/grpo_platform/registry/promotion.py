@@ -118,7 +118,7 @@ class Promoter:
                 return _Verdict(version, True, "It was champion already.")
             gate = check_gate(self._play_suite, state.model, candidate, actor)
             if state.champion is None:
-                found = _Verdict(version, True, "The name had no champion.")
+                found = _first(candidate, forced=rule == "always")
             elif rule == "always":
                 asked = f"The {asker} asked for promotion whatever its result."
                 found = _Verdict(version, True, asked)
@@ -155,7 +155,7 @@ class Promoter:
                 raise ConflictError(f"Version {version} of {name!r} is the champion already.")
             gate = check_gate(self._play_suite, state.model, candidate, actor)
             if state.champion is None:
-                found = _Verdict(version, True, "The name had no champion.")
+                found = _first(candidate, forced=force)
             elif force:
                 found = self._try_to_compare(
                     state, candidate, state.champion, played, _HAND_SECONDS
@@ -323,6 +323,19 @@ class Promoter:
             comparison = played[champion].comparison
         wins, reason = judge(comparison)
         return _Verdict(candidate.number, wins, reason, comparison)
+
+
+def _first(candidate: Contender, *, forced: bool) -> _Verdict:
+    """The verdict on a version of a name without champion: it must have learned something."""
+    baselines = candidate.card.baselines
+    if forced or baselines is None or baselines.better:
+        return _Verdict(candidate.number, True, "The name had no champion.")
+    reason = (
+        f"{baselines.sentence} So it does not become the name's first champion; the name serves "
+        "its latest version meanwhile. Try more total_timesteps, another learning_rate or "
+        "reward_function_type, or promote it by force."
+    )
+    return _Verdict(candidate.number, False, reason)
 
 
 def _gated(found: _Verdict, gate: Gate, *, forced: bool) -> _Verdict:

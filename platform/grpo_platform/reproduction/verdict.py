@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from grpo_platform.core.names import CLOCK_METRICS, SYSTEM_METRICS_PREFIX, Metric, Tag
+from grpo_platform.core.names import (
+    BASELINE_METRICS,
+    CLOCK_METRICS,
+    SYSTEM_METRICS_PREFIX,
+    Metric,
+    Tag,
+)
 
 __all__ = [
     "EXIT_CODES",
@@ -97,7 +103,8 @@ class Comparison:
 
 def compare(then: Findings, now: Findings) -> Comparison:
     """Compare a run with its reproduction."""
-    keys = sorted(key for key in then.histories.keys() | now.histories.keys() if _counts(key))
+    known = then.histories.keys() | (now.histories.keys() - BASELINE_METRICS)
+    keys = sorted(key for key in known if _counts(key))
     differing = tuple(
         key for key in keys if _bits(then.histories.get(key)) != _bits(now.histories.get(key))
     )

@@ -165,6 +165,8 @@ def _result(record: JobRecord) -> str:
     figures.append(
         f"over {config.n_eval_episodes} greedy episodes on the environment's own reward."
     )
+    if record.verdict is not None:
+        figures.append(record.verdict.sentence)
     return " ".join(figures)
 
 

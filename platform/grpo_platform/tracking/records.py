@@ -4,13 +4,16 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, Protocol, get_args
+from typing import Final, Protocol, TypeVar, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from grpo import GRPOConfig
 from grpo.envs import Branching
 from grpo.errors import ConfigError
+from grpo.verdict import Verdict
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.names import Metric, Tag, attempt_claim, env_tag
 from grpo_platform.core.request import JobRequest
@@ -113,6 +116,9 @@ STOPPED_BY: Final = frozenset({"max_seconds", "target_return"})
 """What may complete a job before its `total_timesteps` are used."""
 
 JOB_STATUS: Final = {run_status: status for status, run_status in RUN_STATUS.items()}
+_T = TypeVar("_T")
+_VERDICT: Final = TypeAdapter(Verdict)
+_HINTS: Final[TypeAdapter[Mapping[str, str]]] = TypeAdapter(dict[str, str])
 _STORED_INFINITY = 1.79e308  # what the SQL store writes for ±inf is ±1.797e308
 
 
@@ -223,6 +229,13 @@ class JobRecord:
     """When a worker last said it lives, unix milliseconds by its own clock."""
 
     stop_requested: bool = False
+    verdict: Verdict | None = None
+    """Whether its policy is better than random actions and than its start; None until completed,
+    where that could not be told, and in jobs of earlier releases."""
+
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """What goes wrong in the training, and what to try; by what it is."""
+
     model_name: str
     """Registered model that the job writes."""
 
@@ -321,6 +334,8 @@ def record_of(run: RunRow) -> JobRecord:
         claimed_by=run.claims.get(attempt_claim(attempt)),
         heartbeat_ms=_integer(tags.get(Tag.HEARTBEAT)),
         stop_requested=tags.get(Tag.STOP_REQUESTED) == "true",
+        verdict=_read(_VERDICT, tags.get(Tag.VERDICT)),
+        hints=_read(_HINTS, tags.get(Tag.HINTS)) or {},
         model_name=request.model_name_for(run.run_id),
         model_version=tags.get(Tag.MODEL_VERSION) or None,
         branching=_branching(tags.get(Tag.BRANCHING)),
@@ -345,6 +360,14 @@ def _request_of(tags: Mapping[str, str]) -> tuple[JobRequest, str | None]:
 
 def _instant(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _read(adapter: TypeAdapter[_T], text: str | None) -> _T | None:
+    """What a tag's JSON holds; None also for what somebody else wrote there in MLflow."""
+    try:
+        return adapter.validate_json(text) if text else None
+    except ValidationError:
+        return None
 
 
 def _branching(text: str | None) -> Branching | None:

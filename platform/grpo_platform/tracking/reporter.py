@@ -13,6 +13,7 @@ import psutil
 
 from grpo.evaluation import Evaluation
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
+from grpo.verdict import Verdict
 from grpo_platform.core.names import SYSTEM_METRICS_PREFIX, Metric
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "TrackingReporter",
     "evaluation_figures",
     "thin",
+    "verdict_figures",
 ]
 
 _T = TypeVar("_T")
@@ -267,6 +269,19 @@ def evaluation_figures(evaluation: Evaluation) -> dict[str, float]:
     return {key: float(value) for key, value in figures.items() if math.isfinite(value)}
 
 
+def verdict_figures(verdict: Verdict) -> dict[str, float]:
+    """A verdict as metrics: differences with their intervals; those that are finite."""
+    figures = {
+        Metric.OVER_RANDOM: verdict.random.difference,
+        Metric.OVER_RANDOM_CI_LOW: verdict.random.ci_low,
+        Metric.OVER_RANDOM_CI_HIGH: verdict.random.ci_high,
+        Metric.OVER_START: verdict.start.difference,
+        Metric.OVER_START_CI_LOW: verdict.start.ci_low,
+        Metric.OVER_START_CI_HIGH: verdict.start.ci_high,
+    }
+    return {key: value for key, value in figures.items() if math.isfinite(value)}
+
+
 class TrackingReporter(Reporter):
     """Collects points for whoever drains them, at most `max_points` for each metric.
 
@@ -373,6 +388,10 @@ class TrackingReporter(Reporter):
             self._evaluated_slice = index
             self._late_evaluation = []
             self._emit(values)
+
+    def on_verdict(self, verdict: Verdict) -> None:
+        """Take what the last evaluation is compared with."""
+        self._emit((key, value, self._timesteps) for key, value in verdict_figures(verdict).items())
 
     def drain(self) -> list[Point]:
         """The points made since the last call, in order."""

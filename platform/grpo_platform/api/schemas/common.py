@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from grpo import GRPOConfig, fields
+from grpo import GRPOConfig, fields, verdict
 from grpo_platform.core.request import MODEL_NAME, MODEL_REFERENCE
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ModelReference",
     "Reply",
     "RequestBody",
+    "Verdict",
     "bounded",
     "example",
     "fields_from",
@@ -249,3 +250,25 @@ ModelName = Annotated[str, Field(pattern=MODEL_NAME.expression)]
 
 ModelReference = Annotated[str, Field(pattern=MODEL_REFERENCE.expression)]
 """A model's champion (`name`), or one of its versions (`name/3`, `name@alias`)."""
+
+
+@reply_from(verdict.Baseline)
+class Baseline(Reply):
+    """A policy that the trained one is compared with, on the first episodes of its evaluation."""
+
+
+@reply_from(verdict.Verdict)
+class Verdict(Reply):
+    """What a training's policy does better than two that it has to beat."""
+
+    better: bool
+    """Whether both are beaten: whether the intervals of both differences lie above 0."""
+
+    sentence: str
+    """The same in words, with the figures."""
+
+    random: Baseline
+    """Uniformly random actions."""
+
+    start: Baseline
+    """The policy that training started from: untrained, or the version of `init_from`."""

@@ -17,6 +17,7 @@ __all__ = [
     "ExperimentHistory",
     "ExperimentResults",
     "ExperimentSelection",
+    "ExperimentVerdict",
     "history_reply",
     "results_reply",
     "selection_reply",
@@ -31,6 +32,22 @@ class Estimate(Reply):
     high: float
 
 
+class ExperimentVerdict(Reply):
+    """Whether a configuration learns: its seeds beside random actions and beside their starts."""
+
+    better: bool
+    """Whether the intervals of both differences lie above 0."""
+
+    sentence: str
+    """The same in words, with the figures."""
+
+    random: Estimate
+    """Mean over seeds of by how much their evaluations exceed random actions."""
+
+    start: Estimate
+    """The same of what the trainings started from: untrained, or the version of `init_from`."""
+
+
 class ExperimentResults(Reply):
     """What the seeds that completed came to together."""
 
@@ -42,6 +59,9 @@ class ExperimentResults(Reply):
 
     mean: Estimate | None
     """Mean of the seeds' evaluations."""
+
+    verdict: ExperimentVerdict | None
+    """Null below two completed seeds, and where jobs of earlier releases are among them alone."""
 
     bootstrap_low: float | None
     """Lower end of the interquartile mean's interval by stratified bootstrap over seeds."""
@@ -117,6 +137,7 @@ def results_reply(results: Results) -> ExperimentResults:
         completed=results.completed,
         iqm=_estimate(results.iqm),
         mean=_estimate(results.mean),
+        verdict=_verdict(results),
         bootstrap_low=low,
         bootstrap_high=high,
         curve_key=results.curve_key,
@@ -140,6 +161,15 @@ def history_reply(experiment_id: str, key: str, curves: Curves | None) -> Experi
         for step, iqm, low, high, seeds in rows
     ]
     return ExperimentHistory(experiment_id=experiment_id, key=key, points=points)
+
+
+def _verdict(results: Results) -> ExperimentVerdict | None:
+    random, start = _estimate(results.over_random), _estimate(results.over_start)
+    if random is None or start is None or results.better is None or results.verdict is None:
+        return None
+    return ExperimentVerdict(
+        better=results.better, sentence=results.verdict, random=random, start=start
+    )
 
 
 def _estimate(interval: Interval | None) -> Estimate | None:

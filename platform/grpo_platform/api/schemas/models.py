@@ -4,7 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from grpo_platform.api.schemas.common import WHOLE, Reply, RequestBody, example, reply_from
+from grpo_platform.api.schemas.common import (
+    WHOLE,
+    Reply,
+    RequestBody,
+    Verdict,
+    example,
+    reply_from,
+)
 from grpo_platform.registry import records
 from grpo_platform.registry.card import EvaluationCard, ModelCard
 
@@ -56,6 +63,7 @@ class ModelVersion(Reply):
     """One version with its card."""
 
     evaluation: Evaluation | None
+    baselines: Verdict | None
 
 
 @reply_from(records.Comparison)

@@ -12,6 +12,7 @@ from grpo_platform.api.schemas.common import (
     WHOLE,
     Reply,
     RequestBody,
+    Verdict,
     bounded,
     example,
     fields_from,
@@ -109,6 +110,14 @@ class Job(Reply):
     promotion_reason: str | None
     """Why it did or did not, with what was compared, and which version stays champion; null until
     decided, and in jobs of earlier releases."""
+
+    verdict: Verdict | None
+    """Whether its policy is better than random actions and than the policy that it started from;
+    null until it completed, and in jobs of earlier releases."""
+
+    hints: dict[str, str]
+    """What goes wrong in the training, and what to try, by what it is: `groups_degenerate`,
+    `no_gradient`, `policy_unchanged`, `entropy_gone`, `values_exploding`. Mostly empty."""
 
     eta_seconds: float | None
     """Expected time to the end, in seconds; null when it cannot be told."""

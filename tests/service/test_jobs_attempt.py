@@ -23,7 +23,7 @@ from grpo_platform.tracking.reporter import Point
 from tests.service.tracking_support import prepare, request
 from tests.service.worker_support import World
 
-FIELDS = {"n_eval_episodes": 2}
+FIELDS = {"n_eval_episodes": 2, "promote": "always"}
 ENVIRONMENT = {"resumes_exactly": True, "branching": "exact", "branching_reason": "It is."}
 
 

@@ -79,7 +79,7 @@ def post(running: Server, path: str, **body: object) -> requests.Response:
 def test_a_world_of_trees_images_and_masks_is_trained_judged_filmed_and_served(running):
     done = train(
         running, env_name="world:World-v0", total_timesteps=600, n_steps=10, seed=1,
-        model_name="world", n_eval_episodes=5, env_kwargs={"size": 9},
+        model_name="world", n_eval_episodes=5, env_kwargs={"size": 9}, promote="always",
         policy_kwargs={"features_extractor_kwargs": {"cnn_output_dim": 16}},
     )  # fmt: skip
     assert done["status"] == "completed", done["error_message"]

@@ -13,7 +13,7 @@ from tests.e2e.processes import ROOT, environment, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(2)]
 
-SHORT = ("--timesteps", "400", "--set", "n_eval_episodes=3")
+SHORT = ("--timesteps", "400", "--set", "n_eval_episodes=3", "--set", "promote=always")
 
 
 def test_the_command_line_and_the_client_train_show_and_delete_an_experiment(

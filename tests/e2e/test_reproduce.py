@@ -110,7 +110,7 @@ def test_a_git_url_is_cloned_and_run(tmp_path: Path) -> None:
 def test_a_job_is_trained_again_from_its_own_commit(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "clone")
     commit = git(folder, "rev-parse", "HEAD")
-    mlflow_run(tmp_path, str(folder), "-P", "total_timesteps=300", "-P", "model_name=m")
+    mlflow_run(tmp_path, str(folder), "-P", "total_timesteps=2000", "-P", "model_name=m")
     client = MlflowClient(tracking_uri=uri(tmp_path))
     original = newest(client)
 

@@ -52,6 +52,7 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(
             seed=3,
             seeds=seeds,
             model_name="swept",
+            promote="always",
             max_concurrent_trials=2,
             pruner="none",
         )

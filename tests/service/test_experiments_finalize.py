@@ -20,7 +20,7 @@ from tests.service.tracking_support import request
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 EPISODES = 4
-SHORT = {"total_timesteps": 600, "n_eval_episodes": EPISODES}
+SHORT = {"total_timesteps": 2_000, "n_eval_episodes": EPISODES}
 
 
 class Experiments:

@@ -63,7 +63,7 @@ def _nothing_left_running(live):
 
 
 def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(live):
-    job = live.submit(total_timesteps=1500, model_name="life")
+    job = live.submit(total_timesteps=1500, promote="always", model_name="life")
     assert job.status is JobStatus.QUEUED
     live.until(job.job_id, lambda r: r.status is not JobStatus.QUEUED)
     done = live.wait(job.job_id, JobStatus.COMPLETED)

@@ -237,7 +237,9 @@ def test_a_trainer_that_crashes_again_and_again_fails_the_job(live, fault, said)
 
 
 def test_max_seconds_is_a_budget_over_all_attempts_whatever_the_clock_is_set_to(live):
-    job = live.submit(**long_job(max_seconds=12.0, n_eval_episodes=2, model_name="timed"))
+    job = live.submit(
+        **long_job(max_seconds=12.0, n_eval_episodes=2, promote="always", model_name="timed")
+    )
     live.until(job.job_id, lambda record: record.seconds > 1)
     for jump in (7200, -7200):  # in the middle of an attempt
         (live.folder / "clock").write_text(str(jump))

@@ -92,6 +92,7 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(
     assert "best eval/mean_reward" in parent.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.rotated(3)
 def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_path: Path) -> None:
     with server(tmp_path) as running:
         client = GRPOClient(running.url)
@@ -159,6 +160,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
         yield running, folder
 
 
+@pytest.mark.rotated(2)
 def test_the_command_line_sweeps(tmp_path: Path) -> None:
     with server(tmp_path) as running:
         sweep_by_hand(running, tmp_path)
@@ -198,6 +200,7 @@ def sweep_by_hand(running: Server, tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.rotated(2)
 def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
     space = tmp_path / "space.json"
     space.write_text(json.dumps(SPACE))
@@ -254,6 +257,7 @@ def foreground(
         process.wait()
 
 
+@pytest.mark.rotated(3)
 def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
     said = tmp_path / "said.log"
     with STORES["sqlite"](tmp_path) as store:
@@ -270,6 +274,7 @@ def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.rotated(1)
 def test_an_interrupted_sweep_stops_with_its_trials(tmp_path: Path, number: signal.Signals) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)

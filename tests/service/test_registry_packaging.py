@@ -195,6 +195,7 @@ print(json.dumps([pyfunc.tolist(), exported.tolist()]))
 """
 
 
+@pytest.mark.rotated(3)
 def test_both_flavors_work_without_this_repository(model, elsewhere):
     policy, folder, observations = model
     cwd, environment = elsewhere

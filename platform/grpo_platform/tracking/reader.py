@@ -21,7 +21,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    Row,
     Select,
     and_,
     bindparam,
@@ -228,7 +227,7 @@ _METRICS: Final = select(_METRIC.run_uuid, _METRIC.key, _METRIC.value, _METRIC.i
     _METRIC.run_uuid.in_(_IDS)
 )
 _JOBS: Final = select(_TAG.run_uuid).where(_TAG.run_uuid.in_(_IDS), _TAG.key == Tag.JOB)
-_Runs = Sequence[Row[Any]]
+_Runs = Sequence[Any]
 _Values = defaultdict[str, dict[str, str]]
 
 
@@ -250,7 +249,7 @@ class SqlReader:
 
     def find(self, query: RunQuery) -> list[RunRow]:
         """At most `query.limit` runs, in order."""
-        return self._read(lambda connection: _choose(connection, query))
+        return self._read(partial(_choose, query))
 
     def get(self, run_id: str) -> RunRow:
         """One run, deleted or not.
@@ -258,8 +257,7 @@ class SqlReader:
         Raises:
             UnknownJobError: there is none.
         """
-        one = select(*_COLUMNS).where(_RUN.run_uuid == run_id)
-        found = self._read(lambda connection: connection.execute(one).all())
+        found = self._read(partial(_run, select(*_COLUMNS).where(_RUN.run_uuid == run_id)))
         if not found:
             raise UnknownJobError(run_id)
         return found[0]
@@ -271,7 +269,7 @@ class SqlReader:
             some = select(*_COLUMNS).where(
                 _RUN.run_uuid.in_(run_ids[begin : begin + _IDS_A_STATEMENT])
             )
-            rows += self._read(lambda connection, some=some: connection.execute(some).all())
+            rows += self._read(partial(_run, some))
         return {row.run_id: row for row in rows}
 
     def _read(self, choose: Callable[[Connection], _Runs]) -> list[RunRow]:
@@ -282,7 +280,11 @@ class SqlReader:
         return retrying(read)
 
 
-def _choose(connection: Connection, query: RunQuery) -> _Runs:
+def _run(statement: Select[Any], connection: Connection) -> _Runs:
+    return connection.execute(statement).all()
+
+
+def _choose(query: RunQuery, connection: Connection) -> _Runs:
     """The runs that a query asks for, before more is read of them than their own row."""
     if Tag.JOB not in query.tag_keys:
         return connection.execute(_statement(query)).all()

@@ -90,15 +90,15 @@ function Result({ id }) {
     <div class="scroll"><table class="list"><thead><tr><th scope="col">${t('compare.side_head')}</th><th scope="col" class="number">${t('compare.units')}</th>
       <th scope="col" class="number">${t('experiment.mean')}</th><th scope="col" class="number">${t('experiments.iqm')}</th><th scope="col" class="number">${t('experiment.area')}</th></tr></thead>
       <tbody>${data.sides.map((side) => html`<tr><td class="name"><a href=${sideHref(side.reference)}>${side.label}</a><span class="muted">${side.env_name}${side.chosen ? ` · ${side.chosen}` : ''}</span></td>
-        <td class="number">${t(`compare.${side.unit}s`, { n: side.returns.length })}</td><td class="number"><${Estimate} value=${side.mean.estimate} low=${side.mean.low} high=${side.mean.high} /></td>
-        <td class="number"><${Estimate} value=${side.iqm.estimate} low=${side.iqm.low} high=${side.iqm.high} /></td><td class="number">${number(side.area)}</td></tr>`)}</tbody></table></div>
+        <td class="number" data-label=${t('compare.units')}>${t(`compare.${side.unit}s`, { n: side.returns.length })}</td><td class="number" data-label=${t('experiment.mean')}><${Estimate} value=${side.mean.estimate} low=${side.mean.low} high=${side.mean.high} /></td>
+        <td class="number" data-label=${t('experiments.iqm')}><${Estimate} value=${side.iqm.estimate} low=${side.iqm.low} high=${side.iqm.high} /></td><td class="number" data-label=${t('experiment.area')}>${number(side.area)}</td></tr>`)}</tbody></table></div>
     <h2 class="lead">${t('compare.pairs')}</h2>
     <div class="scroll"><table class="list"><thead><tr><th scope="col">${t('compare.pair')}</th><th scope="col" class="number">${t('model.difference')}</th>
       <th scope="col" class="number">${t('compare.probability')}</th><th scope="col" class="number">p</th><th scope="col">${t('jobs.verdict')}</th></tr></thead>
       <tbody>${data.pairs.map((pair) => html`<tr><td class="name">${data.sides[pair.first].label} – ${data.sides[pair.second].label}</td>
-        <td class="number"><${Estimate} value=${pair.mean.estimate} low=${pair.mean.low} high=${pair.mean.high} /></td>
-        <td class="number"><${Estimate} value=${pair.probability.estimate} low=${pair.probability.low} high=${pair.probability.high} /></td>
-        <td class="number">${number(pair.adjusted_p_value ?? pair.p_value)}</td>
+        <td class="number" data-label=${t('model.difference')}><${Estimate} value=${pair.mean.estimate} low=${pair.mean.low} high=${pair.mean.high} /></td>
+        <td class="number" data-label=${t('compare.probability')}><${Estimate} value=${pair.probability.estimate} low=${pair.probability.low} high=${pair.probability.high} /></td>
+        <td class="number" data-label="p">${number(pair.adjusted_p_value ?? pair.p_value)}</td>
         <td><span class="badge ${pair.verdict === 'none' ? '' : 'good'}">${pair.verdict === 'none' ? t('compare.none') : t('compare.better', { label: data.sides[pair[pair.verdict]].label })}</span></td></tr>`)}</tbody></table></div>
     <div class="columns even lead">${curves.length > 0 && html`<div class="card"><${Chart} title=${t('compare.curves')} series=${curves} /></div>`}
       ${profiles.length > 0 && html`<div class="card"><${Chart} title=${t('compare.profile')} series=${profiles} xLabel=${t('compare.threshold')} /></div>`}</div>`;

@@ -51,8 +51,8 @@ export default function ExperimentPage({ id }) {
       <tbody>${experiment.seeds.map((seed) => html`<tr key=${seed.job_id}>
         <td class="name"><a href=${`/app/jobs/${seed.job_id}`}>${t('experiment.seed', { seed: String(seed.seed) })}</a><span class="muted">${short(seed.job_id)}</span></td>
         <td class="state"><${Status} status=${seed.state} progress=${seed.progress} />${seed.error_message && html`<span class="fault" title=${seed.error_message}>${seed.error_message}</span>`}</td>
-        <td class="number">${number(seed.evaluation)}</td><td class="number">${number(seed.area_under_curve)}</td>
-        <td class="number">${number(seed.steps_to_threshold)}</td><td>${seed.model_version === null ? '–' : seed.model_version}
+        <td class="number" data-label=${t('jobs.return')}>${number(seed.evaluation)}</td><td class="number" data-label=${t('experiment.area')}>${number(seed.area_under_curve)}</td>
+        <td class="number" data-label=${t('experiment.steps_to')}>${number(seed.steps_to_threshold)}</td><td data-label=${t('experiment.version')}>${seed.model_version === null ? '–' : seed.model_version}
           ${selection && selection.seed === seed.seed && html` <span class="badge good">${t('experiment.chosen')}</span>`}</td></tr>`)}</tbody></table></div>`;
 }
 

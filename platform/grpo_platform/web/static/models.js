@@ -16,7 +16,7 @@ export default function ModelsPage() {
       <th scope="col" class="number">${t('models.latest')}</th><th scope="col" class="number">${t('models.return')}</th><th scope="col">${t('models.memory')}</th></tr></thead>
       <tbody>${models.map((m) => html`<tr key=${m.name}><td class="name"><a href=${`/app/models/${encodeURIComponent(m.name)}`}>${m.name}</a><span class="muted">${m.env_name}</span></td>
         <td>${m.champion === null ? html`<span class="muted">${t('models.latest_serves')}</span>` : html`<span class="badge good">${t('models.champion', { version: String(m.champion) })}</span>`}</td>
-        <td class="number">${m.latest_version}</td><td class="number">${number(m.eval_return_mean)}</td>
+        <td class="number" data-label=${t('models.latest')}>${m.latest_version}</td><td class="number" data-label=${t('jobs.return')}>${number(m.eval_return_mean)}</td>
         <td class="muted">${t(`models.${m.status}`)}</td></tr>`)}</tbody></table></div>
       ${(tokens.length > 1 || data.next_page_token) && html`<nav class="pager" aria-label=${t('pages.label')}>
         <button type="button" disabled=${tokens.length === 1} onClick=${() => setTokens(tokens.slice(0, -1))}>${t('pages.back')}</button>

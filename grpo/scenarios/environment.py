@@ -31,7 +31,15 @@ from grpo.registry import Objects
 from grpo.scenarios.assertions import Feature
 from grpo.scenarios.suite import Scenario, Start, snapshot_from_json
 
-__all__ = ["Stage", "column_of", "noise_columns", "perturbed"]
+__all__ = [
+    "Stage",
+    "column_of",
+    "feature_names",
+    "noise_columns",
+    "perturbed",
+    "put_state",
+    "state_of",
+]
 
 Environment = gym.Env[Any, Any]
 
@@ -108,7 +116,7 @@ def column_of(spec: EnvironmentSpec, feature: Feature, where: str) -> int:
     Raises:
         IncompatibleError: the environment shows no such feature.
     """
-    names = _feature_names(spec)
+    names = feature_names(spec)
     if not feature.index and feature.name in names:
         return names.index(feature.name)
     leaves = {leaf.name: (leaf, columns) for leaf, columns in spec.observation.columns()}
@@ -267,7 +275,7 @@ class Stage:
         ) -> tuple[Any, dict[str, Any]]:
             observation, info = reset(seed=seed, options=options)
             if self._wanted:
-                observation = _put(core, self._wanted.pop())
+                observation = put_state(core, self._wanted.pop())
             return observation, info
 
         # on the instance, and no wrapper: a snapshot is of the layers that there are
@@ -311,8 +319,33 @@ def _brancher_of(scenario: Scenario, place: str) -> Brancher:
     return next(iter(kinds))() if kinds else NoBranching()
 
 
-def _put(core: Environment, state: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an observation
-    """Put an environment that was just reset into a state, and look."""
+def state_of(core: Environment) -> dict[str, float | list[float]]:
+    """The state that an environment is in, by its variables' names; empty where they have none.
+
+    Args:
+        core: without its wrappers.
+    """
+    own: Any = core
+    family = family_of(core)
+    if family == "mujoco":
+        return {"qpos": own.data.qpos.tolist(), "qvel": own.data.qvel.tolist()}
+    names = _STATES.get(family, ())
+    return dict(zip(names, map(float, own.state), strict=True)) if names else {}
+
+
+def put_state(core: Environment, state: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an observation
+    """Put an environment that was reset into a state, and look.
+
+    Args:
+        core: without its wrappers.
+        state: by its variables' names; those that are not named stay.
+
+    Returns:
+        What it observes there, without its wrappers.
+
+    Raises:
+        IncompatibleError: it has no such variables.
+    """
     family = family_of(core)
     own: Any = core
     if family == "mujoco":
@@ -423,7 +456,8 @@ def _check_names(state: Mapping[str, Any], names: tuple[str, ...], core: Environ
             )
 
 
-def _feature_names(spec: EnvironmentSpec) -> tuple[str, ...]:
+def feature_names(spec: EnvironmentSpec) -> tuple[str, ...]:
+    """What the numbers of an observation are called, in order; empty where they have no names."""
     own_lander = spec.family == "box2d" and not spec.deviations
     if own_lander and str(getattr(spec.source, "entry_point", "")).endswith(":LunarLander"):
         return _LANDER

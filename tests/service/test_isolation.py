@@ -65,7 +65,7 @@ def test_what_is_gymnasiums_own_is_looked_at_right_here():
         here.validate(config(env_name, **kwargs))
     with pytest.raises(UnknownNameError):
         here.validate(config("nobodys/Place-v0"))
-    assert here._process is None
+    assert here._forks._process is None
     assert not isolation._is_trusted("Hopper-v5", {"frame_skip": 3})
     here.close()
 
@@ -130,7 +130,7 @@ def test_answers_are_kept_and_failures_are_not(isolated, monkeypatch):
 
 def test_a_process_that_was_killed_is_started_again(isolated):
     isolated.validate(config(after=11))
-    isolated._process.kill()
+    isolated._forks._process.kill()
     isolated.validate(config(after=12))
 
 
@@ -156,7 +156,7 @@ def test_callers_that_wait_are_as_many_as_may_and_share_an_answer(isolated):
 def test_what_hangs_is_ended_with_all_that_it_started(isolated):
     with pytest.raises(UnsupportedEnvironmentError):
         isolated.validate(config(fault="hang", after=-1))
-    parent = isolated._process.pid
+    parent = isolated._forks._process.pid
     children = Path(f"/proc/{parent}/task/{parent}/children")
     until(lambda: not children.read_text().split())
 

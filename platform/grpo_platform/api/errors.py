@@ -138,6 +138,7 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
     platform.UnsafeModelError: ErrorRow(409, "unsafe-model", "Model refused"),
     platform.QueueFullError: ErrorRow(429, "queue-full", "Queue is full"),
     platform.TooManyWatchersError: ErrorRow(429, "too-many-watchers", "Too many watchers"),
+    platform.TooManySessionsError: ErrorRow(429, "too-many-sessions", "Too many sessions"),
     platform.BusyError: ErrorRow(503, "busy", "Busy"),
     platform.NotReadyError: ErrorRow(503, "not-ready", "Not ready"),
     platform.StoreUnavailableError: ErrorRow(503, "store-unavailable", "Store unavailable"),

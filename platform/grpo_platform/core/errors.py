@@ -15,6 +15,7 @@ PlatformError
 ├── NotReadyError                  the server starts or ends, and takes no jobs
 ├── QueueFullError                 try again after `retry_after_seconds`
 ├── TooManyWatchersError           try again after `retry_after_seconds`
+├── TooManySessionsError           try again after `retry_after_seconds`
 ├── UnsafeModelError               a version whose files are not what was released or registered
 └── StoreError                     the MLflow store refused or cannot be reached
     └── StoreUnavailableError      it is away; the same call may succeed later
@@ -34,6 +35,7 @@ __all__ = [
     "StoreError",
     "StoreGoneError",
     "StoreUnavailableError",
+    "TooManySessionsError",
     "TooManyWatchersError",
     "UnknownComparisonError",
     "UnknownExperimentError",
@@ -173,6 +175,26 @@ class TooManyWatchersError(PlatformError):
         super().__init__(
             f"{limit} clients watch events already, as many as may. Try again later, ask for the "
             "job's status instead, or raise GRPO_MAX_WATCHERS."
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TooManySessionsError(PlatformError):
+    """As many policies are at play as may be.
+
+    Args:
+        limit: how many may be.
+        setting: that says so.
+        retry_after_seconds: when trying again makes sense.
+
+    Attributes:
+        retry_after_seconds: when trying again makes sense.
+    """
+
+    def __init__(self, limit: int, setting: str, retry_after_seconds: int = 30) -> None:
+        super().__init__(
+            f"{limit} sessions are at play already, as many as may be ({setting}). End one of "
+            "them with DELETE /play/{id}, or try again later."
         )
         self.retry_after_seconds = retry_after_seconds
 

@@ -51,6 +51,18 @@ class Settings(BaseSettings):
     max_watchers: int = Field(1000, ge=1, le=100_000)
     """Clients that may watch the events of jobs at once; one more is refused with 429."""
 
+    max_play_sessions: int = Field(8, ge=0, le=256)
+    """Policies that may be at play at once, a process each; one more is refused with 429."""
+
+    max_play_sessions_per_client: int = Field(3, ge=1, le=256)
+    """Those that one client's address may steer at once."""
+
+    play_idle_seconds: float = Field(600.0, ge=1, le=86_400, allow_inf_nan=False)
+    """How long a policy stays at play without a command."""
+
+    play_checkpoint_seconds: float = Field(5.0, ge=0.5, le=3600, allow_inf_nan=False)
+    """How often at most a watched job makes a checkpoint for those who watch, beside its own."""
+
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
     """How long an idle connection of a client stays open."""
 

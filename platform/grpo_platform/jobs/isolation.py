@@ -10,8 +10,6 @@ import contextlib
 import functools
 import json
 import socket
-import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,10 +30,10 @@ from grpo.policies import default_policy
 from grpo.registry import plug_ins
 from grpo.scenarios.results import SuiteResult
 from grpo.scenarios.suite import Suite
-from grpo_platform.core.errors import BusyError, NotReadyError
+from grpo_platform.core.errors import BusyError
 from grpo_platform.core.process import ending
-from grpo_platform.core.settings import child_environment
 from grpo_platform.jobs import isolation_process
+from grpo_platform.jobs.fork_server import ForkServer
 from grpo_platform.jobs.isolation_process import (
     SUITE_FILE,
     Message,
@@ -61,7 +59,6 @@ _AT_ONCE: Final = 16
 
 _ATTEMPTS: Final = 3
 _KEPT: Final = 1024
-_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _JUDGED: Final = (
     "env_name", "env_kwargs", "reward_function_type", "advantage", "policy", "policy_kwargs",
     "net_arch",
@@ -84,28 +81,18 @@ class Isolation:
     def __init__(self, limit_seconds: float) -> None:
         self._limit = limit_seconds
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._is_closed = False
+        self._forks = ForkServer(isolation_process.__name__)
         self._places = threading.BoundedSemaphore(_AT_ONCE)
         self._known: dict[str, Future[Any]] = {}
 
     def start(self) -> None:
         """Begin to warm up where plug-ins are installed, since then all calls need it."""
         if _plug_ins():
-            with self._lock:
-                self._launch()
+            self._forks.start()
 
     def close(self) -> None:
         """End the process that questions are forked from, and with it all of them."""
-        with self._lock:
-            self._is_closed = True
-            if self._control is not None:
-                self._control.close()
-                self._control = None
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
+        self._forks.close()
 
     def validate(self, config: grpo.GRPOConfig) -> None:
         """As `grpo.validate`.
@@ -304,46 +291,18 @@ class Isolation:
             _LostError: its process ended or was silent for too long.
             grpo.GRPOError: what the call raised.
         """
-        question = json.dumps({"call": call, "arguments": arguments}).encode()
+        question = {"call": call, "arguments": arguments}
         for attempt in range(_ATTEMPTS):
             ours, theirs = socket.socketpair()
             with ours:
-                control = self._hand_over(question, theirs)
+                mark = self._forks.fork(question, theirs)
                 try:
                     yield from _listen(ours, limit)
                     return
                 except _NotStartedError:
                     if attempt == _ATTEMPTS - 1:
                         raise
-            with self._lock:
-                if self._control is control:
-                    self._launch()
-
-    def _hand_over(self, question: bytes, stream: socket.socket) -> socket.socket:
-        with stream, self._lock:
-            control = self._launch() if self._control is None else self._control
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                socket.send_fds(control, [question], [stream.fileno()])
-            return control
-
-    def _launch(self) -> socket.socket:
-        if self._is_closed:
-            raise NotReadyError
-        if self._control is not None:
-            self._control.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", isolation_process.__name__, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=child_environment() | _ONE_THREAD,
-                start_new_session=True,
-            )
-        return self._control
+            self._forks.restart(mark)
 
 
 class _LostError(Exception):

@@ -42,6 +42,9 @@ _MOST_SHOWN: Final = 500
 
 Message = dict[str, Any]
 
+Answer = Callable[[int, Message, socket.socket], NoReturn]
+"""What a forked process does, with its parent's id, a question and its end of the stream."""
+
 SUITE_FILE: Final = "suite.json"
 """In the folder of a question: a suite is too long for a message."""
 
@@ -54,8 +57,14 @@ class _Child(NamedTuple):
     stream: socket.socket
 
 
-def main(control_fd: int) -> None:
-    """Fork a process for each question until the server is gone; its questions go with it."""
+def main(control_fd: int, answer: Answer | None = None) -> None:
+    """Fork a process for each question until the server is gone; its questions go with it.
+
+    Args:
+        control_fd: CONTROL.
+        answer: what such a process does, with the question and its end of the stream; it says
+            what the calls here do, where left out.
+    """
     control = socket.socket(fileno=control_fd)
     poller = select.poll()
     poller.register(control, select.POLLIN)
@@ -68,7 +77,8 @@ def main(control_fd: int) -> None:
                     for child in children.values():
                         _kill(child)
                     return
-                child = _fork(control, json.loads(text), socket.socket(fileno=descriptors[0]))
+                stream = socket.socket(fileno=descriptors[0])
+                child = _fork(control, json.loads(text), stream, answer or _answer)
                 children[child.pidfd] = children[child.stream.fileno()] = child
                 poller.register(child.pidfd, select.POLLIN)
                 poller.register(child.stream, 0)  # only that the server closed it
@@ -85,12 +95,14 @@ def main(control_fd: int) -> None:
                 _kill(child)
 
 
-def _fork(control: socket.socket, question: Message, stream: socket.socket) -> _Child:
+def _fork(
+    control: socket.socket, question: Message, stream: socket.socket, answer: Answer
+) -> _Child:
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         control.close()
-        _answer(parent, question, stream)
+        answer(parent, question, stream)
     return _Child(pid, os.pidfd_open(pid), stream)
 
 

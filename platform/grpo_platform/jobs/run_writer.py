@@ -249,18 +249,27 @@ class Checkpoints:
         stored = self._stored()
         for artifact in sorted(stored, key=lambda path: (path == pointed, path), reverse=True):
             try:
-                path = self._jobs.download(self._job_id, artifact, folder)
+                path = self.fetch_one(artifact, folder)
             except StoreUnavailableError:
                 raise
             except StoreError as error:
                 _log.warning("Checkpoint %s cannot be read: %s", artifact, error)
                 continue
-            match = _CHECKPOINT_NAME.fullmatch(PurePosixPath(artifact).name)
-            if match and file_sha256(path) == match["sha256"]:
+            if path is not None:
                 return path
             _log.warning("Checkpoint %s is damaged; an earlier one is used.", artifact)
             self._prune([artifact])
         return None
+
+    def fetch_one(self, artifact: str, folder: Path) -> Path | None:
+        """Download a checkpoint; None where it is not what was stored.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        path = self._jobs.download(self._job_id, artifact, folder)
+        match = _CHECKPOINT_NAME.fullmatch(PurePosixPath(artifact).name)
+        return path if match and file_sha256(path) == match["sha256"] else None
 
     def remove_all(self) -> None:
         """Delete every checkpoint: the job is completed and has no use for them."""

@@ -1,0 +1,147 @@
+"""Instances that are drawn while they are branched: what draws is no part of a state."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from grpo.envs.branching import Brancher, Owner
+from grpo.envs.families import layers_of
+from grpo.envs.spec import EnvironmentSpec
+from grpo.envs.sync_vec_env import SyncVecEnv
+from grpo.envs.vec_env import Branching, Snapshot
+from grpo.envs.verification import find_branching, resets_afresh
+from grpo.errors import GRPOError, in_words
+
+__all__ = ["Drawn", "make_drawn"]
+
+_QUIET: Final = {
+    "SDL_VIDEODRIVER": "dummy",
+    "SDL_AUDIODRIVER": "dummy",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+}
+
+
+class Drawn(SyncVecEnv):
+    """One member that can be drawn, put into visited states and branched, as training does.
+
+    Args:
+        spec: the environment.
+        brancher: how it is branched.
+        reason: why so, in sentences.
+        draws: whether to make an instance that draws; without, `draw` gives None.
+        why_not: why nothing is drawn, in a sentence; empty where something is.
+    """
+
+    def __init__(
+        self, spec: EnvironmentSpec, brancher: Brancher, reason: str, draws: bool, why_not: str
+    ) -> None:
+        made = replace(
+            spec, env_kwargs={}, source=lambda: spec.make("rgb_array" if draws else None)
+        )
+        super().__init__(made, 1, _Undrawn(brancher), afresh=resets_afresh(spec), reason=reason)
+        self.played = spec
+        self.why_not_drawn = why_not
+
+    def draw(self) -> npt.NDArray[np.uint8] | None:
+        """The present state as an image, shape (height, width, 3).
+
+        None where it cannot be drawn, as `why_not_drawn` then says.
+        """
+        if self.why_not_drawn:
+            return None
+        try:
+            image = np.asarray(self.envs[0].render(), dtype=np.uint8)
+            if image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"it draws arrays of shape {image.shape}, not images")
+        except Exception as error:  # noqa: BLE001 - foreign code, which may lack a display
+            self.why_not_drawn = f"{self.played.env_name} cannot be drawn here: {in_words(error)}."
+            return None
+        return image
+
+    @property
+    def fps(self) -> int:
+        """Steps a second at which the environment says that it looks natural."""
+        return int(self.envs[0].metadata.get("render_fps") or 30)
+
+
+def make_drawn(spec: EnvironmentSpec) -> Drawn:
+    """A member that can be drawn, or at least played where it cannot.
+
+    Raises:
+        ConfigError: it cannot be made.
+        EnvironmentFaultError: it raised while it was tried.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    plan = find_branching(spec)
+    try:
+        return Drawn(spec, plan.brancher(), plan.reason, True, "")
+    except GRPOError as error:
+        why_not = f"{spec.env_name} cannot be drawn here: {in_words(error)}."
+        return Drawn(spec, plan.brancher(), plan.reason, False, why_not)
+
+
+class _Undrawn(Brancher):
+    """Takes and restores states as if nothing had been drawn.
+
+    Args:
+        brancher: that does so where nothing is drawn.
+    """
+
+    def __init__(self, brancher: Brancher) -> None:
+        self._brancher = brancher
+        self.how = brancher.how  # type: ignore[misc]
+        self.branching: Branching = brancher.branching  # type: ignore[misc]
+        self.storable = brancher.storable  # type: ignore[misc]
+
+    def on_reset(self, member: int, seed: int) -> None:
+        """See `Brancher.on_reset`."""
+        self._brancher.on_reset(member, seed)
+
+    def on_step(self, member: int, action: npt.NDArray[Any]) -> None:
+        """See `Brancher.on_step`."""
+        self._brancher.on_step(member, action)
+
+    def snapshot(self, owner: Owner, member: int) -> dict[str, Any]:
+        """See `Brancher.snapshot`."""
+        with _set_aside(owner, member):
+            return self._brancher.snapshot(owner, member)
+
+    def restore(self, owner: Owner, member: int, snapshot: Snapshot) -> None:
+        """See `Brancher.restore`."""
+        with _set_aside(owner, member):
+            self._brancher.restore(owner, member, snapshot)
+
+    def cost(self, snapshot: Snapshot) -> int:
+        """See `Brancher.cost`."""
+        return self._brancher.cost(snapshot)
+
+
+@contextlib.contextmanager
+def _set_aside(owner: Owner, member: int) -> Iterator[None]:
+    """For a while, let an instance be as one that was never drawn."""
+    kept = [_drawing(layer) for layer in layers_of(owner.envs[member])]
+    instance = owner.envs[member]
+    for layer, found in zip(layers_of(instance), kept, strict=True):
+        vars(layer).update(dict.fromkeys(found))
+    try:
+        yield
+    finally:
+        present = owner.envs[member]
+        for layer, found in zip(layers_of(present), kept, strict=True):
+            vars(layer).update(found)
+
+
+def _drawing(layer: gym.Env[Any, Any]) -> dict[str, Any]:
+    """Attributes that are there to draw: what pygame made, and the mode itself."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if type(value).__module__.partition(".")[0] == "pygame" or name == "render_mode"
+    }

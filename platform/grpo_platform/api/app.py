@@ -23,6 +23,7 @@ from grpo_platform.api.routes import (
     inference,
     models,
     open_inference,
+    play,
     scenarios,
     sweeps,
     system,
@@ -38,10 +39,11 @@ __all__ = ["create_app"]
 
 _ROUTERS = (
     training.router, failures.router, experiments.router, sweeps.router,
-    comparisons.router, models.router, scenarios.router, system.router, catalog.router,
+    comparisons.router, models.router, scenarios.router, play.router, system.router, catalog.router,
     open_inference.router,
 )  # fmt: skip
 _DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
+_PLAYED_AT_ONCE = 64  # calls that wait for a session, which may branch for many seconds
 _CORS_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key",
     "X-Request-ID",
@@ -72,6 +74,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.state.episodes = Episodes()
     app.state.one_batch = CapacityLimiter(1)
     app.state.decisions = CapacityLimiter(_DECISIONS_AT_ONCE)
+    app.state.play = CapacityLimiter(_PLAYED_AT_ONCE)
     # the hot path first, as routes of the application's own: an included router matches twice
     app.router.routes.extend(inference.router.routes)
     for router in _ROUTERS:
@@ -115,4 +118,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             run_in_threadpool(services.jobs.shutdown),
             run_in_threadpool(services.serving.close),
             run_in_threadpool(services.isolation.close),
+            run_in_threadpool(services.play.shutdown),
         )

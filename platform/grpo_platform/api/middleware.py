@@ -120,6 +120,7 @@ class Connection(HttpToolsProtocol):
     _received = 0
     _is_reading = True
     _in_head = True
+    _is_upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, if there is room."""
@@ -145,6 +146,8 @@ class Connection(HttpToolsProtocol):
             return
         self._received += len(data)
         super().data_received(data)
+        if self._is_upgraded:
+            return
         if not self._is_reading:  # nearly always: the request came as a whole
             self._received = 0
             if self._slow is not None:
@@ -156,6 +159,13 @@ class Connection(HttpToolsProtocol):
         elif self._slow is None and not self.transport.is_closing():
             self._others.unread[self] = None
             self._start_timer()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to a WebSocket, which keeps it alive by itself."""
+        self._is_upgraded = True
+        self._stop_timer()
+        self._others.idle.pop(self, None)
+        super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -289,8 +299,11 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or hand it on."""
-        if scope["type"] == "websocket":  # there are none here
-            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+        if scope["type"] == "websocket":
+            if self._access.refusal(read_head(scope), "1.1", needs_token=True) is not None:
+                await send({"type": "websocket.close", "code": 1008, "reason": ""})  # 403
+                return
+            await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)

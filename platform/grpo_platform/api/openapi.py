@@ -31,6 +31,7 @@ TAGS = [
     {"name": "inference", "description": "Ask a model for an action."},
     {"name": "models", "description": "Registered models and their versions."},
     {"name": "scenarios", "description": "What a model's versions must pass to be promoted."},
+    {"name": "play", "description": "Policies at play: watched, steered, branched, explained."},
     {"name": "catalog", "description": "What can be trained, and how."},
     {"name": "open inference protocol", "description": "For clients of KServe and Triton (v2)."},
 ]
@@ -45,6 +46,7 @@ _GIVEN_BY: Final = {
     "experiment_id": ("/train", "post"),
     "sweep_id": ("/sweeps", "post"),
     "comparison_id": ("/comparisons", "post"),
+    "session_id": ("/play", "post"),
 }
 """Which call gives the ids that others take in their path."""
 

@@ -15,6 +15,7 @@ from grpo_platform.cli import (
     experiments,
     jobs,
     models,
+    play,
     scenarios,
     store,
     sweeps,
@@ -55,6 +56,8 @@ app.add_typer(sweeps.app, name="sweep")
 app.add_typer(experiments.app, name="experiments")
 app.add_typer(store.app, name="store")
 app.command()(comparisons.compare)
+app.command()(play.play)
+app.command("open")(play.open_pages)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from grpo_platform.client.fields import (
     UnknownFieldError,
     check_fields,
 )
+from grpo_platform.client.play import PlayCalls
 from grpo_platform.client.replies import Job, JobFilters, Prediction, StatusWord
 from grpo_platform.client.scenarios import SUITE_SECONDS, ScenarioCalls
 from grpo_platform.client.sweeps import SweepCalls
@@ -53,7 +54,9 @@ DEFAULT_URL: Final = "http://localhost:8000"
 _DEFAULT_TIMESTEPS: Final = 5000
 
 
-class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls, FailureCalls):
+class GRPOClient(
+    SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls, FailureCalls, PlayCalls
+):
     """Calls a server.
 
     A call that may be made twice is sent again by itself, once, when its connection breaks; these
@@ -73,6 +76,11 @@ class GRPOClient(SweepCalls, ExperimentCalls, ComparisonCalls, ScenarioCalls, Fa
         timeout_seconds: float = 60.0,
     ) -> None:
         self._transport = Transport(base_url, token, timeout_seconds)
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is."""
+        return self._transport.base_url
 
     def __enter__(self) -> Self:
         return self

@@ -180,11 +180,21 @@ class Session:
         Args:
             lane: 0, or 1 for what goes on beside it.
         """
+        header = self.header(lane)
+        image = self._episodes[lane].envs.draw()
+        if image is None:
+            why_not = self._episodes[lane].envs.why_not_drawn
+            return pack({**header, "image": None, "why_no_image": why_not})
+        content, width, height = webp(image)
+        return pack({**header, "image": {"width": width, "height": height}}, content)
+
+    def header(self, lane: int = 0) -> Message:
+        """What a frame tells beside its image."""
         episode = self._episodes[lane]
         known = episode.taken
         last = known[episode.step - 1] if episode.step else None
         observation = episode.observation
-        header: Message = {
+        return {
             "type": "frame",
             "lane": lane,
             "lanes": len(self._episodes),
@@ -211,11 +221,6 @@ class Session:
             "state": {} if self.spec.deviations else episode.state,
             **self._predicted(episode),
         }
-        image = episode.envs.draw()
-        if image is None:
-            return pack({**header, "image": None, "why_no_image": episode.envs.why_not_drawn})
-        content, width, height = webp(image)
-        return pack({**header, "image": {"width": width, "height": height}}, content)
 
     def _predicted(self, episode: Episode) -> Message:
         if self._policy is None:
@@ -247,9 +252,10 @@ class Session:
         arguments = dict(command)
         name = arguments.pop("command")
         found = _COMMANDS[name](self, **arguments)
-        if name not in ("viewers", "describe", "keep", "film", "policy"):
+        if name in _SHOWN:
             self.show()
-        return {"step": self.main.step, **(found or {})}
+            return {"step": self.main.step, "frame": self.header()}
+        return found or {}
 
     def _play(self, speed: float | None = None) -> None:
         self._playing = True
@@ -418,6 +424,12 @@ def _read_policy(path: Path, name: str, spec: EnvironmentSpec) -> BasePolicy:
 def _first(rows: npt.NDArray[Any] | None) -> Any:  # noqa: ANN401
     return None if rows is None else rows[0]
 
+
+_SHOWN: Final = frozenset(
+    {"act", "checkpoint", "control", "deterministic", "disturb", "fork", "pause", "play", "replay",
+     "reset", "seek", "step", "unfork"}
+)  # fmt: skip
+"""Commands after which viewers see a frame, and a script its numbers."""
 
 _COMMANDS: Final[Mapping[str, Callable[..., Message | None]]] = {
     "act": Session._act,

@@ -84,7 +84,6 @@ class PlaySession:
         self._viewers: set[Viewer] = set()
         self._latest: dict[object, tuple[Message, bytes]] = {}
         self._closed = threading.Event()
-        self._bytes_told = 0
 
     @property
     def folder(self) -> Path:
@@ -142,6 +141,21 @@ class PlaySession:
         found = self.tell(command, timeout_seconds)
         self.used_at = time.monotonic()
         return found
+
+    def film(self, steps: int, kind: str) -> bytes:
+        """Play on, and give what is seen as an animated image.
+
+        Args:
+            steps: at most.
+            kind: `webp` or `gif`.
+
+        Raises:
+            IncompatibleError: the environment cannot be drawn here.
+        """
+        with TemporaryDirectory(dir=self.folder) as folder:
+            path = Path(folder) / "film"
+            self.do({"command": "film", "steps": steps, "kind": kind.upper(), "path": str(path)})
+            return path.read_bytes()
 
     def tell(self, command: Message, timeout_seconds: float = 60.0) -> Message:
         """As `do`, for the server itself."""
@@ -211,9 +225,13 @@ class PlaySessions:
         jobs: has the jobs that are watched.
         registry: has the versions that are played.
         settings: say how many there may be.
+        closing: set when the server begins to shut down: sessions end, and who waits for one is
+            answered.
     """
 
-    def __init__(self, jobs: JobStore, registry: Registry, settings: Settings) -> None:
+    def __init__(
+        self, jobs: JobStore, registry: Registry, settings: Settings, closing: threading.Event
+    ) -> None:
         self._jobs = jobs
         self._registry = registry
         self._settings = settings
@@ -221,7 +239,7 @@ class PlaySessions:
         self._lock = threading.Lock()
         self._sessions: dict[str, PlaySession] = {}
         self._reaper: threading.Thread | None = None
-        self._ended = threading.Event()
+        self._closing = closing
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -322,7 +340,6 @@ class PlaySessions:
 
     def shutdown(self) -> None:
         """End all of them, and what they were forked from."""
-        self._ended.set()
         for session in list(self._sessions.values()):
             self._end(session, "The server ends.")
         self._forks.close()
@@ -387,7 +404,10 @@ class PlaySessions:
     def _reap(self) -> None:
         """End what nobody uses."""
         idle_since = time.monotonic()
-        while not self._ended.wait(_REAP_SECONDS):
+        while True:
+            if self._closing.wait(_REAP_SECONDS):
+                self.shutdown()
+                return
             now = time.monotonic()
             for session in list(self._sessions.values()):
                 unused = now - session.used_at

@@ -19,6 +19,7 @@ from grpo_platform.experiments.store import ExperimentStore
 from grpo_platform.jobs.backend import Backend, BackendFactory
 from grpo_platform.jobs.isolation import Isolation
 from grpo_platform.jobs.runner import Runner
+from grpo_platform.play.sessions import PlaySessions
 from grpo_platform.registry.deletion import delete_model
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
@@ -51,6 +52,7 @@ class Services:
     registry: Registry
     promoter: Promoter
     scenarios: Scenarios
+    play: PlaySessions
     serving: ServingService
     ui: MlflowUI
     isolation: Isolation
@@ -128,6 +130,7 @@ def build_services(settings: Settings) -> Services:
     promoter = Promoter(registry, isolation.evaluate, isolation.play_suite)
     runner = Runner(jobs, make_backend(store, settings), settings)
     sweeps, experiments = SweepStore(jobs), ExperimentStore(jobs)
+    closing = threading.Event()
     return Services(
         settings=settings,
         store=jobs,
@@ -143,10 +146,12 @@ def build_services(settings: Settings) -> Services:
         registry=registry,
         promoter=promoter,
         scenarios=Scenarios(registry, isolation.check_suite, isolation.play_suite),
+        play=PlaySessions(jobs, registry, settings, closing),
         serving=ServingService(registry, settings.model_cache_size),
         ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
         isolation=isolation,
         environments=Environments(isolation),
+        closing=closing,
     )
 
 

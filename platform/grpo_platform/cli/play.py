@@ -62,7 +62,7 @@ def _film(client: GRPOClient, name: str, path: Path, seed: int, steps: int) -> N
     try:
         try:
             kind = "gif" if path.suffix == ".gif" else "webp"
-            content = client.film(session["id"], steps=steps, format=kind)  # type: ignore[arg-type]
+            content = client.play_film(session["id"], steps=steps, format=kind)  # type: ignore[arg-type]
             path.write_bytes(content)
             console.print(f"{path}: {len(content)} bytes.", highlight=False, soft_wrap=True)
         except OSError as error:

@@ -103,7 +103,7 @@ class PlayCalls(Calls):
         body = {"scenario": scenario, "assertions": assertions}
         return self._transport.call("POST", f"/play/{part(session_id)}/scenario", json=body)
 
-    def film(
+    def play_film(
         self, session_id: str, *, steps: int = 200, format: Literal["webp", "gif"] = "webp"
     ) -> bytes:
         """Play on, and give what is seen as an animated image.
@@ -117,4 +117,4 @@ class PlayCalls(Calls):
             ApiError: the environment cannot be drawn where the server runs.
         """
         body = {"steps": steps, "format": format}
-        return self._transport.content(f"/play/{part(session_id)}/film", body)
+        return self._transport.posted(f"/play/{part(session_id)}/film", body)

@@ -155,7 +155,7 @@ class Transport:
         reply = self._reply("GET", path, True, {"params": params}, self._timeout_seconds)
         return reply.content
 
-    def content(self, path: str, json: Mapping[str, object]) -> bytes:
+    def posted(self, path: str, json: Mapping[str, object]) -> bytes:
         """The bytes that a POST gives; raises what `call` does."""
         return self._reply("POST", path, False, {"json": json}, self._timeout_seconds).content
 

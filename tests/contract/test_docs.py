@@ -156,6 +156,8 @@ FREE = {
         "activation_fn",
     },
     "POST /sweeps": {"log"},
+    "POST /play": {"name", "kind", "n", "start", "shape", "low", "high"},
+    "POST /play/{session_id}/film": {"session", "job", "error", "end", "image_bytes"},
     "POST /models/{name}/scenarios/run": {
         *("held", "share", "low", "high", "mean", "std", "median_us", "p99_us", "answers"),
     },

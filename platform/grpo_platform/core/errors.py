@@ -194,7 +194,7 @@ class TooManySessionsError(PlatformError):
     def __init__(self, limit: int, setting: str, retry_after_seconds: int = 30) -> None:
         super().__init__(
             f"{limit} sessions are at play already, as many as may be ({setting}). End one of "
-            "them with DELETE /play/{id}, or try again later."
+            "them, or try again later."
         )
         self.retry_after_seconds = retry_after_seconds
 

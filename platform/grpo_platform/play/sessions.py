@@ -134,8 +134,8 @@ class PlaySession:
         """
         if self.shared:
             raise ConflictError(
-                "All viewers of this job share this stream; POST /play with watch: false opens a "
-                "session of your own."
+                "All viewers of this job share this stream; open a session of your own, without "
+                "`watch`, to steer."
             )
         self.used_at = time.monotonic()
         found = self.tell(command, timeout_seconds)
@@ -325,8 +325,8 @@ class PlaySessions:
         session = self._sessions.get(session_id)
         if session is None:
             raise NotFoundError(
-                f"No session {session_id[:64]!r} is at play: it has ended, or never was. POST "
-                "/play opens one."
+                f"No session {session_id[:64]!r} is at play: it has ended, or never was. Open "
+                "another one."
             )
         return session
 

@@ -34,7 +34,7 @@ router = APIRouter(
 _ACTOR = "api"
 _GRACE_SECONDS = 60.0
 
-SessionId = Annotated[str, Path(max_length=64, description="Id that POST /play gave.")]
+SessionId = Annotated[str, Path(max_length=64, description="Id of the session.")]
 
 
 @router.post("/play", operation_id="play", responses=documented(413, 415, 429))

@@ -41,6 +41,7 @@ export default function JobPage({ id }) {
       ${experiment && html` / <a href=${`/app/experiments/${experiment}`}>${t('jobs.experiment', { id: short(experiment) })}</a>`}`}>
       ${mlflowUi && html`<a class="button" href=${`${mlflowUi}/#/runs/${id}`} target="_blank" rel="noopener">${t('job.mlflow')}</a>`}
       ${job.model_version !== null && html`<a class="button" href=${`/app/models/${encodeURIComponent(job.model_name)}`}>${t('job.version', { version: String(job.model_version) })}</a>`}
+      <a class="button" href=${`/app/play?job=${id}`}>${t('play.watch')}</a>
       <span class="bordered"><${JobActions} job=${job} onDone=${again} onDeleted=${() => location.assign('/app')} /></span>
     <//>
     <${Problem} error=${error} />

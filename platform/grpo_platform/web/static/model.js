@@ -22,6 +22,7 @@ export default function ModelPage({ name }) {
   const pair = ticked.map((version) => model.versions.find((one) => one.version === version)).filter(Boolean);
   return html`
     <${PageHead} title=${name} trail=${html`<a href="/app/models">${t('nav.models')}</a> / ${model.env_name}`}>
+      <a class="button" href=${`/app/play?model=${encodeURIComponent(name)}`}>${t('play.watch')}</a>
       <button type="button" onClick=${rollBack} disabled=${model.decisions.length < 2}>${t('model.rollback')}</button>
     <//>
     <${Problem} error=${error} />

@@ -54,7 +54,7 @@ export default function JobPage({ id }) {
       <div><dt>${t('jobs.time')}</dt><dd>${ENDED.has(job.status) ? html`<${Ago} time=${job.end_time} />`
         : job.eta_seconds === null ? '–' : t('jobs.eta', { time: duration(job.eta_seconds) })}</dd></div>
       <div><dt>${t('job.attempt')}</dt><dd>${job.attempt}</dd></div>
-      <div class="wide"><dt>${t('jobs.verdict')}</dt><dd><${Verdict} job=${job} long />${(job.hints || []).map((hint) => html`<p>${hint}</p>`)}</dd></div>
+      <div class="wide"><dt>${t('jobs.verdict')}</dt><dd><${Verdict} job=${job} long />${Object.values(job.hints).map((hint) => html`<p>${hint}</p>`)}</dd></div>
     </dl>
     <div class="columns">
       <section>
@@ -72,11 +72,9 @@ export default function JobPage({ id }) {
 
 const series = (label, points, place) => ({ label, colour: colour(place), x: points.map((p) => p[0]), y: points.map((p) => p[1]) });
 
-// Mean return of random actions on the evaluation's seeds, where the job's verdict tells it.
+// Mean return of random actions on the evaluation's seeds; none before the end.
 function randomReturn(job) {
-  const verdict = job && job.verdict;
-  const found = verdict && (verdict.random_mean ?? (verdict.random && (verdict.random.mean ?? verdict.random.baseline_mean)));
-  return typeof found === 'number' ? found : null;
+  return job && job.verdict ? job.verdict.random.mean : null;
 }
 
 // The job and its curves, from the stream of its events; after its end, until it is resumed.

@@ -181,8 +181,8 @@ def problem_of(error: Exception) -> Response:
     detail = str(error)[:_MAX_TEXT]
     field = getattr(error, "field", None)
     headers = {}
-    if isinstance(error, platform.QueueFullError | platform.TooManyWatchersError):
-        headers["Retry-After"] = str(error.retry_after_seconds)
+    if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
+        headers["Retry-After"] = str(seconds)
     elif row.status == 503:
         _log.warning("unavailable reason=%r", detail)
         headers["Retry-After"] = str(_RETRY_SECONDS)

@@ -60,9 +60,6 @@ class Settings(BaseSettings):
     play_idle_seconds: float = Field(600.0, ge=1, le=86_400, allow_inf_nan=False)
     """How long a policy stays at play without a command."""
 
-    play_checkpoint_seconds: float = Field(5.0, ge=0.5, le=3600, allow_inf_nan=False)
-    """How often at most a watched job makes a checkpoint for those who watch, beside its own."""
-
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
     """How long an idle connection of a client stays open."""
 

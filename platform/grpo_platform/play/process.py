@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 import torch
 
 from grpo.envs import catalogue
-from grpo.errors import GRPOError, in_words
+from grpo.errors import EnvironmentFaultError, GRPOError, IncompatibleError, in_words
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.process import die_with_parent, leave
 from grpo_platform.jobs import isolation_process
@@ -165,7 +165,7 @@ class _Loop:
             said = json.loads(running.said)
         except ValueError:
             message = "It could not be explained: the process that branched was ended."
-            said = {"error": {"kind": "EnvironmentFaultError", "message": message}}
+            said = {"error": _error_of(EnvironmentFaultError(message))}
         self._say({"type": "reply", "id": running.number, **said})
 
     def _cancel(self) -> bool:
@@ -176,7 +176,7 @@ class _Loop:
             os.kill(running.pid, signal.SIGKILL)
         self._bury(running)
         with contextlib.suppress(OSError):
-            error = {"kind": "IncompatibleError", "message": "Explaining was cancelled."}
+            error = _error_of(IncompatibleError("Explaining was cancelled."))
             self._say({"type": "reply", "id": running.number, "error": error})
         return True
 

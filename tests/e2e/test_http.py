@@ -90,11 +90,14 @@ def test_options_of_anything_are_answered(running, target):
 IN_ORDER = (
     # each goes on from where the ones before it came to; a word after it is what is waited for, or
     # what is answered, in a sentence, where nothing failed or runs any more
-    "get_failures", "failure_to_scenario",
+    "get_failures", "failure_to_scenario", "get_film", "get_failure_film",
     "get_welcome", "get_health", "get_live", "get_ready", "list_environments", "list_rewards",
     "start_training completed", "start_training completed",
-    "get_job", "list_jobs", "get_metric_history", "get_job_logs", "watch_job", "get_metrics",
-    "infer", "infer_batch", "list_models", "get_model", "promote_model", "rollback_model",
+    "get_job", "get_job_config", "list_jobs", "get_metric_history", "get_job_logs", "watch_job",
+    "get_metrics",
+    "infer", "infer_batch", "list_models", "get_model", "download_version", "promote_model",
+    "rollback_model", "play", "get_play", "steer_play", "explain_play", "keep_play", "film_play",
+    "end_play",
     "put_scenarios", "get_scenarios", "run_scenarios", "get_scenario_results", "delete_scenarios",
     "start_comparison", "get_comparison", "get_comparison_report", "list_comparisons",
     "v2_server_metadata", "v2_live", "v2_ready", "v2_model_metadata", "v2_version_metadata",
@@ -169,7 +172,7 @@ def an_experiment_and_a_job_that_fails(running: Server) -> dict[str, str]:
         time.sleep(0.2)
     of_experiment = ("get_experiment", "get_experiment_history", "stop_experiment",
                      "resume_experiment", "retry_experiment", "delete_experiment")  # fmt: skip
-    of_job = ("get_failures", "failure_to_scenario")
+    of_job = ("get_failures", "failure_to_scenario", "get_film", "get_failure_film")
     ids = {f"{name}experiment_id": experiment["experiment_id"] for name in of_experiment}
     return ids | {f"{name}job_id": job["job_id"] for name in of_job}
 

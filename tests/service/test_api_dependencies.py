@@ -82,7 +82,7 @@ def test_whole_numbers_may_be_written_as_floats(client):
         (b'{"total_timesteps": 1e300}', "total_timesteps"),
         (b'{"total_timesteps": null}', "total_timesteps"),
         (b'{"n_steps": 1000001}', "n_steps"),
-        (b'{"group_size": 1}', "group_size"),
+        (b'{"group_size": 0}', "group_size"),
         (b'{"bootstrap": 1}', "bootstrap"),
         (b'{"env_name": ""}', "env_name"),
         (b'{"env_name": 7}', "env_name"),

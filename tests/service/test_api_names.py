@@ -148,8 +148,12 @@ def test_a_name_in_a_path_is_a_name_and_nothing_else(server, outside, witness):
                 target = re.sub(r"\{[^}]*version[^}]*\}", "1", target)
                 target = re.sub(r"\{name\}", MODEL, target)
                 status, kind, reply = ask(port, method, target, b'{"version":1}')
-                assert status in (404, 422), (method, target, status, reply)
-                assert kind == "application/problem+json", (method, target, kind)
+                if path.startswith("/app/") and status == 200:
+                    # a page is the same whatever it is of: it asks the API
+                    assert reply == ask(port, method, path.replace(spot, "any"))[2]
+                else:
+                    assert status in (404, 422), (method, target, status, reply)
+                    assert kind == "application/problem+json", (method, target, kind)
                 assert SECRET.encode() not in reply.replace(str(outside).encode(), b"")
     witness.looking = False
     assert witness.seen == []

@@ -25,7 +25,7 @@ def test_a_message_is_no_markup(console):
         "sweep_id": "s", "status": "failed", "error_message": ODD, "metric": "[m]", "best": None,
         "model_name": "m", "trials": [], "n_seeds": 1,
     }  # fmt: skip
-    job = {"job_id": "j", "status": "failed", "error_message": ODD}
+    job = {"job_id": "j", "status": "failed", "error_message": ODD, "hints": {}}
     with console.capture() as shown:
         sweeps._report(None, sweep)
         cli._report(job)
@@ -92,7 +92,8 @@ def test_every_command_that_answers_can_do_so_in_json():
     silent = {name for name, command in found.items()
               if not any("--json" in parameter.opts for parameter in command.params)}  # fmt: skip
     only_say_what_they_did = {("store", verb) for verb in ("adopt", "backup", "restore", "upgrade")}
-    assert silent == {("serve",), ("worker",), ("jobs", "logs")} | only_say_what_they_did
+    go_on = {("serve",), ("worker",), ("jobs", "logs"), ("open",), ("play",)}
+    assert silent == go_on | only_say_what_they_did
     assert len(found) > 20
 
 
@@ -132,7 +133,6 @@ OUTPUTS = """
 import typer
 from grpo_platform import cli
 from grpo_platform.cli import output, sweeps
-from tests.e2e.processes import environment
 from grpo_platform.core.messages import escape_unprintable
 
 escape_unprintable()
@@ -140,7 +140,7 @@ odd = "カート… \\udcff"
 output.table((odd,), [(odd,)], title=odd)
 output.show_json({odd: odd})
 output.answer({"message": odd}, as_json=False)
-cli._report({"job_id": "j", "status": "failed", "error_message": odd})
+cli._report({"job_id": "j", "status": "failed", "error_message": odd, "hints": {"a": odd}})
 with output.progress_bar(quiet=False) as bar:
     bar.add_task(odd, total=1.0, shown=odd)
 try:

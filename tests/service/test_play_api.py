@@ -63,7 +63,9 @@ def play(client):
 
 
 def do(client, session, command, status=200, **arguments):
-    reply = client.post(f"/play/{session['id']}/commands", json={"command": command, **arguments})
+    reply = client.post(
+        f"/play/{session['session_id']}/commands", json={"command": command, **arguments}
+    )
     assert reply.status_code == status, reply.text
     return reply.json()
 
@@ -123,16 +125,16 @@ def test_a_script_plays_winds_back_and_ends(client, play):
     assert first["frame"]["return"] == 40.0
     (process,) = helpers()
     assert process.nice() == 19
-    assert client.get(f"/play/{session['id']}").json() == session
-    assert client.delete(f"/play/{session['id']}").status_code == 200
-    assert client.get(f"/play/{session['id']}").status_code == 404
+    assert client.get(f"/play/{session['session_id']}").json() == session
+    assert client.delete(f"/play/{session['session_id']}").status_code == 200
+    assert client.get(f"/play/{session['session_id']}").status_code == 404
     until(lambda: not process.is_running())
 
 
 def test_frames_and_commands_on_a_socket(client, play):
     session = play()
-    with watch(client, session["id"]) as socket:
-        assert next_text(socket, "session")["id"] == session["id"]
+    with watch(client, session["session_id"]) as socket:
+        assert next_text(socket, "session")["session_id"] == session["session_id"]
         header, content = next_frame(socket)
         assert header["step"] == 0
         image = Image.open(io.BytesIO(content[-header["image_bytes"] :]))
@@ -152,7 +154,7 @@ def test_frames_and_commands_on_a_socket(client, play):
 
 def test_keys_at_a_kilohertz_do_no_harm(client, play):
     session = play()
-    with watch(client, session["id"]) as socket:
+    with watch(client, session["session_id"]) as socket:
         for i in range(1000):
             socket.send_json({"command": "control", "by": "human", "action": i % 2})
         for _ in range(1000):
@@ -173,7 +175,7 @@ def test_two_people_steer_each_a_session_of_their_own_and_no_more_than_may(clien
     assert reply.status_code == 429
     assert "GRPO_MAX_PLAY_SESSIONS_PER_CLIENT" in reply.json()["detail"]
     assert "Retry-After" in reply.headers
-    client.delete(f"/play/{third['id']}")
+    client.delete(f"/play/{third['session_id']}")
     play()
 
 
@@ -181,7 +183,7 @@ def test_every_action_is_explained_and_a_continuation_shown(client, play):
     session = play()
     do(client, session, "step", n=5)
     body = {"continuations": 8, "horizon": 40}
-    reply = client.post(f"/play/{session['id']}/explain", json=body)
+    reply = client.post(f"/play/{session['session_id']}/explain", json=body)
     assert reply.status_code == 200, reply.text
     found = reply.json()
     assert [len(each["returns"]) for each in found["actions"]] == [8, 8]
@@ -196,7 +198,9 @@ def test_explaining_is_cancelled_and_the_session_goes_on_meanwhile(client, play)
     replies = []
     body = {"continuations": 256, "horizon": 10_000, "seconds": 100.0}
     asking = threading.Thread(
-        target=lambda: replies.append(client.post(f"/play/{session['id']}/explain", json=body))
+        target=lambda: replies.append(
+            client.post(f"/play/{session['session_id']}/explain", json=body)
+        )
     )
     asking.start()
     until(lambda: len(helpers()) == 2)
@@ -212,7 +216,7 @@ def test_a_state_is_kept_as_a_scenario(client, play):
     session = play()
     do(client, session, "disturb", state={"theta": 0.1})
     body = {"scenario": "tilted", "assertions": ["return >= 5"]}
-    reply = client.post(f"/play/{session['id']}/scenario", json=body)
+    reply = client.post(f"/play/{session['session_id']}/scenario", json=body)
     assert reply.status_code == 200, reply.text
     assert reply.json()["model_name"] == MODEL
     suite = client.get(f"/models/{MODEL}/scenarios").json()["suite"]
@@ -223,7 +227,7 @@ def test_a_state_is_kept_as_a_scenario(client, play):
 @pytest.mark.parametrize("kind", ["webp", "gif"])
 def test_a_film(client, play, kind):
     session = play()
-    reply = client.post(f"/play/{session['id']}/film", json={"steps": 20, "format": kind})
+    reply = client.post(f"/play/{session['session_id']}/film", json={"steps": 20, "format": kind})
     assert reply.headers["content-type"] == f"image/{kind}"
     film = Image.open(io.BytesIO(reply.content))
     assert film.format == kind.upper()
@@ -261,19 +265,22 @@ def test_what_cannot_be_played_is_refused_and_leaves_nothing(live, client, body,
 )
 def test_what_is_no_command_is_refused(client, play, body):
     session = play()
-    assert client.post(f"/play/{session['id']}/commands", json=body).status_code == 422
+    assert client.post(f"/play/{session['session_id']}/commands", json=body).status_code == 422
 
 
 def test_a_session_whose_process_dies_ends_and_says_so(live, client, play):
     session = play()
-    with watch(client, session["id"]) as socket:
+    with watch(client, session["session_id"]) as socket:
         next_frame(socket)
         os.kill(helpers()[0].pid, signal.SIGKILL)
         assert "killed by signal 9" in next_text(socket, "end")["reason"]
         until(lambda: socket.receive()["type"] == "websocket.close")
     until(lambda: len(live[0].play) == 0)
     assert (
-        client.post(f"/play/{session['id']}/commands", json={"command": "pause"}).status_code == 404
+        client.post(
+            f"/play/{session['session_id']}/commands", json={"command": "pause"}
+        ).status_code
+        == 404
     )
 
 
@@ -288,7 +295,7 @@ def test_pages_of_other_sites_may_not_watch(client, play):
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
         with (
             pytest.raises(WebSocketDisconnect),
-            watch(client, session["id"], **headers),
+            watch(client, session["session_id"], **headers),
         ):
             pass
 
@@ -296,7 +303,7 @@ def test_pages_of_other_sites_may_not_watch(client, play):
 def test_ten_viewers_of_a_training_share_one_process_and_leave_in_the_middle(live, client):
     job_id = client.post("/train", json=LONG).json()["job_id"]
     opened = [client.post("/play", json={"job_id": job_id, "watch": True}) for _ in range(10)]
-    (id,) = {reply.json()["id"] for reply in opened}
+    (id,) = {reply.json()["session_id"] for reply in opened}
     assert len(helpers()) == 1
     refused = client.post(f"/play/{id}/commands", json={"command": "pause"})
     assert refused.status_code == 409
@@ -320,7 +327,7 @@ def test_ten_viewers_of_a_training_share_one_process_and_leave_in_the_middle(liv
         assert told[0]["timesteps"] > 0
         next_frame(sockets[1])  # the last checkpoint is played on
     until(lambda: all(s.id != id for s in live[0].play.list()))
-    with watch(client, own["id"]) as socket:
+    with watch(client, own["session_id"]) as socket:
         client.delete(f"/training/{job_id}")
         assert "deleted" in next_text(socket, "end")["reason"]
     until(lambda: not helpers())

@@ -62,14 +62,14 @@ def _film(client: GRPOClient, name: str, path: Path, seed: int, steps: int) -> N
     try:
         try:
             kind = "gif" if path.suffix == ".gif" else "webp"
-            content = client.play_film(session["id"], steps=steps, format=kind)  # type: ignore[arg-type]
+            content = client.play_film(session["session_id"], steps=steps, format=kind)  # type: ignore[arg-type]
             path.write_bytes(content)
             console.print(f"{path}: {len(content)} bytes.", highlight=False, soft_wrap=True)
         except OSError as error:
             fail(f"{path} cannot be written: {error.strerror or error}.")
-        _state(client.steer(session["id"], "pause")["frame"], session["features"])
+        _state(client.steer(session["session_id"], "pause")["frame"], session["features"])
     finally:
-        client.end_play(session["id"])
+        client.end_play(session["session_id"])
 
 
 def _state(frame: dict[str, Any], features: list[str]) -> None:

@@ -167,7 +167,7 @@ class KeepBody(RequestBody):
 class Session(Reply):
     """A session: one environment, one policy, in a process of its own."""
 
-    id: str
+    session_id: str
     """Nobody can guess it; the other calls take it."""
 
     model: str | None
@@ -321,7 +321,7 @@ def session_reply(session: PlaySession) -> Session:
     return Session.model_validate(
         {
             **session.described,
-            "id": session.id,
+            "session_id": session.id,
             "model": session.source.model,
             "job_id": session.source.job_id,
             "shared": session.shared,

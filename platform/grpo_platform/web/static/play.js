@@ -35,7 +35,7 @@ function useSession(body) {
     setState({ frames: {} });
     const change = (values) => !left && setState((old) => ({ ...old, ...(typeof values === 'function' ? values(old) : values) }));
     const end = () => session && !session.shared
-      && fetch(`/play/${session.id}`, { method: 'DELETE', keepalive: true }).catch(() => {});
+      && fetch(`/play/${session.session_id}`, { method: 'DELETE', keepalive: true }).catch(() => {});
     const open = async () => {
       try {
         session = await api('POST', '/play', body);
@@ -48,7 +48,7 @@ function useSession(body) {
         return;
       }
       change({ session });
-      const line = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/play/${session.id}/ws`);
+      const line = new WebSocket(`${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/play/${session.session_id}/ws`);
       line.binaryType = 'arraybuffer';
       socket.current = line;
       line.onmessage = async ({ data }) => {
@@ -217,7 +217,7 @@ function Why({ session, frame, send }) {
   const ask = async () => {
     setBusy(true);
     try {
-      setFound(await api('POST', `/play/${session.id}/explain`, {}));
+      setFound(await api('POST', `/play/${session.session_id}/explain`, {}));
     } catch (error) {
       say(error.message, true);
     }
@@ -256,7 +256,7 @@ function Keep({ session, frame }) {
     event.preventDefault();
     const form = new FormData(event.target);
     try {
-      const made = await api('POST', `/play/${session.id}/scenario`, { scenario: form.get('scenario'), assertions: [form.get('assertion')] });
+      const made = await api('POST', `/play/${session.session_id}/scenario`, { scenario: form.get('scenario'), assertions: [form.get('assertion')] });
       say(t('play.kept', { name: made.model_name, scenario: made.scenario }));
       setOpen(false);
     } catch (error) {

@@ -1,11 +1,13 @@
 """Two servers on one store, and calls that come twice."""
 
 import concurrent.futures
+import subprocess
 
 import pytest
 
 from grpo_platform.core.errors import UnknownJobError
 from grpo_platform.core.names import CLAIM_TAG, Tag
+from grpo_platform.core.process import worker_name
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.local import LocalBackend
@@ -56,13 +58,27 @@ def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
     job = live.submit(**long_job())
     live.training(job.job_id)
     kill(live.worker(job.job_id))
-    live.until(job.job_id, lambda record: record.attempt == 2, seconds=30)
+    live.until(job.job_id, lambda record: record.attempt == 2 and record.is_claimed, seconds=30)
     found = live.training(job.job_id)
     assert found.attempt == 2
     assert found.crashes == 1
     other.stop(job.job_id)  # whichever server runs it
     live.wait(job.job_id, JobStatus.STOPPED, seconds=60)
     assert claims_of(live, job.job_id) == ["1", "2"]
+
+
+def test_a_loss_that_one_server_has_begun_to_see_to_is_not_counted_by_another(live, other):
+    """It writes the next attempt first and queues the job then; between the two it may die."""
+    job_id = live.jobs.create(request(total_timesteps=64, max_attempts=2)).job_id
+    gone = subprocess.Popen(["true"])
+    worker = worker_name(gone.pid)
+    gone.wait()
+    assert live.jobs.claim(job_id, 1, worker)
+    live.jobs.start(job_id, worker)
+    live.jobs.set_tags(job_id, {Tag.ATTEMPT: "2", Tag.CRASHES: "1"})
+    done = live.wait(job_id, JobStatus.COMPLETED)
+    assert (done.attempt, done.crashes) == (2, 1)
+    assert claims_of(live, job_id) == ["1", "2"]
 
 
 def test_one_key_is_one_job_however_many_ask_at_once_and_after_a_restart(live):

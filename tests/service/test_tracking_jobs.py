@@ -174,6 +174,13 @@ def test_requeue_counts_attempts_and_crashes(jobs):
     assert (left.attempt, left.crashes) == (3, 1)
 
 
+def test_a_requeue_that_stopped_half_way_is_completed_and_counts_once(jobs):
+    job_id = running(jobs).job_id
+    jobs.set_tags(job_id, {Tag.ATTEMPT: "2", Tag.CRASHES: "1"})
+    found = jobs.requeue(job_id, crashed=False, attempt=2)
+    assert (found.status, found.attempt, found.crashes) == (JobStatus.QUEUED, 2, 1)
+
+
 def test_one_worker_wins_a_claim(jobs):
     job_id = jobs.create(request()).job_id
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

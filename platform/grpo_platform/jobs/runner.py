@@ -456,7 +456,8 @@ class Runner:
                 _log.warning("The worker of job %s is silent; it is killed.", record.job_id)
                 self._backend.kill(record.job_id)  # its `Exit` follows
             elif record.job_id not in own:
-                self._lost(record, "was not heard of any more")
+                # unclaimed: who saw to the loss of the last attempt is about to queue it, or died
+                self._lost(record, "was not heard of any more" if record.is_claimed else None)
 
     def _may_train(self, record: JobRecord) -> bool:
         """Whether servers of ours queued the job; it waits, and says so, where others did."""

@@ -318,8 +318,10 @@ class Attempt:
             case Order.FORGET:
                 raise GoneError
             case Order.LEAVE:
-                self._retry(lambda: self._requeue(crashed=False))
-                return None
+                # the look that a stop's signal asked for may have failed, and been taken for this
+                if not self._retry(lambda: self._jobs.get(self._job_id)).stop_requested:
+                    self._retry(lambda: self._requeue(crashed=False))
+                    return None
         return self._finish(JobStatus.STOPPED)
 
     def _conclude_lost(self, who: str, reason: str) -> JobStatus | None:

@@ -146,7 +146,7 @@ class JobLifecycle(Lifecycle[JobRecord]):
             job_id: a running job, or a queued one whose claim is spent.
             crashed: its worker was lost; counts towards `max_attempts`.
             attempt: the attempt that is given up; when the job is past it already, nothing
-                happens.
+                happens. One that nobody claimed is not given up, unless its worker crashed.
 
         Raises:
             ConflictError: the job is finished.
@@ -156,6 +156,8 @@ class JobLifecycle(Lifecycle[JobRecord]):
             raise ConflictError(f"Job {job_id} is {record.status.value} already.")
         if attempt is not None and record.attempt != attempt:
             return record
+        if record.status is JobStatus.RUNNING and not (record.is_claimed or crashed):
+            return self._queue_again(job_id, {})  # who gave the last attempt up stopped half-way
         tags = {Tag.ATTEMPT: str(record.attempt + 1)}
         if crashed:
             tags[Tag.CRASHES] = str(record.crashes + 1)

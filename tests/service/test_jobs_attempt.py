@@ -175,6 +175,14 @@ def test_an_order_ends_the_training_whatever_the_trainer_does(world, trained, or
         assert STOP_GRACE_SECONDS < waited < STOP_GRACE_SECONDS + 1.0
 
 
+def test_a_stop_is_no_shutdown_where_the_look_at_it_failed(world):
+    one = world()
+    one.clock.at(2.0, lambda: one.jobs.request_stop(one.job_id))
+    one.leave(2.0)
+    assert one.run() == 0
+    assert (one.status, one.record.attempt) == (JobStatus.STOPPED, 1)
+
+
 @pytest.mark.parametrize("earlier", [None, "checkpoint"])
 def test_a_stop_before_the_start_stops_and_keeps_the_earlier_checkpoint(world, trained, earlier):
     one = world(attempt=2)

@@ -1,5 +1,6 @@
 """What all tests share: patience, rotation, and which come first."""
 
+import os
 import signal
 
 import pytest
@@ -13,6 +14,9 @@ settings.load_profile("patient")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# what a job is filmed for costs more than all else that most tests want of it
+os.environ.setdefault("GRPO_VIDEO_FRAMES", "60")
 
 PARTS = (1, 2, 3)
 

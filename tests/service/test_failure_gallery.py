@@ -185,11 +185,19 @@ def test_what_cannot_be_set_or_filmed_is_told(tmp_path, monkeypatch):
         policy = MlpPolicy(PolicySpec(observation_shape=(2, 2),
                                       action=DiscreteActions(2, start=5)), 1)  # fmt: skip
         evaluation = evaluate(policy, "Locked-v0", n_episodes=12)
-        found = make_gallery(policy, spec, evaluation, 3, tmp_path)
+        found = make_gallery(policy, spec, evaluation, 3, tmp_path / "locked")
     assert [failure.snapshot for failure in found.failures] == [None] * 3
     assert [failure.clip for failure in found.failures] == [None] * 3
     assert "cannot be set" in found.notes[0]
     assert found.notes[1].startswith("There are no clips: Locked-v0 cannot be filmed here")
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_no_clips_are_made_where_the_operator_wants_none(trap, tmp_path):
+    evaluation = evaluate(sinking_policy(), "Trap-v0", n_episodes=10)
+    gallery = make_gallery(sinking_policy(), trap, evaluation, 3, tmp_path, clip_frames=0)
+    assert gallery.notes == ("There are no clips: GRPO_VIDEO_FRAMES is 0.",)
+    assert [failure.clip for failure in gallery.failures] == [None] * len(gallery.failures) != []
     assert not list(tmp_path.rglob("*.mp4"))
 
 

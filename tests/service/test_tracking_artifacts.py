@@ -63,7 +63,7 @@ def illustrated(jobs, tmp_path_factory):
     jobs.log_points(job_id, points)
     jobs.set_tags(job_id, {Tag.MODEL_VERSION: "4"})
     jobs.finish(job_id, JobStatus.COMPLETED)
-    illustrate(jobs, job_id, policy_for("CartPole-v1"), tmp_path_factory.mktemp("work"))
+    illustrate(jobs, job_id, policy_for("CartPole-v1"), tmp_path_factory.mktemp("work"), 500)
     return job_id
 
 
@@ -101,14 +101,26 @@ def test_the_video_is_h264_with_frames_that_move(jobs, illustrated, tmp_path):
 def test_the_first_episodes_of_the_evaluation_are_filmed_exactly(tmp_path):
     policy = policy_for("CartPole-v1")
     counts = [
-        record_episodes(policy, "CartPole-v1", {}, seeds, tmp_path / "v.mp4")
+        record_episodes(policy, "CartPole-v1", {}, seeds, tmp_path / "v.mp4", 500)
         for seeds in ([5], [6], [5, 6])
     ]
     assert counts[2] == counts[0] + counts[1]
 
 
+def test_a_film_ends_where_it_is_long_enough_and_none_is_made_of_no_frames(jobs, tmp_path):
+    pendulum = policy_for("Pendulum-v1")
+    assert record_episodes(pendulum, "Pendulum-v1", {}, [1, 2], tmp_path / "v.mp4", 7) == 7
+    job_id = jobs.create(request()).job_id
+    jobs.start(job_id, "w")
+    assert illustrate(jobs, job_id, policy_for("CartPole-v1"), tmp_path, 0) == [
+        "learning_curve.png"
+    ]
+
+
 def test_continuous_actions_are_filmed(tmp_path):
-    frames = record_episodes(policy_for("Pendulum-v1"), "Pendulum-v1", {}, [1], tmp_path / "v.mp4")
+    frames = record_episodes(
+        policy_for("Pendulum-v1"), "Pendulum-v1", {}, [1], tmp_path / "v.mp4", 500
+    )
     assert frames == 200 + 1 + 9
 
 
@@ -117,17 +129,17 @@ def test_scalars_and_whole_numbers_are_filmed(tmp_path, whole):
     """As the environment declares them: it asserts that its action space contains them."""
     kwargs = {"max_episode_steps": 20, "kwargs": {"whole": whole}}
     with registered(Thermostat, **kwargs) as env_name:
-        frames = record_episodes(policy_for(env_name), env_name, {}, [1], tmp_path / "v.mp4")
+        frames = record_episodes(policy_for(env_name), env_name, {}, [1], tmp_path / "v.mp4", 500)
     assert frames == 20 + 1 + 9
 
 
 def test_what_cannot_be_drawn_is_left_out(jobs, tmp_path, monkeypatch):
     with pytest.raises(VideoError, match="Nowhere-v1"):
-        record_episodes(policy_for("CartPole-v1"), "Nowhere-v1", {}, [1], tmp_path / "v.mp4")
+        record_episodes(policy_for("CartPole-v1"), "Nowhere-v1", {}, [1], tmp_path / "v.mp4", 500)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     job_id = jobs.create(request()).job_id
     jobs.start(job_id, "w")
-    illustrate(jobs, job_id, policy_for("CartPole-v1"), tmp_path)
+    illustrate(jobs, job_id, policy_for("CartPole-v1"), tmp_path, 500)
     assert jobs.list_artifacts(job_id) == ["learning_curve.png"]
     client = MlflowClient(tracking_uri=jobs.tracking_uri)
     note = client.get_run(job_id).data.tags["mlflow.note.content"]

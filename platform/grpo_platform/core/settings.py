@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from grpo_platform.core.access import TOKEN_DIGEST
 
-__all__ = ["TOKEN_VARIABLE", "Settings", "child_environment", "unknown_variables"]
+__all__ = ["TOKEN_VARIABLE", "Settings", "WorkerSettings", "child_environment", "unknown_variables"]
 
 _PREFIX = "GRPO_"
 _MIN_TOKEN_BYTES = 32
@@ -21,14 +21,25 @@ TOKEN_VARIABLE = "GRPO_API_TOKEN"
 """Holds `Settings.api_token`."""
 
 
-class Settings(BaseSettings):
+class WorkerSettings(BaseSettings):
+    """What workers, which see no token, read from the environment too.
+
+    Raises:
+        pydantic.ValidationError: a value out of range.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
+
+    video_frames: int = Field(500, ge=0, le=100_000)
+    """Most frames of a job's video, and of each clip of its worst episodes; 0 makes none."""
+
+
+class Settings(WorkerSettings):
     """Everything that can be set from outside; every variable has the prefix `GRPO_`.
 
     Raises:
         pydantic.ValidationError: a value out of range, or a non-loopback host without a token.
     """
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     """Address the API listens on; another than loopback needs `api_token`."""

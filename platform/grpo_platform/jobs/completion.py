@@ -13,6 +13,7 @@ from grpo.evaluation import Evaluation
 from grpo.policies import BasePolicy
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
+from grpo_platform.core.settings import WorkerSettings
 from grpo_platform.jobs.failure_gallery import make_gallery
 from grpo_platform.jobs.serialization import (
     evaluation_from_json,
@@ -151,13 +152,14 @@ class Completion:
         """
         if self._policy is None:
             return
-        made = illustrate(self._jobs, self._job_id, self._policy, self._folder)
-        if self._collect_failures(self._policy):
+        frames = WorkerSettings().video_frames
+        made = illustrate(self._jobs, self._job_id, self._policy, self._folder, frames)
+        if self._collect_failures(self._policy, frames):
             files = [*made, PAGE_FILE]
             note = describe(self._jobs.get(self._job_id), files=files)
             self._jobs.set_tags(self._job_id, {Tag.NOTE: note})
 
-    def _collect_failures(self, policy: BasePolicy) -> bool:
+    def _collect_failures(self, policy: BasePolicy, clip_frames: int) -> bool:
         """Whether there were worst episodes, which are with the run now."""
         config, most = self._request.config, self._request.failure_gallery
         if not most or self._evaluation is None:
@@ -165,7 +167,7 @@ class Completion:
         folder = self._folder / "gallery"
         try:
             spec = check_environment(config.env_name, config.env_kwargs)
-            if make_gallery(policy, spec, self._evaluation, most, folder) is None:
+            if make_gallery(policy, spec, self._evaluation, most, folder, clip_frames) is None:
                 return False
         except Exception:  # noqa: BLE001 - foreign code is played, drawn and grouped by
             _log.warning("The run has no gallery of failures.", exc_info=True)

@@ -54,8 +54,8 @@ _WINDOW: Final = 20
 _LEAD: Final = 40
 """Steps of the clip before the collapse."""
 
-_LONGEST_CLIP: Final = 160
-"""Steps that a clip shows."""
+LONGEST_CLIP: Final = 160
+"""Steps that a clip shows, at most."""
 
 _MOST_CLUSTERS: Final = 6
 _STRUCTURE: Final = 0.25
@@ -234,7 +234,12 @@ def group_alike(features: FloatArray) -> IntArray:
 
 
 def make_gallery(
-    policy: BasePolicy, spec: EnvironmentSpec, evaluation: Evaluation, most: int, folder: Path
+    policy: BasePolicy,
+    spec: EnvironmentSpec,
+    evaluation: Evaluation,
+    most: int,
+    folder: Path,
+    clip_frames: int = LONGEST_CLIP,
 ) -> Gallery | None:
     """Play the worst episodes again, and write the gallery's files.
 
@@ -244,6 +249,7 @@ def make_gallery(
         evaluation: the reported one.
         most: failures at most.
         folder: that gets `FOLDER`, with the files at their artifact paths.
+        clip_frames: most steps that a clip shows, `LONGEST_CLIP` at most; 0 makes no clips.
 
     Returns:
         None where no episode is worse than the others; nothing is written then.
@@ -273,7 +279,7 @@ def make_gallery(
             (place / "snapshot.json").write_text(json.dumps(snapshots[i]) + "\n", "utf-8")
             failure = replace(failure, snapshot=f"{FOLDER}/{place.name}/snapshot.json")
         failures.append(failure)
-    films, why = _film(spec, played, failures, folder)
+    films, why = _film(spec, played, failures, folder, min(clip_frames, LONGEST_CLIP))
     notes += [why] if why else []
     gallery = Gallery(
         env_name=spec.env_name,
@@ -360,14 +366,20 @@ def clip_file(number: int) -> str:
 
 
 def _film(
-    spec: EnvironmentSpec, played: Sequence[Trajectory], failures: Sequence[Failure], folder: Path
+    spec: EnvironmentSpec,
+    played: Sequence[Trajectory],
+    failures: Sequence[Failure],
+    folder: Path,
+    longest: int,
 ) -> tuple[list[Failure], str | None]:
     """The failures with their clips, as far as the environment can be filmed."""
+    if not longest:
+        return list(failures), "There are no clips: GRPO_VIDEO_FRAMES is 0."
     filmed: list[Failure] = []
     for one, failure in zip(played, failures, strict=True):
         clip = clip_file(failure.number)
         first = max(0, failure.collapse.step - _LEAD)
-        shown = range(first, min(one.length, first + _LONGEST_CLIP))
+        shown = range(first, min(one.length, first + longest))
         try:
             record_steps(one, spec.env_name, spec.env_kwargs, shown, folder / clip)
         except VideoError as error:

@@ -201,7 +201,9 @@ def _artifact(record: JobRecord, path: str) -> str:
 _log = logging.getLogger(__name__)
 
 
-def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) -> list[str]:
+def illustrate(
+    runs: RunStore, job_id: str, policy: BasePolicy, folder: Path, video_frames: int
+) -> list[str]:
     """Give a completed job's run its figure, its video and its description.
 
     A part that cannot be made is left out; the description names those that are there.
@@ -211,6 +213,7 @@ def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) ->
         job_id: the job, its evaluation and version recorded.
         policy: what it trained.
         folder: local directory for the files on their way.
+        video_frames: most frames of the video; 0 makes none.
 
     Returns:
         Artifact paths of figure and video, as far as they could be made.
@@ -221,7 +224,8 @@ def illustrate(runs: RunStore, job_id: str, policy: BasePolicy, folder: Path) ->
     record = runs.get(job_id)
     files = [_add_curve(runs, record, folder)]
     try:
-        files.append(_add_video(runs, record, policy, folder))
+        if video_frames:
+            files.append(_add_video(runs, record, policy, folder, video_frames))
     except PlatformError as error:
         _log.warning("The run has no video: %s", error)
     runs.set_tags(job_id, {Tag.NOTE: describe(record, files=files)})
@@ -236,10 +240,12 @@ def _add_curve(runs: RunStore, record: JobRecord, folder: Path) -> str:
     return runs.upload(record.job_id, path)
 
 
-def _add_video(runs: RunStore, record: JobRecord, policy: BasePolicy, folder: Path) -> str:
+def _add_video(
+    runs: RunStore, record: JobRecord, policy: BasePolicy, folder: Path, most_frames: int
+) -> str:
     """Film the first episodes of the evaluation."""
     config = record.request.config
     path = folder / VIDEO_FILE
     seeds = [int(seed) for seed in evaluation_seeds(_VIDEO_EPISODES)]
-    record_episodes(policy, config.env_name, config.env_kwargs, seeds, path)
+    record_episodes(policy, config.env_name, config.env_kwargs, seeds, path, most_frames)
     return runs.upload(record.job_id, path)

@@ -1,6 +1,7 @@
 """A video of a policy at play: H.264 in an mp4 file, which browsers and the MLflow UI show."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ __all__ = ["VideoError", "record_episodes", "record_steps"]
 
 Frame = npt.NDArray[np.uint8]
 
-_MOST_FRAMES: Final = 1_000
 _PAUSE_FRAMES: Final = 10
 """How long an episode's last frame stays, in frames."""
 
@@ -44,6 +44,7 @@ def record_episodes(
     env_kwargs: Mapping[str, Any],
     seeds: Sequence[int],
     path: Path,
+    most_frames: int,
 ) -> int:
     """Play greedy episodes, one after the other, and film them until the film is long enough.
 
@@ -53,6 +54,7 @@ def record_episodes(
         env_kwargs: keyword arguments of `gymnasium.make`.
         seeds: of the episodes.
         path: of the mp4 file.
+        most_frames: at which the film ends, at least 1.
 
     Returns:
         Number of frames.
@@ -60,7 +62,11 @@ def record_episodes(
     Raises:
         VideoError: the environment cannot be drawn here.
     """
-    return _film(env_name, env_kwargs, path, lambda env, spec: _frames(env, spec, policy, seeds))
+
+    def frames(env: gymnasium.Env[Any, Any], spec: EnvironmentSpec) -> Iterator[Frame]:
+        return itertools.islice(_frames(env, spec, policy, seeds), most_frames)
+
+    return _film(env_name, env_kwargs, path, frames)
 
 
 def record_steps(
@@ -164,16 +170,9 @@ def _encode(frames: Iterator[Frame], path: Path, fps: int) -> int:
     writer.send(None)
     count = 0
     try:
-        for frame in _chain(first, frames):
+        for frame in itertools.chain([first], frames):
             writer.send(frame)
             count += 1
-            if count == _MOST_FRAMES:
-                break
     finally:
         writer.close()
     return count
-
-
-def _chain(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
-    yield first
-    yield from rest

@@ -73,6 +73,7 @@ class Trainer:
             but whole, with its evaluation.
         checkpoint_seconds: time between two calls of the reporter's `on_checkpoint`; None for
             none. What is learned does not depend on it.
+        should_checkpoint: asked after each iteration; makes one more, likewise.
         state: go on from here; its config may differ only in `total_timesteps`.
         initial_policy: start from a copy of its weights and normaliser.
         updater: makes what does the minibatch updates; by default the one for `config.device`.
@@ -90,6 +91,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         should_finish: Callable[[], bool] = lambda: False,
         checkpoint_seconds: float | None = None,
+        should_checkpoint: Callable[[], bool] = lambda: False,
         state: TrainingState | None = None,
         initial_policy: BasePolicy | None = None,
         updater: Callable[[BasePolicy, GRPOConfig], Updater] | None = None,
@@ -101,6 +103,7 @@ class Trainer:
         self._should_stop = should_stop
         self._should_finish = should_finish
         self._checkpoint_seconds = checkpoint_seconds
+        self._should_checkpoint = should_checkpoint
         self.policy = make_policy(policy_spec(spec, config, objects), config.seed, objects)
         if initial_policy is not None:
             _copy_policy(initial_policy, self.policy)
@@ -171,7 +174,8 @@ class Trainer:
             before = self.timesteps
             goes_on = self._iterate(remaining)
             evaluation = self._evaluate_if_due(before)
-            if checkpoint_due():
+            is_asked_for = self._should_checkpoint()
+            if checkpoint_due() or is_asked_for:
                 self.reporter.on_checkpoint(self.state())
             if evaluation is not None and self._reached(evaluation):
                 return self._result("target_return", evaluation)

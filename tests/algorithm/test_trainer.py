@@ -69,6 +69,18 @@ def test_bits_do_not_depend_on_checkpoints_or_reports():
     assert len(recorder.states) == watched.iterations
 
 
+def test_a_checkpoint_is_made_when_it_is_asked_for_and_changes_no_bit():
+    plain = Trainer(short_config()).train()
+    recorder, asked = Recorder(), iter([False, True, False, True])
+    watched = Trainer(
+        short_config(), reporter=recorder, should_checkpoint=lambda: next(asked, False)
+    ).train()
+    assert [state.iterations for state in recorder.states] == [2, 4]
+    np.testing.assert_array_equal(plain.policy.flat, watched.policy.flat)
+    resumed = Trainer(short_config(), state=recorder.states[0]).train()
+    np.testing.assert_array_equal(plain.policy.flat, resumed.policy.flat)
+
+
 # Means over parameters after a short run; they change when the algorithm does, on purpose only.
 GOLDEN = {
     "timesteps": 700, "iterations": 17, "n_updates": 52, "entropy": 0.692822, "norm": 11.669375,

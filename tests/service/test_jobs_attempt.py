@@ -183,6 +183,15 @@ def test_a_stop_is_no_shutdown_where_the_look_at_it_failed(world):
     assert (one.status, one.record.attempt) == (JobStatus.STOPPED, 1)
 
 
+def test_what_was_asked_of_an_earlier_attempt_is_not_asked_of_this_one(world):
+    one = world(attempt=2)
+    one.jobs.ask_for_checkpoint(one.job_id)
+    one.sigterm(1.0)  # the heartbeat looks at once
+    one.trainer.when_stopped = lambda: one.trainer.end("left")
+    one.run()
+    assert one.trainer.orders == []
+
+
 @pytest.mark.parametrize("earlier", [None, "checkpoint"])
 def test_a_stop_before_the_start_stops_and_keeps_the_earlier_checkpoint(world, trained, earlier):
     one = world(attempt=2)

@@ -54,7 +54,13 @@ class World:
         self.jobs.start(self.job_id, "here:1:1")
         self.clock = Beats()
         self.orders: list[Order] = []
-        self.heartbeat = Heartbeat(self.jobs, self.job_id, 1, self.orders.append, self.clock)
+        self.wanted = 0
+        self.heartbeat = Heartbeat(
+            self.jobs, self.job_id, 1, self.orders.append, self.clock, self._want
+        )
+
+    def _want(self):
+        self.wanted += 1
 
     @property
     def beaten(self):
@@ -100,6 +106,18 @@ def test_a_stop_is_found_at_the_next_beat_and_at_a_signal_at_once(one):
     assert (one.orders, one.clock.time) == ([Order.STOP], 0.0)
     one.beat()
     assert one.orders == [Order.STOP, Order.STOP], "again: whoever hears it once has heard it"
+
+
+def test_a_checkpoint_that_is_asked_for_is_passed_on_once(one):
+    one.beat()
+    assert one.wanted == 0
+    one.jobs.ask_for_checkpoint(one.job_id)
+    one.beat()
+    one.beat()
+    assert one.wanted == 1
+    one.jobs.ask_for_checkpoint(one.job_id)
+    one.beat()
+    assert (one.wanted, one.orders) == (2, [])
 
 
 def test_a_signal_without_a_stop_is_the_servers_shutdown(one):

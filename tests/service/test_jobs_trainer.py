@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from multiprocessing import Pipe
+from pathlib import Path
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -78,6 +79,19 @@ def test_a_stop_before_start_is_a_stop_that_keeps_what_was_trained(tmp_path, sto
 def test_a_start_alone_trains_to_the_end(tmp_path, stored):
     done = messages_of(tmp_path, START | {"checkpoint": str(stored)})[-1]
     assert (done["kind"], done["stopped"], done["timesteps"]) == ("done", False, 600)
+
+
+@pytest.mark.parametrize("orders", ["start checkpoint", "checkpoint checkpoint start"])
+def test_a_checkpoint_is_made_once_for_all_who_ask_and_the_bits_are_the_same(tmp_path, orders):
+    messages_of(tmp_path, START)
+    alone = checkpoint.load(tmp_path / "final.npz")[0].weights
+    known = {"start": START, "checkpoint": {"kind": "checkpoint"}}
+    said = messages_of(tmp_path, *(known[order] for order in orders.split()))
+    made = [message for message in said if message["kind"] == "checkpoint"]
+    assert len(made) == 1
+    state, _ = checkpoint.load(Path(made[0]["path"]))
+    assert 0 < state.timesteps < 600
+    assert (checkpoint.load(tmp_path / "final.npz")[0].weights == alone).all()
 
 
 def test_the_bits_do_not_depend_on_the_cores_of_the_machine(tmp_path):

@@ -134,6 +134,9 @@ class FakeTrainer(TrainerHandle):
             self.stopped_at = self._clock.time
             self.when_stopped()
 
+    def save_checkpoint(self) -> None:
+        self.orders.append("checkpoint")
+
     def kill(self) -> None:
         if not self._ended:
             self.killed_at = self._clock.time

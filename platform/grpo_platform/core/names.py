@@ -76,6 +76,8 @@ class Tag:
     """What a queued job waits for, for the user; empty where there is nothing to say."""
     CHECKPOINT: Final = "grpo.checkpoint"
     """Artifact path of the newest verified checkpoint."""
+    CHECKPOINT_WANTED: Final = "grpo.checkpoint_wanted"
+    """When one was last asked for beside those that the job makes, unix milliseconds."""
     RESUME_EXACT: Final = "resume_exact"
     """`true` if a resumed run equals one that was never interrupted, bit for bit, else `false`."""
     BRANCHING: Final = "grpo.branching"

@@ -71,6 +71,9 @@ class Settings(WorkerSettings):
     play_idle_seconds: float = Field(600.0, ge=1, le=86_400, allow_inf_nan=False)
     """How long a policy stays at play without a command."""
 
+    viewer_checkpoint_seconds: float = Field(5.0, ge=1, le=86_400, allow_inf_nan=False)
+    """Least time between two checkpoints that a job makes for those who watch it train."""
+
     keep_alive_seconds: int = Field(75, ge=1, le=3600)
     """How long an idle connection of a client stays open."""
 

@@ -80,6 +80,7 @@ class Heartbeat:
         attempt: the attempt that was claimed.
         give: called with an order, from the thread of this object; may be called repeatedly.
         clock: tells the time.
+        on_wanted: called, from there too, when a checkpoint was asked for.
     """
 
     def __init__(
@@ -89,11 +90,14 @@ class Heartbeat:
         attempt: int,
         give: Callable[[Order], None],
         clock: Clock,
+        on_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._job_id = job_id
         self._attempt = attempt
         self._give = give
+        self._on_wanted = on_wanted
+        self._wanted_ms: int | None = None
         self._clock = clock
         # a SimpleQueue may be put to from a signal handler; an Event may not be set there
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -101,8 +105,13 @@ class Heartbeat:
         self._held_until = math.inf
         self._thread = threading.Thread(target=self._run, name="worker-heartbeat", daemon=True)
 
-    def start(self) -> None:
-        """Begin to beat; the job was just started by this process."""
+    def start(self, wanted_ms: int | None = None) -> None:
+        """Begin to beat; the job was just started by this process.
+
+        Args:
+            wanted_ms: when a checkpoint was last asked for before.
+        """
+        self._wanted_ms = wanted_ms
         self._held_until = self._clock.now_with_sleep() + LEASE_SECONDS
         self._thread.start()
 
@@ -171,6 +180,9 @@ class Heartbeat:
             if record := self._look():
                 self._jobs.beat(self._job_id)
                 self._held_until = began + LEASE_SECONDS
+                if record.checkpoint_wanted_ms != self._wanted_ms:
+                    self._wanted_ms = record.checkpoint_wanted_ms
+                    self._on_wanted()
                 return Order.STOP if record.stop_requested else None
         self._held_until = -math.inf
         return Order.FORGET

@@ -2,8 +2,8 @@
 
 The trainer is a process that the job's worker forks before it opens anything, and that dies with
 it, or a thread of the in-memory backend. Messages are JSON objects. The worker sends `start` (with
-a checkpoint or initial weights to read) and `stop`, whichever comes first, and `kill` to a thread;
-the trainer sends `environment`, `points`, `hint`, `checkpoint`, `checkpoint_failed`, `finishing`
+a checkpoint or initial weights to read), `stop` and `checkpoint`, whichever comes first, and `kill`
+to a thread; the trainer sends `environment`, `points`, `hint`, `checkpoint`, `checkpoint_failed`, `finishing`
 once `max_seconds` have passed, and at last `done`, `failed`, or `ended` where another attempt may
 help.
 The points that a checkpoint relies on are sent before it.
@@ -106,7 +106,7 @@ class _Pipe:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._stop = False
+        self._stop = self._checkpoint = False
 
     def send(self, kind: str, **values: object) -> None:
         self._connection.send_bytes(json.dumps({"kind": kind, **values}).encode())
@@ -114,14 +114,23 @@ class _Pipe:
     def wait_for_start(self) -> dict[str, Any]:
         """The order to start; a stop that overtook it is kept for `should_stop`."""
         while (message := self._receive())["kind"] != "start":
-            self._stop = True
+            self._note(message)
         return message
 
     def should_stop(self) -> bool:
         """Whether `stop` has arrived; costs one system call."""
-        if not self._stop and self._connection.poll(0):
-            self._stop = self._receive()["kind"] == "stop"
+        while not self._stop and self._connection.poll(0):
+            self._note(self._receive())
         return self._stop
+
+    def should_checkpoint(self) -> bool:
+        """Whether `should_stop` has seen that a checkpoint was asked for, since the last call."""
+        asked, self._checkpoint = self._checkpoint, False
+        return asked
+
+    def _note(self, message: dict[str, Any]) -> None:
+        self._stop |= message["kind"] == "stop"
+        self._checkpoint |= message["kind"] == "checkpoint"
 
     def _receive(self) -> dict[str, Any]:
         try:
@@ -157,6 +166,7 @@ class _Session(grpo.Reporter):
             should_stop=self._pipe.should_stop,
             should_finish=self._is_time_up,
             checkpoint_seconds=self._request.checkpoint_seconds,
+            should_checkpoint=self._pipe.should_checkpoint,
             state=state,
             initial_policy=None if weights is None else load_policy(Path(weights)),
         )
@@ -280,6 +290,10 @@ class TrainerHandle(ABC):
     def stop(self) -> None:
         """Ask it to stop between two updates; it answers with `done`."""
         self._send({"kind": "stop"})
+
+    def save_checkpoint(self) -> None:
+        """Ask it for a checkpoint after the iteration that it is in."""
+        self._send({"kind": "checkpoint"})
 
     @abstractmethod
     def kill(self) -> None:

@@ -101,7 +101,9 @@ class Attempt:
         self._own_process = own_process
         self._clock = clock = Clock() if clock is None else clock
         self._inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._heartbeat = Heartbeat(jobs, job_id, attempt, self._give, clock)
+        self._heartbeat = Heartbeat(
+            jobs, job_id, attempt, self._give, clock, trainer.save_checkpoint
+        )
         self._writer = RunWriter(jobs, job_id, attempt, log, clock)
         self._completion = Completion(jobs, job_id, request, folder)
         self._progress = Progress(request.config.total_timesteps, foreground=foreground)
@@ -117,7 +119,7 @@ class Attempt:
         status: JobStatus | None = None
         try:
             record = self._take()
-            self._heartbeat.start()
+            self._heartbeat.start(record.checkpoint_wanted_ms)
             if record.stop_requested:
                 self._give(Order.STOP)
             trains = self._prepare(record)

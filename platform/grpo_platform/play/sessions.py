@@ -240,6 +240,8 @@ class PlaySessions:
         self._sessions: dict[str, PlaySession] = {}
         self._reaper: threading.Thread | None = None
         self._closing = closing
+        self._asking = threading.Lock()
+        self._asked: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -312,7 +314,7 @@ class PlaySessions:
             session.open(self._forks, seed, deterministic)
             if watch:
                 session.tell({"command": "play", "speed": 1.0})
-        feed = _Feed(session, self._jobs, self._registry, self._hand_over)
+        feed = _Feed(session, self._jobs, self._registry, self._hand_over, self._ask)
         threading.Thread(target=feed.run, name="play-feed", daemon=True).start()
         return session
 
@@ -396,6 +398,20 @@ class PlaySessions:
                     (path / file).write_bytes(content)
             session.tell({"command": "policy", "name": name, "path": str(path)})
 
+    def _ask(self, job: JobRecord) -> None:
+        """Ask a job for a checkpoint, unless it was asked for one just before."""
+        seconds = self._settings.viewer_checkpoint_seconds
+        with self._asking:  # of its sessions, one asks
+            now = time.monotonic()
+            self._asked = {id: at for id, at in self._asked.items() if now - at < seconds}
+            # another server may have asked, whose clock may be another
+            if job.job_id in self._asked or (
+                abs(time.time() - (job.checkpoint_wanted_ms or 0) / 1000) < seconds
+            ):
+                return
+            self._asked[job.job_id] = now
+        self._jobs.ask_for_checkpoint(job.job_id)
+
     def _end(self, session: PlaySession, reason: str) -> None:
         with self._lock:
             self._sessions.pop(session.id, None)
@@ -442,11 +458,13 @@ class _Feed:
         jobs: JobStore,
         registry: Registry,
         hand_over: Callable[[PlaySession, str, dict[str, bytes] | Path], None],
+        ask: Callable[[JobRecord], None],
     ) -> None:
         self._session = session
         self._jobs = jobs
         self._registry = registry
         self._hand_over = hand_over
+        self._ask = ask
         self._job_id = session.source.job_id or ""
         self._brought: set[str] = set()
 
@@ -467,6 +485,10 @@ class _Feed:
                 if said != told:
                     told = said
                     self._session.publish(said)
+                # a script that has opened a session waits for the first one; then who looks counts
+                is_wanted = self._session.viewers or not self._brought
+                if job.status is JobStatus.RUNNING and is_wanted:
+                    self._ask(job)
             except UnknownJobError:
                 self._session.close("The job was deleted.")
             except NotFoundError:  # the session has ended, or a version was deleted

@@ -347,6 +347,15 @@ class JobStore(JobLifecycle):
         if (forever := _hard_delete(self.tracking_uri)) is not None:
             retrying(lambda: forever(run_id), run_id)
 
+    def ask_for_checkpoint(self, job_id: str) -> None:
+        """Let whoever trains the job make a checkpoint after the iteration that it is in.
+
+        Raises:
+            UnknownJobError: no such job.
+            StoreError: the store refused.
+        """
+        self.set_tags(job_id, {Tag.CHECKPOINT_WANTED: str(now_ms())})
+
     def check_writable(self) -> None:
         """Refuse, as `create` would, where a job cannot be stored; looks at most once a second.
 

@@ -257,6 +257,9 @@ class JobRecord:
     checkpoint: str | None = None
     """Artifact path of the newest verified checkpoint."""
 
+    checkpoint_wanted_ms: int | None = None
+    """When somebody who watches last asked for one more, unix milliseconds."""
+
     artifact_uri: str = ""
     deleted: bool = False
     """Someone deleted the run in MLflow."""
@@ -343,6 +346,7 @@ def record_of(run: RunRow) -> JobRecord:
         promoted=None if not promoted else promoted == "true",
         promotion_reason=tags.get(Tag.PROMOTION_REASON) or None,
         checkpoint=tags.get(Tag.CHECKPOINT) or None,
+        checkpoint_wanted_ms=_integer(tags.get(Tag.CHECKPOINT_WANTED)),
         artifact_uri=run.artifact_uri,
         deleted=run.deleted,
     )

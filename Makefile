@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-all test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
-  bench-promotion bench-coverage bench-environments fuzz soak
+  bench-viewers bench-promotion bench-coverage bench-environments fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -75,6 +75,9 @@ bench-sweep: $(VENV)/.installed-dev ## a sweep of 30 trials whose server is kill
 
 bench-tracking: $(VENV)/.installed-dev ## what tracking costs a training
 	$(BIN)/python -m benchmarks.tracking_overhead
+
+bench-viewers: $(VENV)/.installed-dev ## what somebody who watches costs a training, and inference; needs wrk
+	$(BIN)/python -m benchmarks.viewer_cost --keep
 
 bench-lists: $(VENV)/.installed-dev ## lists of a large store beside a small one
 	$(BIN)/python -m benchmarks.list_latency

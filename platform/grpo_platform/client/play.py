@@ -30,7 +30,7 @@ class PlayCalls(Calls):
             deterministic: take the most probable action; else sample.
 
         Returns:
-            What is played, and the session's `id`.
+            What is played, and its `session_id`.
 
         Raises:
             ApiError: it cannot be played, or as many are at play as may be.

@@ -3,9 +3,9 @@
 The trainer is a process that the job's worker forks before it opens anything, and that dies with
 it, or a thread of the in-memory backend. Messages are JSON objects. The worker sends `start` (with
 a checkpoint or initial weights to read), `stop` and `checkpoint`, whichever comes first, and `kill`
-to a thread; the trainer sends `environment`, `points`, `hint`, `checkpoint`, `checkpoint_failed`, `finishing`
-once `max_seconds` have passed, and at last `done`, `failed`, or `ended` where another attempt may
-help.
+to a thread; the trainer sends `environment`, `points`, `hint`, `checkpoint`, `checkpoint_failed`,
+`finishing` once `max_seconds` have passed, and at last `done`, `failed`, or `ended` where another
+attempt may help.
 The points that a checkpoint relies on are sent before it.
 """
 

@@ -1,0 +1,264 @@
+"""What a viewer costs: training speed with one and without, and inference likewise.
+
+One long CartPole job trains on a server at its default settings. By turns, a viewer watches it for
+a while over the WebSocket, as the page does (frames of its newest checkpoint, and checkpoints made
+for it), or nobody does; who begins changes with the round. A turn's speed is the timesteps and the
+seconds that the trainer itself counts between the first and the last report within it. Then the
+job is stopped, a model is played at its natural speed, and the same calls of `POST /inference` are
+made with a viewer and without. Medians and spreads of the rounds' ratios are told; claims, on a
+machine with idle cores:
+
+- training slows by at most 1 %;
+- the p50 of inference is at most 1.05 times the one without a viewer.
+
+The CPU time of the trainer for a timestep is shown as well, which other load disturbs less.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import requests
+from mlflow.tracking import MlflowClient
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from benchmarks.load import Load, Target, in_turn, median_of
+from benchmarks.results import write_rows
+from benchmarks.server import serving
+from grpo_platform.core.names import Tag
+
+MOST_SLOWDOWN = 1.01
+MOST_OF_P50 = 1.05
+MODEL = "viewed"
+OBSERVATION = [0.01, -0.02, 0.03, 0.04]
+SETTLE_SECONDS = 4.0
+"""For a session that begins or ends, and a heartbeat."""
+
+
+class Speed(NamedTuple):
+    """What a trainer did in one turn."""
+
+    rate: float
+    """Timesteps a second."""
+
+    cpu: float
+    """Its CPU seconds for 1,000 timesteps."""
+
+    checkpoints: int
+    """Made within the turn, those that are the job's own among them."""
+
+
+class Viewer(threading.Thread):
+    """Takes every frame, as the page does, until it is closed."""
+
+    def __init__(self, url: str, body: dict[str, object]) -> None:
+        super().__init__(daemon=True)
+        reply = requests.post(f"{url}/play", json=body, timeout=180)
+        reply.raise_for_status()
+        self._url, self.session_id = url, reply.json()["session_id"]
+        path = f"{url.replace('http', 'ws', 1)}/play/{self.session_id}/ws"
+        self._socket = connect(path, max_size=None, open_timeout=60)
+        self.frames = 0
+
+    def run(self) -> None:
+        """Count frames."""
+        try:
+            for message in self._socket:
+                self.frames += isinstance(message, bytes)
+        except ConnectionClosed:
+            return
+
+    def play(self) -> None:
+        """Let time pass in a session of one's own."""
+        self._socket.send(json.dumps({"command": "play", "speed": 1.0}))
+
+    def close(self) -> None:
+        """Leave."""
+        self._socket.close()
+        self.join()
+        requests.delete(f"{self._url}/play/{self.session_id}", timeout=60)
+
+
+class Job:
+    """A job that trains until it is stopped."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._url = url
+        self._client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        body = {"total_timesteps": 1_000_000_000, "seed": 1, "n_eval_episodes": 1}
+        self.id: str = requests.post(f"{url}/train", json=body, timeout=60).json()["job_id"]
+        while self._done()[0] == 0:
+            time.sleep(0.2)
+        worker = self._client.get_run(self.id).data.tags[Tag.WORKER]
+        (self._trainer,) = psutil.Process(int(worker.split(":")[1])).children()
+
+    def _done(self) -> tuple[int, float, int]:
+        """Timesteps, seconds trained, and timesteps of the newest checkpoint, as reported last."""
+        tags = self._client.get_run(self.id).data.tags
+        name = tags.get(Tag.CHECKPOINT, "").rpartition("/")[2].partition("-")[0]
+        return int(tags.get(Tag.TIMESTEPS, 0)), float(tags.get(Tag.SECONDS, 0)), int(name or 0)
+
+    def _report(self) -> tuple[int, float]:
+        """The next report, as it comes."""
+        before = self._done()
+        while (now := self._done())[0] == before[0]:
+            time.sleep(0.05)
+        return now[:2]
+
+    def speed(self, seconds: float) -> Speed:
+        """How fast it trains now."""
+        cpu, begun = self._cpu(), time.monotonic()
+        first, seen = self._report(), set()
+        while time.monotonic() < begun + seconds:
+            time.sleep(0.25)
+            seen.add(self._done()[2])
+        last, cpu_after = self._report(), self._cpu()
+        timesteps = last[0] - first[0]
+        share = (last[1] - first[1]) / (time.monotonic() - begun)
+        per_thousand = 1000.0 * (cpu_after - cpu) * share / timesteps
+        return Speed(timesteps / (last[1] - first[1]), per_thousand, len(seen) - 1)
+
+    def _cpu(self) -> float:
+        times = self._trainer.cpu_times()
+        return float(times.user + times.system)
+
+    def stop(self) -> None:
+        """End it."""
+        requests.post(f"{self._url}/training/{self.id}/stop", timeout=60)
+        status = ""
+        while status != "stopped":
+            time.sleep(0.2)
+            path = f"{self._url}/training/{self.id}/status"
+            status = requests.get(path, timeout=60).json()["status"]
+
+
+@contextmanager
+def watching(url: str, body: dict[str, object] | None) -> Iterator[Viewer | None]:
+    """Let one watch, or nobody."""
+    viewer = None if body is None else Viewer(url, body)
+    if viewer is not None:
+        viewer.start()
+        if "model" in body:
+            viewer.play()
+    time.sleep(SETTLE_SECONDS)
+    try:
+        yield viewer
+    finally:
+        if viewer is not None:
+            viewer.close()
+        time.sleep(SETTLE_SECONDS)
+
+
+def turns(number: int) -> list[str]:
+    """Who comes first changes with the round."""
+    return ["without", "with"] if number % 2 == 0 else ["with", "without"]
+
+
+def bench_training(url: str, folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """Training speed by turns."""
+    job = Job(url, folder)
+    ratios, cpu_ratios, made = [], [], []
+    for number in range(options.rounds):
+        found: dict[str, Speed] = {}
+        for turn in turns(number):
+            body = {"job_id": job.id, "watch": True} if turn == "with" else None
+            with watching(url, body) as viewer:
+                before = viewer.frames if viewer else 0
+                found[turn] = job.speed(options.seconds)
+                if viewer and viewer.frames == before:
+                    raise RuntimeError("the viewer saw nothing")
+        without, one = found["without"], found["with"]
+        ratios.append(without.rate / one.rate)
+        cpu_ratios.append(one.cpu / without.cpu)
+        made.append(one.checkpoints)
+        print(
+            f"round {number + 1}: without {without.rate:,.0f} timesteps/s, with {one.rate:,.0f} "
+            f"({ratios[-1]:.4f}); CPU {without.cpu:.4f} and {one.cpu:.4f} s for 1,000 timesteps "
+            f"({cpu_ratios[-1]:.4f}); checkpoints {without.checkpoints} and {one.checkpoints}",
+            flush=True,
+        )
+    job.stop()
+    return row_of("training, times slower", ratios, MOST_SLOWDOWN) | {
+        "cpu": round(statistics.median(cpu_ratios), 4), "checkpoints": statistics.median(made),
+    }  # fmt: skip
+
+
+def bench_inference(url: str, folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    """The p50 of single calls by turns."""
+    body = json.dumps({"model_name": MODEL, "observation": OBSERVATION})
+    target = {"ours": Target(f"{url}/inference", body)}
+    ratios = []
+    for number in range(options.rounds):
+        found: dict[str, Load] = {}
+        for turn in turns(number):
+            with watching(url, {"model": MODEL} if turn == "with" else None):
+                found[turn] = median_of(in_turn(target, 1, 3, options.seconds / 4, folder)["ours"])
+        ratios.append(found["with"].p50 / found["without"].p50)
+        print(
+            f"round {number + 1}: p50 without {found['without'].p50:.3f} ms, with "
+            f"{found['with'].p50:.3f} ms ({ratios[-1]:.3f})",
+            flush=True,
+        )
+    return row_of("inference, times the p50", ratios, MOST_OF_P50) | {"cpu": "", "checkpoints": ""}
+
+
+def row_of(claim: str, ratios: list[float], most: float) -> dict[str, object]:
+    """A claim's row, which is printed."""
+    median = statistics.median(ratios)
+    print(
+        f"{'ok  ' if median <= most else 'FAIL'} {claim}: {median:.4f}, {min(ratios):.4f} to "
+        f"{max(ratios):.4f} in {len(ratios)} rounds (at most {most:g})",
+        flush=True,
+    )
+    return {
+        "claim": claim, "median": round(median, 4), "least": round(min(ratios), 4),
+        "greatest": round(max(ratios), 4), "rounds": len(ratios), "bound": most,
+        "holds": median <= most,
+    }  # fmt: skip
+
+
+def trained(url: str) -> None:
+    """Make the model that is played."""
+    body = {"total_timesteps": 512, "model_name": MODEL, "n_eval_episodes": 2}
+    job_id = requests.post(f"{url}/train", json=body, timeout=60).json()["job_id"]
+    while True:
+        status = requests.get(f"{url}/training/{job_id}/status", timeout=60).json()
+        if status["status"] == "completed":
+            return
+        if status["status"] in ("failed", "stopped"):
+            raise RuntimeError(status)
+        time.sleep(0.2)
+
+
+def main() -> int:
+    """Print every figure; the exit status says whether all claims hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of a turn")
+    parser.add_argument("--keep", action="store_true", help="write the rows into results/")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        with serving(folder) as url:
+            trained(url)
+            rows = [
+                bench_training(url, folder, options),
+                bench_inference(url, folder, options),
+            ]
+    if options.keep:
+        write_rows("viewer_cost", rows)
+    return 0 if all(row["holds"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

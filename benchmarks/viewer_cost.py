@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +67,8 @@ class Viewer(threading.Thread):
         reply.raise_for_status()
         self._url, self.session_id = url, reply.json()["session_id"]
         path = f"{url.replace('http', 'ws', 1)}/play/{self.session_id}/ws"
-        self._socket = connect(path, max_size=None, open_timeout=60)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(path, max_size=None, open_timeout=60))
         self.frames = 0
 
     def run(self) -> None:
@@ -84,7 +85,7 @@ class Viewer(threading.Thread):
 
     def close(self) -> None:
         """Leave."""
-        self._socket.close()
+        self._open.close()
         self.join()
         requests.delete(f"{self._url}/play/{self.session_id}", timeout=60)
 
@@ -202,7 +203,9 @@ def bench_inference(url: str, folder: Path, options: argparse.Namespace) -> dict
         found: dict[str, Load] = {}
         for turn in turns(number):
             with watching(url, {"model": MODEL} if turn == "with" else None):
-                found[turn] = median_of(in_turn(target, 1, 3, options.seconds / 4, folder)["ours"])
+                found[turn] = median_of(
+                    in_turn(target, 1, 3, max(1, round(options.seconds / 4)), folder)["ours"]
+                )
         ratios.append(found["with"].p50 / found["without"].p50)
         print(
             f"round {number + 1}: p50 without {found['without'].p50:.3f} ms, with "

@@ -24,14 +24,17 @@ from tests.service.registry_support import balancing_policy, random_policy
 MODEL = "balancing"
 LONG = {
     "total_timesteps": 10_000_000, "seed": 3, "n_eval_episodes": 4, "model_name": "long",
-    "checkpoint_seconds": 0.5,
+    "checkpoint_seconds": 10_000.0,  # those who watch get some all the same
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory):
     folder = tmp_path_factory.mktemp("play")
-    settings = {"job_backend": "memory", "max_play_sessions": 4, "max_play_sessions_per_client": 3}
+    settings = {
+        "job_backend": "memory", "max_play_sessions": 4, "max_play_sessions_per_client": 3,
+        "viewer_checkpoint_seconds": 1.0,
+    }  # fmt: skip
     with services_in(folder, **settings) as services, client_of(services) as client:
         config = GRPOConfig()
         for policy in (random_policy(), balancing_policy()):

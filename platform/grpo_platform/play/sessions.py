@@ -16,25 +16,20 @@ from grpo_platform.core.errors import (
     ConflictError,
     NotFoundError,
     PlatformError,
-    StoreError,
     TooManySessionsError,
-    UnknownJobError,
 )
 from grpo_platform.core.settings import Settings
-from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.fork_server import ForkServer
-from grpo_platform.jobs.run_writer import Checkpoints
+from grpo_platform.play.feed import CheckpointWishes, Feed
 from grpo_platform.play.helper import Helper, Message
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
-from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["PlaySession", "PlaySessions", "SessionSource"]
 
 _log = logging.getLogger(__name__)
 
 _MODULE: Final = "grpo_platform.play.process"
-_LOOK_SECONDS: Final = 1.0
 _REAP_SECONDS: Final = 0.5
 _UNWATCHED_SECONDS: Final = 3.0
 """How long a stream that viewers share stays without any: a page that is loaded again."""
@@ -240,8 +235,7 @@ class PlaySessions:
         self._sessions: dict[str, PlaySession] = {}
         self._reaper: threading.Thread | None = None
         self._closing = closing
-        self._asking = threading.Lock()
-        self._asked: dict[str, float] = {}
+        self._wishes = CheckpointWishes(jobs, settings.viewer_checkpoint_seconds)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -314,7 +308,7 @@ class PlaySessions:
             session.open(self._forks, seed, deterministic)
             if watch:
                 session.tell({"command": "play", "speed": 1.0})
-        feed = _Feed(session, self._jobs, self._registry, self._hand_over, self._ask)
+        feed = Feed(session, self._jobs, self._registry, self._hand_over, self._wishes)
         threading.Thread(target=feed.run, name="play-feed", daemon=True).start()
         return session
 
@@ -398,20 +392,6 @@ class PlaySessions:
                     (path / file).write_bytes(content)
             session.tell({"command": "policy", "name": name, "path": str(path)})
 
-    def _ask(self, job: JobRecord) -> None:
-        """Ask a job for a checkpoint, unless it was asked for one just before."""
-        seconds = self._settings.viewer_checkpoint_seconds
-        with self._asking:  # of its sessions, one asks
-            now = time.monotonic()
-            self._asked = {id: at for id, at in self._asked.items() if now - at < seconds}
-            # another server may have asked, whose clock may be another
-            if job.job_id in self._asked or (
-                abs(time.time() - (job.checkpoint_wanted_ms or 0) / 1000) < seconds
-            ):
-                return
-            self._asked[job.job_id] = now
-        self._jobs.ask_for_checkpoint(job.job_id)
-
     def _end(self, session: PlaySession, reason: str) -> None:
         with self._lock:
             self._sessions.pop(session.id, None)
@@ -447,70 +427,3 @@ class PlaySessions:
                     self._forks.rest()
                     self._reaper = None
                     return
-
-
-class _Feed:
-    """Brings a session each checkpoint that its job makes, and tells how the job stands."""
-
-    def __init__(
-        self,
-        session: PlaySession,
-        jobs: JobStore,
-        registry: Registry,
-        hand_over: Callable[[PlaySession, str, dict[str, bytes] | Path], None],
-        ask: Callable[[JobRecord], None],
-    ) -> None:
-        self._session = session
-        self._jobs = jobs
-        self._registry = registry
-        self._hand_over = hand_over
-        self._ask = ask
-        self._job_id = session.source.job_id or ""
-        self._brought: set[str] = set()
-
-    def run(self) -> None:
-        """Look at the job until the session ends."""
-        told: Message = {}
-        while not self._session.is_closed:
-            try:
-                job = self._jobs.get(self._job_id)
-                self._bring(job)
-                said = {
-                    "type": "job",
-                    "job_id": self._job_id,
-                    "status": job.status.value,
-                    "timesteps": job.current_timesteps,
-                    "total_timesteps": job.request.config.total_timesteps,
-                }
-                if said != told:
-                    told = said
-                    self._session.publish(said)
-                # a script that has opened a session waits for the first one; then who looks counts
-                is_wanted = self._session.viewers or not self._brought
-                if job.status is JobStatus.RUNNING and is_wanted:
-                    self._ask(job)
-            except UnknownJobError:
-                self._session.close("The job was deleted.")
-            except NotFoundError:  # the session has ended, or a version was deleted
-                pass
-            except (StoreError, GRPOError, PlatformError, OSError) as error:
-                if not self._session.is_closed:
-                    _log.warning("A checkpoint of %s is not shown: %s", self._job_id, error)
-            self._session.wait_closed(_LOOK_SECONDS)
-
-    def _bring(self, job: JobRecord) -> None:
-        artifact = job.checkpoint
-        if artifact and artifact not in self._brought:
-            timesteps = artifact.rpartition("/")[2].partition("-")[0].lstrip("0") or "0"
-            with TemporaryDirectory(dir=self._session.folder) as folder:
-                checkpoints = Checkpoints(self._jobs, self._job_id, job.attempt)
-                path = checkpoints.fetch_one(artifact, Path(folder))
-                if path is not None:
-                    self._hand_over(self._session, timesteps, path)
-            self._brought.add(artifact)
-        if job.status is JobStatus.COMPLETED and job.model_version is not None:
-            name = f"version {job.model_version}"
-            if name not in self._brought:
-                ref = self._registry.resolve(f"{job.model_name}/{job.model_version}")
-                self._hand_over(self._session, name, self._registry.read(ref)._asdict())
-                self._brought.add(name)

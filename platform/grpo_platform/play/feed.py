@@ -6,19 +6,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from grpo.errors import GRPOError
 from grpo_platform.core.errors import NotFoundError, PlatformError, StoreError, UnknownJobError
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.run_writer import Checkpoints
 from grpo_platform.play.helper import Message
+from grpo_platform.play.play_session import PlaySession
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
-
-if TYPE_CHECKING:
-    from grpo_platform.play.sessions import PlaySession
 
 __all__ = ["CheckpointWishes", "Feed"]
 
@@ -74,10 +72,10 @@ class Feed:
 
     def __init__(
         self,
-        session: "PlaySession",
+        session: PlaySession,
         jobs: JobStore,
         registry: Registry,
-        hand_over: Callable[["PlaySession", str, dict[str, bytes] | Path], None],
+        hand_over: Callable[[PlaySession, str, dict[str, bytes] | Path], None],
         wishes: CheckpointWishes,
     ) -> None:
         self._session = session

@@ -1,33 +1,23 @@
-"""All sessions of a server: who may open one, who watches it, and when it ends."""
+"""All sessions of a server: who may open one, and when it ends."""
 
 import contextlib
-import logging
-import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
-from grpo.errors import GRPOError
-from grpo_platform.core.errors import (
-    ConflictError,
-    NotFoundError,
-    PlatformError,
-    TooManySessionsError,
-)
+from grpo_platform.core.errors import NotFoundError, TooManySessionsError
 from grpo_platform.core.settings import Settings
 from grpo_platform.jobs.fork_server import ForkServer
 from grpo_platform.play.feed import CheckpointWishes, Feed
-from grpo_platform.play.helper import Helper, Message
+from grpo_platform.play.play_session import PlaySession, SessionSource
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
 
-__all__ = ["PlaySession", "PlaySessions", "SessionSource"]
+__all__ = ["PlaySessions"]
 
-_log = logging.getLogger(__name__)
 
 _MODULE: Final = "grpo_platform.play.process"
 _REAP_SECONDS: Final = 0.5
@@ -36,181 +26,6 @@ _UNWATCHED_SECONDS: Final = 3.0
 
 _REST_SECONDS: Final = 60.0
 """After the last session, the process that they were forked from is let go."""
-
-Viewer = Callable[[Message, bytes], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SessionSource:
-    """What is played."""
-
-    env_name: str
-    env_kwargs: dict[str, Any]
-    model: str | None = None
-    """`name/version`, of a version."""
-
-    job_id: str | None = None
-    """Of a job, whose newest checkpoint is played."""
-
-
-class PlaySession:
-    """One session, as the server sees it. Safe to call from several threads.
-
-    Attributes:
-        id: nobody can guess it.
-        source: what is played.
-        shared: viewers share it, and nobody steers.
-        client: who opened it.
-        reason: why it has ended; empty while it has not.
-    """
-
-    def __init__(self, source: SessionSource, client: str, *, shared: bool) -> None:
-        self.id = secrets.token_hex(16)
-        self.source = source
-        self.shared = shared
-        self.client = client
-        self.reason = ""
-        self.used_at = time.monotonic()
-        self.opened = threading.Event()
-        self.failure: BaseException | None = None
-        self._helper: Helper | None = None
-        self._folder = TemporaryDirectory(prefix="grpo-play-")
-        self._lock = threading.Lock()
-        self._viewers: set[Viewer] = set()
-        self._latest: dict[object, tuple[Message, bytes]] = {}
-        self._closed = threading.Event()
-
-    @property
-    def folder(self) -> Path:
-        """For files that its process reads; deleted when it ends."""
-        return Path(self._folder.name)
-
-    @property
-    def described(self) -> Message:
-        """What `Session.describe` said."""
-        return {} if self._helper is None else self._helper.described
-
-    @property
-    def viewers(self) -> int:
-        """How many watch."""
-        return len(self._viewers)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has ended."""
-        return self._closed.is_set()
-
-    def wait_closed(self, seconds: float) -> bool:
-        """Wait for its end; whether it has come."""
-        return self._closed.wait(seconds)
-
-    def open(self, forks: ForkServer, seed: int, deterministic: bool) -> None:
-        """Start its process; raises as `Helper`."""
-        question = {
-            "env_name": self.source.env_name,
-            "env_kwargs": self.source.env_kwargs,
-            "seed": seed,
-            "deterministic": deterministic,
-            "endless": self.shared,
-        }
-        helper = Helper(forks, question, self._on_frame, self.close)
-        with self._lock:
-            self._helper = helper
-            is_late = self.is_closed
-        if is_late:
-            helper.close()
-
-    def do(self, command: Message, timeout_seconds: float = 60.0) -> Message:
-        """Let its process obey; raises as `Helper.ask`.
-
-        Raises:
-            ConflictError: viewers share this one.
-            NotFoundError: it has ended.
-        """
-        if self.shared:
-            raise ConflictError(
-                "All viewers of this job share this stream; open a session of your own, without "
-                "`watch`, to steer."
-            )
-        self.used_at = time.monotonic()
-        found = self.tell(command, timeout_seconds)
-        self.used_at = time.monotonic()
-        return found
-
-    def film(self, steps: int, kind: str) -> bytes:
-        """Play on, and give what is seen as an animated image.
-
-        Args:
-            steps: at most.
-            kind: `webp` or `gif`.
-
-        Raises:
-            IncompatibleError: the environment cannot be drawn here.
-        """
-        with TemporaryDirectory(dir=self.folder) as folder:
-            path = Path(folder) / "film"
-            self.do({"command": "film", "steps": steps, "kind": kind.upper(), "path": str(path)})
-            return path.read_bytes()
-
-    def tell(self, command: Message, timeout_seconds: float = 60.0) -> Message:
-        """As `do`, for the server itself."""
-        if self._helper is None or self.is_closed:
-            raise NotFoundError(self.reason or "The session has ended.")
-        return self._helper.ask(command, timeout_seconds)
-
-    def watch(self, viewer: Viewer) -> None:
-        """Call a function with each frame, and with what changes, from now on.
-
-        Raises:
-            NotFoundError: it has ended.
-        """
-        with self._lock:
-            if self.is_closed:
-                raise NotFoundError(self.reason or "The session has ended.")
-            self._viewers.add(viewer)
-            latest = list(self._latest.values())
-        self.used_at = time.monotonic()
-        for header, message in latest:
-            viewer(header, message)
-        self._count_viewers()
-
-    def leave(self, viewer: Viewer) -> None:
-        """Call it no more."""
-        with self._lock:
-            self._viewers.discard(viewer)
-        self.used_at = time.monotonic()
-        with contextlib.suppress(GRPOError, PlatformError):
-            self._count_viewers()
-
-    def publish(self, header: Message) -> None:
-        """Tell viewers what is no frame."""
-        self._on_frame(header, b"")
-
-    def close(self, reason: str = "The session has ended.") -> None:
-        """End it; whoever watches is told why."""
-        with self._lock:
-            if self.is_closed:
-                return
-            self.reason = reason
-            self._closed.set()
-            helper, viewers = self._helper, list(self._viewers)
-        if helper is not None:
-            helper.close()
-        for viewer in viewers:
-            viewer({"type": "end", "reason": reason}, b"")
-        self._folder.cleanup()
-
-    def _count_viewers(self) -> None:
-        self.tell({"command": "viewers", "viewers": self.viewers})
-
-    def _on_frame(self, header: Message, message: bytes) -> None:
-        with self._lock:
-            self._latest[header["type"], header.get("lane")] = header, message
-            if header.get("lanes") == 1:
-                self._latest.pop(("frame", 1), None)
-            viewers = list(self._viewers)
-        for viewer in viewers:
-            viewer(header, message)
 
 
 class PlaySessions:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from grpo.scenarios.suite import Start
 from grpo_platform.core.errors import ConflictError, NotFoundError, UnknownModelError
-from grpo_platform.play.sessions import PlaySession
+from grpo_platform.play.play_session import PlaySession
 from grpo_platform.scenarios.editing import add_start_state
 from grpo_platform.scenarios.keeping import KeptSuite
 from grpo_platform.services.container import Services

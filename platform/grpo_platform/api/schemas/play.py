@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from grpo_platform.api.schemas.common import WHOLE, ModelReference, Reply, RequestBody, example
-from grpo_platform.play.sessions import PlaySession
+from grpo_platform.play.play_session import PlaySession
 from grpo_platform.scenarios.grammar import SCENARIO_NAME
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import pkgutil
 import re
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from fastapi import FastAPI
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -37,7 +39,7 @@ from tests.contract.test_repository import TRACKED as TRACKED_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-PAGES = sorted([*DOCUMENTS, *ROOT.glob("examples/*/*.md")])
+PAGES = sorted([*DOCUMENTS, *ROOT.glob("examples/*/*.md"), ROOT / "llms.txt"])
 API = (ROOT / "docs/api.md").read_text()
 ALGORITHM = (ROOT / "docs/algorithm.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
@@ -450,6 +452,22 @@ def test_the_version_is_in_the_changelog() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changelog or f"## [{version}]" in changelog
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+
+
+def test_the_public_workflow_runs_the_same_script_as_everybody() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert [step.get("run") for step in job["steps"]][-1] == "bash .ci/run"
+    for form in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        assert yaml.safe_load(form.read_text()), form
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert all(f"{package} " in f"{container['onCreateCommand']} " for package in debian_packages())
+
+
+def debian_packages() -> list[str]:
+    """What `.ci/run` installs where it is missing."""
+    return re.findall(r"missing\+=\(([\w-]+)\)", (ROOT / ".ci/run").read_text())
 
 
 @pytest.mark.parametrize(

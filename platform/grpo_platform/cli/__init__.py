@@ -9,8 +9,10 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
+from grpo_platform import __version__
 from grpo_platform.cli import (
     comparisons,
+    doctor,
     episodes,
     experiments,
     jobs,
@@ -58,6 +60,7 @@ app.add_typer(store.app, name="store")
 app.command()(comparisons.compare)
 app.command()(play.play)
 app.command("open")(play.open_pages)
+app.command()(doctor.doctor)
 
 
 def main() -> None:
@@ -66,8 +69,22 @@ def main() -> None:
     app()
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"grpo-platform {__version__}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def connection(context: typer.Context, url: Url = None, token: Token = None) -> None:
+def connection(
+    context: typer.Context,
+    url: Url = None,
+    token: Token = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it, and exit."),
+    ] = False,
+) -> None:
     """Train, track and serve GRPO policies."""
     context.obj = (url, token)
 

@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
-# of the tests marked `rotated`, which of the three parts: another one each day
-PART ?= $(shell expr $$(date +%s) / 86400 % 3 + 1)
+# of the tests marked `rotated`, which of the five parts: another one each day
+PART ?= $(shell expr $$(date +%s) / 86400 % 5 + 1)
 
 # byte code first: the tests start hundreds of processes, and PYTHONDONTWRITEBYTECODE may be set
 PYTEST := $(BIN)/python -m compileall -q -x tests/data grpo platform tests benchmarks && \
@@ -31,7 +31,7 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
 
-test: $(VENV)/.installed-dev ## what CI runs: all but the suites below, and of rotated tests the day's part (PART=1 to 3)
+test: $(VENV)/.installed-dev ## what CI runs: all but the suites below, and of rotated tests the day's part (PART=1 to 5)
 	$(PYTEST) -m "$(USUAL)" --part $(PART)
 
 test-all: $(VENV)/.installed-dev ## the same with all rotated tests

@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # what a job is filmed for costs more than all else that most tests want of it
 os.environ.setdefault("GRPO_VIDEO_FRAMES", "60")
 
-PARTS = (1, 2, 3)
+PARTS = (1, 2, 3, 4, 5)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

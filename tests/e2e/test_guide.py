@@ -30,7 +30,7 @@ def run_blocks(guide: Path, folder: Path, url: str | None) -> str:
     return done.stdout
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize(
     ("name", "word"),
     [("guide.md", "return"), pytest.param("guide.ja.md", "収益", marks=pytest.mark.long)],
@@ -75,7 +75,7 @@ def test_the_librarys_page_runs(tmp_path: Path) -> None:
         assert shown in printed
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(5)
 def test_the_page_of_environments_runs(tmp_path: Path) -> None:
     run_blocks(ROOT / "docs" / "environments.md", tmp_path, None)
 

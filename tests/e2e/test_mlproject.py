@@ -89,6 +89,7 @@ def test_parameters_that_cannot_be_trained_fail_the_run(tmp_path: Path) -> None:
     assert newest(MlflowClient(tracking_uri=uri(tmp_path))).info.status == "FAILED"
 
 
+@pytest.mark.rotated(5)
 def test_evaluate_logs_to_a_run_that_is_no_job(tmp_path: Path) -> None:
     trained = mlflow_run(
         tmp_path, "--env-manager=local", "-P", "total_timesteps=300", "-P", "model_name=once"
@@ -112,6 +113,7 @@ def test_evaluate_logs_to_a_run_that_is_no_job(tmp_path: Path) -> None:
     assert newest(client).info.status == "FAILED"
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.skipif(
     "PIP_FIND_LINKS" not in os.environ, reason="uv would download gigabytes of CUDA with torch"
 )

@@ -200,7 +200,7 @@ def sweep_by_hand(running: Server, tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(4)
 def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
     space = tmp_path / "space.json"
     space.write_text(json.dumps(SPACE))

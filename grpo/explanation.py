@@ -17,8 +17,8 @@ import torch
 
 from grpo.actions import BoxActions, DiscreteActions
 from grpo.envs import EnvironmentSpec, Snapshot
-from grpo.envs.sync_vec_env import SyncVecEnv
-from grpo.envs.verification import find_branching, resets_afresh
+from grpo.envs.factory import make_branches
+from grpo.envs.vec_env import VecEnv
 from grpo.errors import IncompatibleError, OutOfRangeError
 from grpo.policies import BasePolicy
 from grpo.statistics import Interval, mean_interval
@@ -192,16 +192,10 @@ def compare_actions(
     if continuations < 2:
         raise OutOfRangeError("continuations must be at least 2.", field="continuations")
     begun = time.monotonic()
-    plan = find_branching(spec)
-    brancher = plan.brancher()
-    if brancher.branching == "none":
-        raise IncompatibleError(
-            f"{spec.env_name} cannot be put into the same state twice. {plan.reason}"
-        )
     heavy = spec.family in ("mujoco", "box2d", "other")
     members = min(_HEAVY_TOGETHER if heavy else _TOGETHER, continuations)
-    envs = SyncVecEnv(spec, members, brancher, afresh=resets_afresh(spec))
-    game = _Branches(policy, envs, snapshot, state, horizon, should_stop)
+    envs, there = make_branches(spec, snapshot, actions, members)
+    game = _Branches(policy, envs, there, state, horizon, should_stop)
     lots: list[list[_Lot]] = []
     try:
         for number in range(-(-continuations // members)):
@@ -252,7 +246,7 @@ class _Branches:
     def __init__(
         self,
         policy: BasePolicy,
-        envs: SyncVecEnv,
+        envs: VecEnv,
         snapshot: Snapshot,
         state: npt.NDArray[np.float32] | None,
         horizon: int,
@@ -269,7 +263,7 @@ class _Branches:
         """An action, and the same random numbers whatever it is."""
         envs, n = self._envs, self._envs.num_members
         observations = np.array(envs.restore(np.arange(n), self._snapshot))
-        for member, env in enumerate(envs.envs):
+        for member, env in enumerate(getattr(envs, "envs", ())):
             _reseed(env.unwrapped, [*seed, member])
         rng = np.random.default_rng([*seed, 2**31])
         states = None if self._state is None else np.tile(self._state, (n, 1))

@@ -44,6 +44,7 @@ class CartPoleVecEnv(ClassicControlVecEnv):
     family = "cartpole"
     rows = 5
     kwargs = frozenset({"sutton_barto_reward"})
+    order = (0, 2, 1, 3)
 
     def __init__(self, spec: EnvironmentSpec, num_members: int) -> None:
         super().__init__(spec, num_members)
@@ -53,7 +54,7 @@ class CartPoleVecEnv(ClassicControlVecEnv):
         self._ones.setflags(write=False)
 
     def _initial(self, generator: np.random.Generator) -> Float64Array:
-        return generator.uniform(low=-0.05, high=0.05, size=(4,))[[0, 2, 1, 3]]
+        return generator.uniform(low=-0.05, high=0.05, size=(4,))[list(self.order)]
 
     def _observe(self, block: Float64Array) -> FloatArray:
         observations = np.empty((block.shape[1], 4), dtype=np.float32)

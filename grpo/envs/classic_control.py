@@ -44,6 +44,9 @@ class ClassicControlVecEnv(VecEnv):
     kwargs: ClassVar[frozenset[str]] = frozenset()
     """Keyword arguments, beside the time limit, that the subclass knows."""
 
+    order: ClassVar[tuple[int, ...] | None] = None
+    """Which of Gymnasium's variables each row holds; None where they are in the same order."""
+
     branching: Branching = "exact"
     branching_reason = "The state of a member is a column of one array, and is copied."
     storable_snapshots = True
@@ -85,6 +88,16 @@ class ClassicControlVecEnv(VecEnv):
         """See `VecEnv.restore`."""
         self._state[:, members] = snapshot["state"][:, None]
         return self._observe(self._state[:, members])
+
+    def snapshot_of(self, variables: Sequence[float], elapsed_steps: int) -> Snapshot:
+        """The state that an instance of Gymnasium's own environment is in, as these take it.
+
+        Args:
+            variables: its `state`, shape (rows - 1,).
+            elapsed_steps: of the episode.
+        """
+        column = np.asarray(variables, np.float64)[list(self.order or range(self.rows - 1))]
+        return {"state": np.append(column, float(elapsed_steps))}
 
     def close(self) -> None:
         """See `VecEnv.close`."""

@@ -3,19 +3,24 @@
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.wrappers import TimeLimit
 
 from grpo.envs.acrobot import AcrobotVecEnv
 from grpo.envs.branching import NoBranching
 from grpo.envs.cartpole import CartPoleVecEnv
 from grpo.envs.classic_control import ClassicControlVecEnv
+from grpo.envs.families import layers_of
 from grpo.envs.mountain_car import MountainCarContinuousVecEnv, MountainCarVecEnv
 from grpo.envs.pendulum import PendulumVecEnv
 from grpo.envs.spec import EnvironmentSpec, check_environment
 from grpo.envs.subproc_vec_env import SubprocVecEnv
 from grpo.envs.sync_vec_env import SyncVecEnv
-from grpo.envs.vec_env import VecEnv
+from grpo.envs.vec_env import Snapshot, VecEnv
 from grpo.envs.verification import (
     BranchingPlan,
     find_branching,
@@ -24,9 +29,10 @@ from grpo.envs.verification import (
     step_seconds,
     steps_exactly,
 )
+from grpo.errors import IncompatibleError
 from grpo.registry import Objects
 
-__all__ = ["make_vec_env"]
+__all__ = ["make_branches", "make_vec_env"]
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +98,72 @@ def make_vec_env(
     if not workers:
         return SyncVecEnv(spec, members, plan.brancher(), afresh=afresh, reason=plan.reason)
     return SubprocVecEnv(spec, members, workers, plan.brancher, afresh=afresh, reason=plan.reason)
+
+
+def make_branches(
+    spec: EnvironmentSpec, snapshot: Snapshot, actions: Sequence[npt.NDArray[Any]], num_members: int
+) -> tuple[VecEnv, Snapshot]:
+    """Members that go on from a state which another instance was in.
+
+    Classic control's members are one array, if that is exact from this state on: they begin with
+    each of the actions as an instance of Gymnasium's does.
+
+    Args:
+        spec: the environment.
+        snapshot: the state, of an instance of it that is stepped by itself.
+        actions: that will be taken first, as the environment takes them.
+        num_members: how many.
+
+    Returns:
+        The members, and the state as they take it.
+
+    Raises:
+        IncompatibleError: it cannot be put into the same state twice.
+        EnvironmentFaultError: the environment raised.
+    """
+    plan = find_branching(spec)
+    if plan.brancher().branching == "none":
+        raise IncompatibleError(
+            f"{spec.env_name} cannot be put into the same state twice. {plan.reason}"
+        )
+    afresh = resets_afresh(spec)
+    classic = _classic_control(spec)
+    if classic is not None:
+        one = SyncVecEnv(spec, 1, plan.brancher(), afresh=afresh)
+        try:
+            found = _as_one_array(classic(spec, num_members), one, snapshot, actions)
+        finally:
+            one.close()
+        if found is not None:
+            return found
+    return SyncVecEnv(spec, num_members, plan.brancher(), afresh=afresh), snapshot
+
+
+def _as_one_array(
+    envs: ClassicControlVecEnv,
+    one: SyncVecEnv,
+    snapshot: Snapshot,
+    actions: Sequence[npt.NDArray[Any]],
+) -> tuple[VecEnv, Snapshot] | None:
+    """The members and the state, if each action leads where it leads an instance."""
+    first = np.array([0])
+    seen = one.restore(first, snapshot)
+    layers = list(layers_of(one.envs[0]))
+    elapsed = next((e._elapsed_steps for e in layers if isinstance(e, TimeLimit)), 0)
+    if elapsed is None:  # not reset
+        return None
+    core: Any = layers[-1]
+    state = envs.snapshot_of(core.state, elapsed)
+    if envs.restore(first, state).tobytes() != seen.tobytes():
+        return None
+    for action in actions:
+        one.restore(first, snapshot)
+        envs.restore(first, state)
+        steps = [each.step(first, np.asarray(action)[None]) for each in (one, envs)]
+        a, b = [[np.asarray(part).tobytes() for part in step] for step in steps]
+        if a != b:
+            return None
+    return envs, state
 
 
 def _workers_that_pay(spec: EnvironmentSpec, members: int) -> int:

@@ -5,21 +5,28 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import requests
+from click.testing import Result
 from mlflow.tracking import MlflowClient
+from PIL import Image
+from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from grpo_platform.cli import app
 from grpo_platform.play.frames import split
-from tests.e2e.processes import Server, server
+from tests.e2e.processes import Server, environment, server
 from tests.waiting import until
 
 TOKEN = "at-play-" + "t" * 24
@@ -293,6 +300,78 @@ def test_what_cannot_be_drawn_or_branched_shows_a_table_and_says_why(running: Se
     assert "cannot be drawn here" in film.json()["detail"]
     assert do(running, session, "step", n=3).json()["step"] == 3  # it is played all the same
     call(running, "DELETE", f"/play/{session}")
+
+
+def cli(running: Server, *arguments: str) -> Result:
+    env = {"GRPO_URL": running.url, "GRPO_API_TOKEN": TOKEN, "COLUMNS": "200"}
+    return CliRunner().invoke(app, list(arguments), env=env)
+
+
+def test_without_a_display_the_command_line_writes_a_film(
+    running: Server, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out, kind in (("film.gif", "GIF"), (None, "WEBP")):
+        told = cli(running, "play", job, "--steps", "12", *(["--out", out] if out else []))
+        assert told.exit_code == 0, told.output
+        film = tmp_path / (out or f"{job}.webp")
+        assert f"{film.name}: {film.stat().st_size} bytes." in told.output
+        with Image.open(film) as image:
+            assert image.format == kind
+            assert image.n_frames > 1
+        assert "theta_dot" in told.output  # the state that it ends with
+    wrong = cli(running, "play", job, "--out", "film.mp4")
+    assert wrong.exit_code == 1
+    assert "is written as .webp or .gif" in wrong.output
+    nowhere = cli(running, "play", job, "--steps", "2", "--out", "no/folder/film.gif")
+    assert nowhere.exit_code == 1
+    assert "cannot be written" in nowhere.output
+    assert "No training job" in cli(running, "play", "0" * 32).output
+    until(lambda: not helpers(running))
+
+
+def test_what_cannot_be_drawn_is_told_as_a_table_in_the_terminal(
+    running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = cli(running, "play", "odd", "--steps", "7")
+    assert told.exit_code == 0, told.output
+    assert "cannot be drawn here" in told.output
+    assert "observation[1]" in told.output
+    rows = [line for line in told.output.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == [str(step) for step in range(8)]
+    assert not list(tmp_path.iterdir())
+    refused = cli(running, "play", "odd", "--out", "film.webp")
+    assert refused.exit_code == 1
+    assert "cannot be drawn here" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [(["open"], "/app"), (["play", "odd", "--seed", "3"], "/app/play?model=odd&seed=3")],
+)
+def test_with_a_display_the_command_line_opens_the_page(
+    running: Server, tmp_path: Path, command: list[str], path: str
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/address\n')
+    browser.chmod(0o700)
+    settings = {
+        "GRPO_URL": running.url, "GRPO_API_TOKEN": TOKEN, "DISPLAY": ":99",
+        "BROWSER": f"{browser} %s",
+    }  # fmt: skip
+    terminal, theirs = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "grpo_platform", *command], env=environment(**settings),
+        stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, timeout=120, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    printed = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert done.returncode == 0, printed
+    assert printed.strip() == running.url + path
+    assert (tmp_path / "address").read_text() == running.url + path
+    assert not helpers(running)  # the page opens the session, not this
 
 
 def test_who_watches_a_job_is_told_that_it_was_stopped_and_deleted(

@@ -83,6 +83,64 @@ def test_films_are_those_of_the_run(live, job_id):
     assert unknown.status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [
+        ("bytes=0-1", slice(0, 2)),
+        ("bytes=0-", slice(0, None)),
+        ("bytes=100-199", slice(100, 200)),
+        ("bytes=100-99999999", slice(100, None)),
+        ("bytes=-10", slice(-10, None)),
+        ("bytes=-99999999", slice(0, None)),
+    ],
+)
+def test_a_part_of_a_film_is_sent_as_browsers_ask_for_it(live, job_id, asked, part):
+    _, client = live
+    whole = client.get(f"/training/{job_id}/film")
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    for path in (f"/training/{job_id}/film", f"/training/{job_id}/failures/2/film"):
+        content = client.get(path).content
+        reply = client.get(path, headers={"Range": asked})
+        assert reply.status_code == 206
+        assert reply.content == content[part]
+        start, stop, _ = part.indices(len(content))
+        assert reply.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(content)}"
+        assert int(reply.headers["Content-Length"]) == stop - start
+    same = {"Range": asked, "If-Range": whole.headers["ETag"]}
+    assert client.get(f"/training/{job_id}/film", headers=same).status_code == 206
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=5-2"},
+        {"Range": "bytes=-"},
+        {"Range": "bytes=0-1,4-5"},
+        {"Range": "lines=1-2"},
+        {"Range": "bytes=0x1-2"},
+        {"Range": "bytes=" + "9" * 5000 + "-"},
+        {"Range": "bytes=0-1", "If-Range": '"another"'},
+    ],
+)
+def test_what_is_no_range_gets_the_whole_film(live, job_id, headers):
+    _, client = live
+    path = f"/training/{job_id}/film"
+    reply = client.get(path, headers=headers)
+    assert (reply.status_code, reply.content) == (200, client.get(path).content)
+
+
+@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
+def test_a_range_beyond_the_film_is_refused_with_its_size(live, job_id, asked):
+    _, client = live
+    path = f"/training/{job_id}/film"
+    size = len(client.get(path).content)
+    reply = client.get(path, headers={"Range": asked})
+    assert reply.status_code == 416
+    assert reply.headers["Content-Range"] == f"bytes */{size}"
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert f"from 0 to {size - 1}" in reply.json()["detail"]
+
+
 def test_the_configuration_tells_what_differs_from_the_preset(live, job_id):
     _, client = live
     reply = client.get(f"/training/{job_id}/config").json()

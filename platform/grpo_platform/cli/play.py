@@ -3,19 +3,23 @@
 import os
 import re
 import sys
+import time
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
 import typer
 
 from grpo_platform.cli.output import connect, console, errors_as_sentences, fail, table
-from grpo_platform.client import GRPOClient
+from grpo_platform.client import ApiError, GRPOClient
 
 __all__ = ["open_pages", "play"]
 
 _JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
+_POLICY_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.5
+_MOST_ROWS: Final = 25
 
 
 def open_pages(context: typer.Context) -> None:
@@ -42,7 +46,7 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="Of the episode.")] = 0,
     steps: Annotated[int, typer.Option(min=1, max=300, help="Of the film, at most.")] = 200,
 ) -> None:
-    """Play a policy: on the page, or into a file where there is no display."""
+    """Play a policy: on the page, or, where there is no display, into a file or as text."""
     with errors_as_sentences():
         client = connect(context)
         if out is None and _has_display():
@@ -53,37 +57,67 @@ def play(
         path = out or Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.webp")
         if path.suffix not in (".webp", ".gif"):
             fail(f"{path}: a film is written as .webp or .gif.")
-        _film(client, name, path, seed, steps)
-
-
-def _film(client: GRPOClient, name: str, path: Path, seed: int, steps: int) -> None:
-    job_id = name if _JOB_ID.fullmatch(name) else None
-    session = client.play(None if job_id else name, job_id=job_id, seed=seed)
-    try:
+        job_id = name if _JOB_ID.fullmatch(name) else None
+        session = client.play(None if job_id else name, job_id=job_id, seed=seed)
         try:
-            kind = "gif" if path.suffix == ".gif" else "webp"
-            content = client.play_film(session["session_id"], steps=steps, format=kind)  # type: ignore[arg-type]
-            path.write_bytes(content)
-            console.print(f"{path}: {len(content)} bytes.", highlight=False, soft_wrap=True)
-        except OSError as error:
-            fail(f"{path} cannot be written: {error.strerror or error}.")
-        _state(client.steer(session["session_id"], "pause")["frame"], session["features"])
-    finally:
-        client.end_play(session["session_id"])
+            _await_policy(client, session)
+            try:
+                _film(client, session, path, steps)
+            except ApiError as error:
+                if out is not None or error.status != 400:
+                    raise
+                console.print(str(error), highlight=False, soft_wrap=True)
+                _tell(client, session, steps)
+        finally:
+            client.end_play(session["session_id"])
 
 
-def _state(frame: dict[str, Any], features: list[str]) -> None:
-    """What the film ends with, as a table."""
+def _await_policy(client: GRPOClient, session: dict[str, Any]) -> None:
+    """Wait until a job that trains has made a checkpoint for whoever plays it."""
+    ends = time.monotonic() + _POLICY_SECONDS
+    while client.steer(session["session_id"], "pause")["frame"]["checkpoint"] is None:
+        if time.monotonic() > ends:
+            fail(
+                f"The job has made no checkpoint in {_POLICY_SECONDS:g} s: is it running? See "
+                f"`grpo-platform jobs show {session['job_id']}`."
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _film(client: GRPOClient, session: dict[str, Any], path: Path, steps: int) -> None:
+    """Write a film, and show the state that it ends with."""
+    kind: Literal["webp", "gif"] = "gif" if path.suffix == ".gif" else "webp"
+    content = client.play_film(session["session_id"], steps=steps, format=kind)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        fail(f"{path} cannot be written: {error.strerror or error}.")
+    console.print(f"{path}: {len(content)} bytes.", highlight=False, soft_wrap=True)
+    frame = client.steer(session["session_id"], "pause")["frame"]
     observed = frame["observation"] or []
-    names = features or [f"observation[{i}]" for i in range(len(observed))]
     rows = [
-        ("step", frame["step"]),
-        ("return", frame["return"]),
-        ("action", frame["action"]),
-        ("value", frame["value"]),
-        *zip(names, observed, strict=False),
+        *((name, frame[name]) for name in ("step", "return", "action", "value")),
+        *zip(_names(session, observed), observed, strict=False),
     ]
     table(("", "at the end"), rows)
+
+
+def _tell(client: GRPOClient, session: dict[str, Any], steps: int) -> None:
+    """Show an episode that cannot be drawn: a row a step, at most `_MOST_ROWS` of them."""
+    frame = client.steer(session["session_id"], "pause")["frame"]
+    frames = [frame]
+    while not frame["over"] and len(frames) <= steps:
+        frame = client.steer(session["session_id"], "step")["frame"]
+        frames.append(frame)
+    every = -(-len(frames) // _MOST_ROWS)
+    shown = [*frames[:-1:every], frames[-1]]
+    names = ("step", "action", "return", "value")
+    rows = [(*(each[name] for name in names), *(each["observation"] or ())) for each in shown]
+    table((*names, *_names(session, frame["observation"] or [])), rows)
+
+
+def _names(session: dict[str, Any], observed: list[float]) -> list[str]:
+    return session["features"] or [f"observation[{i}]" for i in range(len(observed))]
 
 
 def _show(address: str) -> None:

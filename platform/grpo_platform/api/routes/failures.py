@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from grpo_platform.api.dependencies import JobId, JsonRoute, ServicesDep
 from grpo_platform.api.errors import documented
+from grpo_platform.api.ranges import ranged
 from grpo_platform.api.schemas.failures import (
     FailureList,
     FailureScenario,
@@ -32,8 +33,11 @@ def get_failures(job_id: JobId, services: ServicesDep) -> FailureList:
     return failures_reply(job_failures(services.store, job_id))
 
 
+_MP4: Final = {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}
 _FILM: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {"content": _MP4},
+    206: {"content": _MP4, "description": "The range that was asked for."},
+    **documented(404, 416),
 }
 
 
@@ -41,22 +45,24 @@ _FILM: Final[dict[int | str, dict[str, Any]]] = {
     "/training/{job_id}/film",
     operation_id="get_film",
     response_class=Response,
-    responses={**_FILM, **documented(404)},
+    responses=_FILM,
 )
-def get_film(job_id: JobId, services: ServicesDep) -> Response:
+def get_film(job_id: JobId, services: ServicesDep, request: Request) -> Response:
     """Greedy episodes of a completed job's policy, as a film."""
-    return Response(read_film(services.store, job_id), media_type="video/mp4")
+    return ranged(request, read_film(services.store, job_id), "video/mp4")
 
 
 @router.get(
     "/training/{job_id}/failures/{number}/film",
     operation_id="get_failure_film",
     response_class=Response,
-    responses={**_FILM, **documented(404)},
+    responses=_FILM,
 )
-def get_failure_film(job_id: JobId, number: Number, services: ServicesDep) -> Response:
+def get_failure_film(
+    job_id: JobId, number: Number, services: ServicesDep, request: Request
+) -> Response:
     """One of the worst episodes, from shortly before the value estimate collapsed, as a film."""
-    return Response(read_clip(services.store, job_id, number), media_type="video/mp4")
+    return ranged(request, read_clip(services.store, job_id, number), "video/mp4")
 
 
 @router.post(

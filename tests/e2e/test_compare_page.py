@@ -128,3 +128,29 @@ def test_a_run_shows_its_model_metrics_and_parameters(
     for shown in ("CartPole-v1 seed 1", "seed_1", METRIC, "total_timesteps"):
         until(browser, shown)
     assert browser.save_screenshot(str(tmp_path / "run.png"))
+
+
+def test_the_pages_lead_to_the_columns_that_tell_policies_apart(
+    running: Server, runs: list[str], ui: str, browser: WebDriver, tmp_path: Path
+) -> None:
+    browser.get(f"{running.url}/app/jobs/{runs[0]}")
+    until(browser, "In MLflow")
+    everything, one = (
+        str(browser.find_element(By.LINK_TEXT, text).get_attribute("href"))
+        for text in ("MLflow", "In MLflow")
+    )
+    browser.get(everything)
+    for column in ("Models", "eval/mean_reward", "eval/ci_low", "eval/ci_high", "seed_1"):
+        until(browser, column)
+    columns = [e.text for e in browser.find_elements(By.CSS_SELECTOR, ".ag-header-cell-text")]
+    assert not [name for name in columns if name.startswith(("system/", "claim"))], columns
+    for shown in ("Model training", "Policies", "CartPole-v1 seed 1"):
+        until(browser, shown)
+    assert "Agent versions" not in browser.page_source, "these are the pages for language models"
+    assert browser.save_screenshot(str(tmp_path / "columns.png"))
+
+    browser.get(one)
+    for shown in ("CartPole-v1 seed 1", "total_timesteps", "grpo.claim.1"):
+        until(browser, shown)
+    assert "Agent versions" not in browser.page_source
+    assert browser.save_screenshot(str(tmp_path / "run.png"))

@@ -1,6 +1,7 @@
 """Preparing a store: fresh, used, moved, shared, foreign."""
 
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from grpo_platform.registry.deletion import delete_model
 from grpo_platform.sweeps.request import SweepRequest
 from grpo_platform.sweeps.store import SweepStore
 from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.ui_view import COLUMNS, KIND_TAG, VIEW_TAG
 from tests.service.registry_support import Bench
 from tests.service.sweeps_support import SPACE
 from tests.service.tracking_support import (
@@ -55,6 +57,18 @@ def test_the_default_experiment_can_be_used_by_the_api_and_mlflow_run(tmp_path):
     (tmp_path / "f.txt").write_text("x")
     assert jobs.upload(run_id, tmp_path / "f.txt", verify=True) == "f.txt"
     assert (tmp_path / "mlruns" / "0" / run_id / "artifacts" / "f.txt").is_file()
+
+
+def test_the_ui_gets_a_view_of_our_runs_and_one_that_somebody_changed_stays(tmp_path):
+    store = prepare_new(tmp_path)
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    tags = client.get_experiment(store.experiment_id).tags
+    assert tags[KIND_TAG] == "custom_model_development"
+    view = json.loads(tags[VIEW_TAG])
+    assert json.loads(view["state"])["selectedColumns"] == list(COLUMNS)
+    client.set_experiment_tag(store.experiment_id, VIEW_TAG, "mine")
+    prepare(tmp_path)
+    assert client.get_experiment(store.experiment_id).tags[VIEW_TAG] == "mine"
 
 
 def test_a_relative_uri_is_made_absolute(tmp_path):

@@ -80,7 +80,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     sessions = None if settings.api_token is None else Sessions(settings.api_token)
-    install_pages(app, sessions, lambda: services.ui.url)
+    install_pages(app, sessions, lambda: services.ui.links)
     install_docs(app)
     install_openapi(app, secured=settings.api_token is not None)
     add_error_handlers(app)

@@ -148,7 +148,9 @@ def build_services(settings: Settings) -> Services:
         scenarios=Scenarios(registry, isolation.check_suite, isolation.play_suite),
         play=PlaySessions(jobs, registry, settings, closing),
         serving=ServingService(registry, settings.model_cache_size),
-        ui=MlflowUI(store.tracking_uri, settings.mlflow_ui_port, settings.api_token),
+        ui=MlflowUI(
+            store.tracking_uri, store.experiment_id, settings.mlflow_ui_port, settings.api_token
+        ),
         isolation=isolation,
         environments=Environments(isolation),
         closing=closing,

@@ -31,6 +31,7 @@ from grpo_platform.tracking.locations import local_path, mark_artifacts, sqlite_
 from grpo_platform.tracking.locks import alone, share
 from grpo_platform.tracking.provenance import code_version
 from grpo_platform.tracking.schema import SchemaState, read_schema
+from grpo_platform.tracking.ui_view import keep_view
 
 __all__ = [
     "Store",
@@ -196,6 +197,7 @@ def _prepare_experiment(uri: str, artifact_location: str | None) -> Store:
         if experiment.tags.get(Tag.JOB) is None:
             made = experiment.experiment_id
             when_granted(lambda: client.set_experiment_tag(made, Tag.JOB, JOB_READY))
+        keep_view(client, experiment)
         _remove_half_created(client, experiment.experiment_id)
     _check_artifacts(client, uri, experiment)
     return Store(

@@ -21,7 +21,7 @@ from grpo_platform.core.access import TOKEN_DIGEST, token_digest
 from grpo_platform.core.messages import without_credentials
 from grpo_platform.core.process import die_with_parent
 
-__all__ = ["CHILD_ENVIRONMENT", "UI_PROCESS", "MlflowUI", "free_port"]
+__all__ = ["CHILD_ENVIRONMENT", "UI_PROCESS", "VIEW_KEY", "MlflowUI", "free_port"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +31,13 @@ _STOP_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _HEALTHY_SECONDS: Final = 60.0
 _NICE: Final = 5
+_PAGES: Final = "workflowType=machine_learning"  # else they are those for language models
 
 UI_PROCESS: Final = "_GRPO_UI_PROCESS"
 """Variable that holds the id of our child, for the server that MLflow starts below it."""
+
+VIEW_KEY: Final = "grpo"
+"""Under which the jobs' experiment keeps its view, see `ui_view`."""
 
 CHILD_ENVIRONMENT: Final = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -49,12 +53,16 @@ class MlflowUI:
 
     Args:
         tracking_uri: the store that it shows, absolute.
+        experiment_id: of the jobs' experiment, where its links lead.
         port: where to listen, moved up when busy; 0 turns the UI off.
         token: that the UI asks for; None asks for none.
     """
 
-    def __init__(self, tracking_uri: str, port: int, token: str | None = None) -> None:
+    def __init__(
+        self, tracking_uri: str, experiment_id: str, port: int, token: str | None = None
+    ) -> None:
         self._tracking_uri = tracking_uri
+        self._experiment_id = experiment_id
         self._digest = None if token is None else token_digest(token).hex()
         self._remote = tracking_uri.startswith(("http://", "https://"))
         self._first_port = port
@@ -69,6 +77,24 @@ class MlflowUI:
         if self._remote:
             return without_credentials(self._tracking_uri)
         return None if self._port is None else f"http://{_HOST}:{self._port}"
+
+    @property
+    def links(self) -> dict[str, str] | None:
+        """Ways into its machine-learning pages; None when it is off.
+
+        `runs` is the table of our runs with their results as columns; `run` and `model` are such
+        a page's address up to an id or name, to which `suffix` is added.
+        """
+        url = self.url
+        if url is None:
+            return None
+        runs, suffix = f"{url}/#/experiments/{self._experiment_id}/runs", f"?{_PAGES}"
+        return {
+            "runs": f"{runs}{suffix}&viewStateShareKey={VIEW_KEY}",
+            "run": f"{runs}/",
+            "model": f"{url}/#/models/",
+            "suffix": suffix,
+        }
 
     @property
     def asks_for_token(self) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,14 +49,14 @@ def static_digest() -> str:
 
 
 def install_pages(
-    app: Starlette, sessions: Sessions | None, mlflow_ui: Callable[[], str | None]
+    app: Starlette, sessions: Sessions | None, mlflow: Callable[[], Mapping[str, str] | None]
 ) -> None:
     """Add the pages, what they load, and the way to sign in and out.
 
     Args:
         app: the application whose API they use.
         sessions: of browsers that have signed in; None where there is no token.
-        mlflow_ui: address of the MLflow UI, where it is on.
+        mlflow: ways into the MLflow UI, where it is on.
     """
     static = STATIC + static_digest()
     templates = Environment(
@@ -90,11 +90,11 @@ def install_pages(
         language = choose_language(
             request.cookies.get("grpo_language"), request.headers.get("accept-language", "")
         )
-        address = await run_in_threadpool(mlflow_ui)
+        ways = await run_in_threadpool(mlflow)
         # `<` would end the element that holds the data
-        data = {"messages": messages(language), "language": language, "mlflow_ui": address}
+        data = {"messages": messages(language), "language": language, "mlflow": ways}
         text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-        return render(request, "page.html", data=text, mlflow_ui=address)
+        return render(request, "page.html", data=text, mlflow=ways)
 
     async def sign_in(request: Request) -> Response:
         target = next_page(request.query_params.get("next", HOME))

@@ -1,6 +1,6 @@
 // Two or more sides: curves with bands, performance profile, every pair with its interval, in words.
 import { Chart, colour } from './chart.js';
-import { Ago, Estimate, Loading, PageHead, Problem, api, html, number, query, t, useApi, useEffect, useMemo, useState } from './lib.js';
+import { Ago, Estimate, InMlflow, Loading, PageHead, Problem, api, html, number, query, t, useApi, useEffect, useMemo, useState } from './lib.js';
 
 const KINDS = ['experiment', 'job', 'model', 'sweep'];
 
@@ -81,7 +81,7 @@ function Result({ id }) {
   const profiles = useMemo(() => (data ? data.sides.filter((side) => side.profile).map((side, i) => ({
     label: side.label, colour: colour(i), x: side.profile.thresholds, y: side.profile.shares, low: side.profile.low, high: side.profile.high })) : []), [data]);
   if (!data) return error ? html`<${PageHead} title=${t('compare.title')} /><${Problem} error=${error} retry=${reload} />` : html`<${Loading} />`;
-  return html`<${PageHead} title=${data.sides.map((side) => side.label).join(' · ')} trail=${html`<a href="/app/compare">${t('nav.compare')}</a>`}>
+  return html`<${PageHead} title=${data.sides.map((side) => side.label).join(' · ')} trail=${html`<a href="/app/compare">${t('nav.compare')}</a>`}><${InMlflow} kind="run" id=${id} />
       <a class="button" href=${`/comparisons/${id}/report?format=markdown`} download=${`comparison-${id}.md`}>Markdown</a>
       <a class="button" href=${`/comparisons/${id}/report`} download=${`comparison-${id}.html`}>${t('compare.report')}</a><//>
     ${data.pairs.map((pair) => html`<p class="notice"><strong>${pair.sentence}</strong></p>`)}

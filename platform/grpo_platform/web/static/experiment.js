@@ -2,7 +2,7 @@
 import { Chart, colour } from './chart.js';
 import { ExperimentActions } from './jobs.js';
 import {
-  Ago, ENDED, Estimate, Loading, PageHead, Problem, Status, duration, get, html, mlflowUi, number, query, short, t,
+  Ago, ENDED, Estimate, InMlflow, Loading, PageHead, Problem, Status, duration, get, html, number, query, short, t,
   useApi, useEffect, useMemo, useState,
 } from './lib.js';
 
@@ -26,7 +26,7 @@ export default function ExperimentPage({ id }) {
   const verdict = experiment.verdict || (selection && selection.reason);
   return html`
     <${PageHead} title=${experiment.model_name} trail=${html`<a href="/app?view=experiments">${t('jobs.experiments')}</a> / ${experiment.env_name}`}>
-      ${mlflowUi && html`<a class="button" href=${`${mlflowUi}/#/runs/${id}`} target="_blank" rel="noopener">${t('job.mlflow')}</a>`}
+      <${InMlflow} kind="run" id=${id} />
       <a class="button" href=${`/app/compare?experiment=${id}`}>${t('experiment.compare')}</a>
       ${selection && selection.model_version !== null && html`<a class="button" href=${`/app/models/${encodeURIComponent(experiment.model_name)}`}>${t('job.version', { version: String(selection.model_version) })}</a>`}
       <span class="bordered"><${ExperimentActions} experiment=${experiment} onDone=${reload} onDeleted=${() => location.assign('/app?view=experiments')} /></span>

@@ -2,7 +2,7 @@
 import { Chart, colour } from './chart.js';
 import { JobActions, Verdict } from './jobs.js';
 import {
-  Ago, ENDED, Estimate, Loading, PageHead, Problem, Status, duration, get, html, mlflowUi, number, query, short, t,
+  Ago, ENDED, Estimate, InMlflow, Loading, PageHead, Problem, Status, duration, get, html, number, query, short, t,
   useApi, useEffect, useMemo, useRef, useState,
 } from './lib.js';
 
@@ -39,7 +39,7 @@ export default function JobPage({ id }) {
   return html`
     <${PageHead} title=${job.model_name} trail=${html`<a href="/app">${t('nav.jobs')}</a> / ${job.env_name}
       ${experiment && html` / <a href=${`/app/experiments/${experiment}`}>${t('jobs.experiment', { id: short(experiment) })}</a>`}`}>
-      ${mlflowUi && html`<a class="button" href=${`${mlflowUi}/#/runs/${id}`} target="_blank" rel="noopener">${t('job.mlflow')}</a>`}
+      <${InMlflow} kind="run" id=${id} />
       ${job.model_version !== null && html`<a class="button" href=${`/app/models/${encodeURIComponent(job.model_name)}`}>${t('job.version', { version: String(job.model_version) })}</a>`}
       <a class="button" href=${`/app/play?job=${id}`}>${t('play.watch')}</a>
       <span class="bordered"><${JobActions} job=${job} onDone=${again} onDeleted=${() => location.assign('/app')} /></span>

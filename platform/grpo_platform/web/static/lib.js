@@ -12,7 +12,12 @@ export {
 const data = JSON.parse(document.getElementById('data').textContent);
 
 export const language = data.language;
-export const mlflowUi = data.mlflow_ui;
+
+// A page of the MLflow UI, where it is on: of a `run` by its id, of a `model` by its name.
+export function InMlflow({ kind, id }) {
+  const ways = data.mlflow;
+  return ways && html`<a class="button" href=${ways[kind] + encodeURIComponent(id) + ways.suffix} target="_blank" rel="noopener">${t('mlflow')}</a>`;
+}
 
 // The text of a key; `n` chooses `key.one` where there is one.
 export function t(key, values = {}) {

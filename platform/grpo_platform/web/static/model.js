@@ -1,7 +1,7 @@
 // One model: its versions with their evidence, decisions about them, two of them side by side.
 import { Failures, Film } from './job.js';
 import {
-  Ago, Estimate, Loading, PageHead, Problem, act, api, html, number, say, short, t, useApi, useState,
+  Ago, Estimate, InMlflow, Loading, PageHead, Problem, act, api, html, number, say, short, t, useApi, useState,
 } from './lib.js';
 
 export default function ModelPage({ name }) {
@@ -22,6 +22,7 @@ export default function ModelPage({ name }) {
   const pair = ticked.map((version) => model.versions.find((one) => one.version === version)).filter(Boolean);
   return html`
     <${PageHead} title=${name} trail=${html`<a href="/app/models">${t('nav.models')}</a> / ${model.env_name}`}>
+      <${InMlflow} kind="model" id=${name} />
       <a class="button" href=${`/app/play?model=${encodeURIComponent(name)}`}>${t('play.watch')}</a>
       <button type="button" onClick=${rollBack} disabled=${model.decisions.length < 2}>${t('model.rollback')}</button>
     <//>

@@ -92,6 +92,7 @@ IN_ORDER = (
     # what is answered, in a sentence, where nothing failed or runs any more
     "get_failures", "failure_to_scenario", "get_film", "get_failure_film",
     "get_welcome", "get_health", "get_live", "get_ready", "list_environments", "list_rewards",
+    "get_environment_picture 202",
     "start_training completed", "start_training completed",
     "get_job", "get_job_config", "list_jobs", "get_metric_history", "get_job_logs", "watch_job",
     "get_metrics",
@@ -102,6 +103,7 @@ IN_ORDER = (
     "start_comparison", "get_comparison", "get_comparison_report", "list_comparisons",
     "v2_server_metadata", "v2_live", "v2_ready", "v2_model_metadata", "v2_version_metadata",
     "v2_model_ready", "v2_version_ready", "v2_infer", "v2_version_infer",
+    "list_served", "get_served",
     "start_training", "stop_job stopped", "resume_job", "stop_job stopped", "delete_job",
     "list_experiments", "get_experiment", "get_experiment_history", "retry_experiment 409",
     "stop_experiment 409", "resume_experiment 409", "delete_experiment",

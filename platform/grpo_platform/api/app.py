@@ -25,6 +25,7 @@ from grpo_platform.api.routes import (
     open_inference,
     play,
     scenarios,
+    serving,
     sweeps,
     system,
     training,
@@ -39,8 +40,8 @@ __all__ = ["create_app"]
 
 _ROUTERS = (
     training.router, failures.router, experiments.router, sweeps.router,
-    comparisons.router, models.router, scenarios.router, play.router, system.router, catalog.router,
-    open_inference.router,
+    comparisons.router, models.router, scenarios.router, serving.router, play.router, system.router,
+    catalog.router, open_inference.router,
 )  # fmt: skip
 _DECISIONS_AT_ONCE = 4  # each may play for minutes; other calls need the other threads
 _PLAYED_AT_ONCE = 64  # calls that wait for a session, which may branch for many seconds
@@ -117,6 +118,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             run_in_threadpool(services.ui.stop),
             run_in_threadpool(services.jobs.shutdown),
             run_in_threadpool(services.serving.close),
+            run_in_threadpool(services.served.close),
+            run_in_threadpool(services.pictures.close),
             run_in_threadpool(services.isolation.close),
             run_in_threadpool(services.play.shutdown),
         )

@@ -42,6 +42,7 @@ __all__ = [
     "VersionPath",
     "decoded",
     "model_for",
+    "note_answer",
     "parse_body",
     "predict_batch",
 ]
@@ -257,6 +258,20 @@ async def model_for(request: Request, reference: str) -> LoadedModel:
     if model is None:
         model = await run_in_threadpool(services.serving.load, reference)
     return model
+
+
+def note_answer(
+    request: Request,
+    model: LoadedModel,
+    started: float,
+    observations: object,
+    actions: object,
+    n: int | None = None,
+) -> None:
+    """Count a call that was just answered, see `ServedFigures.note`."""
+    state = request.app.state
+    seconds = state.services.served.figures.note(model, started, observations, actions, n)
+    state.metrics.inference(model.name, model.version, seconds, 1 if n is None else n)
 
 
 async def predict_batch(

@@ -375,6 +375,18 @@ class GRPOClient(
         """All that `iter_environments` gives."""
         return list(self.iter_environments(name, trainable=trainable))
 
+    def environment_picture(self, env_name: str) -> bytes:
+        """A drawn frame of an environment (WebP); empty while it is being drawn, or cannot be."""
+        return self._transport.content("/environments/picture", {"env_name": env_name})
+
+    def served(self) -> list[dict[str, Any]]:
+        """How much, and how fast, the server answered for each version since it started."""
+        return cast(list[dict[str, Any]], self._transport.call("GET", "/serving")["models"])
+
+    def served_version(self, name: str, version: int) -> dict[str, Any]:
+        """One version's figures, with histograms of what it was asked beside its evaluation's."""
+        return self._transport.call("GET", f"/serving/{part(name)}/versions/{version}")
+
     def rewards(self) -> list[dict[str, Any]]:
         """What can be trained on."""
         return cast(list[dict[str, Any]], self._transport.call("GET", "/rewards")["rewards"])

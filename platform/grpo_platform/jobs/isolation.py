@@ -6,6 +6,7 @@ forked from one that has `grpo` imported (`isolation_process.py`), which is star
 first needed.
 """
 
+import base64
 import contextlib
 import functools
 import json
@@ -242,6 +243,41 @@ class Isolation:
                     f"{env_name} cannot be played: {lost}."
                 ) from lost
         return found
+
+    def observe(
+        self,
+        files: PolicyFiles,
+        name: str,
+        env_name: str,
+        /,
+        *,
+        env_kwargs: Mapping[str, Any],
+        most_numbers: int,
+    ) -> dict[str, Any]:
+        """As `grpo_platform.jobs.seen.observed`; raises what `evaluate` does."""
+        with TemporaryDirectory() as folder:
+            for file, content in files._asdict().items():
+                (Path(folder) / file).write_bytes(content)
+            try:
+                (found,) = self._ask(
+                    "observe", _PLAY_SECONDS, folder=folder, name=name, env_name=env_name,
+                    env_kwargs=dict(env_kwargs), most_numbers=most_numbers,
+                )  # fmt: skip
+            except _LostError as lost:
+                raise errors.EnvironmentFaultError(
+                    f"{env_name} cannot be played: {lost}."
+                ) from lost
+        return dict(found)
+
+    def picture(self, env_name: str) -> bytes:
+        """A drawn frame of an environment, as WebP, from a process of its own.
+
+        Raises:
+            grpo.ConfigError: it cannot be drawn, also where it crashed, or did not come to an end.
+        """
+        with self._as_unsupported(env_name):
+            (found,) = self._ask("picture", self._limit, env_name=env_name)
+        return base64.b64decode(found)
 
     @contextlib.contextmanager
     def _as_unsupported(self, what: str) -> Iterator[None]:

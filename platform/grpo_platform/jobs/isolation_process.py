@@ -31,6 +31,7 @@ from grpo.scenarios.suite import Suite
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.core.process import die_with_parent, leave
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
+from grpo_platform.jobs.seen import observed, picture
 from grpo_platform.jobs.serialization import evaluation_to_json
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import evaluate_files
@@ -233,10 +234,24 @@ def _suite_in(folder: str) -> Suite:
     return Suite.from_dict(json.loads((Path(folder) / SUITE_FILE).read_bytes()))
 
 
+def _observe(folder: str, name: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
+    yield from _load_plug_ins()
+    yield {"doing": f"{env_name} was played"}
+    yield {"value": observed(_files_in(folder), name, env_name, **game)}
+
+
+def _picture(env_name: str) -> Iterator[Message]:
+    yield from _load_plug_ins()
+    yield {"doing": f"{env_name} was drawn"}
+    yield {"value": picture(env_name)}
+
+
 _CALLS: Final[Mapping[str, Callable[..., Iterable[Message]]]] = {
     "check_suite": _check_suite,
     "evaluate": _evaluate,
     "names": _names,
+    "observe": _observe,
+    "picture": _picture,
     "play_suite": _play_suite,
     "rewards": _rewards,
     "try": _try,

@@ -26,6 +26,8 @@ from grpo_platform.registry.promotion import Promoter
 from grpo_platform.scenarios.keeping import Scenarios
 from grpo_platform.services.comparisons import Comparisons
 from grpo_platform.services.environments import Environments
+from grpo_platform.services.pictures import Pictures
+from grpo_platform.services.served import Served
 from grpo_platform.serving.service import ServingService
 from grpo_platform.sweeps.runner import SweepRunner
 from grpo_platform.sweeps.store import SweepStore
@@ -54,9 +56,11 @@ class Services:
     scenarios: Scenarios
     play: PlaySessions
     serving: ServingService
+    served: Served
     ui: MlflowUI
     isolation: Isolation
     environments: Environments
+    pictures: Pictures
     closing: threading.Event = field(default_factory=threading.Event)
     """Set when the server begins to shut down: whoever streams ends."""
 
@@ -130,6 +134,7 @@ def build_services(settings: Settings) -> Services:
     promoter = Promoter(registry, isolation.evaluate, isolation.play_suite)
     runner = Runner(jobs, make_backend(store, settings), settings)
     sweeps, experiments = SweepStore(jobs), ExperimentStore(jobs)
+    serving = ServingService(registry, settings.model_cache_size)
     closing = threading.Event()
     return Services(
         settings=settings,
@@ -147,12 +152,14 @@ def build_services(settings: Settings) -> Services:
         promoter=promoter,
         scenarios=Scenarios(registry, isolation.check_suite, isolation.play_suite),
         play=PlaySessions(jobs, registry, settings, closing),
-        serving=ServingService(registry, settings.model_cache_size),
+        serving=serving,
+        served=Served(serving, registry, isolation),
         ui=MlflowUI(
             store.tracking_uri, store.experiment_id, settings.mlflow_ui_port, settings.api_token
         ),
         isolation=isolation,
         environments=Environments(isolation),
+        pictures=Pictures(isolation),
         closing=closing,
     )
 

@@ -98,6 +98,27 @@ class LoadedModel:
         return np.array([*chain(*firsts)])
 
     @property
+    def feature_names(self) -> list[str]:
+        """Of each number of an observation: the leaf's path and its place there, in C order."""
+        found = []
+        for leaf in self._reads.leaves:
+            prefix = "".join(f"{part}." for part in leaf.path)
+            found += [f"{prefix}{i}" for i in range(leaf.size)]
+        return found
+
+    @property
+    def choices(self) -> range | None:
+        """The actions there are; None where an action is no single choice."""
+        action = self._action
+        if not isinstance(action, DiscreteActions):
+            return None
+        return range(action.start, action.start + action.n)
+
+    def rows(self, observations: Observations) -> npt.NDArray[Any]:
+        """Observations as `predict_batch` takes them, as checked rows, shape (N, size)."""
+        return self._rows(observations)
+
+    @property
     def discrete(self) -> bool:
         """Whether actions are integers."""
         return isinstance(self._action, DiscreteActions)

@@ -3,8 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from grpo.config import DEFAULT_PRESET, PRESETS, REWARD_PRESETS
+from grpo.errors import ConfigError
 from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.catalog import Environment, EnvironmentList, Reward, RewardList
@@ -42,6 +44,33 @@ def list_environments(
         for record in page.items
     ]
     return EnvironmentList(environments=environments, next_page_token=page.next_page_token)
+
+
+@router.get(
+    "/environments/picture",
+    operation_id="get_environment_picture",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/webp": {}}, "description": "The picture."},
+        202: {"description": "It is being drawn; ask again."},
+        204: {"description": "The environment cannot be drawn."},
+        **documented(404, 422, 503),
+    },
+)
+def get_environment_picture(
+    services: ServicesDep,
+    env_name: Annotated[str, Query(max_length=200, description="Gymnasium id.")] = "CartPole-v1",
+) -> Response:
+    """A drawn frame of an environment, made by a process of its own when it is first asked for."""
+    drawing = services.pictures.ask(env_name)
+    if not drawing.done():
+        return Response(status_code=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
+    try:
+        content = drawing.result()
+    except ConfigError:
+        return Response(status_code=204)
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return Response(content, media_type="image/webp", headers=headers)
 
 
 @router.get("/rewards", operation_id="list_rewards", responses=documented(400))

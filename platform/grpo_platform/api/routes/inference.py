@@ -12,9 +12,8 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from grpo.observations import NEXT_STATE
-from grpo_platform.api.dependencies import FastJsonRoute, model_for, predict_batch
+from grpo_platform.api.dependencies import FastJsonRoute, model_for, note_answer, predict_batch
 from grpo_platform.api.errors import documented
-from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.schemas.inference import (
     BatchReply,
     BatchRequest,
@@ -38,7 +37,6 @@ router = APIRouter(
 async def infer(body: InferenceRequest, request: Request) -> Response:
     """Ask a model for the action in one observation."""
     started = time.perf_counter()
-    metrics: Metrics = request.app.state.metrics
     if body.state is None and body.episode_id is None:
         model, state = await model_for(request, body.model_name), None
     else:
@@ -55,7 +53,7 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
         reply["state"] = pack(after)
         if body.episode_id is not None:
             request.app.state.episodes.put(body.model_name, body.episode_id, after)
-    metrics.inference(model.name, model.version, time.perf_counter() - started, 1)
+    note_answer(request, model, started, body.observation, answer.action)
     return _reply(reply)
 
 
@@ -63,7 +61,6 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
 async def infer_batch(body: BatchRequest, request: Request) -> Response:
     """Ask a model for the actions in many observations at once."""
     started = time.perf_counter()
-    metrics: Metrics = request.app.state.metrics
     episodes = _episodes(body)
     model = await model_for(request, _stays(body.model_name, episodes, "states"))
     for i, episode in enumerate(episodes):
@@ -86,8 +83,8 @@ async def infer_batch(body: BatchRequest, request: Request) -> Response:
     if NEXT_STATE in outputs:
         after = [Episode(model.version, model.mark, row) for row in outputs[NEXT_STATE]]
         reply["states"] = [pack(episode) for episode in after]
-    seconds = time.perf_counter() - started
-    metrics.inference(model.name, model.version, seconds, len(body.observations))
+    n = len(body.observations)
+    note_answer(request, model, started, body.observations, outputs["action"], n)
     # straight from the arrays, float32 in as few digits as tell it apart; not finite becomes null
     content = orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json")

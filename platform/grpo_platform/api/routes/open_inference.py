@@ -14,7 +14,13 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from grpo import GRPOError
-from grpo_platform.api.dependencies import ModelPath, ServicesDep, model_for, predict_batch
+from grpo_platform.api.dependencies import (
+    ModelPath,
+    ServicesDep,
+    model_for,
+    note_answer,
+    predict_batch,
+)
 from grpo_platform.api.errors import (
     PROBLEM_MEDIA_TYPE,
     InvalidBodyError,
@@ -22,7 +28,6 @@ from grpo_platform.api.errors import (
     problem_of,
     validation_problem,
 )
-from grpo_platform.api.metrics import Metrics
 from grpo_platform.api.schemas.open_inference import (
     InferReply,
     InferRequest,
@@ -197,14 +202,14 @@ def _deterministic(body: InferRequest) -> bool:
 
 async def _infer(request: Request, body: InferRequest, reference: str) -> Response:
     started = time.perf_counter()
-    metrics: Metrics = request.app.state.metrics
     tensors = read_inputs(body, request.state.binary)
     deterministic = _deterministic(body)
     model = await model_for(request, reference)
-    outputs = await predict_batch(request, model, model.observations(tensors), deterministic)
+    observations = model.observations(tensors)
+    outputs = await predict_batch(request, model, observations, deterministic)
     reply = write_reply(body, model.name, model.version, outputs)
-    seconds = time.perf_counter() - started
-    metrics.inference(model.name, model.version, seconds, len(outputs["action"]))
+    actions = outputs["action"]
+    note_answer(request, model, started, observations, actions, len(actions))
     return reply
 
 

@@ -51,6 +51,27 @@ def test_seeds_make_an_experiment_whose_jobs_are_all_queued(client):
     assert config == reply["config"] | {"model_name": "again"}, "it can be sent again"
 
 
+def test_experiments_are_found_by_status_environment_and_model(client):
+    made = started(client, seeds=2, model_name="wanted")["experiment_id"]
+    started(client, seeds=2, model_name="other", env_name="Acrobot-v1")
+
+    def found(**filters):
+        reply = client.get("/experiments", params=filters)
+        assert reply.status_code == 200, reply.text
+        return [one["experiment_id"] for one in reply.json()["experiments"]]
+
+    assert found(model_name="wanted") == [made]
+    assert made in found(env_name="CartPole-v1", status="queued")
+    assert len(found(env_name="Acrobot-v1")) == 1
+    assert found(model_name="wanted", env_name="Acrobot-v1") == []
+    assert found(model_name="wanted", status="completed") == []
+    assert found(env_name="it's") == []
+    assert client.get("/experiments", params={"status": "done"}).status_code == 422
+    token = client.get("/experiments", params={"limit": 1}).json()["next_page_token"]
+    elsewhere = {"limit": 1, "page_token": token, "status": "queued"}
+    assert client.get("/experiments", params=elsewhere).status_code == 422
+
+
 def test_without_seeds_the_reply_is_what_it_was(client):
     reply = started(client)
     assert reply.keys() == {"job_id", "message", "config"}

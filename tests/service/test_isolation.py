@@ -4,9 +4,12 @@ import dataclasses
 import os
 import threading
 import time
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from grpo import GRPOConfig, evaluate
 from grpo.actions import DiscreteActions
@@ -256,3 +259,35 @@ def test_a_promotion_builds_a_plug_ins_policy_elsewhere(tmp_path, monkeypatch):
     pids = (tmp_path / "noted").read_text().split()
     assert len(pids) >= 2
     assert str(os.getpid()) not in pids
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    here = Isolation(60.0)
+    yield here
+    here.close()
+
+
+def test_an_environment_is_drawn_and_what_cannot_be_drawn_says_why(drawing):
+    content = drawing.picture("CartPole-v1")
+    with Image.open(BytesIO(content)) as drawn:
+        assert drawn.format == "WEBP"
+        assert max(drawn.size) == 240
+        assert np.asarray(drawn).std() > 1.0, "not one colour alone"
+    with pytest.raises(UnsupportedEnvironmentError, match="cannot be drawn"):
+        drawing.picture("NoSuchThing-v0")
+
+
+def test_what_a_version_sees_and_does_in_its_evaluation(drawing):
+    policy = make_policy(PolicySpec(observation_shape=(4,), action=DiscreteActions(2)))
+    found = drawing.observe(
+        policy_to_files(policy), "m/1", "CartPole-v1", env_kwargs={}, most_numbers=64
+    )
+    assert found["episodes"] == 10
+    assert len(found["observations"]) == len(found["actions"]) >= 80
+    assert {len(row) for row in found["observations"]} == {4}
+    assert {tuple(row) for row in found["actions"]} <= {(0.0,), (1.0,)}
+    few = drawing.observe(
+        policy_to_files(policy), "m/1", "CartPole-v1", env_kwargs={}, most_numbers=3
+    )
+    assert few["observations"][0] == []

@@ -18,7 +18,7 @@ from grpo_platform.cli.output import (
     table,
     when,
 )
-from grpo_platform.client import GRPOClient
+from grpo_platform.client import GRPOClient, StatusWord
 
 __all__ = ["app", "report", "watch"]
 
@@ -33,12 +33,16 @@ ExperimentId = Annotated[str, typer.Argument(help="Id of the experiment.", show_
 @app.command("list")
 def list_experiments(
     context: typer.Context,
+    status: Annotated[StatusWord | None, typer.Option(help="Only those with this status.")] = None,
+    env: Annotated[str | None, typer.Option(help="Only those in this environment.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only those for this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """Experiments, newest first."""
     with errors_as_sentences():
-        found = list(itertools.islice(connect(context).iter_experiments(), limit))
+        every = connect(context).iter_experiments(status=status, env_name=env, model_name=model)
+        found = list(itertools.islice(every, limit))
     if as_json:
         show_json(found)
         return

@@ -1,6 +1,8 @@
 """`grpo-platform jobs …`."""
 
+import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +11,9 @@ from grpo_platform.cli.output import (
     JsonFlag,
     answer,
     connect,
+    console,
     errors_as_sentences,
+    fail,
     show_json,
     table,
     when,
@@ -19,7 +23,8 @@ from grpo_platform.client import Job, StatusWord
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Training jobs: list, show, stop, resume, logs, delete.", no_args_is_help=True
+    help="Training jobs: list, show, stop, resume, logs, config, film, delete.",
+    no_args_is_help=True,
 )
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)]
@@ -84,6 +89,46 @@ def logs(
     """The last lines of a job's log."""
     with errors_as_sentences():
         sys.stdout.writelines(f"{line}\n" for line in connect(context).logs(job_id, tail))
+
+
+@app.command()
+def config(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
+    """What a job trains with, and what of it differs from its environment's preset."""
+    with errors_as_sentences():
+        found = connect(context).config(job_id)
+    if as_json:
+        show_json(found)
+        return
+    preset = found["preset"]
+    rows = [
+        (name, json.dumps(value), json.dumps(preset[name]) if name in preset else "")
+        for name, value in sorted(found["config"].items())
+    ]
+    table(("field", "value", "preset"), rows)
+
+
+@app.command()
+def film(
+    context: typer.Context,
+    job_id: JobId,
+    out: Annotated[
+        Path | None, typer.Option(help="New file; JOB_ID.mp4 by default.", show_default=False)
+    ] = None,
+    failure: Annotated[
+        int | None, typer.Option(min=1, help="One of its worst episodes, instead of the greedy.")
+    ] = None,
+) -> None:
+    """Save the film of a completed job's greedy episodes, or of one of its worst."""
+    file = out or Path(f"{job_id}{'' if failure is None else f'-{failure}'}.mp4")
+    with errors_as_sentences():
+        if file.exists():
+            fail(f"{file} exists already; name a file that does not.")
+        content = connect(context).film(job_id, failure)
+        try:
+            file.write_bytes(content)
+        except OSError as error:
+            fail(f"{file} cannot be written: {error.strerror}.")
+    console.print(f"The film is in {file}.", highlight=False, soft_wrap=True)
 
 
 @app.command()

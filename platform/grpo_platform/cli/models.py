@@ -29,6 +29,8 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 
+Note = Annotated[str, typer.Option(help="Why; it is kept with the decision.", show_default=False)]
+
 
 @app.command("list")
 def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
@@ -60,23 +62,40 @@ def show(context: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def served(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """What the server was asked since it started: how much, and how fast it answered."""
+    with errors_as_sentences():
+        models = connect(context).served()
+    if as_json:
+        show_json(models)
+        return
+    columns = ("model", "version", "requests", "per second", "p50 ms", "p95 ms", "p99 ms", "latest")
+    keys = ("name", "version", "requests", "requests_per_second", "latency_p50_ms",
+            "latency_p95_ms", "latency_p99_ms")  # fmt: skip
+    table(columns, [(*(one[key] for key in keys), when(one["latest"])) for one in models])
+
+
+@app.command()
 def promote(
     context: typer.Context,
     name: Name,
     version: Annotated[int, typer.Argument(min=1, help="Version to promote.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Whatever the comparison says.")] = False,
+    note: Note = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a version with the champion, and promote it if it is better."""
     with errors_as_sentences():
-        _decision(connect(context).promote(name, version, force=force), as_json)
+        _decision(connect(context).promote(name, version, force=force, note=note), as_json)
 
 
 @app.command()
-def rollback(context: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
+def rollback(
+    context: typer.Context, name: Name, note: Note = "", as_json: JsonFlag = False
+) -> None:
     """Give the name back to the champion before the present one."""
     with errors_as_sentences():
-        _decision(connect(context).rollback(name), as_json)
+        _decision(connect(context).rollback(name, note=note), as_json)
 
 
 @app.command()

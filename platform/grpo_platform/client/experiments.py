@@ -2,10 +2,11 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from grpo_platform.client.calls import Calls, part, until_ended
 from grpo_platform.client.fields import ExperimentFields, check_fields
+from grpo_platform.client.replies import JobFilters
 
 if TYPE_CHECKING:
     import pandas
@@ -76,15 +77,28 @@ class ExperimentCalls(Calls):
             timeout_seconds,
         )
 
-    def iter_experiments(self) -> Iterator[dict[str, Any]]:
-        """All experiments, newest first, without their seeds."""
-        return self._transport.pages("/experiments", "experiments", {})
+    def iter_experiments(self, **filters: Unpack[JobFilters]) -> Iterator[dict[str, Any]]:
+        """All experiments, newest first, without their seeds.
 
-    def experiments(self) -> "pandas.DataFrame":
-        """All experiments as a table, newest first."""
+        Args:
+            **filters: `status`, `env_name`, `model_name`.
+
+        Raises:
+            UnknownFieldError: there is no such filter.
+        """
+        check_fields(filters, JobFilters)
+        query = cast(dict[str, str | None], filters)
+        return self._transport.pages("/experiments", "experiments", query)
+
+    def experiments(self, **filters: Unpack[JobFilters]) -> "pandas.DataFrame":
+        """All experiments as a table, newest first.
+
+        Args:
+            **filters: as `iter_experiments`.
+        """
         import pandas
 
-        return pandas.json_normalize(list(self.iter_experiments()), max_level=1)
+        return pandas.json_normalize(list(self.iter_experiments(**filters)), max_level=1)
 
     def experiment_seeds(
         self, experiment_id: str, *, threshold: float | None = None

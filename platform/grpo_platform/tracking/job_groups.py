@@ -25,11 +25,11 @@ from grpo_platform.core.errors import (
     StoreUnavailableError,
     UnknownJobError,
 )
-from grpo_platform.core.names import JOB_READY, Tag
+from grpo_platform.core.names import JOB_READY, Tag, env_tag, model_tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.tracking.exceptions import retrying
-from grpo_platform.tracking.jobs import JobStore
+from grpo_platform.tracking.jobs import JobStore, filtered
 from grpo_platform.tracking.lifecycle import Lifecycle
 from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
 from grpo_platform.tracking.records import JOB_STATUS, RUN_STATUS, JobRecord, record_of
@@ -87,6 +87,9 @@ class GroupRequest(Protocol):
     @property
     def env_name(self) -> str:
         """Environment of all its jobs."""
+
+    def model_name_for(self, group_id: str, /) -> str:
+        """The model that gets what it finds."""
 
     def params(self) -> dict[str, str]:
         """What the MLflow UI shows as the parent's params."""
@@ -231,7 +234,6 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
     def __init__(self, jobs: JobStore) -> None:
         super().__init__(jobs.tracking_uri, jobs.signer)
         self._jobs = jobs
-        self._digest = list_digest(self.kind.mark)
 
     @abc.abstractmethod
     def _read(self, row: RunRow) -> _G:
@@ -251,7 +253,8 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
         self, group_id: str, request: GroupRequest, extra_tags: Mapping[str, str] | None = None
     ) -> None:
         """Make a draft a queued parent, which others see from now on."""
-        tags = {self.kind.mark: JOB_READY} | self._signature(group_id, request.to_json())
+        tags = _marks(group_id, request) | self._signature(group_id, request.to_json())
+        tags |= {self.kind.mark: JOB_READY}
         self._log(group_id, params=request.params(), tags=tags | dict(extra_tags or {}))
 
     def _adopt(self, run_id: str, request: GroupRequest) -> None:
@@ -261,6 +264,7 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
             return
         params = {k: v for k, v in request.params().items() if k not in run.data.params}
         tags = {self.kind.request: request.to_json(), self.kind.mark: JOB_READY}
+        tags |= _marks(run_id, request)
         tags[Tag.LEDGER] = self._ledger.current()
         tags |= self._signature(run_id, request.to_json())
         experiment = run.info.experiment_id
@@ -295,15 +299,28 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
             raise self.unknown(run_id)
         return self._read(row)
 
-    def page(self, limit: int = 100, page_token: str | None = None) -> Page[_G]:
-        """Parents, newest first.
+    def page(
+        self,
+        limit: int = 100,
+        page_token: str | None = None,
+        *,
+        status: JobStatus | None = None,
+        env_name: str | None = None,
+        model_name: str | None = None,
+    ) -> Page[_G]:
+        """Parents, newest first; filters as `JobStore.list` has them.
 
         Raises:
             InvalidPageTokenError: the token is not one that this list gave out.
         """
-        after = decode_token(page_token, self._digest) if page_token is not None else None
-        query = RunQuery(tag_keys=(self.kind.mark,), after=after, limit=limit + 1)
-        return page_of(self._reader.find(query), limit, self._digest, self._read)
+        digest = list_digest(self.kind.mark, status, env_name, model_name)
+        after = decode_token(page_token, digest) if page_token is not None else None
+        query = filtered(
+            self.kind.mark, limit + 1, after, status=status, env_name=env_name,
+            model_name=model_name,
+        )  # fmt: skip
+        rows = [] if query is None else self._reader.find(query)
+        return page_of(rows, limit, digest, self._read)
 
     def unfinished(self) -> list[_G]:
         """Parents that are queued or running, oldest first."""
@@ -481,6 +498,12 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
             return self._reader.get(job_id)
         except UnknownJobError:
             return None
+
+
+def _marks(group_id: str, request: GroupRequest) -> dict[str, str]:
+    """Tags that lists are filtered by."""
+    names = (env_tag(request.env_name), model_tag(request.model_name_for(group_id)))
+    return dict.fromkeys(names, JOB_READY)
 
 
 def _resuming(text: str) -> dict[int, int]:

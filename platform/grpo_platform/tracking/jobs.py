@@ -33,7 +33,15 @@ from grpo_platform.tracking.idempotency import (
 )
 from grpo_platform.tracking.lifecycle import JobLifecycle
 from grpo_platform.tracking.provenance import provenance_tags
-from grpo_platform.tracking.reader import Page, RunQuery, RunRow, decode_token, list_digest, page_of
+from grpo_platform.tracking.reader import (
+    Cursor,
+    Page,
+    RunQuery,
+    RunRow,
+    decode_token,
+    list_digest,
+    page_of,
+)
 from grpo_platform.tracking.records import RUN_STATUS, JobRecord, differing, params_of, record_of
 from grpo_platform.tracking.runs import now_ms
 from grpo_platform.tracking.store import check_artifacts_reachable
@@ -282,22 +290,12 @@ class JobStore(JobLifecycle):
         """
         digest = list_digest(status, env_name, model_name, *filter(None, (experiment,)))
         after = decode_token(page_token, digest) if page_token is not None else None
-        names = [name for name in (env_name, model_name, experiment) if name is not None]
-        if not all(_QUOTABLE.fullmatch(name) for name in names):
-            return Page([], None)  # no job can carry such a name, and a filter cannot quote it
-        keys = [Tag.JOB]
-        if env_name is not None:
-            keys.append(env_tag(env_name))
-        if model_name is not None:
-            keys.append(model_tag(model_name))
-        if experiment is not None:
-            keys.append(seeds_tag(experiment))
-        query = RunQuery(
-            tag_keys=tuple(keys),
-            status=None if status is None else RUN_STATUS[status],
-            after=after,
-            limit=limit + 1,
-        )
+        query = filtered(
+            Tag.JOB, limit + 1, after, status=status, env_name=env_name, model_name=model_name,
+            experiment=experiment,
+        )  # fmt: skip
+        if query is None:
+            return Page([], None)
         return page_of(self._reader.find(query), limit, digest, record_of)
 
     def queued(self, limit: int) -> _Records:
@@ -391,6 +389,29 @@ class JobStore(JobLifecycle):
                 raise StoreError(f"There is no experiment {EXPERIMENT}; start the server once.")
             self._experiment_id = found.experiment_id
         return self._experiment_id
+
+
+def filtered(
+    mark: str,
+    limit: int,
+    after: Cursor | None,
+    *,
+    status: JobStatus | None = None,
+    env_name: str | None = None,
+    model_name: str | None = None,
+    experiment: str | None = None,
+) -> RunQuery | None:
+    """Which runs with a mark a list shows, by its filters; None where none can be."""
+    tagged = ((env_tag, env_name), (model_tag, model_name), (seeds_tag, experiment))
+    given = [(tag, name) for tag, name in tagged if name is not None]
+    if not all(_QUOTABLE.fullmatch(name) for _, name in given):
+        return None  # no run can carry such a name, and a filter cannot quote it
+    return RunQuery(
+        tag_keys=(mark, *(tag(name) for tag, name in given)),
+        status=None if status is None else RUN_STATUS[status],
+        after=after,
+        limit=limit,
+    )
 
 
 def _request_tags(request: JobRequest) -> dict[str, str]:

@@ -31,7 +31,7 @@ __all__ = ["PAGES", "install_pages", "static_digest"]
 
 PAGES: Final = (
     HOME, "/app/jobs/{job_id}", "/app/experiments/{experiment_id}", "/app/models",
-    "/app/models/{name}", "/app/compare", "/app/play",
+    "/app/models/{name}", "/app/compare", "/app/play", "/app/serving",
 )  # fmt: skip
 """Paths that have a page; `app.js` knows the module of each."""
 

@@ -16,6 +16,7 @@ from grpo_platform.api.schemas.experiments import (
     experiment_summary,
 )
 from grpo_platform.core.names import Metric
+from grpo_platform.core.states import JobStatus
 from grpo_platform.services.experiments import history_of, results_of
 
 __all__ = ["router"]
@@ -37,10 +38,17 @@ Threshold = Annotated[
 
 @router.get("/experiments", operation_id="list_experiments")
 def list_experiments(
-    services: ServicesDep, limit: Limit = 100, page_token: PageToken = None
+    services: ServicesDep,
+    limit: Limit = 100,
+    page_token: PageToken = None,
+    status: JobStatus | None = None,
+    env_name: Annotated[str | None, Query(max_length=200)] = None,
+    model_name: Annotated[str | None, Query(max_length=128)] = None,
 ) -> ExperimentList:
     """Experiments, newest first."""
-    page = services.experiments.page(limit, page_token)
+    page = services.experiments.page(
+        limit, page_token, status=status, env_name=env_name, model_name=model_name
+    )
     seeds = services.experiments.members_of(page.items)
     found = [experiment_summary(one, seeds[one.experiment_id]) for one in page.items]
     return ExperimentList(experiments=found, next_page_token=page.next_page_token)

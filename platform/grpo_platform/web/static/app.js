@@ -8,6 +8,7 @@ const PAGES = [
   [/^\/app\/models$/, () => import('./models.js')],
   [/^\/app\/models\/(?<name>[^/]+)$/, () => import('./model.js')],
   [/^\/app\/compare$/, () => import('./compare.js')],
+  [/^\/app\/serving$/, () => import('./serving.js')],
   [/^\/app\/play$/, () => import('./play.js')],
 ];
 

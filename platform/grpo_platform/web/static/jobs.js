@@ -16,7 +16,7 @@ export default function JobsPage() {
   const Table = view.view === 'experiments' ? Experiments : Jobs;
   return html`
     <${PageHead} title=${t(`jobs.${view.view}`)}>
-      <${Tabs} label=${t('jobs.view')} chosen=${view.view} onChoose=${(key) => setView({ view: key, status: '' })}
+      <${Tabs} label=${t('jobs.view')} chosen=${view.view} onChoose=${(key) => setView({ view: key })}
         tabs=${[['jobs', t('jobs.jobs')], ['experiments', t('jobs.experiments')]]} />
       <button type="button" class="primary" onClick=${open}>${t('jobs.start')}</button>
     <//>
@@ -92,13 +92,7 @@ function Jobs({ view, setView, started, onStart }) {
   const chosen = [...ticked];
   const isFiltered = Object.values(filters).some(Boolean);
   return html`
-    <div class="filters">
-      <label>${t('jobs.status')}<select value=${view.status} onChange=${(e) => setView({ status: e.target.value })}>
-        <option value="">${t('jobs.any')}</option>${STATES.map((s) => html`<option value=${s}>${t(`status.${s}`)}</option>`)}</select></label>
-      <${Filter} name="env_name" label=${t('jobs.environment')} view=${view} setView=${setView}
-        options=${(items || []).map((job) => job.env_name)} />
-      <${Filter} name="model_name" label=${t('jobs.model')} view=${view} setView=${setView}
-        options=${(items || []).map((job) => job.model_name)} />
+    <div class="filters"><${Filters} view=${view} setView=${setView} items=${items || []} />
       <label class="check"><input type="checkbox" checked=${view.grouped === '1'}
         onChange=${(e) => setView({ grouped: e.target.checked ? '1' : '0' })} />${t('jobs.group')}</label>
       ${chosen.length > 0 && html`<a class="button ${chosen.length < 2 ? 'off' : ''}"
@@ -120,6 +114,14 @@ function Jobs({ view, setView, started, onStart }) {
             ticked=${ticked.has(row.job_id)} onTick=${() => tick(row.job_id)} onDone=${reload} />`)}</tbody></table></div>
       ${view.sort && pager && html`<p class="muted">${t('jobs.sorted')}</p>`}
       ${pager}`}`;
+}
+
+// What is asked of the server: a status, an environment, a model.
+function Filters({ view, setView, items }) {
+  return html`<label>${t('jobs.status')}<select value=${view.status} onChange=${(e) => setView({ status: e.target.value })}>
+      <option value="">${t('jobs.any')}</option>${STATES.map((s) => html`<option value=${s}>${t(`status.${s}`)}</option>`)}</select></label>
+    <${Filter} name="env_name" label=${t('jobs.environment')} view=${view} setView=${setView} options=${items.map((one) => one.env_name)} />
+    <${Filter} name="model_name" label=${t('jobs.model')} view=${view} setView=${setView} options=${items.map((one) => one.model_name)} />`;
 }
 
 function Filter({ name, label, view, setView, options }) {
@@ -226,14 +228,16 @@ function useCurves(jobs) {
 
 // --- experiments
 
-function Experiments({ started, onStart }) {
-  const { items, error, reload, pager } = usePages(`/experiments${query({ limit: PAGE })}`, 'experiments', often, started);
+function Experiments({ view, setView, started, onStart }) {
+  const filters = { status: view.status, env_name: view.env_name, model_name: view.model_name };
+  const { items, error, reload, pager } = usePages(`/experiments${query({ ...filters, limit: PAGE })}`, 'experiments', often, started);
   const [ticked, setTicked] = useState([]);
   const tick = (id) => setTicked((now) => (now.includes(id) ? now.filter((one) => one !== id) : [...now, id]));
-  return html`<${Problem} error=${error} retry=${reload} />
-    ${ticked.length > 0 && html`<div class="filters"><a class="button ${ticked.length < 2 ? 'off' : ''}"
-      href=${ticked.length < 2 ? null : `/app/compare?experiment=${ticked.join('&experiment=')}`}>${t('jobs.compare', { n: ticked.length })}</a></div>`}
-    ${!items ? !error && html`<${Loading} />` : items.length === 0 ? html`<${Nothing} onStart=${onStart} />` : html`
+  return html`<div class="filters"><${Filters} view=${view} setView=${setView} items=${items || []} />
+      ${ticked.length > 0 && html`<a class="button ${ticked.length < 2 ? 'off' : ''}"
+        href=${ticked.length < 2 ? null : `/app/compare?experiment=${ticked.join('&experiment=')}`}>${t('jobs.compare', { n: ticked.length })}</a>`}</div>
+    <${Problem} error=${error} retry=${reload} />
+    ${!items ? !error && html`<${Loading} />` : items.length === 0 ? html`<${Nothing} filtered=${Object.values(filters).some(Boolean)} onStart=${onStart} />` : html`
     <div class="scroll"><table class="list"><thead><tr>
       <th scope="col"><span class="hidden">${t('jobs.choose')}</span></th>
       <th scope="col">${t('jobs.run')}</th><th scope="col">${t('experiments.seeds')}</th><th scope="col">${t('jobs.status')}</th>

@@ -65,7 +65,8 @@ export default function Start({ onClose, onStarted }) {
   return html`<${Dialog} title=${t('start.title')} wide onClose=${onClose}>
     <form ref=${form} class="start" onSubmit=${submit} novalidate>
       <div class="fields">
-        ${!fields ? !message && html`<${Loading} />` : html`${FIRST.map(row)}
+        ${!fields ? !message && html`<${Loading} />` : html`${FIRST.slice(0, 1).map(row)}
+          <${Gallery} chosen=${given.env_name} onChoose=${(name) => set('env_name', name)} />${FIRST.slice(1).map(row)}
           ${Object.entries(groups).map(([group, names]) => html`<details key=${group}>
             <summary>${t(`start.${group}`)}<span class="muted">${told(names, given)}</span></summary>${names.map(row)}</details>`)}`}
       </div>
@@ -98,6 +99,59 @@ function Field({ name, schema, preset, value, fault, options, note, onInput }) {
     ${options && html`<datalist id=${`${name}-list`}>${options.map((o) => html`<option value=${o} />`)}</datalist>`}
     ${fault && html`<p class="error" id=${`${name}-fault`}>${fault}</p>`}
     <p class="help" id=${`${name}-help`}>${help}${note && html` <strong>${note}</strong>`}</p></div>`;
+}
+
+const KNOWN = ['CartPole-v1', 'Acrobot-v1', 'MountainCar-v0', 'Pendulum-v1', 'MountainCarContinuous-v0', 'LunarLander-v3', 'BipedalWalker-v3', 'FrozenLake-v1'];
+
+// Pictures of environments to choose from, the best known first, each in its newest version; once a name
+// is typed, those that it may be the beginning of.
+function Gallery({ chosen, onChoose }) {
+  const [known, setKnown] = useState([]);
+  const [all, setAll] = useState(false);
+  useEffect(() => {
+    let left = false;
+    get('/environments?limit=200').then(({ environments }) => {
+      const place = (one) => (KNOWN.indexOf(one.env_name) + KNOWN.length + 1) % (KNOWN.length + 1);
+      const newest = new Map(environments.map((one) => [one.env_name.replace(/-v\d+$/, ''), one]));
+      if (!left) setKnown([...newest.values()].filter((one) => one.trainable).sort((a, b) => place(a) - place(b)));
+    }, () => {});
+    return () => {
+      left = true;
+    };
+  }, []);
+  const wanted = known.some((one) => one.env_name === chosen) ? '' : chosen.toLowerCase();
+  const found = known.filter((one) => one.env_name.toLowerCase().includes(wanted));
+  const shown = all ? found : found.slice(0, 8);
+  if (!found.length) return null;
+  return html`<div class="gallery" role="group" aria-label=${t('start.gallery')}>${shown.map((one) => html`
+      <button type="button" key=${one.env_name} aria-pressed=${one.env_name === chosen} onClick=${() => onChoose(one.env_name)}
+        title=${`${one.observation_space} → ${one.action_space}`}><${Picture} name=${one.env_name} /><span>${one.env_name}</span></button>`)}
+    ${found.length > shown.length && html`<button type="button" class="quiet" onClick=${() => setAll(true)}>${t('start.more', { n: found.length - shown.length })}</button>`}</div>`;
+}
+
+// What an environment looks like, once the server has drawn it; until then, and where it cannot be, its initials.
+function Picture({ name }) {
+  const [source, setSource] = useState(null);
+  useEffect(() => {
+    let left = false;
+    let made = null;
+    const look = async (turns) => {
+      const reply = await fetch(`/environments/picture?env_name=${encodeURIComponent(name)}`).catch(() => null);
+      if (left || !reply || !turns) return;
+      if (reply.status === 202) {
+        setTimeout(look, 1500, turns - 1);
+      } else if (reply.status === 200) {
+        made = URL.createObjectURL(await reply.blob());
+        if (!left) setSource(made);
+      }
+    };
+    look(40);
+    return () => {
+      left = true;
+      if (made) URL.revokeObjectURL(made);
+    };
+  }, [name]);
+  return source ? html`<img src=${source} alt="" width="120" height="80" />` : html`<i aria-hidden="true">${name.replace(/[^A-Z]/g, '').slice(0, 2) || name.slice(0, 2)}</i>`;
 }
 
 const marked = (text) => text.split('`').map((part, i) => (i % 2 ? html`<code>${part}</code>` : part));

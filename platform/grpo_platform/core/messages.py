@@ -18,6 +18,7 @@ _COMMANDS: Final = (
     (r"GET /models/([\w.-]*\w)", r"`grpo-platform models show \1`"),
     (r"GET /models\b", "`grpo-platform models list`"),
     (r"GET /environments\b", "`grpo-platform environments`"),
+    (r"GET /serving\b", "`grpo-platform models served`"),
     (r"GET /docs\b", "`grpo-platform train --help`"),
     (r"`python run_api\.py`, or give its address\b", "`grpo-platform serve`, or name it by --url"),
 )

@@ -1,7 +1,9 @@
 """Instances that are drawn while they are branched: what draws is no part of a state."""
 
 import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
@@ -25,6 +27,18 @@ _QUIET: Final = {
     "SDL_AUDIODRIVER": "dummy",
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
 }
+
+_MUJOCO_GL: Final = "MUJOCO_GL"
+_WITHOUT_DISPLAY: Final = {
+    "egl": ("libEGL.so.1",),
+    "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
+}
+"""What MuJoCo draws by where there is no display, and the library of each."""
+
+_MUJOCO_NEEDS: Final = (
+    " MuJoCo draws on a display, or without one by EGL or OSMesa: install libegl1 or libosmesa6 "
+    "(Debian and Ubuntu), leave MUJOCO_GL unset, and start this program again."
+)
 
 
 class Drawn(SyncVecEnv):
@@ -60,7 +74,7 @@ class Drawn(SyncVecEnv):
             if image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"it draws arrays of shape {image.shape}, not images")
         except Exception as error:  # noqa: BLE001 - foreign code, which may lack a display
-            self.why_not_drawn = f"{self.played.env_name} cannot be drawn here: {in_words(error)}."
+            self.why_not_drawn = _why_not(self.played, error)
             return None
         return image
 
@@ -79,12 +93,31 @@ def make_drawn(spec: EnvironmentSpec) -> Drawn:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if spec.family == "mujoco":
+        _choose_mujoco_gl()
     plan = find_branching(spec)
     try:
         return Drawn(spec, plan.brancher(), plan.reason, True, "")
     except GRPOError as error:
-        why_not = f"{spec.env_name} cannot be drawn here: {in_words(error)}."
-        return Drawn(spec, plan.brancher(), plan.reason, False, why_not)
+        return Drawn(spec, plan.brancher(), plan.reason, False, _why_not(spec, error))
+
+
+def _why_not(spec: EnvironmentSpec, error: Exception) -> str:
+    advice = _MUJOCO_NEEDS if spec.family == "mujoco" else ""
+    return f"{spec.env_name} cannot be drawn here: {in_words(error)}.{advice}"
+
+
+def _choose_mujoco_gl() -> None:
+    """Let MuJoCo draw without a display, by what is installed, unless somebody has chosen."""
+    has_display = sys.platform != "linux" or os.environ.get("DISPLAY")
+    if has_display or os.environ.get(_MUJOCO_GL):
+        return
+    for backend, libraries in _WITHOUT_DISPLAY.items():
+        for library in libraries:
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(library)
+                os.environ[_MUJOCO_GL] = backend
+                return
 
 
 class _Undrawn(Brancher):

@@ -1,5 +1,6 @@
 """Instances that are drawn: drawing changes nothing, and says why where it cannot be done."""
 
+import ctypes
 import re
 
 import gymnasium as gym
@@ -133,3 +134,43 @@ def test_what_knows_no_way_to_draw_is_played_without(drawn):
         assert env.why_not_drawn.startswith(f"{name} cannot be drawn here: ")
         assert go_on(env, 2).tolist() == [0.0, 0.0]
         assert env.fps == 30
+
+
+# --- MuJoCo, which draws by OpenGL -------------------------------------------------------
+
+
+# the viewer that cannot be made complains once more when it is collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_mujoco_that_cannot_be_drawn_is_played_and_says_what_to_install(drawn, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    env = drawn("InvertedPendulum-v5")
+    assert env.draw() is None
+    assert env.why_not_drawn.startswith("InvertedPendulum-v5 cannot be drawn here: ")
+    assert "install libegl1 or libosmesa6" in env.why_not_drawn
+    there = env.snapshot(0)
+    push = np.full((1, 1), 0.3, np.float32)
+    first = env.step(ONE, push).observations.tobytes()
+    env.restore(ONE, there)
+    assert env.step(ONE, push).observations.tobytes() == first
+
+
+def test_mujoco_is_drawn_without_a_display_where_egl_is_installed(drawn, monkeypatch):
+    try:
+        ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        pytest.skip("EGL is not installed")
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.setenv("DISPLAY", "")
+    plain, watched = drawn("InvertedPendulum-v5"), drawn("InvertedPendulum-v5")
+    push = np.full((1, 1), 0.3, np.float32)
+    first = watched.draw()
+    if first is None:  # the library, but nothing that it could draw by
+        pytest.skip(watched.why_not_drawn)
+    assert first.shape == (480, 480, 3)
+    there = watched.snapshot(0)
+    for _ in range(6):
+        moved = watched.step(ONE, push).observations.tobytes()
+        assert moved == plain.step(ONE, push).observations.tobytes()
+    assert not np.array_equal(watched.draw(), first)
+    watched.restore(ONE, there)
+    np.testing.assert_array_equal(watched.draw(), first)

@@ -11,7 +11,8 @@ import pytest
 from gymnasium import spaces
 from PIL import Image
 
-from grpo.actions import DiscreteActions
+from grpo import GRPOConfig, Trainer, checkpoint
+from grpo.actions import BoxActions, DiscreteActions
 from grpo.envs import check_environment
 from grpo.errors import IncompatibleError
 from grpo.policies import PolicySpec
@@ -264,6 +265,67 @@ def test_continuous_actions_are_held_within_their_bounds(viewer, tmp_path):
     assert len(last["mean"]) == len(last["std"]) == 1
     result = as_json(explain(found.policy, found.main, continuations=4, horizon=20))
     assert len(result["actions"]) >= 9
+    found.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of its viewer
+def test_mujoco_is_steered_wound_back_and_explained_also_where_it_cannot_be_drawn(
+    viewer, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    found = Session("InvertedPendulum-v5", {}, viewer.send)
+    spec = PolicySpec(observation_shape=(4,), action=BoxActions((1,), (-3.0,), (3.0,)))
+    do(found, "policy", name="0", path=files_of(random_policy(spec), tmp_path))
+    do(found, "viewers", viewers=1)
+    last = viewer.last()
+    assert last["image"] is None
+    assert "install libegl1 or libosmesa6" in last["why_no_image"]
+    assert len(last["observation"]) == 4
+    assert last["state"].keys() == {"qpos", "qvel"}
+    do(found, "step", n=3)
+    there = found.main.observation.copy()
+    do(found, "act", action=[2.5])
+    do(found, "seek", step=1)
+    do(found, "seek", step=3)
+    assert found.main.observation.tobytes() == there.tobytes()
+    do(found, "disturb", state={"qvel": [0.5, 0.0]})
+    assert viewer.last()["state"]["qvel"] == [0.5, 0.0]
+    result = as_json(explain(found.policy, found.main, continuations=4, horizon=20))
+    assert len(result["actions"]) == 10  # the preferred one, and nine on a grid
+    assert [each["action"][0] for each in result["actions"][1:]] == np.linspace(-3, 3, 9).tolist()
+    assert len(result["attribution"]["features"]) == 4
+    found.close()
+
+
+def test_a_policy_that_remembers_is_wound_back_with_its_memory(viewer, tmp_path):
+    config = GRPOConfig(
+        policy="RecurrentPolicy", policy_kwargs={"gru_hidden_size": 6}, total_timesteps=64, seed=3
+    )
+    with Trainer(config) as trainer:
+        checkpoint.save(tmp_path / "c.npz", trainer.state(), {})
+    found = Session("CartPole-v1", {}, viewer.send, seed=5, deterministic=False)
+    do(found, "policy", name="0", path=str(tmp_path / "c.npz"))
+    do(found, "viewers", viewers=1)
+    first = as_json(do(found, "step", n=9)["frame"])
+    remembered = found.main.remembered(found.policy)
+    assert np.abs(remembered).max() > 0.01
+    for step in (4, 9):
+        do(found, "seek", step=step)
+    assert found.main.remembered(found.policy).tobytes() == remembered.tobytes()
+    do(found, "seek", step=4)
+    assert as_json(do(found, "step", n=5)["frame"]) == first
+    do(found, "fork")
+    assert viewer.last(1)["action_probs"] == viewer.last(0)["action_probs"]
+    result = as_json(explain(found.policy, found.main, continuations=4, horizon=20))
+    assert result == {
+        **as_json(explain(found.policy, found.main, continuations=4, horizon=20)),
+        "seconds": result["seconds"],
+    }
+    assert "without masks and memory" in result["why_no_attribution"]
+    # what it remembers matters: another past leads elsewhere from the same state
+    found.main._memory = np.zeros_like(found.main._memory)
+    forgot = found.main.predict(found.policy, deterministic=True)[1]
+    assert not np.array_equal(forgot.action_probs[0], first["action_probs"])
     found.close()
 
 

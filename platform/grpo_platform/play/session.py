@@ -6,6 +6,7 @@ HTTP.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -416,7 +417,7 @@ def _read_policy(path: Path, name: str, spec: EnvironmentSpec) -> BasePolicy:
     else:
         state, _ = checkpoint.load(path)
         policy = policy_of(state, spec)
-    if policy.spec.observation_shape != (*spec.observation_shape,):
+    if replace(policy.spec.reads, n_state=0).shape != spec.observation.shape:
         raise IncompatibleError(f"{name} does not observe what {spec.env_name} shows.")
     return policy
 

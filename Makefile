@@ -18,7 +18,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-all test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
-  bench-viewers bench-promotion bench-coverage bench-environments fuzz soak
+  bench-pages bench-viewers bench-promotion bench-coverage bench-environments fuzz soak
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -81,6 +81,9 @@ bench-viewers: $(VENV)/.installed-dev ## what somebody who watches costs a train
 
 bench-lists: $(VENV)/.installed-dev ## lists of a large store beside a small one
 	$(BIN)/python -m benchmarks.list_latency
+
+bench-pages: $(VENV)/.installed-dev ## the pages in Chromium, on a store with 10,000 jobs (minutes)
+	$(BIN)/python -m benchmarks.page_latency --keep
 
 bench-ray: $(VENV)/.installed-dev ## 32 jobs on 1, 2 and 4 nodes of a local Ray cluster (minutes)
 	$(BIN)/python -m benchmarks.ray_scaling

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,11 +29,19 @@ from grpo_platform.web.security import (
 
 __all__ = ["PAGES", "install_pages", "static_digest"]
 
-PAGES: Final = (
-    HOME, "/app/jobs/{job_id}", "/app/experiments/{experiment_id}", "/app/models",
-    "/app/models/{name}", "/app/compare", "/app/play", "/app/serving",
-)  # fmt: skip
-"""Paths that have a page; `app.js` knows the module of each."""
+_CHART: Final = ("chart", "vendor/uplot")
+PAGES: Final = {
+    HOME: ("jobs",),
+    "/app/jobs/{job_id}": ("job", "jobs", *_CHART),
+    "/app/experiments/{experiment_id}": ("experiment", "jobs", *_CHART),
+    "/app/models": ("models",),
+    "/app/models/{name}": ("model", "job", "jobs", *_CHART),
+    "/app/compare": ("compare", *_CHART),
+    "/app/play": ("play",),
+    "/app/serving": ("serving",),
+}
+"""Paths that have a page, and the modules that it is made of, which browsers then load at once;
+`app.js` knows the first of each."""
 
 _FOLDER: Final = Path(__file__).parent
 _THEMES: Final = ("light", "dark")
@@ -86,7 +94,7 @@ def install_pages(
         )
         return HTMLResponse(page, status, headers=HEADERS)
 
-    async def page(request: Request) -> Response:
+    async def page(request: Request, modules: Sequence[str]) -> Response:
         language = choose_language(
             request.cookies.get("grpo_language"), request.headers.get("accept-language", "")
         )
@@ -94,7 +102,7 @@ def install_pages(
         # `<` would end the element that holds the data
         data = {"messages": messages(language), "language": language, "mlflow": ways}
         text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-        return render(request, "page.html", data=text, mlflow=ways)
+        return render(request, "page.html", data=text, mlflow=ways, modules=modules)
 
     async def sign_in(request: Request) -> Response:
         target = next_page(request.query_params.get("next", HOME))
@@ -116,8 +124,14 @@ def install_pages(
     async def sign_out(request: Request) -> Response:
         return signed_out(request, sessions)
 
-    for path in PAGES:
-        app.add_route(path, page, ["GET"], include_in_schema=False)
+    def of(modules: Sequence[str]) -> Callable[[Request], Awaitable[Response]]:
+        async def show(request: Request) -> Response:
+            return await page(request, modules)
+
+        return show
+
+    for path, modules in PAGES.items():
+        app.add_route(path, of(modules), ["GET"], include_in_schema=False)
     app.add_route(SIGN_IN, sign_in, ["GET", "POST"], include_in_schema=False)
     app.add_route("/app/sign-out", sign_out, ["POST"], include_in_schema=False)
     app.mount(static, _Forever(directory=_FOLDER / "static"), name="app-static")

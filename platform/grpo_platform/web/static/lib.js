@@ -58,7 +58,20 @@ export async function api(method, path, body) {
   return answer;
 }
 
-export const get = (path) => api('GET', path);
+// What was asked for before there was anybody to take it: who asks first gets it.
+const early = new Map();
+export function ahead(path) {
+  const answer = api('GET', path);
+  answer.catch(() => {});
+  early.set(path, answer);
+}
+
+export function get(path) {
+  const answer = early.get(path);
+  early.delete(path);
+  return answer || api('GET', path);
+}
+
 export const query = (values) => {
   const given = Object.entries(values).filter(([, value]) => value !== '' && value !== null && value !== undefined);
   return given.length ? `?${new URLSearchParams(given)}` : '';

@@ -206,6 +206,64 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         return member.read().decode()
 
 
+def violations_of(browser: WebDriver, axe: str) -> list[object]:
+    """What axe-core finds on the page."""
+    browser.execute_script(axe)
+    found = browser.execute_async_script(
+        "axe.run().then((r) => arguments[0](JSON.stringify(r.violations)))"
+    )
+    return [
+        (one["id"], one["impact"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in json.loads(found)
+    ]
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_policy_is_played_and_explained_by_the_keyboard_alone(
+    running: Server, browser: WebDriver, trained: str, axe: str, width: int
+) -> None:
+    is_wide = width == 1400  # and in English; the narrow one in Japanese
+    say = (lambda english, japanese: english) if is_wide else (lambda english, japanese: japanese)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
+    if not is_wide:
+        click(browser, "#language", "日本語")
+    browser.get(f"{running.url}/app/play?model=balance&seed=1")
+    until(browser, say("Step 0, return 0", "ステップ 0、収益 0"))
+    WebDriverWait(browser, SECONDS).until(
+        lambda driver: driver.find_elements(By.CSS_SELECTOR, "canvas")
+    )
+    for key, english, japanese in (
+        (Keys.ARROW_RIGHT, "Step 1, return 1", "ステップ 1、収益 1"),
+        (Keys.ARROW_RIGHT, "Step 2, return 2", "ステップ 2、収益 2"),
+        (Keys.ARROW_LEFT, "Step 1 of 2", "ステップ 1 / 2"),
+        ("0", "your action", "あなたの行動"),
+        (" ", "Pause", "一時停止"),
+        (" ", "Play", "再生"),
+    ):
+        browser.switch_to.active_element.send_keys(key)
+        until(browser, say(english, japanese))
+    tab_to(browser, say("New episode", "新しいエピソード"))
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    until(browser, say("Step 0 of 0", "ステップ 0 / 0"))
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)  # the focus is on a button still
+    until(browser, say("Step 1 of 1", "ステップ 1 / 1"))
+    tab_to(browser, say("Compare every action", "全行動を比べる"))
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    until(browser, say("At step 1: 64 continuations", "ステップ 1: 各行動の後に 64 回の続き"))
+    until(browser, "theta_dot")
+    tab_to(browser, say("Worst", "最悪"))
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    until(browser, say("Keep the second", "もしもを残す"))
+    assert len(browser.find_elements(By.CSS_SELECTOR, "canvas")) == 2
+    assert violations_of(browser, axe) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    if not is_wide:
+        click(browser, "#language", "English")
+        until(browser, "at play")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("path", ["/app", "/app?new=1", "job", "/app/models", "/app/models/balance",
                                   "/app/compare"])  # fmt: skip
 @pytest.mark.parametrize("width", [1400, 390])
@@ -221,15 +279,7 @@ def test_pages_are_accessible_and_fit(
             and driver.find_elements(By.CSS_SELECTOR, "h1")
         )
     )
-    browser.execute_script(axe)
-    found = browser.execute_async_script(
-        "axe.run().then((r) => arguments[0](JSON.stringify(r.violations)))"
-    )
-    violations = [
-        (one["id"], one["impact"], [node["html"][:200] for node in one["nodes"][:3]])
-        for one in json.loads(found)
-    ]
-    assert violations == []
+    assert violations_of(browser, axe) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # type: ignore[attr-defined]
 

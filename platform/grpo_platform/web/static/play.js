@@ -32,6 +32,8 @@ function useSession(body) {
     let left = false;
     let session = null;
     let ended = '';
+    let received = 0;
+    const shown = {};
     setState({ frames: {} });
     const change = (values) => !left && setState((old) => ({ ...old, ...(typeof values === 'function' ? values(old) : values) }));
     const end = () => session && !session.shared
@@ -59,10 +61,13 @@ function useSession(body) {
           else if (said.type === 'end') ended = said.reason;
           return;
         }
+        const turn = (received += 1);
         const length = new DataView(data).getUint32(0);
         const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
         const picture = header.image_bytes
           ? await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: 'image/webp' })) : null;
+        if (shown[header.lane] > turn) return; // a later picture was ready sooner
+        shown[header.lane] = turn;
         change((old) => {
           const frames = { ...old.frames, [header.lane]: { ...header, picture } };
           if (header.lanes === 1) delete frames[1];
@@ -91,7 +96,8 @@ function Stage({ play, own }) {
   const [frame, other] = [frames[0], frames[1]];
   const discrete = session.action.kind === 'Discrete';
   const keys = (event) => {
-    if (!own || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA|BUTTON|SUMMARY)$/.test(event.target.tagName)) return;
+    if (!own || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+    if (event.key === ' ' && /^(BUTTON|SUMMARY|A)$/.test(event.target.tagName)) return; // presses it
     const number = discrete && /^[0-9]$/.test(event.key) ? Number(event.key) + session.action.start : null;
     if (event.key === ' ') send(frame.playing ? 'pause' : 'play');
     else if (event.key === 'ArrowRight') send('step');
@@ -187,8 +193,8 @@ function Actions({ session, frame, send }) {
     ${flat(frame.mean).map((mean, i) => html`<tr><th scope="row">${i}</th><td>${number(mean)}</td><td>${number(flat(frame.std)[i])}</td>
       ${send && html`<td><input type="number" step="any" min=${low[i]} max=${high[i]} aria-label=${t('play.number', { n: i })} value=${chosen[i]}
         onInput=${(event) => setOwn(chosen.map((old, j) => (j === i ? Number(event.target.value) : old)))} /></td>`}</tr>`)}</tbody></table>
-    ${send && html`<button type="button" disabled=${frame.over} onClick=${() => send('act', { action: chosen })}>${t('play.act')}</button>
-      <button type="button" disabled=${frame.over || !frame.can_branch} onClick=${() => send('fork', { action: chosen })}>${t('play.what_if')}</button>`}</div>`;
+    ${send && html`<div class="actions"><button type="button" disabled=${frame.over} onClick=${() => send('act', { action: chosen })}>${t('play.act')}</button>
+      <button type="button" disabled=${frame.over || !frame.can_branch} onClick=${() => send('fork', { action: chosen })}>${t('play.what_if')}</button></div>`}</div>`;
 }
 
 function State({ session, frame, send }) {
@@ -225,7 +231,7 @@ function Why({ session, frame, send }) {
   };
   const all = found ? found.actions.flatMap((each) => each.returns) : [];
   const [low, high] = [Math.min(...all), Math.max(...all)];
-  const x = (value) => 2 + (96 * (value - low)) / (high - low || 1);
+  const x = (value) => (high > low ? 2 + (96 * (value - low)) / (high - low) : 50);
   const most = found && found.attribution ? Math.max(...found.attribution.features.map((each) => Math.abs(each.attribution))) : 1;
   return html`<section class="card why" aria-busy=${busy}>
     <div class="card-head"><h2>${t('play.why')}</h2>

@@ -70,7 +70,7 @@ def test_a_frame_has_an_image_and_what_the_policy_thinks(session, viewer):
     header, message = viewer.frames()[-1]
     image = Image.open(io.BytesIO(message[-header["image_bytes"] :]))
     assert image.format == "WEBP"
-    assert max(image.size) <= 480
+    assert max(image.size) <= 640
     assert header["image"] == {"width": image.width, "height": image.height}
     assert (header["step"], header["return"], header["reward"], header["by"]) == (3, 3, 1, "policy")
     assert np.isclose(sum(header["action_probs"]), 1.0)
@@ -423,7 +423,7 @@ def test_messages_are_split_wherever_they_are_cut():
 def test_images_are_small_and_animations_whole(kind):
     noise = np.random.default_rng(0).integers(0, 256, (1200, 900, 3), np.uint8)
     content, width, height = webp(noise)
-    assert (width, height) == (360, 480)
+    assert (width, height) == (480, 640)
     assert len(content) <= 128 * 2**10
     film = Image.open(io.BytesIO(animation([noise, noise[::-1], noise], 20, kind)))
-    assert (film.format, film.n_frames, film.size) == (kind, 3, (360, 480))
+    assert (film.format, film.n_frames, film.size) == (kind, 3, (480, 640))

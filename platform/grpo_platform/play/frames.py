@@ -17,8 +17,9 @@ from PIL import Image
 
 __all__ = ["MOST_PIXELS", "animation", "as_json", "pack", "split", "webp"]
 
-MOST_PIXELS: Final = 480
-"""Of an image's longer side."""
+MOST_PIXELS: Final = 640
+"""Of an image's longer side. Gymnasium draws smaller ones, which are sent as they are: to make one
+smaller takes as long as to encode it."""
 
 _MOST_BYTES: Final = 128 * 2**10
 _QUALITY: Final = 75
@@ -62,7 +63,7 @@ def animation(
 
 def _small(image: npt.NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    picture.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.BOX)
     return picture
 
 

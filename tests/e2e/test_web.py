@@ -160,6 +160,28 @@ def test_a_newcomer_trains_sees_judges_and_rolls_back(
     until(browser, "It wobbles. Rolled back from version 2 to version 1.")
 
 
+def test_what_was_asked_is_served_on_a_page(
+    running: Server, browser: WebDriver, trained: str
+) -> None:
+    body = {"model_name": "balance", "observation": [0.0, 0.1, 0.0, -0.1]}
+    for _ in range(3):
+        assert requests.post(f"{running.url}/inference", json=body, headers=KEY, timeout=30).ok
+    browser.get(f"{running.url}/app/serving")
+    click(browser, ".list button", "balance")
+    until(browser, "of the version's own evaluation")
+    until(browser, "distance")
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".histogram")) == 5
+
+
+def test_the_form_shows_environments(running: Server, browser: WebDriver, trained: str) -> None:
+    browser.get(f"{running.url}/app?new=1")
+    WebDriverWait(browser, SECONDS).until(
+        lambda driver: driver.find_elements(By.CSS_SELECTOR, ".gallery img")
+    )
+    click(browser, ".gallery button", "Pendulum-v1")
+    until(browser, '{"env_name":"Pendulum-v1"}')
+
+
 def test_experiments_are_compared(running: Server, browser: WebDriver, trained: str) -> None:
     browser.get(f"{running.url}/app/compare?model=balance/1&model=balance/2")
     until(browser, "Compare")
@@ -264,8 +286,10 @@ def test_a_policy_is_played_and_explained_by_the_keyboard_alone(
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("path", ["/app", "/app?new=1", "job", "/app/models", "/app/models/balance",
-                                  "/app/compare"])  # fmt: skip
+@pytest.mark.parametrize("path", [
+    "/app", "/app?new=1", "job", "/app/models", "/app/models/balance", "/app/compare",
+    "/app/serving",
+])  # fmt: skip
 @pytest.mark.parametrize("width", [1400, 390])
 def test_pages_are_accessible_and_fit(
     running: Server, browser: WebDriver, trained: str, axe: str, path: str, width: int

@@ -53,7 +53,7 @@ export default function JobPage({ id }) {
       <div><dt>${t('job.speed')}</dt><dd>${m['time/fps'] ? t('job.fps', { n: Math.round(m['time/fps']) }) : '–'}</dd></div>
       <div><dt>${t('jobs.time')}</dt><dd>${ENDED.has(job.status) ? html`<${Ago} time=${job.end_time} />`
         : job.eta_seconds === null ? '–' : t('jobs.eta', { time: duration(job.eta_seconds) })}</dd></div>
-      <div><dt>${t('job.attempt')}</dt><dd>${job.attempt}</dd></div>
+      ${job.attempt > 1 && html`<div><dt>${t('job.attempt')}</dt><dd>${job.attempt}</dd></div>`}
       <div class="wide"><dt>${t('jobs.verdict')}</dt><dd><${Verdict} job=${job} long />${Object.values(job.hints).map((hint) => html`<p>${hint}</p>`)}</dd></div>
     </dl>
     <div class="columns">
@@ -195,9 +195,14 @@ function Films({ id, completed }) {
 }
 
 export function Film({ src, label }) {
-  const [missing, setMissing] = useState(false);
-  return missing ? html`<p class="muted">${t('job.no_film')}</p>`
-    : html`<video src=${src} controls muted loop playsinline preload="metadata" aria-label=${label} onError=${() => setMissing(true)}></video>`;
+  const [missing, setMissing] = useState(0);
+  useEffect(() => {
+    if (!missing || missing > 5) return undefined; // it is made after the end: look again for half a minute
+    const timer = setTimeout(() => setMissing(-missing), 6000);
+    return () => clearTimeout(timer);
+  }, [missing]);
+  return missing > 0 ? html`<p class="muted">${t('job.no_film')}</p>`
+    : html`<video key=${missing} src=${src} controls muted loop playsinline preload="metadata" aria-label=${label} onError=${() => setMissing(1 - missing)}></video>`;
 }
 
 export function Failures({ id, found }) {

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.rotated(3)]
 
 def command(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "grpo_platform", "--url", url, "compare", *words],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-m", "grpo_platform", "--url", url, *words],
+        cwd=folder, env=environment(COLUMNS="200"), timeout=120,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -41,8 +43,43 @@ def test_the_page_about_comparisons_runs(tmp_path: Path) -> None:
                 client.resolve("0" * 32)
             kept = next(client.iter_comparisons())
             assert client.comparison(kept["comparison_id"])["sides"][1]["label"] == "my_model/2"
-        done = command(tmp_path, running.url, job_id, "my_model/2", "--episodes", "20", "--json")
+        done = command(
+            tmp_path, running.url, "compare", job_id, "my_model/2", "--episodes", "20", "--json"
+        )
         assert json.loads(done.stdout)["sides"][0]["label"] == "my_model/1", done.stderr
-        refused = command(tmp_path, running.url, job_id, "my_model/1")
+        refused = command(tmp_path, running.url, "compare", job_id, "my_model/1")
         assert refused.returncode == 1
         assert "are both my_model/1" in refused.stderr
+        kept_ones_are_listed_shown_and_deleted(tmp_path, running.url)
+        what_failed_is_shown_and_tested_from_now_on(tmp_path, running.url, job_id)
+
+
+def kept_ones_are_listed_shown_and_deleted(folder: Path, url: str) -> None:
+    listed = json.loads(command(folder, url, "comparisons", "list", "--json").stdout)
+    newest = listed[0]["comparison_id"]
+    assert newest in command(folder, url, "comparisons", "list").stdout
+    shown = command(folder, url, "comparisons", "show", newest).stdout
+    assert listed[0]["sentence"] in shown
+    assert "deleted" in command(folder, url, "comparisons", "delete", newest).stdout
+    gone = command(folder, url, "comparisons", "show", newest)
+    assert (gone.returncode, newest in gone.stderr) == (1, True)
+    left = json.loads(command(folder, url, "comparisons", "list", "--json").stdout)
+    assert left == listed[1:]
+
+
+def what_failed_is_shown_and_tested_from_now_on(folder: Path, url: str, job_id: str) -> None:
+    with GRPOClient(url) as client:
+        until = time.monotonic() + 60
+        while not client.failures(job_id)["failures"]:  # a process of its own makes them
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    found = json.loads(command(folder, url, "failures", job_id, "--json").stdout)
+    worst = found["failures"][0]
+    shown = command(folder, url, "failures", job_id).stdout
+    assert f"{worst['return']}" in shown
+    assert f"{found['page']} among the artifacts of run {job_id}" in shown
+    tested = command(folder, url, "failures", job_id, "--to-scenario", "1")
+    assert "its versions must pass it" in tested.stdout, tested.stderr
+    assert "failure" in command(folder, url, "scenarios", "show", "my_model").stdout
+    unknown = command(folder, url, "failures", job_id, "--to-scenario", "99")
+    assert (unknown.returncode, "99" in unknown.stderr) == (1, True)

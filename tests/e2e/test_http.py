@@ -101,6 +101,7 @@ IN_ORDER = (
     "end_play",
     "put_scenarios", "get_scenarios", "run_scenarios", "get_scenario_results", "delete_scenarios",
     "start_comparison", "get_comparison", "get_comparison_report", "list_comparisons",
+    "delete_comparison",
     "v2_server_metadata", "v2_live", "v2_ready", "v2_model_metadata", "v2_version_metadata",
     "v2_model_ready", "v2_version_ready", "v2_infer", "v2_version_infer",
     "list_served", "get_served",

@@ -70,6 +70,11 @@ def test_a_regression_is_refused_a_good_version_promoted_and_a_failure_replayed(
         assert {each["verdict"] for each in shown} == {"equal to the last bit"}
         assert "failed: version 2." in command("run", f"{NAME}/2", code=1)
         assert "tilted" in command("results", NAME, "2")
+        shown = {v["version"]: v["scenarios"] for v in client.model(NAME)["versions"]}
+        assert {number: each["passed"] for number, each in shown.items()} == {
+            1: True, 2: False, 3: True,
+        }  # fmt: skip
+        assert shown[2]["failed"] == ["tilted"]
 
         forced = client.promote(NAME, 2, force=True)
         assert (forced["verdict"], forced["suite_passed"]) == ("promoted", False)
@@ -79,6 +84,9 @@ def test_a_regression_is_refused_a_good_version_promoted_and_a_failure_replayed(
         sweeps_and_experiments_are_asked_too(client)
         refuses_what_is_no_suite(running.url, client)
         assert client.put_scenarios(NAME, EXAMPLE.read_text())["scenarios"] == 3
+        assert {v["scenarios"] for v in client.model(NAME)["versions"]} == {
+            None
+        }  # of another suite
         assert "without a suite" in command("delete", NAME)
         with pytest.raises(ApiError, match="has no suite"):
             client.run_scenarios(NAME)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -306,6 +307,24 @@ def test_an_unknown_comparison_and_one_that_somebody_edited(made, versions, tmp_
     assert (reply.status_code, "was changed" in reply.json()["detail"]) == (503, True)
     newest = made.api.get("/comparisons?limit=1").json()["comparisons"][0]
     assert newest["sentence"] == "The comparison's tag was changed, and cannot be read."
+
+
+def test_a_deleted_comparison_is_gone_with_its_files_and_nothing_else_is(made, versions):
+    found = made.compare({"experiment": made.good}, {"experiment": made.bad})
+    path = f"/comparisons/{found['comparison_id']}"
+    folder = made.services.store.get(made.good).artifact_uri.replace(made.good, "{}")
+    files = Path(folder.removeprefix("file:").format(found["comparison_id"]))
+    assert (files / "report.html").is_file()
+    assert made.api.delete(path).json()["comparison_id"] == found["comparison_id"]
+    assert not files.exists()
+    for method in (made.api.get, made.api.delete):
+        assert method(path).status_code == 404
+    newest = made.api.get("/comparisons?limit=100").json()["comparisons"]
+    assert found["comparison_id"] not in {each["comparison_id"] for each in newest}
+    for run_id in (made.good, "0" * 32):  # no comparison of ours is deleted as one
+        assert made.api.delete(f"/comparisons/{run_id}").status_code == 404
+    assert made.api.get(f"/experiments/{made.good}").status_code == 200
+    assert made.api.get(f"/comparisons/{versions['comparison_id']}").json() == versions
 
 
 def test_a_list_goes_on_page_by_page(made, versions):

@@ -8,7 +8,6 @@ import pytest
 from grpo.scenarios.playing import check_suite
 from grpo_platform.core.errors import InvalidRequestError, NotFoundError, StoreError
 from grpo_platform.registry.deletion import delete_model
-from grpo_platform.registry.gate import suites_of
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.names import Tag
 from grpo_platform.registry.promotion import Promoter
@@ -152,7 +151,7 @@ def test_what_does_not_fit_the_environment_changes_nothing(bench):
     name = bench.name()
     bench.register(name, balancing_policy())
     bench.scenarios.put(name, SUITE, "me")
-    log = suites_of(bench.registry, bench.registry.model(name))
+    log = bench.registry.suites(bench.registry.model(name))
     before = log.history()
     for bad, place in [
         ("scenarios: [{name: a, assert: [never y > 2]}]", "scenarios[0].assert[0]"),
@@ -188,7 +187,7 @@ def test_of_several_who_put_a_suite_at_once_each_is_in_the_history(bench):
 
     with ThreadPoolExecutor(6) as pool:
         records = list(pool.map(put, texts))
-    history = suites_of(bench.registry, bench.registry.model(name)).history()
+    history = bench.registry.suites(bench.registry.model(name)).history()
     assert [each.number for each in history] == [1, 2, 3, 4, 5, 6]
     assert {each.digest for each in history} == {each.digest for each in records}
     assert bench.scenarios.show(name).record == history[-1]

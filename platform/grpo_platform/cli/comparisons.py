@@ -1,5 +1,6 @@
-"""`grpo-platform compare`."""
+"""`grpo-platform compare`, and `grpo-platform comparisons …` about what it kept."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -7,17 +8,26 @@ import typer
 
 from grpo_platform.cli.output import (
     JsonFlag,
+    answer,
     connect,
     console,
     errors_as_sentences,
     fail,
     show_json,
+    when,
 )
 from grpo_platform.cli.output import table as show_table
 from grpo_platform.client.comparisons import Comparison
 from grpo_platform.client.fields import ComparisonFields
 
-__all__ = ["compare"]
+__all__ = ["app", "compare"]
+
+app = typer.Typer(
+    help="Comparisons that were kept: list, show, delete; `compare` makes one.",
+    no_args_is_help=True,
+)
+
+ComparisonId = Annotated[str, typer.Argument(help="Id of the comparison.", show_default=False)]
 
 
 def compare(
@@ -57,6 +67,40 @@ def compare(
                 text = client.comparison_report(found["comparison_id"], kind)  # type: ignore[arg-type]
                 _write(path, text)
     show_json(found) if as_json else _report(found)
+
+
+@app.command("list")
+def list_comparisons(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Comparisons, newest first."""
+    with errors_as_sentences():
+        found = list(itertools.islice(connect(context).iter_comparisons(), limit))
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (c["comparison_id"], " against ".join(c["labels"]), c["sentence"], when(c["created_at"]))
+        for c in found
+    ]
+    show_table(("comparison", "sides", "the first pair", "made"), rows)
+
+
+@app.command()
+def show(context: typer.Context, comparison_id: ComparisonId, as_json: JsonFlag = False) -> None:
+    """A comparison with its intervals, and what is to be known before it is believed."""
+    with errors_as_sentences():
+        found = connect(context).comparison(comparison_id)
+    show_json(found) if as_json else _report(found)
+
+
+@app.command()
+def delete(context: typer.Context, comparison_id: ComparisonId, as_json: JsonFlag = False) -> None:
+    """Delete a comparison with its figure, tables and report; what it compared stays."""
+    with errors_as_sentences():
+        answer(connect(context).delete_comparison(comparison_id), as_json)
 
 
 def _report(found: Comparison) -> None:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
@@ -52,7 +52,7 @@ def show(context: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
     if as_json:
         show_json(model)
         return
-    columns = ("version", "aliases", "return", "95 % interval", "seed", "job", "made")
+    columns = ("version", "aliases", "return", "95 % interval", "scenarios", "seed", "job", "made")
     table(columns, [_version(version) for version in model["versions"]], title=name)
     decisions = [
         (d["number"], d["action"], d["version"], d["verdict"], d["reason"], when(d["decided_at"]))
@@ -189,8 +189,12 @@ def _version(version: dict[str, Any]) -> tuple[object, ...]:
         interval += " (of the interquartile mean)"
     return (
         version["version"], ", ".join(version["aliases"]), evaluation.get("mean"), interval,
+        _SUITE[(version["scenarios"] or {}).get("passed")],
         version["seed"], version["job_id"], when(version["created_at"]),
     )  # fmt: skip
+
+
+_SUITE: Final = {True: "passed", False: "failed", None: None}
 
 
 def _decision(decision: dict[str, Any], as_json: bool) -> None:

@@ -37,7 +37,7 @@ class Comparison(dict[str, Any]):
 
 
 class ComparisonCalls(Calls):
-    """Compare, list and read comparisons."""
+    """Compare; list, read and delete comparisons."""
 
     def compare(
         self, *references: str | Mapping[str, str], **fields: Unpack[ComparisonFields]
@@ -96,6 +96,10 @@ class ComparisonCalls(Calls):
         """The report: one HTML file that opens offline, or Markdown for a pull request."""
         path = f"/comparisons/{part(comparison_id)}/report"
         return self._transport.text(path, {"format": format})
+
+    def delete_comparison(self, comparison_id: str) -> dict[str, Any]:
+        """Delete a comparison with its figure, tables and report; what it compared stays."""
+        return self._transport.call("DELETE", f"/comparisons/{part(comparison_id)}")
 
     def iter_comparisons(self) -> Iterator[dict[str, Any]]:
         """All comparisons, newest first, without their figures."""

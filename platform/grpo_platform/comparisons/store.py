@@ -98,6 +98,16 @@ class ComparisonStore(RunStore):
 
     def comparison(self, comparison_id: str) -> Comparison:
         """A comparison with all its figures."""
+        row = self._row(comparison_id)
+        with TemporaryDirectory() as folder:
+            path = self._files.download(row.artifact_uri, _FILE, Path(folder))
+            return Comparison.from_json(path.read_bytes())
+
+    def delete(self, comparison_id: str) -> None:
+        """Delete a comparison with its files; what it compared stays."""
+        self._jobs.delete_run(comparison_id, self._row(comparison_id).artifact_uri)
+
+    def _row(self, comparison_id: str) -> RunRow:
         try:
             require_job_id(comparison_id)
             row = self._reader.get(comparison_id)
@@ -105,9 +115,7 @@ class ComparisonStore(RunStore):
             raise UnknownComparisonError(comparison_id) from error
         if Tag.COMPARISON not in row.tags or row.deleted:
             raise UnknownComparisonError(comparison_id)
-        with TemporaryDirectory() as folder:
-            path = self._files.download(row.artifact_uri, _FILE, Path(folder))
-            return Comparison.from_json(path.read_bytes())
+        return row
 
 
 def _item(row: RunRow) -> ComparisonItem:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -15,7 +15,15 @@ from grpo.fields import Bound, Items, check_fields, fields_of
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.request import JOB_FIELDS, MODEL_NAME, JobRequest, Promote
 
-__all__ = ["MAX_SEED", "MAX_SEEDS", "ExperimentRequest", "Register", "check_seeds", "seeds_from"]
+__all__ = [
+    "MAX_SEED",
+    "MAX_SEEDS",
+    "ExperimentRequest",
+    "Register",
+    "check_seeds",
+    "read_stored",
+    "seeds_from",
+]
 
 MAX_SEEDS: Final = 100
 """Seeds of one experiment."""
@@ -23,6 +31,7 @@ MAX_SEEDS: Final = 100
 MAX_SEED: Final = 2**32 - 1
 """The largest seed of a job."""
 
+_Stored = TypeVar("_Stored")
 Register = Literal["each", "best", "median"]
 
 _OWN: Final = ("seed", "model_name", "promote")
@@ -198,15 +207,24 @@ _STORED: Final = TypeAdapter(ExperimentRequest)
 @lru_cache(maxsize=1024)  # lists read the same experiments again and again
 def _parsed(text: str) -> ExperimentRequest:
     try:
-        return _STORED.validate_json(text)
+        return read_stored(_STORED, text)
+    except (ConfigError, TypeError) as error:
+        raise InvalidRequestError(str(error)) from error
+
+
+def read_stored(adapter: TypeAdapter[_Stored], text: str) -> _Stored:
+    """A record that was stored as JSON.
+
+    Raises:
+        InvalidRequestError: it is none; names the first field at fault.
+    """
+    try:
+        return adapter.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "request"
-        raise InvalidRequestError(
-            f"{where}: {first['msg'].removeprefix('Value error, ')}", field=where
-        ) from error
-    except (ConfigError, TypeError) as error:
-        raise InvalidRequestError(str(error)) from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidRequestError(f"{where}: {said}", field=where) from error
 
 
 _FIELDS: Final = frozenset({*fields_of(GRPOConfig), *JOB_FIELDS})

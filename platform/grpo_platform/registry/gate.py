@@ -22,7 +22,7 @@ from grpo_platform.registry.names import Tag
 from grpo_platform.registry.suites import ResultRecord, SuiteLog
 from grpo_platform.tracking.exceptions import retrying
 
-__all__ = ["SUITE_SECONDS", "Gate", "PlaySuite", "check_gate", "keep_result", "suites_of"]
+__all__ = ["SUITE_SECONDS", "Gate", "PlaySuite", "check_gate", "keep_result"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +65,6 @@ class Gate(NamedTuple):
         return self.digest is None or self.passed
 
 
-def suites_of(registry: Registry, model: RegisteredModel) -> SuiteLog:
-    """The suites of a name, and its versions' results."""
-    return SuiteLog(registry.client, registry.files, model.tags.get(Tag.DECISIONS, ""))
-
-
 def check_gate(
     play: PlaySuite | None, model: RegisteredModel, candidate: Contender, actor: str
 ) -> Gate:
@@ -81,7 +76,7 @@ def check_gate(
         candidate: the version.
         actor: for whom it is played.
     """
-    log = suites_of(candidate.registry, model)
+    log = candidate.registry.suites(model)
     suite, known = log.look(candidate.number)
     if suite is None:
         return Gate(None, True, "")

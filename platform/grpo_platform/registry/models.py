@@ -50,6 +50,7 @@ from grpo_platform.registry.records import (
     version_ref,
 )
 from grpo_platform.registry.reference import ReferenceEpisodes
+from grpo_platform.registry.suites import SuiteLog
 from grpo_platform.tracking.exceptions import is_missing, retrying
 from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.locations import local_path
@@ -133,11 +134,16 @@ class Registry:
             latest_version=versions[0].version if versions else None,
             versions=tuple(versions),
             decisions=self.log(model).read(),
+            scenarios=self.suites(model).latest(),
         )
 
     def log(self, model: RegisteredModel) -> DecisionLog:
         """What was decided about a name."""
         return DecisionLog(self.client, self.files, model.tags.get(Tag.DECISIONS, ""))
+
+    def suites(self, model: RegisteredModel) -> SuiteLog:
+        """The suites of a name, and what its versions came to in them."""
+        return SuiteLog(self.client, self.files, model.tags.get(Tag.DECISIONS, ""))
 
     def lookup(self, name: str) -> RegisteredModel | None:
         """The registered model of this name, ours or not; None if there is none."""

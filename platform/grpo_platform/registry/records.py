@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.names import CHAMPION, MODEL_KIND, Tag
+from grpo_platform.registry.suites import ResultRecord
 
 __all__ = [
     "Comparison",
@@ -176,6 +177,8 @@ class ModelInfo:
     latest_version: int | None
     versions: tuple[VersionInfo, ...]
     decisions: tuple[Decision, ...]
+    scenarios: Mapping[int, ResultRecord]
+    """By version, what it came to in the suite that there is now, the latest time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -154,6 +154,15 @@ class SuiteLog(RunLedger):
         known = [each for each in _results(params, version) if each.digest == suite.digest]
         return suite, known[-1] if known else None
 
+    def latest(self) -> dict[int, ResultRecord]:
+        """By version, its latest result in the suite that there is now; empty without one."""
+        params = self.params()
+        suite = _present(_suites(params))
+        if suite is None:
+            return {}
+        found = sorted(_stored(params, _RESULT), key=lambda each: each.number)
+        return {each.version: each for each in found if each.digest == suite.digest}
+
     def add_result(self, version: int, result: SuiteResult, actor: str) -> ResultRecord:
         """Keep what a version came to.
 
@@ -219,7 +228,11 @@ def _present(history: tuple[SuiteRecord, ...]) -> SuiteRecord | None:
 
 
 def _results(params: Mapping[str, str], version: int) -> tuple[ResultRecord, ...]:
-    keys = sorted(key for key in params if key.startswith(f"{_RESULT}{version}."))
+    return _stored(params, f"{_RESULT}{version}.")
+
+
+def _stored(params: Mapping[str, str], prefix: str) -> tuple[ResultRecord, ...]:
+    keys = sorted(key for key in params if key.startswith(prefix))
     found = (json.loads(params[key]) for key in keys)
     return tuple(ResultRecord(**{**each, "failed": tuple(each["failed"])}) for each in found)
 

@@ -7,7 +7,7 @@ from grpo.scenarios.results import FailedEpisode, SuiteResult
 from grpo.scenarios.suite import Suite
 from grpo_platform.core.errors import NotFoundError
 from grpo_platform.registry.comparison import Contender
-from grpo_platform.registry.gate import SUITE_SECONDS, PlaySuite, keep_result, suites_of
+from grpo_platform.registry.gate import SUITE_SECONDS, PlaySuite, keep_result
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.records import environment_tagged
 from grpo_platform.registry.suites import ResultRecord, SuiteLog, SuiteRecord
@@ -160,7 +160,7 @@ class Scenarios:
         return VersionResult(record, self._log(name).result(record))
 
     def _log(self, name: str) -> SuiteLog:
-        return suites_of(self._registry, self._registry.model(name))
+        return self._registry.suites(self._registry.model(name))
 
 
 def replay_failures(
@@ -182,7 +182,7 @@ def replay_failures(
         grpo.GRPOError: it cannot be played.
     """
     ref = registry.resolve(reference)
-    log = suites_of(registry, registry.model(ref.name))
+    log = registry.suites(registry.model(ref.name))
     results = log.results(ref.version)
     if not results:
         raise NotFoundError(

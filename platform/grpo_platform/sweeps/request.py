@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from grpo.errors import IncompatibleError, UnknownNameError
 from grpo.fields import Bound, Items, check_fields
 from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.request import MODEL_NAME, JobRequest, Promote, resolve_request
-from grpo_platform.experiments.request import MAX_SEED, MAX_SEEDS, check_seeds
+from grpo_platform.experiments.request import MAX_SEED, MAX_SEEDS, check_seeds, read_stored
 from grpo_platform.sweeps.space import Spec, grid_size, parse_space
 
 __all__ = ["MAX_TRIALS", "METRICS", "Sampler", "SweepRequest"]
@@ -194,14 +194,7 @@ class SweepRequest:
         Raises:
             InvalidRequestError: it is nothing that `to_json` writes.
         """
-        try:
-            return _STORED.validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "request"
-            raise InvalidRequestError(
-                f"{where}: {first['msg'].removeprefix('Value error, ')}", field=where
-            ) from error
+        return read_stored(_STORED, text)
 
 
 _STORED: Final = TypeAdapter(SweepRequest)

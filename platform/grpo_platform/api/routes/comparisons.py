@@ -12,6 +12,7 @@ from grpo_platform.api.schemas.comparisons import (
     ComparisonBody,
     ComparisonList,
     ComparisonResult,
+    DeletedComparison,
     comparison_reply,
     comparison_summary,
 )
@@ -68,6 +69,15 @@ def list_comparisons(
 def get_comparison(comparison_id: str, services: ServicesDep) -> ComparisonResult:
     """A comparison with all its figures."""
     return comparison_reply(services.comparisons.store.comparison(comparison_id))
+
+
+@router.delete(
+    "/comparisons/{comparison_id}", operation_id="delete_comparison", responses=documented(404)
+)
+def delete_comparison(comparison_id: str, services: ServicesDep) -> DeletedComparison:
+    """Delete a comparison with its figure, tables and report; what it compared stays."""
+    services.comparisons.store.delete(comparison_id)
+    return DeletedComparison(comparison_id=comparison_id, message="The comparison is deleted.")
 
 
 @router.get(

@@ -52,7 +52,10 @@ def list_models(
 def get_model(name: ModelPath, services: ServicesDep) -> Model:
     """A model's versions, each with its card, and what was decided about them."""
     info = services.registry.get(name)
-    versions = [reply_of(ModelVersion, version, version.card) for version in info.versions]
+    versions = [
+        reply_of(ModelVersion, each, each.card, scenarios=info.scenarios.get(each.version))
+        for each in info.versions
+    ]
     status = "loaded" if name in services.serving.loaded() else "saved"
     return reply_of(Model, info, info.environment, status=status, versions=versions)
 

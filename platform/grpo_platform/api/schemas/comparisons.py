@@ -21,7 +21,7 @@ from grpo_platform.comparisons.store import ComparisonItem
 
 __all__ = [
     "ComparisonBody", "ComparisonList", "ComparisonReference", "ComparisonResult",
-    "ComparisonSummary", "comparison_reply", "comparison_summary",
+    "ComparisonSummary", "DeletedComparison", "comparison_reply", "comparison_summary",
 ]  # fmt: skip
 
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -129,6 +129,13 @@ class ComparisonList(Reply):
     comparisons: list[ComparisonSummary]
     next_page_token: str | None
     """Leads to the next page; null on the last one."""
+
+
+class DeletedComparison(Reply):
+    """The comparison is gone."""
+
+    comparison_id: str
+    message: str
 
 
 def comparison_reply(comparison: records.Comparison) -> ComparisonResult:

@@ -12,6 +12,7 @@ from grpo_platform.api.schemas.common import (
     example,
     reply_from,
 )
+from grpo_platform.api.schemas.scenarios import SuiteResultSummary
 from grpo_platform.registry import records
 from grpo_platform.registry.card import EvaluationCard, ModelCard
 
@@ -64,6 +65,9 @@ class ModelVersion(Reply):
 
     evaluation: Evaluation | None
     baselines: Verdict | None
+    scenarios: SuiteResultSummary | None
+    """What it came to in the suite that the model has now, the latest time; null where it has none,
+    or was not put through it."""
 
 
 @reply_from(records.Comparison)
@@ -79,7 +83,7 @@ class Decision(Reply):
     comparison: Comparison | None
 
 
-@reply_from(records.ModelInfo, records.ModelEnvironment, without=("environment",))
+@reply_from(records.ModelInfo, records.ModelEnvironment, without=("environment", "scenarios"))
 class Model(Reply):
     """One model with its versions, newest first, and its decisions, oldest first."""
 

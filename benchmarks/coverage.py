@@ -3,12 +3,13 @@
 Samples are drawn through each distribution's quantile function, so that the true mean and the true
 interquartile mean are integrals of it. The other side of a difference draws the worse of two values
 of the same distribution, so that it has the same ties and bounds; where paired, the two share half
-of their normal scores' variance. 93 to 97 % is what is asked; where a cell lies outside, the page
-says why.
+of their normal scores' variance. 93 to 97 % is what is asked; where no interval can have that, the
+coverages next to it are told, see `attainable`.
 """
 
 import argparse
 import csv
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -25,7 +26,18 @@ from grpo.statistics import (
     probability_limits,
 )
 
-__all__ = ["DISTRIBUTIONS", "ESTIMATES", "SEEDS", "Cell", "cells", "summary", "table"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "ESTIMATES",
+    "SEEDS",
+    "Attainable",
+    "Cell",
+    "attainable",
+    "attainable_table",
+    "cells",
+    "summary",
+    "table",
+]
 
 Float64Array = npt.NDArray[np.float64]
 Quantile = Callable[[Float64Array], Float64Array]
@@ -177,8 +189,82 @@ def cells(samples: int, seed: int = 0) -> Iterator[Cell]:
                 yield Cell(estimate, name, n, float(share), float(none))
 
 
-def _rows() -> list[dict[str, str]]:
-    with (FOLDER / "coverage.csv").open(newline="") as file:
+class Attainable(NamedTuple):
+    """What coverage an interval can have where none has 93 to 97 %."""
+
+    estimate: str
+    distribution: str
+    seeds: int
+    below: float
+    """The highest that is less."""
+
+    above: float
+    """The lowest that is more; NaN where there is none."""
+
+
+def attainable(samples: int, seed: int = 1) -> Iterator[Attainable]:
+    """Cells in which no interval of a kind covers the truth in 93 to 97 % of samples.
+
+    Discrete returns have few outcomes, and an interval covers a sum of their chances. It is asked
+    that intervals move and stretch with the returns, so that a sample of equal values leaves no
+    width; that those of mirrored samples are mirrored; and that their ends rise with the estimate.
+    """
+    for name, given in DISTRIBUTIONS.items():
+        chances = _chance(given.quantile, 0.0), _chance(given.quantile, _SHARED)
+        for n in SEEDS:
+            rng = np.random.default_rng([seed, n, list(DISTRIBUTIONS).index(name)])
+            batches = [
+                [_outcomes(rng, given, n, paired) for _ in range(0, samples, _BATCH)]
+                for paired in (False, True)
+            ]
+            for word, outcomes, chance in zip(
+                ("unpaired", "paired"), batches, chances, strict=True
+            ):
+                estimates, alone, equal = (np.concatenate(each) for each in zip(*outcomes))  # noqa: B905
+                most = float(1.0 - equal.mean())
+                reached = [_ranges(estimates, chance)]
+                reached += [[most, 1.0] if most < LOW else [LOW]] * 2
+                named = [f"{kind}_{word}" for kind in ("probability", "mean", "iqm")]
+                if word == "unpaired":
+                    one = _counts(n) if name == "coin" else [float(1.0 - alone.mean()), 1.0]
+                    reached += [one if name == "coin" or one[0] < LOW else [LOW]] * 2
+                    named += ["mean", "iqm"]
+                for estimate, values in zip(named, reached, strict=True):
+                    if any(LOW <= value <= HIGH for value in values):
+                        continue
+                    below = max((value for value in values if value < LOW), default=np.nan)
+                    above = min((value for value in values if value > HIGH), default=np.nan)
+                    yield Attainable(estimate, name, n, below, above)
+
+
+def _outcomes(
+    rng: np.random.Generator, given: Distribution, n: int, paired: bool
+) -> tuple[Float64Array, ...]:
+    """Chances of improvement; whether one side is all one wrong value; whether both are equal."""
+    a, b = _pairs(rng, given.quantile, (n, _BATCH), _SHARED if paired else 0.0)
+    signs = np.sign(a - b) if paired else np.sign(a[:, None] - b[None]).reshape(-1, _BATCH)
+    alone = (a.min(axis=0) == a.max(axis=0)) & (a[0] != given.mean)
+    both = np.concatenate([a, b])
+    return 0.5 + signs.mean(axis=0) / 2.0, alone, both.min(axis=0) == both.max(axis=0)
+
+
+def _counts(n: int) -> list[float]:
+    """Coverages of a coin's interval: as many on either side of a half are held, but never all."""
+    chances = [math.comb(n, k) / 2.0**n for k in range(n + 1)]
+    return [sum(chances[k : n + 1 - k]) for k in range(1, n // 2 + 1)] + [1.0]
+
+
+def _ranges(estimates: Float64Array, truth: float) -> list[float]:
+    """Coverages of intervals that hold the truth for a range of estimates around it."""
+    values, counts = np.unique(estimates.round(9), return_counts=True)
+    sums = np.concatenate([[0.0], np.cumsum(counts / counts.sum())])
+    middle = int(np.searchsorted(values, truth))
+    spans = (sums[None, middle:] - sums[: middle + 1, None]).ravel()
+    return [float(span) for span in np.unique(spans.round(4))]
+
+
+def _rows(name: str = "coverage") -> list[dict[str, str]]:
+    with (FOLDER / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -187,10 +273,35 @@ def summary() -> str:
     shares = [float(row["coverage"]) for row in _rows()]
     below, above = sum(s < LOW for s in shares), sum(s > HIGH for s in shares)
     error = 196.0 * np.sqrt(0.05 * 0.95 / int(_rows()[0]["samples"]))
+    impossible = {tuple(row[key] for key in ("estimate", "distribution", "seeds"))
+                  for row in _rows("coverage_attainable")}  # fmt: skip
+    forced = sum(
+        not LOW <= float(row["coverage"]) <= HIGH
+        and (row["estimate"], row["distribution"], row["seeds"]) in impossible
+        for row in _rows()
+    )
     return (
         f"{len(shares) - below - above} of {len(shares)} cells lie within 93 to 97 %, "
-        f"{above} above and {below} below; each is known to ± {error:.1f}."
+        f"{above} above and {below} below; in {forced} of those no interval can lie within. "
+        f"Each is known to ± {error:.1f}."
     )
+
+
+def attainable_table() -> str:
+    """The page's table of cells in which no interval has 93 to 97 %, Markdown."""
+    found = {(row["estimate"], row["distribution"], int(row["seeds"])): float(row["coverage"])
+             for row in _rows()}  # fmt: skip
+    lines = ["| of | returns | n | ours | next below | next above |", "|---|---|---|---|---|---|"]
+    for row in _rows("coverage_attainable"):
+        key = row["estimate"], row["distribution"], int(row["seeds"])
+        below, above = (
+            "–" if row[side] == "nan" else f"{100 * float(row[side]):.1f}"
+            for side in ("below", "above")
+        )
+        about = DISTRIBUTIONS[key[1]].about
+        lines.append(f"| {ESTIMATES[key[0]]} | {about} | {key[2]} | {100 * found[key]:.1f} | "
+                     f"{below} | {above} |")  # fmt: skip
+    return "\n".join(lines)
 
 
 def table() -> str:
@@ -230,6 +341,11 @@ def main() -> None:
         for cell in found:
             shares = (f"{share:.4f}" for share in cell[3:])
             writer.writerow([*cell[:3], *shares, options.samples])
+    with (FOLDER / "coverage_attainable.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Attainable._fields)
+        for row in attainable(options.samples):
+            writer.writerow([*row[:3], *(f"{share:.4f}" for share in row[3:])])
     write_machine("coverage")
     print(summary())
 

@@ -312,8 +312,8 @@ def test_an_unknown_comparison_and_one_that_somebody_edited(made, versions, tmp_
 def test_a_deleted_comparison_is_gone_with_its_files_and_nothing_else_is(made, versions):
     found = made.compare({"experiment": made.good}, {"experiment": made.bad})
     path = f"/comparisons/{found['comparison_id']}"
-    folder = made.services.store.get(made.good).artifact_uri.replace(made.good, "{}")
-    files = Path(folder.removeprefix("file:").format(found["comparison_id"]))
+    folder = made.mlflow.get_run(found["comparison_id"]).info.artifact_uri
+    files = Path(folder.removeprefix("file://"))
     assert (files / "report.html").is_file()
     assert made.api.delete(path).json()["comparison_id"] == found["comparison_id"]
     assert not files.exists()

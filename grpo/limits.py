@@ -100,14 +100,14 @@ class _Side(NamedTuple):
 def _longer(skew: FloatArray, n: int, distinct: FloatArray) -> FloatArray:
     """Times Student's t that an end of a mean's interval is away, on the side of a positive skew.
 
-    1 for samples that are symmetric or lean to the other side; below 1 + 6/√n.
+    1 for samples that are symmetric or lean to the other side; below 1 + 6.5/√n.
     """
-    return 1.0 + distinct * 6.0 / math.sqrt(n) * (1.0 - 1.0 / n) * np.maximum(skew, 0.0) ** 0.75
+    return 1.0 + distinct * 6.5 / math.sqrt(n) * (1.0 - 1.0 / n) * np.maximum(skew, 0.0) ** 0.75
 
 
 def _longer_of_two(skew: FloatArray, n: int, distinct: FloatArray) -> FloatArray:
     """The same for one of two independent samples, whose difference is less skewed."""
-    return 1.0 + distinct * 6.0 / math.sqrt(n) * (1.0 - 2.0 / n) * np.maximum(skew, 0.0)
+    return 1.0 + distinct**2 * 6.0 / math.sqrt(n) * (1.0 - 2.0 / n) * np.maximum(skew, 0.0)
 
 
 def iqm_limits(samples: FloatArray, confidence: float = CONFIDENCE) -> Limits:

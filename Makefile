@@ -91,8 +91,9 @@ bench-ray: $(VENV)/.installed-dev ## 32 jobs on 1, 2 and 4 nodes of a local Ray 
 bench-promotion: $(VENV)/.installed-dev ## how often chance promotes, on many kinds of returns (minutes)
 	$(BIN)/python -m benchmarks.promotion
 
-bench-coverage: $(VENV)/.installed-dev ## how often the intervals hold the truth, for 3 to 30 seeds (a minute)
+bench-coverage: $(VENV)/.installed-dev ## how often the intervals hold the truth, for 3 to 30 seeds, beside other methods (minutes)
 	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.coverage_peers
 
 bench-environments: $(VENV)/.installed-environments ## environments of many packages beside PPO; goes on as above (an hour)
 	$(BIN)/python -m benchmarks.environments

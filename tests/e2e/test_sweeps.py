@@ -79,6 +79,7 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(
     assert sweep["progress"] == 1.0
     best = max(sweep["trials"], key=lambda trial: trial["value"])
     assert sweep["best"]["value"] == sweep["best_value"] == best["value"]
+    assert "than random actions" in sweep["best"]["verdict"]["sentence"]
     (champion,) = [v for v in versions if "champion" in v["aliases"]]
     assert champion["version"] == sweep["best"]["model_version"]
     assert table["params.learning_rate"].between(1e-4, 1e-2).all()
@@ -185,6 +186,7 @@ def sweep_by_hand(running: Server, tmp_path: Path) -> None:
     shown = command("show", sweep["sweep_id"]).stdout
     assert "completed" in shown
     assert f"The seeds of trial {sweep['best']['number']}" in shown
+    assert sweep["best"]["verdict"]["sentence"] in shown
     assert all(seed["job_id"] in shown for seed in sweep["best"]["seeds"])
     assert [s["sweep_id"] for s in json.loads(command("list", "--json").stdout)] == [
         sweep["sweep_id"]

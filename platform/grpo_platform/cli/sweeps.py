@@ -156,6 +156,8 @@ def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
         actor = f"sweep {sweep['sweep_id']}"
         made = f"Best: trial {best['number']}, {name} version {version}."
         console.print(f"{made} {decided(client, name, version, actor)}", soft_wrap=True)
+        if best["verdict"] is not None:
+            console.print(best["verdict"]["sentence"], soft_wrap=True)
     if best is not None and several:
         rows = [
             (str(s["seed"]), s["state"], s["value"], s["model_version"], s["job_id"])

@@ -10,6 +10,7 @@ from grpo_platform.api.schemas.common import (
     WHOLE,
     Reply,
     RequestBody,
+    Verdict,
     bounded,
     example,
     fields_from,
@@ -94,6 +95,9 @@ class Trial(Reply):
 
     model_version: int | None
     """Version that the job made."""
+
+    verdict: Verdict | None
+    """Whether the job learned anything; null until completed."""
 
     seeds: list[TrialSeed]
     """Its jobs: one, or one for each of the sweep's `seeds`."""
@@ -189,6 +193,7 @@ def sweep_reply(sweep: SweepRecord, trials: list[TrialRecord]) -> Sweep:
 
 def _trial(trial: TrialRecord) -> Trial:
     interval = trial.interval
+    judged = None if trial.job is None else trial.job.verdict
     return Trial(
         number=trial.number,
         job_id=trial.job_id,
@@ -198,6 +203,7 @@ def _trial(trial: TrialRecord) -> Trial:
         ci_low=None if interval is None else interval.low,
         ci_high=None if interval is None else interval.high,
         model_version=_version(trial.job),
+        verdict=None if judged is None else Verdict.model_validate(judged, from_attributes=True),
         seeds=[_seed(seed) for seed in trial.seeds],
     )
 

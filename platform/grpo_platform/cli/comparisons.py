@@ -58,6 +58,8 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Compare experiments, jobs, versions and sweeps' bests, and keep the result in MLflow."""
+    if len(references) < 2:
+        fail("Two or more sides are compared: name another one.")
     fields: ComparisonFields = {"episodes": episodes, "normalize": normalize, "seed": seed}
     with errors_as_sentences():
         client = connect(context)
@@ -82,9 +84,10 @@ def list_comparisons(
         show_json(found)
         return
     rows = [
-        (c["comparison_id"], " against ".join(c["labels"]), c["sentence"], when(c["created_at"]))
+        (c["comparison_id"], " against ".join(c["labels"]), c["sentence"].partition(":")[0],
+         when(c["created_at"]))
         for c in found
-    ]
+    ]  # fmt: skip
     show_table(("comparison", "sides", "the first pair", "made"), rows)
 
 

@@ -323,7 +323,7 @@ def table() -> str:
 def main() -> None:
     """Simulate, print, and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=40_000)
+    parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dry", action="store_true", help="print, and keep nothing")
     options = parser.parse_args()
@@ -344,7 +344,7 @@ def main() -> None:
     with (FOLDER / "coverage_attainable.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Attainable._fields)
-        for row in attainable(options.samples):
+        for row in attainable(min(options.samples, 10_000)):
             writer.writerow([*row[:3], *(f"{share:.4f}" for share in row[3:])])
     write_machine("coverage")
     print(summary())

@@ -228,21 +228,24 @@ def difference_limits(
     if min(len(a), len(b)) == 1:
         means = mean_limits(a - b) if paired else (a.mean(axis=0) - b.mean(axis=0),) * 2
         return means, (apart, apart)
-    means, iqms = _mean_difference(a, b, confidence), _iqm_difference(a, b, one, other, confidence)
     if not paired:
-        return means, iqms
+        return _mean_difference(a, b, confidence), _iqm_difference(a, b, one, other, confidence)
     differences = a - b
-    if len(a) >= RESAMPLED_FROM:
-        means = mean_limits(differences, confidence)
-    else:
-        told = differences.min(axis=0) < differences.max(axis=0)
-        means = _where(told, mean_limits(differences, confidence), means)
+    means = mean_limits(differences, confidence)
+    flat = differences.min(axis=0) == differences.max(axis=0)
+    if len(a) < RESAMPLED_FROM and flat.any():
+        _replace(means, flat, _mean_difference(a[:, flat], b[:, flat], confidence))
     joint = one.winsorised - other.winsorised
     squares = ((joint - joint.mean(axis=0)) ** 2).sum(axis=0)
     kept = one.freedom + 1.0
     reach = student_quantile(p, one.freedom) * np.sqrt(squares / (kept * one.freedom))
-    told = joint.min(axis=0) < joint.max(axis=0)
-    return means, _where(told, (apart - reach, apart + reach), iqms)
+    iqms = apart - reach, apart + reach
+    flat = joint.min(axis=0) == joint.max(axis=0)
+    if flat.any():
+        left, right = a[:, flat], b[:, flat]
+        sides = _Trimmed.of(left), _Trimmed.of(right)
+        _replace(iqms, flat, _iqm_difference(left, right, *sides, confidence))
+    return means, iqms
 
 
 def _mean_difference(a: FloatArray, b: FloatArray, confidence: float) -> Limits:
@@ -292,9 +295,9 @@ def _iqm_difference(
     return apart - np.hypot(low_a, high_b), apart + np.hypot(high_a, low_b)
 
 
-def _where(chosen: npt.NDArray[np.bool_], these: Limits, those: Limits) -> Limits:
-    low, high = (np.where(chosen, a, b) for a, b in zip(these, those, strict=True))
-    return low, high
+def _replace(limits: Limits, chosen: npt.NDArray[np.bool_], others: Limits) -> None:
+    for ends, instead in zip(limits, others, strict=True):
+        ends[chosen] = instead
 
 
 def _welch(a: FloatArray, n: int, b: FloatArray, m: int) -> FloatArray:

@@ -158,7 +158,7 @@ def table() -> str:
 def main() -> None:
     """Simulate, and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--samples", type=int, default=4_000)
     samples = parser.parse_args().samples
     with (FOLDER / "coverage_peers.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -100,10 +100,9 @@ class _Side(NamedTuple):
 def _longer(skew: FloatArray, n: int, distinct: FloatArray) -> FloatArray:
     """Times Student's t that an end of a mean's interval is away, on the side of a positive skew.
 
-    1 for symmetric samples, up to 1 + 6.5/√n for skewed ones, and down to 0.85 away from the skew.
+    1 for samples that are symmetric or lean to the other side; below 1 + 6.5/√n.
     """
-    long = 6.5 / math.sqrt(n) * np.maximum(skew, 0.0) ** 0.75
-    return 1.0 + distinct * (long - 0.15 * np.maximum(-skew, 0.0))
+    return 1.0 + distinct * 6.5 / math.sqrt(n) * (1.0 - 1.0 / n) * np.maximum(skew, 0.0) ** 0.75
 
 
 def _longer_of_two(skew: FloatArray, n: int, distinct: FloatArray) -> FloatArray:

@@ -64,7 +64,8 @@ def get_environment_picture(
     """A drawn frame of an environment, made by a process of its own when it is first asked for."""
     drawing = services.pictures.ask(env_name)
     if not drawing.done():
-        return Response(status_code=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
+        soon = {"Retry-After": "1", "Cache-Control": "no-store"}
+        return Response(status_code=202, headers=soon, media_type="image/webp")
     try:
         content = drawing.result()
     except ConfigError:

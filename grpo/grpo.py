@@ -95,18 +95,18 @@ class GRPO:
         named, classes = name_parts(parts)
         objects |= classes
         _refuse_unknown(hyperparameters)
-        config = resolve_config(
-            env_name=_named(_source(env), objects),
-            policy=_named(policy, objects, {known: name for name, known in POLICIES.items()}),
-            policy_kwargs=named,
-            reward_function_type=None if reward is None else _named(reward, objects),
-            advantage=None if advantage is None else _named(advantage, objects),
-            device=device,
-            seed=seed,
-            **hyperparameters,
-        )
+        chosen = hyperparameters | {
+            "env_name": _named(_source(env), objects),
+            "policy": _named(policy, objects, {known: name for name, known in POLICIES.items()}),
+            "policy_kwargs": named,
+            "reward_function_type": None if reward is None else _named(reward, objects),
+            "advantage": None if advantage is None else _named(advantage, objects),
+            "device": device,
+            "seed": seed,
+        }
         self._callback = callback
-        self._start(config, objects)
+        self._chosen = chosen
+        self._start(resolve_config(**chosen), objects)
 
     def _start(
         self, config: GRPOConfig, objects: Mapping[str, Any], state: TrainingState | None = None
@@ -127,6 +127,9 @@ class GRPO:
     ) -> Self:
         """Train for so many timesteps; called again, it goes on with what was learned.
 
+        In an environment without a preset, `learning_rate` and `n_steps` fit the budget where they
+        were left out.
+
         Args:
             total_timesteps: calls of one environment's `step`, branches included. The
                 learning-rate schedule runs over them.
@@ -143,7 +146,13 @@ class GRPO:
                 wrong while training.
         """
         trainer = self._trainer
-        trainer.set_budget(total_timesteps, reset_num_timesteps=reset_num_timesteps)
+        fitting = trainer.config
+        if reset_num_timesteps:
+            fitting = resolve_config(**self._chosen | {"total_timesteps": total_timesteps})
+        trainer.set_budget(
+            total_timesteps, fitting.learning_rate, fitting.n_steps,
+            reset_num_timesteps=reset_num_timesteps,
+        )  # fmt: skip
         heard = [hook for hook in (self._callback, callback) if hook is not None]
         if progress_bar:
             heard.append(_ProgressBar(trainer.config.total_timesteps))
@@ -354,6 +363,7 @@ class GRPO:
                 objects[config.policy_kwargs[key]] = value
         model = cls.__new__(cls)
         model._callback = callback
+        model._chosen = config.to_dict()
         model._start(config, objects, replace(state, config=config))
         return model
 

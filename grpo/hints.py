@@ -25,10 +25,10 @@ _TEXTS: Final[Mapping[Hint, str]] = MappingProxyType(
     {
         "groups_degenerate": (
             f"In {_PATIENCE} iterations in a row all members of every group came to the same "
-            "return, so that there was nothing to learn from. That is as it should be once all of "
-            "them do the best; before that, try a reward that tells good from bad sooner "
-            "(reward_function_type), longer segments (n_steps), bootstrap, a larger group_size, or "
-            "a higher ent_coef."
+            "return, or none got any reward, so that there was nothing to learn from. That is as "
+            "it should be once all of them do the best; before that, try a reward that tells good "
+            "from bad sooner (reward_function_type), longer segments (n_steps), bootstrap, a "
+            "larger group_size, or a higher ent_coef."
         ),
         "no_gradient": (
             f"The policy's gradient was 0 in {_PATIENCE} iterations in a row, though returns "

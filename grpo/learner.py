@@ -1,6 +1,6 @@
 """Turn an iteration's rollouts into advantages, and those into updates of the policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,8 @@ class Learner:
             returns = segment_returns(rewards, alive, config.gamma, tail)
             judged = returns
         else:
+            if self._knows_nothing:
+                values, tail = np.zeros_like(values), np.zeros_like(tail)
             expected = rollout.padded(values.astype(np.float64))
             judged = generalized_advantages(
                 rewards, expected, alive, config.gamma, config.gae_lambda, tail
@@ -139,6 +141,8 @@ class Learner:
             advantages = group_advantages(config.advantage, judged, alive, self._objects)
         else:
             advantages = critic_advantages(config.baseline, judged, alive, rollout.shared)
+            if not rewards.any():  # what is left is the critic's own error
+                advantages = replace(advantages, degenerate_fraction=1.0)
         return Comparison(
             encoded=encoded,
             returns=returns[alive],
@@ -147,6 +151,13 @@ class Learner:
             values=values,
             log_prob=outputs.log_prob(rollout.actions),
         )
+
+    @property
+    def _knows_nothing(self) -> bool:
+        """Whether values are a new network's noise, of no unit; a reward may have any."""
+        config = self.config
+        never = not self._policy.value_count.any()
+        return config.normalize_rewards and config.baseline != "group" and never
 
     def _tail(self, rollout: Rollout, encoded: FloatArray) -> npt.NDArray[np.float64]:
         """Return after each member's last step: 0, or with a bootstrap V unless terminated."""
@@ -215,7 +226,9 @@ class Learner:
             log_prob_reference=self._log_prob_reference(encoded, rollout.actions, by_member),
             advantages=comparison.advantages.values[alive].astype(policy.flat.dtype),
             informative=comparison.advantages.informative[alive],
-            targets=policy.rescale_values(comparison.returns, comparison.return_moments),
+            targets=policy.rescale_values(
+                comparison.returns, comparison.return_moments, keep=not self._knows_nothing
+            ),
             alive=by_member,
         )
 

@@ -133,7 +133,7 @@ class RolloutCollector:
         self._actor = policy.actor(streams.actions)
         self._envs = envs
         self._reward = reward
-        self._config = config
+        self.config = config
         self._reads = policy.spec.reads
         self._remembers = self._reads.n_state > 0
         self._rng = streams.starts
@@ -167,7 +167,7 @@ class RolloutCollector:
         members = np.arange(groups * size)
         stop = self.timesteps + budget
         observations, shared = self._start(groups, size, budget)
-        horizon = min(self._config.n_steps, (stop - self.timesteps) // len(members))
+        horizon = min(self.config.n_steps, (stop - self.timesteps) // len(members))
         segment = self._run(members, observations, horizon)
         return self._finish(segment, groups, size, shared)
 
@@ -197,10 +197,10 @@ class RolloutCollector:
         self.timesteps = timesteps
 
     def _shape_for(self, budget: int) -> tuple[int, int]:
-        size = self._config.group_size
+        size = self.config.group_size
         if budget < size:
             return 1, budget
-        return min(self._config.num_groups, budget // size), size
+        return min(self.config.num_groups, budget // size), size
 
     def _start(self, groups: int, size: int, budget: int) -> tuple[npt.NDArray[Any], BoolArray]:
         """Put each member into its start state; which groups' members share one.
@@ -318,14 +318,14 @@ class RolloutCollector:
         the states that it cannot handle yet.
         """
         groups, size = ended.shape
-        self.next_starts = [None] * self._config.num_groups
+        self.next_starts = [None] * self.config.num_groups
         if not self._branches:
             return
         for group in range(groups):
             chosen = np.flatnonzero(~ended[group])
-            if not chosen.size or self._rng.random() >= self._config.branch_probability:
+            if not chosen.size or self._rng.random() >= self.config.branch_probability:
                 continue
-            if self._config.start_states == "branch_worst":
+            if self.config.start_states == "branch_worst":
                 chosen = chosen[scores[group, chosen] == scores[group, chosen].min()]
             member = group * size + int(chosen[self._rng.integers(chosen.size)])
             self.next_starts[group] = self._visited(member)

@@ -214,23 +214,37 @@ class Trainer:
         finally:
             now.load_into(self.policy)
 
-    def set_budget(self, total_timesteps: int, *, reset_num_timesteps: bool) -> None:
+    def set_budget(
+        self,
+        total_timesteps: int,
+        learning_rate: float,
+        n_steps: int,
+        *,
+        reset_num_timesteps: bool,
+    ) -> None:
         """Give the next `train` so many timesteps, with a learning-rate schedule over them.
 
         Args:
             total_timesteps: how many.
+            learning_rate: from now on, as it may go with the budget.
+            n_steps: from now on, as that.
             reset_num_timesteps: count from 0 again; else on from those that were done, and the
                 schedule goes on where so many of all of them leave it.
 
         Raises:
             OutOfRangeError: fewer than one.
         """
-        config = replace(self.config, total_timesteps=total_timesteps)
+        config = replace(
+            self.config,
+            total_timesteps=total_timesteps,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+        )
         if reset_num_timesteps:
             self._collector.timesteps = 0
         else:
             config = replace(config, total_timesteps=total_timesteps + self.timesteps)
-        self.config = self._learner.config = config
+        self.config = self._learner.config = self._collector.config = config
 
     def close(self) -> None:
         """Let the environments go."""

@@ -241,17 +241,16 @@ class BasePolicy(nn.Module, abc.ABC):
 
     def return_moments(self, returns: npt.NDArray[np.float64]) -> tuple[float, float]:
         """Running mean and standard deviation of returns with these, shape (N,), among them."""
-        mean, std = forgetting_moments(
-            float(self.value_mean),
-            float(self.value_std),
-            float(self.value_count),
-            returns,
-            _RETURN_FORGETTING,
-        )
+        known = (float(self.value_mean), float(self.value_std), float(self.value_count))
+        mean, std = forgetting_moments(*known, returns, _RETURN_FORGETTING)
         return mean, max(std, _LEAST_RETURN_STD)
 
     def rescale_values(
-        self, returns: npt.NDArray[np.float64], moments: tuple[float, float] | None = None
+        self,
+        returns: npt.NDArray[np.float64],
+        moments: tuple[float, float] | None = None,
+        *,
+        keep: bool = True,
     ) -> FloatArray:
         """Follow the scale of returns, shape (N,), and give them in the value network's units.
 
@@ -261,10 +260,13 @@ class BasePolicy(nn.Module, abc.ABC):
         Args:
             returns: of the N transitions.
             moments: what `return_moments` gave for them, where it was asked before.
+            keep: whether values are to stay; else the network's outputs do, which have learned
+                nothing yet.
         """
         old_mean, old_std = float(self.value_mean), float(self.value_std)
         mean, std = moments or self.return_moments(returns)
-        self._rescale_last_value_layer((old_mean - mean) / old_std, old_std / std)
+        if keep:
+            self._rescale_last_value_layer((old_mean - mean) / old_std, old_std / std)
         self.value_mean.numpy()[...] = mean
         self.value_std.numpy()[...] = std
         count = self.value_count.numpy()

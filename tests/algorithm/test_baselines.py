@@ -1,6 +1,8 @@
 """What a step is judged against when a critic takes part: GAE, siblings' mean, shrinkage."""
 
+import copy
 import itertools
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -281,15 +283,41 @@ def test_the_critic_learns_lambda_returns_and_always_bootstraps():
 def test_normalised_rewards_divide_what_is_judged():
     fields = {"num_groups": 4, "group_size": 1, "baseline": "critic", "start_states": "continue"}
     rollout = make_rollout(np.random.default_rng(1))
+    policy = make_policy()
+    policy.rescale_values(np.array([0.0, 3.0]))  # so that values are more than noise
     plain, scaled = (
         Learner(
-            make_policy(), short_config(**fields, normalize_rewards=on), Streams.from_seed(0)
+            copy.deepcopy(policy),
+            short_config(**fields, normalize_rewards=on),
+            Streams.from_seed(0),
         ).compare(rollout)
         for on in (False, True)
     )
     std = plain.return_moments[1]
     assert std != 1.0
     np.testing.assert_allclose(scaled.advantages.values * std, plain.advantages.values)
+
+
+@pytest.mark.parametrize("unit", [2.0**-30, 1.0, 2.0**30])
+def test_a_new_network_knows_nothing_and_its_outputs_become_deviations_of_the_returns(unit):
+    fields = {"num_groups": 4, "group_size": 1, "baseline": "critic", "start_states": "continue"}
+    rollout = make_rollout(np.random.default_rng(1))
+    rollout = replace(rollout, rewards=rollout.rewards * unit)
+    policy = make_policy()
+    config = short_config(**fields, normalize_rewards=True, gae_lambda=1.0)
+    learner = Learner(policy, config, Streams.from_seed(0))
+    found = learner.compare(rollout)
+    assert not found.values.any()
+    rewards, alive = rollout.padded(rollout.rewards), rollout.alive
+    returns = segment_returns(rewards, alive, config.gamma, np.zeros(alive.shape[1:]))
+    np.testing.assert_allclose(found.returns, returns[rollout.alive])
+    before = policy.value_parameters.flat.copy()
+    mean, std = found.return_moments
+    policy.rescale_values(found.returns, found.return_moments, keep=False)
+    np.testing.assert_array_equal(policy.value_parameters.flat, before)
+    encoded = policy.encode(rollout.observations)
+    assert abs(policy.values(encoded).mean() - mean) < std
+    assert learner.compare(rollout).values.any()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def hints(env, timesteps, **fields):
         ("CartPole-v1", 5_000, {}, []),
         ("Pendulum-v1", 40_000, {}, []),
         (Noise, 3_000, {}, ["groups_degenerate"]),
+        (Noise, 3_000, {"baseline": "group"}, ["groups_degenerate"]),
         (lambda: Noise(1, 1.0), 3_000, {}, ["no_gradient"]),
         ("CartPole-v1", 1_000, {"learning_rate": 1e-12}, ["policy_unchanged"]),
         ("CartPole-v1", 1_000, {"learning_rate": 1.0},

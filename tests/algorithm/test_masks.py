@@ -200,7 +200,8 @@ def test_gymnasiums_own_masks_are_followed():
 
 
 def test_masks_go_on_in_a_resumed_run(tmp_path):
-    assert_goes_on_as_if_never_paused(tmp_path, Strict, seed=3, n_steps=8, total_timesteps=400)
+    fields = {"seed": 3, "n_steps": 8, "total_timesteps": 400, "start_states": "reset"}
+    assert_goes_on_as_if_never_paused(tmp_path, Strict, **fields)
 
 
 def test_a_prediction_takes_a_mask_as_sb3_contribs_does():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from grpo.config import DEFAULT_PRESET, PRESETS, REWARD_PRESETS, GRPOConfig, resolve_config
+from grpo import GRPO
+from grpo.config import PRESETS, REWARD_PRESETS, GRPOConfig, general_preset, resolve_config
 from grpo.envs.catalogue import registered_names
 from grpo.errors import OutOfRangeError
 from grpo.trainer import validate
@@ -22,10 +23,51 @@ def test_a_reward_has_settings_of_its_own_which_given_ones_replace():
     assert given == GRPOConfig(**expected | {"n_steps": 7})
 
 
-def test_an_environment_without_a_preset_has_the_defaults_and_rewards_of_any_size():
-    config = GRPOConfig(env_name="unknown", normalize_rewards=True)
-    assert resolve_config(env_name="unknown") == config
-    assert dict(DEFAULT_PRESET) == {"normalize_rewards": True}
+@pytest.mark.parametrize(
+    ("budget", "rate", "n_steps"),
+    [
+        (1, 1.5e-3, 32), (10_000, 1.5e-3, 32), (100_000, 1e-3, 83), (300_000, 1e-3 / 3, 250),
+        (10_000_000, 1e-4, 512),
+    ],
+)  # fmt: skip
+def test_an_environment_without_a_preset_has_the_general_one_for_its_budget(budget, rate, n_steps):
+    config = resolve_config(env_name="unknown", total_timesteps=budget)
+    assert (config.learning_rate, config.n_steps) == (pytest.approx(rate), n_steps)
+    assert (config.baseline, config.start_states) == ("critic", "continue")
+    assert (config.num_groups, config.group_size, config.normalize_rewards) == (8, 1, True)
+    default = resolve_config(env_name="unknown")
+    assert default == resolve_config(env_name="unknown", total_timesteps=10_000)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"advantage": "dr"}, {"group_size": 8}, {"start_states": "reset"}, {"baseline": "group"},
+     {"branch_probability": 0.5}],
+)  # fmt: skip
+def test_whoever_says_how_members_are_compared_gets_the_rest_of_that_way(chosen):
+    config = resolve_config(env_name="unknown", **chosen)
+    assert config == GRPOConfig(env_name="unknown", normalize_rewards=True, **chosen)
+
+
+def test_other_choices_leave_the_general_preset_in_force():
+    config = resolve_config(env_name="unknown", n_steps=7, gamma=0.5, advantage=None)
+    expected = general_preset() | {"n_steps": 7, "gamma": 0.5}
+    assert config == GRPOConfig(env_name="unknown", **expected)
+
+
+def test_the_object_fits_the_general_preset_to_what_it_is_asked_to_learn():
+    model = GRPO("Taxi-v4", seed=1)
+    model.learn(300)
+    wanted = resolve_config(env_name="Taxi-v4", total_timesteps=300)
+    assert (model.config.learning_rate, model.config.n_steps) == (
+        wanted.learning_rate, wanted.n_steps,
+    )  # fmt: skip
+    before = model.config.learning_rate
+    model.learn(100, reset_num_timesteps=False)
+    assert model.config.learning_rate == before
+    model._chosen["learning_rate"] = 1e-5
+    model.learn(50)
+    assert model.config.learning_rate == 1e-5
 
 
 def test_names_of_the_wrong_type_are_refused_like_any_value():

@@ -52,9 +52,10 @@ def changes_from_preset(config: GRPOConfig) -> dict[str, Any]:
     Args:
         config: of a job, with all values in force.
     """
-    env_name, reward = config.env_name, config.reward_function_type
-    preset = resolve_config(env_name=env_name, reward_function_type=reward).to_dict()
-    preset["reward_function_type"] = resolve_config(env_name=env_name).reward_function_type
+    asked = {"env_name": config.env_name, "total_timesteps": config.total_timesteps}
+    own = resolve_config(**asked).reward_function_type
+    preset = resolve_config(**asked, reward_function_type=config.reward_function_type).to_dict()
+    preset |= {"reward_function_type": own, "total_timesteps": GRPOConfig().total_timesteps}
     values = config.to_dict()
     return {k: v for k, v in preset.items() if k != "seed" and values[k] != v}
 

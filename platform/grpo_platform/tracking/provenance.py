@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 import grpo
-from grpo.config import resolve_config
+from grpo.config import GRPOConfig, resolve_config
 from grpo.envs import check_environment
 from grpo.envs.catalogue import allowed_modules
 from grpo.errors import ConfigError
@@ -92,20 +92,25 @@ def provenance_tags(request: JobRequest, *, environment: bool = True) -> dict[st
 def reproduce_command(request: JobRequest) -> str:
     """The command that trains the same again, to be run in a checkout of the run's commit.
 
-    It names what differs from the environment's preset.
+    It names what differs from the environment's preset, which depends on the budget, the reward,
+    and what else is named.
     """
     config = request.config.to_dict()
-    named = {"env_name": request.config.env_name}
-    reward = request.config.reward_function_type
-    if reward != resolve_config(**named).reward_function_type:
-        named["reward_function_type"] = reward
-    preset = resolve_config(**named).to_dict()
-    given: dict[str, Any] = {**named, "seed": request.config.seed}
-    given |= {name: value for name, value in config.items() if value != preset[name]}
+    given = {name: config[name] for name in ("env_name", "seed", "total_timesteps")}
+    reward = config["reward_function_type"]
+    if reward != resolve_config(**given).reward_function_type:
+        given["reward_function_type"] = reward
+    while missed := _differences(resolve_config(**given), config):
+        given |= missed
     if request.init_from is not None:
         given["init_from"] = request.init_from
     words = [f"-P {shlex.quote(f'{name}={_text(value)}')}" for name, value in given.items()]
     return " ".join(["mlflow run . --env-manager=local", *words])
+
+
+def _differences(found: GRPOConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a config that have another value than is wanted, with that value."""
+    return {name: wanted[name] for name, value in found.to_dict().items() if value != wanted[name]}
 
 
 def environment_of(request: JobRequest) -> tuple[dict[str, Any], str] | None:

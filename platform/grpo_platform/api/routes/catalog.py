@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from grpo.config import DEFAULT_PRESET, PRESETS, REWARD_PRESETS
+from grpo.config import PRESETS, REWARD_PRESETS, general_preset
 from grpo.errors import ConfigError
 from grpo_platform.api.dependencies import Limit, PageToken, ServicesDep
 from grpo_platform.api.errors import documented
@@ -35,7 +35,7 @@ def list_environments(
     environments = [
         Environment(
             **record._asdict(),
-            preset=dict(PRESETS.get(record.env_name, DEFAULT_PRESET)),
+            preset=dict(PRESETS.get(record.env_name) or general_preset()),
             reward_presets={
                 reward: dict(fields)
                 for reward, fields in REWARD_PRESETS.get(record.env_name, {}).items()

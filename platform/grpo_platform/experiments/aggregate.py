@@ -25,8 +25,8 @@ from grpo.verdict import in_words
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
 from grpo_platform.experiments.records import SeedRecord
+from grpo_platform.tracking.group_records import GroupMember
 from grpo_platform.tracking.histories import History
-from grpo_platform.tracking.job_groups import GroupMember
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = [

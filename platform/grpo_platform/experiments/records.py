@@ -11,7 +11,7 @@ from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.names import Tag, seed_claim, seeds_tag
 from grpo_platform.experiments.request import ExperimentRequest
 from grpo_platform.registry.card import EvaluationCard, canonical_json
-from grpo_platform.tracking.job_groups import GroupKind, GroupMember, GroupRecord, group_fields
+from grpo_platform.tracking.group_records import GroupKind, GroupMember, GroupRecord, group_fields
 from grpo_platform.tracking.reader import RunRow
 from grpo_platform.tracking.records import record_of
 

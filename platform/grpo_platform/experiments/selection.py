@@ -20,7 +20,7 @@ from grpo_platform.registry.names import Tag
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.records import ModelVersionRef
 from grpo_platform.registry.registering import register_copy
-from grpo_platform.tracking.job_groups import GroupMember
+from grpo_platform.tracking.group_records import GroupMember
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = ["REEVALUATION_SEED", "choose", "fresh_seed", "select"]

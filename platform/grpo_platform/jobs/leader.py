@@ -25,7 +25,8 @@ from grpo_platform.core.process import liveness, worker_name
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.recovery import Observer
 from grpo_platform.jobs.runner import Runner
-from grpo_platform.tracking.job_groups import GroupMember, GroupRecord, JobGroupStore
+from grpo_platform.tracking.group_records import GroupMember, GroupRecord
+from grpo_platform.tracking.job_groups import JobGroupStore
 
 __all__ = ["Leader"]
 

@@ -11,7 +11,7 @@ from grpo_platform.core.errors import ConflictError, StoreUnavailableError
 from grpo_platform.core.states import TERMINAL, JobStatus
 from grpo_platform.jobs.leader import Leader
 from grpo_platform.services.container import Services
-from grpo_platform.tracking.job_groups import GroupRecord
+from grpo_platform.tracking.group_records import GroupRecord
 
 __all__ = ["lead"]
 

@@ -12,7 +12,7 @@ from grpo_platform.core.names import Tag, trial_claim, trials_tag
 from grpo_platform.core.states import JobStatus
 from grpo_platform.experiments.selection import choose
 from grpo_platform.sweeps.request import MAX_TRIALS, SweepRequest
-from grpo_platform.tracking.job_groups import GroupKind, GroupMember, GroupRecord, group_fields
+from grpo_platform.tracking.group_records import GroupKind, GroupMember, GroupRecord, group_fields
 from grpo_platform.tracking.reader import RunRow
 from grpo_platform.tracking.records import JobRecord, record_of
 

@@ -67,6 +67,15 @@ def test_actions_of_another_form_are_left_out():
     assert kept.actions.shape == (1, 0)
 
 
+def test_absurd_numbers_are_noted_too():
+    for observation in ([1e308, -1e308], [1.0, 2.0]):
+        figures = ServedFigures()
+        figures.note(MODEL, time.perf_counter(), observation, float("nan"))
+        kept = figures.steps(MODEL.ref.key)
+        assert np.isfinite(kept.observations).all()
+        assert len(histograms(["0", "1"], kept.observations, None, None)) == 2
+
+
 def test_histograms_by_hand():
     served = np.array([[0.0], [1.0], [1.0], [1.0]])
     evaluation = np.array([[0.0], [0.0], [1.0], [1.0]])

@@ -30,6 +30,7 @@ _BINS: Final = 20
 _PAUSE_SECONDS: Final = 0.05
 _RATE_SECONDS: Final = 60.0
 _OF_A_BATCH: Final = 16
+_MOST: Final = 1e30  # that a float32 holds, and the width of a histogram a float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,9 @@ def _is_nested(action: object) -> bool:
 
 def _few(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     flat = rows.reshape(len(rows), -1)
-    return flat if flat.shape[1] <= MOST_FEATURES else flat[:, :0]
+    if flat.shape[1] > MOST_FEATURES:
+        return flat[:, :0]
+    return np.clip(np.nan_to_num(flat), -_MOST, _MOST)
 
 
 def histograms(
@@ -284,7 +287,10 @@ def histograms(
 
 def _ends(values: npt.NDArray[Any]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if high > low:
+        return low, high
+    around = max(0.5, abs(low) / 100)
+    return low - around, high + around
 
 
 def _shares(

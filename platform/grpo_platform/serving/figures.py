@@ -242,7 +242,8 @@ def _few(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     flat = rows.reshape(len(rows), -1)
     if flat.shape[1] > MOST_FEATURES:
         return flat[:, :0]
-    return np.clip(np.nan_to_num(flat), -_MOST, _MOST)
+    finite: npt.NDArray[Any] = np.clip(np.nan_to_num(flat), -_MOST, _MOST)
+    return finite
 
 
 def histograms(

@@ -105,7 +105,10 @@ def _histories(client: MlflowClient, job_id: str) -> Histories:
 def _train_undisturbed(request: JobRequest, registry: Registry) -> tuple[Histories, BasePolicy]:
     reporter = TrackingReporter(request.config.total_timesteps, request.max_metric_points)
     begun = None if request.init_from is None else registry.load_policy(request.init_from)
-    result = Trainer(request.config, reporter=reporter, initial_policy=begun).train()
+    with Trainer(request.config, reporter=reporter, initial_policy=begun) as trainer:
+        result = trainer.train()
+        if result.evaluation is not None:
+            reporter.on_verdict(trainer.verdict(result.evaluation))
     expected: dict[str, list[tuple[int, float]]] = {}
     for point in [*reporter.drain(), *reporter.finish()]:
         if _is_reproducible(point.key):

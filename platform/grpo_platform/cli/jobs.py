@@ -117,6 +117,7 @@ def film(
     failure: Annotated[
         int | None, typer.Option(min=1, help="One of its worst episodes, instead of the greedy.")
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Save the film of a completed job's greedy episodes, or of one of its worst."""
     file = out or Path(f"{job_id}{'' if failure is None else f'-{failure}'}.mp4")
@@ -128,7 +129,10 @@ def film(
             file.write_bytes(content)
         except OSError as error:
             fail(f"{file} cannot be written: {error.strerror}.")
-    console.print(f"The film is in {file}.", highlight=False, soft_wrap=True)
+    if as_json:
+        show_json({"job_id": job_id, "path": str(file), "bytes": len(content)})
+    else:
+        console.print(f"The film is in {file}.", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -5,6 +5,7 @@ kept of every call; observations and actions are looked at 20 times a second at 
 inference does not notice.
 """
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +20,8 @@ from grpo_platform.serving.cache import Key
 from grpo_platform.serving.model import LoadedModel
 
 __all__ = ["MOST_FEATURES", "Histogram", "ServedFigures", "ServedModel", "Steps", "histograms"]
+
+_log = logging.getLogger(__name__)
 
 MOST_FEATURES: Final = 64
 """Numbers of an observation, or of an action, that histograms are made of; none of larger ones."""
@@ -159,9 +162,12 @@ class ServedFigures:
         record.seconds[place] = seconds
         record.requests += 1
         record.observations += 1 if n is None else n
-        if now >= record.next_look:
+        if now >= record.next_look and n != 0:
             record.next_look = now + _PAUSE_SECONDS
-            record.look(*_sample(model, observations, actions, n))
+            try:
+                record.look(*_sample(model, observations, actions, n))
+            except Exception:  # noqa: BLE001 - the call is answered, whatever its figures are
+                _log.warning("What %s answered is not looked at.", model.ref, exc_info=True)
         return seconds
 
     def _begin(self, key: Key) -> _Record:

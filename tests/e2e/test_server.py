@@ -244,6 +244,7 @@ def test_the_command_line_does_the_journey(running, trained):
     assert json.loads(result.stdout)["mean"] > 400
 
 
+@pytest.mark.rotated(2)
 def test_a_downloaded_model_is_an_mlflow_model(running, client, trained, tmp_path):
     target = tmp_path / "taken"
     done = command(running, "models", "download", "my_cartpole_model@champion", str(target))
@@ -376,6 +377,7 @@ def test_the_server_ends_in_order_and_takes_everything_with_it(tmp_path, number)
         assert not alive
 
 
+@pytest.mark.rotated(4)
 def test_the_mlflow_ui_is_there_again_when_it_dies_and_ends_with_a_killed_server(tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -49,6 +49,7 @@ def assert_went_on(live, job):
     assert_as_undisturbed(live, done)
 
 
+@pytest.mark.rotated(5)
 def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is_one(live, cluster):
     large = {"num_cpus": 2, "num_gpus": 0.5, "device": "auto"}
     job, *more = [live.submit(**long_job(**large)) for _ in range(4)]  # more than may run at once
@@ -76,6 +77,7 @@ def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is
     cluster.remove(node)
 
 
+@pytest.mark.rotated(5)
 def test_a_job_that_waits_takes_over_an_actor_which_is_given_back_when_none_does(live):
     busy = [live.submit(**long_job()) for _ in range(2)]
     for job in busy:

@@ -172,7 +172,7 @@ def first_seed(space, wanted):
     return next(s for s in range(10**6) if [params[name] for params in drawn(s)] == wanted)
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(3)
 def test_a_trial_that_learns_nothing_is_stopped_early(tmp_path, monkeypatch):
     rates = [3e-3, 1e-9]
     space = {"learning_rate": {"type": "categorical", "choices": rates}}

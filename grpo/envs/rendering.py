@@ -20,7 +20,7 @@ from grpo.envs.vec_env import Branching, Snapshot
 from grpo.envs.verification import find_branching, resets_afresh
 from grpo.errors import GRPOError, in_words
 
-__all__ = ["Drawn", "make_drawn"]
+__all__ = ["Drawn", "drawing_advice", "make_drawn", "prepare_to_draw"]
 
 _QUIET: Final = {
     "SDL_VIDEODRIVER": "dummy",
@@ -91,10 +91,7 @@ def make_drawn(spec: EnvironmentSpec) -> Drawn:
         ConfigError: it cannot be made.
         EnvironmentFaultError: it raised while it was tried.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    if spec.family == "mujoco":
-        _choose_mujoco_gl()
+    prepare_to_draw(mujoco=spec.family == "mujoco")
     plan = find_branching(spec)
     try:
         return Drawn(spec, plan.brancher(), plan.reason, True, "")
@@ -102,13 +99,29 @@ def make_drawn(spec: EnvironmentSpec) -> Drawn:
         return Drawn(spec, plan.brancher(), plan.reason, False, _why_not(spec, error))
 
 
+def prepare_to_draw(*, mujoco: bool) -> None:
+    """Let environments of this process draw without a display, unless somebody has chosen how.
+
+    Args:
+        mujoco: it is MuJoCo that will draw; by EGL or OSMesa, as is installed.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if mujoco:
+        _choose_mujoco_gl()
+
+
+def drawing_advice(spec: EnvironmentSpec) -> str:
+    """What an environment that was not drawn may lack: a sentence after a space, or nothing."""
+    return _MUJOCO_NEEDS if spec.family == "mujoco" else ""
+
+
 def _why_not(spec: EnvironmentSpec, error: Exception) -> str:
-    advice = _MUJOCO_NEEDS if spec.family == "mujoco" else ""
-    return f"{spec.env_name} cannot be drawn here: {in_words(error)}.{advice}"
+    said = in_words(error)
+    return f"{spec.env_name} cannot be drawn here: {said}.{drawing_advice(spec)}"
 
 
 def _choose_mujoco_gl() -> None:
-    """Let MuJoCo draw without a display, by what is installed, unless somebody has chosen."""
     has_display = sys.platform != "linux" or os.environ.get("DISPLAY")
     if has_display or os.environ.get(_MUJOCO_GL):
         return

@@ -124,6 +124,28 @@ def test_continuous_actions_are_filmed(tmp_path):
     assert frames == 200 + 1 + 9
 
 
+# the viewer that cannot be made complains once more when it is collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_mujoco_is_filmed_without_a_display_or_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISPLAY", "")
+    played = (
+        policy_for("InvertedPendulum-v5"),
+        "InvertedPendulum-v5",
+        {},
+        [1],
+        tmp_path / "v.mp4",
+        3,
+    )
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    with pytest.raises(VideoError, match="install libegl1 or libosmesa6"):
+        record_episodes(*played)
+    monkeypatch.setenv("MUJOCO_GL", "")
+    try:
+        assert record_episodes(*played) == 3
+    except VideoError as error:  # no library, or nothing that it could draw by
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_scalars_and_whole_numbers_are_filmed(tmp_path, whole):
     """As the environment declares them: it asserts that its action space contains them."""

@@ -32,10 +32,12 @@ from grpo_platform.serving.model import LoadedModel, Observations
 
 __all__ = [
     "CODINGS",
+    "EnvNameFilter",
     "FastJsonRoute",
     "JobId",
     "JsonRoute",
     "Limit",
+    "ModelNameFilter",
     "ModelPath",
     "PageToken",
     "ServicesDep",
@@ -240,6 +242,14 @@ VersionPath = Annotated[
 ]
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most items on a page.")]
+
+EnvNameFilter = Annotated[
+    str | None, Query(max_length=200, description="Only those of this environment.")
+]
+
+ModelNameFilter = Annotated[
+    str | None, Query(max_length=128, description="Only those that train this model.")
+]
 
 PageToken = Annotated[
     str | None,

@@ -14,10 +14,8 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     with errors_as_sentences():
         settings = Settings()
-    findings = []
     with console.status("Looking …"):
-        for finding in examine(settings):
-            findings.append(finding)
+        findings = list(examine(settings))
     problems = [finding for finding in findings if finding.state is State.PROBLEM]
     if as_json:
         show_json([finding._asdict() for finding in findings])

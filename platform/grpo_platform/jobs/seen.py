@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from grpo.envs import check_environment
+from grpo.envs.rendering import prepare_to_draw
 from grpo.errors import UnsupportedEnvironmentError, in_words
 from grpo.evaluation import EVALUATION_SEED, evaluation_seeds
 from grpo.trajectories import play
@@ -67,6 +68,7 @@ def picture(env_name: str) -> str:
     Raises:
         UnsupportedEnvironmentError: it cannot be drawn.
     """
+    prepare_to_draw(mujoco=True)
     try:
         env = gymnasium.make(env_name, render_mode="rgb_array")
         try:

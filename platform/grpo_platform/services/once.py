@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from grpo_platform.core.errors import BusyError
+from grpo_platform.core.errors import BusyError, StoreError
 
 __all__ = ["Once"]
 
@@ -16,7 +16,8 @@ _V = TypeVar("_V")
 class Once(Generic[_V]):
     """Results by key, made one after the other by a thread that starts with the first.
 
-    Safe to call from several threads. What failed is kept as well: it would fail again.
+    Safe to call from several threads. What failed is kept as well: it would fail again, unless it
+    was the store that was away.
 
     Args:
         name: of the thread.
@@ -38,7 +39,7 @@ class Once(Generic[_V]):
         """
         with self._lock:
             future = self._found.get(key)
-            if future is None:
+            if future is None or _may_come_out_otherwise(future):
                 if sum(not one.done() for one in self._found.values()) >= self._waiting:
                     raise BusyError
                 future = self._found[key] = self._pool.submit(make)
@@ -50,3 +51,7 @@ class Once(Generic[_V]):
     def close(self) -> None:
         """Make nothing any more; returns once what is being made has ended."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _may_come_out_otherwise(future: Future[_V]) -> bool:
+    return future.cancelled() or (future.done() and isinstance(future.exception(), StoreError))

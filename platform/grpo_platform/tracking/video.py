@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo.envs import EnvironmentSpec, check_environment
+from grpo.envs.rendering import drawing_advice, prepare_to_draw
 from grpo.errors import in_words
 from grpo.policies import BasePolicy, Memory
 from grpo.spaces import environment_actions
@@ -27,11 +27,6 @@ _PAUSE_FRAMES: Final = 10
 """How long an episode's last frame stays, in frames."""
 
 _DEFAULT_FPS: Final = 30
-_QUIET: Final = {
-    "SDL_VIDEODRIVER": "dummy",
-    "SDL_AUDIODRIVER": "dummy",
-    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-}
 
 
 class VideoError(PlatformError):
@@ -100,15 +95,16 @@ def _film(
     path: Path,
     frames: Callable[[gymnasium.Env[Any, Any], EnvironmentSpec], Iterator[Frame]],
 ) -> int:
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    advice = ""
     try:
         spec = check_environment(env_name, env_kwargs)
+        advice = drawing_advice(spec)
+        prepare_to_draw(mujoco=spec.family == "mujoco")
         with contextlib.closing(spec.make("rgb_array")) as env:
             fps = int(env.metadata.get("render_fps") or _DEFAULT_FPS)
             return _encode(frames(env, spec), path, fps)
     except Exception as error:  # what draws is foreign code, and may lack a display
-        raise VideoError(f"{env_name} cannot be filmed here: {in_words(error)}.") from error
+        raise VideoError(f"{env_name} cannot be filmed here: {in_words(error)}.{advice}") from error
 
 
 def _again(env: gymnasium.Env[Any, Any], trajectory: Trajectory, shown: range) -> Iterator[Frame]:

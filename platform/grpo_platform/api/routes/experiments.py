@@ -4,7 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep
+from grpo_platform.api.dependencies import (
+    EnvNameFilter,
+    JsonRoute,
+    Limit,
+    ModelNameFilter,
+    PageToken,
+    ServicesDep,
+)
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.experiment_results import ExperimentHistory, history_reply
 from grpo_platform.api.schemas.experiments import (
@@ -42,8 +49,8 @@ def list_experiments(
     limit: Limit = 100,
     page_token: PageToken = None,
     status: JobStatus | None = None,
-    env_name: Annotated[str | None, Query(max_length=200)] = None,
-    model_name: Annotated[str | None, Query(max_length=128)] = None,
+    env_name: EnvNameFilter = None,
+    model_name: ModelNameFilter = None,
 ) -> ExperimentList:
     """Experiments, newest first."""
     page = services.experiments.page(

@@ -8,7 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from grpo_platform.api.dependencies import JobId, JsonRoute, Limit, PageToken, ServicesDep
+from grpo_platform.api.dependencies import (
+    EnvNameFilter,
+    JobId,
+    JsonRoute,
+    Limit,
+    ModelNameFilter,
+    PageToken,
+    ServicesDep,
+)
 from grpo_platform.api.errors import documented
 from grpo_platform.api.events import EVENT_SCHEMA, JobFeeds, Watcher
 from grpo_platform.api.schemas.experiments import ExperimentReply, TrainBody, started_reply
@@ -71,8 +79,8 @@ def list_jobs(
     limit: Limit = 100,
     page_token: PageToken = None,
     status: JobStatus | None = None,
-    env_name: Annotated[str | None, Query(max_length=200)] = None,
-    model_name: Annotated[str | None, Query(max_length=128)] = None,
+    env_name: EnvNameFilter = None,
+    model_name: ModelNameFilter = None,
     experiment_id: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JobList:
     """Jobs, newest first."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +27,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from grpo_platform.cli import app
 from grpo_platform.play.frames import split
+from tests import odd_environment
 from tests.e2e.processes import Server, environment, server
+from tests.odd_environment import ODD
 from tests.waiting import until
 
 TOKEN = "at-play-" + "t" * 24
@@ -34,35 +37,6 @@ KEY = {"X-API-Key": TOKEN}
 IDLE_SECONDS = 15.0
 MOST, MOST_OF_ONE = 4, 3
 LONG = {"total_timesteps": 100_000_000, "checkpoint_seconds": 10_000.0}
-ODD = "tests/Odd-v0"
-MODULE = '''
-"""An environment that draws nothing, and that nobody can put into the same state twice."""
-import os
-import threading
-
-import gymnasium as gym
-import numpy as np
-from gymnasium import spaces
-
-
-class Odd(gym.Env):
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.lock = threading.Lock()  # cannot be copied
-        return self.observe(), {}
-
-    def step(self, action):
-        return self.observe(), 1.0, False, False, {}
-
-    def observe(self):
-        return np.frombuffer(os.urandom(2), np.uint8).astype(float)
-
-
-gym.register("tests/Odd-v0", Odd, max_episode_steps=20)
-'''
 
 pytestmark = pytest.mark.slow
 
@@ -70,11 +44,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("play")
-    (folder / "odd_environments.py").write_text(MODULE)
+    shutil.copy(odd_environment.__file__, folder)
     with server(
         folder,
         GRPO_API_TOKEN=TOKEN,
-        GRPO_ENV_MODULES="odd_environments",
+        GRPO_ENV_MODULES=odd_environment.__name__.rpartition(".")[2],
         GRPO_MAX_PLAY_SESSIONS=str(MOST),
         GRPO_MAX_PLAY_SESSIONS_PER_CLIENT=str(MOST_OF_ONE),
         GRPO_PLAY_IDLE_SECONDS=str(IDLE_SECONDS),

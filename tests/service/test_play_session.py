@@ -2,13 +2,9 @@
 
 import io
 import json
-import os
-import threading
 
-import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium import spaces
 from PIL import Image
 
 from grpo import GRPOConfig, Trainer, checkpoint
@@ -21,6 +17,7 @@ from grpo_platform.play.explaining import explain
 from grpo_platform.play.frames import animation, as_json, pack, split, webp
 from grpo_platform.play.session import Session
 from grpo_platform.registry.policy_files import policy_to_files
+from tests.odd_environment import ODD
 from tests.service.registry_support import PENDULUM, balancing_policy, random_policy
 
 
@@ -359,32 +356,8 @@ def test_a_continuation_that_was_found_is_played_again(session, viewer):
     assert gained == min(result["actions"][1]["returns"])
 
 
-@pytest.fixture
-def odd():
-    """An environment that draws nothing and whose state nobody knows how to copy or repeat."""
-
-    class Odd(gym.Env):
-        observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
-        action_space = spaces.Discrete(2)
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            self.lock = threading.Lock()  # cannot be copied
-            return self.observe(), {}
-
-        def step(self, action):
-            return self.observe(), 1.0, False, False, {}
-
-        def observe(self):
-            return np.frombuffer(os.urandom(2), np.uint8).astype(float)
-
-    gym.register("grpo-tests/Odd-v0", lambda: Odd(), max_episode_steps=50)
-    yield "grpo-tests/Odd-v0"
-    del gym.registry["grpo-tests/Odd-v0"]
-
-
-def test_what_cannot_be_drawn_or_branched_is_played_with_a_table(odd, viewer, tmp_path):
-    found = Session(odd, {}, viewer.send)
+def test_what_cannot_be_drawn_or_branched_is_played_with_a_table(viewer, tmp_path):
+    found = Session(ODD, {}, viewer.send)
     do(found, "viewers", viewers=1)
     last = viewer.last()
     assert last["image"] is None

@@ -217,7 +217,9 @@ def attainable(samples: int, seed: int = 1) -> Iterator[Attainable]:
             for word, outcomes, chance in zip(
                 ("unpaired", "paired"), batches, chances, strict=True
             ):
-                estimates, alone, equal = (np.concatenate(each) for each in zip(*outcomes))  # noqa: B905
+                estimates, alone, equal = (
+                    np.concatenate(each) for each in zip(*outcomes, strict=True)
+                )
                 most = float(1.0 - equal.mean())
                 reached = [_ranges(estimates, chance)]
                 reached += [[most, 1.0] if most < LOW else [LOW]] * 2

@@ -239,7 +239,9 @@ def test_keyword_arguments_of_the_registration_count():
 
 @pytest.mark.parametrize("limit", [None, 30])
 def test_time_limits_of_every_layer_count(limit):
-    make = lambda: gym.make(gym.spec("Pendulum-v1"), disable_env_checker=True)  # noqa: E731
+    def make():
+        return gym.make(gym.spec("Pendulum-v1"), disable_env_checker=True)
+
     with registered(make, max_episode_steps=limit) as env_name:
         envs = make_vec_env(env_name, {}, 1)
         assert isinstance(envs, ClassicControlVecEnv)

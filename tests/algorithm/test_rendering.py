@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -33,7 +34,7 @@ def drawn():
 class Painted(Walk):
     """Draws a grey that follows its steps, of the shape that it is told."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 12}
 
     def __init__(self, shape=(6, 8, 3), fails=False, render_mode=None) -> None:
         super().__init__()

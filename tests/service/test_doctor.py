@@ -55,7 +55,9 @@ def test_a_port_that_something_else_holds_is_a_problem_with_a_way_out(place):
 
 
 def test_stores_are_told_apart(place, monkeypatch):
-    store = lambda: looked(doctor._store)["store"]  # noqa: E731
+    def store():
+        return looked(doctor._store)["store"]
+
     assert store().state is State.OK
     assert "the first start of the server makes it" in store().found
     put_database(place / "mlflow.db", (place / "mlruns").as_uri())

@@ -57,7 +57,10 @@ def observed(
 
     def few(values: np.ndarray[Any, np.dtype[Any]]) -> list[list[float]]:
         kept = values[::every].astype(np.float32)
-        return (kept if kept.shape[1] <= most_numbers else kept[:, :0]).tolist()  # type: ignore[no-any-return]
+        rows: list[list[float]] = kept[
+            :, : kept.shape[1] * (kept.shape[1] <= most_numbers)
+        ].tolist()
+        return rows
 
     return {"observations": few(seen), "actions": few(done), "episodes": len(played)}
 

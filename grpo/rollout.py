@@ -153,6 +153,11 @@ class RolloutCollector:
     def timesteps(self, timesteps: int) -> None:
         self._offset = timesteps - self._envs.steps_taken
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a segment may begin at states that an earlier one came to."""
+        return self._branches or self._continues
+
     def collect(self, budget: int) -> Rollout:
         """Run every group for one segment, with at most `budget` steps in all.
 

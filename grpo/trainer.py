@@ -139,7 +139,11 @@ class Trainer:
     @property
     def resumes_exactly(self) -> bool:
         """Whether a run that goes on from a `state` equals one that never paused, bit for bit."""
-        return self.envs.storable_snapshots or self.config.start_states == "reset"
+        return self._stores_states or not self._collector.goes_on
+
+    @property
+    def _stores_states(self) -> bool:
+        return self.envs.storable_snapshots and self.envs.branching != "none"
 
     @property
     def branching(self) -> tuple[Branching, str]:
@@ -305,7 +309,7 @@ class Trainer:
 
     def state(self) -> TrainingState:
         """A copy of everything that the rest of the run depends on."""
-        learner, storable = self._learner, self.envs.storable_snapshots
+        learner, storable = self._learner, self._stores_states
         policy = PolicyState.of(self.policy)
         starts = self._collector.next_starts
         members = self._collector.members() if storable else ()

@@ -378,7 +378,7 @@ def test_a_run_goes_on_as_if_never_paused(tmp_path, env, more, fields):
     assert went_on.num_timesteps == 900
 
 
-def test_members_go_on_in_environments_that_cannot_be_branched():
+def test_members_go_on_in_environments_that_cannot_be_branched(tmp_path):
     class Unpredictable(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
         action_space = gymnasium.spaces.Discrete(2)
@@ -402,3 +402,8 @@ def test_members_go_on_in_environments_that_cannot_be_branched():
     model.learn(200, callback=Lengths())
     assert model.get_env().branching == "none"
     assert lengths == [40] * 4
+    model.save(tmp_path / "half.npz")  # no state of theirs can be stored: they begin anew
+    went_on = GRPO.load(tmp_path / "half.npz", Unpredictable)
+    went_on.learn(200, callback=Lengths(), reset_num_timesteps=False)
+    assert went_on.num_timesteps == 400
+    assert lengths == [40] * 8

@@ -256,6 +256,7 @@ def test_there_are_as_many_sessions_as_may_be_and_idle_ones_end(running: Server,
 def test_what_cannot_be_drawn_or_branched_shows_a_table_and_says_why(running: Server) -> None:
     done = train(running, env_name=ODD, total_timesteps=64, n_eval_episodes=2, model_name="odd")
     until(lambda: status(running, done)["status"] == "completed")
+    assert tags(running, done)["resume_exact"] == "false"
     session = play(running, model="odd")
     with watch(running, session) as viewer:
         frame = next_frame(viewer, lambda header: header["value"] is not None)

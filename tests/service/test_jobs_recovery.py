@@ -244,3 +244,20 @@ def test_failures_say_what_to_do():
         "The job lost its worker, which was killed by signal 9."
     )
     assert "3 times" in lost("worker", "was killed by signal 9", 3)
+
+
+def test_what_comes_last_comes_after_other_sessions_too():
+    # the session has a weight of its own, which `nice` does not change
+    code = """
+import os
+from pathlib import Path
+from grpo_platform.core.process import lower_priority
+lower_priority(7)
+group = Path("/proc/self/autogroup")
+print(os.nice(0), group.read_text().split()[-1] if group.exists() else 7)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert said.stdout.split() == ["7", "7"]

@@ -29,6 +29,7 @@ __all__ = [
     "ending",
     "leave",
     "liveness",
+    "lower_priority",
     "machine",
     "pid_of",
     "worker_name",
@@ -45,6 +46,7 @@ _HINTS: dict[int, str] = {
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _PID_NAMESPACE = _PROC / "self/ns/pid"
 _PR_SET_PDEATHSIG: Final = 1
+_AUTOGROUP_TRIES: Final = 10
 
 MAX_MESSAGE: Final = 1 << 17
 """Bytes of the largest message of a child; a request has at most a few thousand."""
@@ -130,6 +132,27 @@ def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the kernel was asked
         os._exit(1)
+
+
+def lower_priority(niceness: int) -> None:
+    """Let other processes come first; for one that leads a session of its own.
+
+    Where Linux groups processes by session (sched(7), autogroup), it weighs `nice` among those of
+    one session only, and the session by a niceness of its own. Both are set, once.
+
+    Args:
+        niceness: 1 to 19, the greater the less.
+    """
+    os.nice(niceness)
+    for _ in range(_AUTOGROUP_TRIES):
+        try:
+            Path("/proc/self/autogroup").write_text(str(niceness), "ascii")
+        except BlockingIOError:  # the kernel takes ten a second, of all processes
+            time.sleep(0.1)
+        except OSError:  # not grouped
+            return
+        else:
+            return
 
 
 def leave(code: int) -> NoReturn:

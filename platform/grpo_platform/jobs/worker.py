@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from grpo.errors import CheckpointError
 from grpo_platform.core.errors import ConflictError, PlatformError, StoreUnavailableError
-from grpo_platform.core.process import worker_name
+from grpo_platform.core.process import lower_priority, worker_name
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import TOKEN_VARIABLE
 from grpo_platform.core.states import TERMINAL, JobStatus
@@ -372,7 +372,7 @@ class Attempt:
             return
         try:
             if self._own_process:
-                os.nice(_NICENESS)
+                lower_priority(_NICENESS)
             self._completion.illustrate()
             Checkpoints(self._jobs, self._job_id, self._attempt).remove_all()
         except (PlatformError, OSError):

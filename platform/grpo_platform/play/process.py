@@ -24,7 +24,7 @@ import torch
 from grpo.envs import catalogue
 from grpo.errors import EnvironmentFaultError, GRPOError, IncompatibleError, in_words
 from grpo_platform.core.errors import PlatformError
-from grpo_platform.core.process import die_with_parent, leave
+from grpo_platform.core.process import die_with_parent, leave, lower_priority
 from grpo_platform.jobs import isolation_process
 from grpo_platform.jobs.resources import default_memory_bytes, restrict_memory
 from grpo_platform.play.explaining import explain
@@ -50,7 +50,7 @@ def _answer(parent: int, question: Message, stream: socket.socket) -> NoReturn:
     try:
         os.setsid()
         die_with_parent(parent)
-        os.nice(_LEAST_PRIORITY)
+        lower_priority(_LEAST_PRIORITY)
         restrict_memory(default_memory_bytes())
         faulthandler.enable()
         os.dup2(2, 1)  # what environments print goes to the server's log

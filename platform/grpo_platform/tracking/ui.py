@@ -19,7 +19,7 @@ from typing import Final
 
 from grpo_platform.core.access import TOKEN_DIGEST, token_digest
 from grpo_platform.core.messages import without_credentials
-from grpo_platform.core.process import die_with_parent
+from grpo_platform.core.process import die_with_parent, lower_priority
 
 __all__ = ["CHILD_ENVIRONMENT", "UI_PROCESS", "VIEW_KEY", "MlflowUI", "free_port"]
 
@@ -232,7 +232,7 @@ def _become(parent: int, command: list[str]) -> None:
     """End with the parent, however it dies, and go on as `command`, whose server ends with it."""
     die_with_parent(parent, signal.SIGTERM)
     os.environ[UI_PROCESS] = str(os.getpid())
-    os.nice(_NICE)  # training and answers come first
+    lower_priority(_NICE)  # training and answers come first
     os.execv(command[0], command)
 
 

@@ -1,5 +1,6 @@
 """The server's entry point: settings, store, services, and the web server around them."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -53,6 +54,20 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     # imported here, since torch and MLflow take seconds and the checks above must not wait
+    from grpo_platform.jobs.resources import own_temporary_folder, remove_abandoned
+
+    with contextlib.ExitStack() as stack:
+        try:
+            remove_abandoned()
+            stack.enter_context(own_temporary_folder())
+        except OSError as error:
+            _give_up(str(error))
+        code = _serve(settings, listener)
+    _leave_now(code)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> int:
+    """Serve until told to end; returns the exit code."""
     from grpo_platform.api.app import create_app
     from grpo_platform.api.middleware import LATER_SECONDS, Connections, raise_file_limit
     from grpo_platform.core.errors import PlatformError
@@ -83,7 +98,7 @@ def serve(settings: Settings) -> None:
         server.run(sockets=[listener])
     except SystemExit as leaving:
         code = leaving.code
-    _leave_now(code if server.started and isinstance(code, int) else 1)
+    return code if server.started and isinstance(code, int) else 1
 
 
 class _Server(uvicorn.Server):

@@ -44,9 +44,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("play")
+    (folder / "tmp").mkdir()
     shutil.copy(odd_environment.__file__, folder)
     with server(
         folder,
+        TMPDIR=str(folder / "tmp"),
         GRPO_API_TOKEN=TOKEN,
         GRPO_ENV_MODULES=odd_environment.__name__.rpartition(".")[2],
         GRPO_MAX_PLAY_SESSIONS=str(MOST),
@@ -362,7 +364,7 @@ def test_who_watches_a_job_is_told_that_it_was_stopped_and_deleted(
     until(lambda: not helpers(running))
 
 
-def test_a_killed_server_leaves_no_process(running: Server) -> None:
+def test_a_killed_server_leaves_no_process_and_the_next_start_no_file(running: Server) -> None:
     training = train(running, **LONG)
     session = play(running, model="odd")
     watched = play(running, job_id=training, watch=True)
@@ -380,6 +382,14 @@ def test_a_killed_server_leaves_no_process(running: Server) -> None:
     _, alive = psutil.wait_procs(below, timeout=60)
     assert not alive
     asking.join(60)
+    temporary = running.folder / "tmp"
+    left = {path.name for path in temporary.rglob("grpo-play-*")}
+    assert len(left) == 3  # one a session
+    with server(running.folder, TMPDIR=str(temporary)) as again:
+        assert again.process.poll() is None
+        assert not [path for path in temporary.rglob("*") if path.name in left]
+    # what its own children, ended early, could not remove is where the next start looks
+    assert [path.name for path in temporary.iterdir()] == [f"grpo-jobs-{os.getuid()}"]
 
 
 def _explain_for_ever(running: Server, session: str) -> None:

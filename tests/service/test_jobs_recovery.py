@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import PIPE
@@ -217,6 +218,16 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
     until(lambda: resources.remove_abandoned() or not theirs.exists())
     assert own.exists()
     assert not earlier.exists()
+
+
+def test_a_process_s_temporary_files_lie_in_a_folder_that_goes_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with resources.own_temporary_folder() as own:
+        made = Path(tempfile.mkdtemp(prefix="grpo-play-"))
+        assert made.parent == own
+        assert own.is_relative_to(tmp_path)
+    assert not own.exists()
+    assert tempfile.gettempdir() == str(tmp_path)
 
 
 @pytest.mark.skipif(not can_unshare(), reason="needs unshare(1) and user namespaces")

@@ -12,6 +12,7 @@ from grpo.envs import check_environment
 from grpo.trainer import Trainer
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.jobs import completion, trainer_process, worker
+from grpo_platform.jobs.resources import own_temporary_folder
 from grpo_platform.registry import packaging
 from grpo_platform.registry.reference import environment_packages
 from grpo_platform.tracking.preload import open_throwaway_store
@@ -34,7 +35,8 @@ def warm_up() -> None:
     code_version()
     for part in (_train, _look_up_packages, packaging.warm_up, open_throwaway_store):
         try:
-            part()
+            with own_temporary_folder():
+                part()
         except (GRPOError, PlatformError, OSError, RuntimeError):
             _log.warning("Jobs will start more slowly.", exc_info=True)
 

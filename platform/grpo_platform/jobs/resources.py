@@ -33,6 +33,7 @@ __all__ = [
     "default_memory_bytes",
     "in_words",
     "make_workdir",
+    "own_temporary_folder",
     "patiently",
     "remove_abandoned",
     "resources_of",
@@ -71,6 +72,24 @@ def make_workdir() -> Path:
         OSError: there is no right to make one, or no room for a long time.
     """
     return patiently(_make_leased)
+
+
+@contextlib.contextmanager
+def own_temporary_folder() -> Iterator[Path]:
+    """As `make_workdir`, also for this process's temporary files, and removed at its end.
+
+    However the process ends: what is left then is abandoned.
+
+    Raises:
+        OSError: as `make_workdir`.
+    """
+    folder, before = make_workdir(), tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def temporary_folder() -> Path:

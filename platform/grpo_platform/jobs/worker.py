@@ -5,7 +5,6 @@ import logging
 import os
 import queue
 import select
-import shutil
 import signal
 import sys
 import threading
@@ -25,7 +24,7 @@ from grpo_platform.jobs.lease import Clock, GoneError, Heartbeat, LeftError, Ord
 from grpo_platform.jobs.resources import (
     FULL,
     PATIENCE_SECONDS,
-    make_workdir,
+    own_temporary_folder,
     patiently,
     restrict_memory,
 )
@@ -426,8 +425,7 @@ def run_worker(
         Exit code: 0; in the foreground, 1 where this worker did not complete the job.
     """
     os.environ.pop(TOKEN_VARIABLE, None)  # plug-ins run in the trainer
-    folder = make_workdir()
-    try:
+    with own_temporary_folder() as folder:
         log = patiently(lambda: WorkerLog(folder))
         log.take_records() if lifeline_fd is None else log.take_output()
         # before anything else is opened: the trainer is a fork of this process
@@ -441,8 +439,6 @@ def run_worker(
         )  # fmt: skip
         _pass_on(work, lifeline_fd)
         return work.run()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pass_on(work: Attempt, lifeline_fd: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from grpo.actions import ActionSpec, BoxActions, DictActions, choices
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 
-__all__ = ["Hint", "Hints"]
+__all__ = ["TEXTS", "Hint", "Hints"]
 
 Hint = Literal[
     "groups_degenerate", "no_gradient", "policy_unchanged", "entropy_gone", "values_exploding"
@@ -21,7 +21,7 @@ _LEAST_SHARE: Final = 0.01  # of a uniform choice's entropy; of half a bounded n
 _LARGEST_ERROR: Final = 10.0  # mean squared error of the values, in variances of the returns
 _EXPLOSIONS: Final = 2  # iterations in a row: more of them often end in NaN
 
-_TEXTS: Final[Mapping[Hint, str]] = MappingProxyType(
+TEXTS: Final[Mapping[Hint, str]] = MappingProxyType(
     {
         "groups_degenerate": (
             f"In {_PATIENCE} iterations in a row all members of every group came to the same "
@@ -51,6 +51,7 @@ _TEXTS: Final[Mapping[Hint, str]] = MappingProxyType(
         ),
     }
 )
+"""What is told of each."""
 
 
 class Hints(Reporter):
@@ -91,7 +92,7 @@ class Hints(Reporter):
             self._in_a_row[hint] = self._in_a_row[hint] + 1 if is_wrong else 0
             patience = _EXPLOSIONS if hint == "values_exploding" else _PATIENCE
             if self._in_a_row[hint] == patience:
-                self.found.setdefault(hint, _TEXTS[hint])
+                self.found.setdefault(hint, TEXTS[hint])
 
 
 def _entropy_of_normal(std: float) -> float:

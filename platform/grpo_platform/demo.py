@@ -144,14 +144,18 @@ class _Demo:
         )
 
     def _show_addresses(self, job_id: str) -> None:
-        addresses = {"API": f"{self._url}/docs"}
-        ui = self._client.about()["mlflow_ui"]
-        if ui is not None:
+        addresses = {
+            "Control room": f"{self._url}/app/jobs/{job_id}",
+            "API": f"{self._url}/docs",
+        }
+        links = self._client.about()["mlflow_links"]
+        if links is not None:
             with self._console.status("Waiting for the MLflow UI ...", spinner="line"):
-                _wait_until_listening(ui)
-            addresses |= {"This run": f"{ui}/#/runs/{job_id}", "MLflow UI": ui}
+                _wait_until_listening(links["runs"])
+            run = links["run"] + job_id + links["suffix"]
+            addresses |= {"This run": run, "MLflow UI": links["runs"]}
         for name, address in addresses.items():
-            self._console.print(f"{name:<10} {address}", highlight=False, soft_wrap=True)
+            self._console.print(f"{name:<12} {address}", highlight=False, soft_wrap=True)
 
 
 def _wait_until_listening(url: str) -> None:

@@ -122,9 +122,10 @@ def test_two_runs_compare_with_both_reward_curves(
 
 
 def test_a_run_shows_its_model_metrics_and_parameters(
-    runs: list[str], ui: str, browser: WebDriver, tmp_path: Path
+    running: Server, runs: list[str], ui: str, browser: WebDriver, tmp_path: Path
 ) -> None:
-    browser.get(f"{ui}/#/runs/{runs[0]}")  # as the demo names it
+    links = requests.get(running.url, timeout=30).json()["mlflow_links"]
+    browser.get(links["run"] + runs[0] + links["suffix"])  # as the demo names it
     for shown in ("CartPole-v1 seed 1", "seed_1", METRIC, "total_timesteps"):
         until(browser, shown)
     assert browser.save_screenshot(str(tmp_path / "run.png"))

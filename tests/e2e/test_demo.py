@@ -36,9 +36,11 @@ def test_it_trains_evaluates_and_asks(tmp_path: Path) -> None:
     assert "Observation [0.1, 0.0, 0.05, 0.0]: action 1 (right)" in done.stdout
     assert f"http://127.0.0.1:{chosen['GRPO_PORT']}/docs" in done.stdout
     assert re.search(
-        rf"http://127.0.0.1:{chosen['GRPO_MLFLOW_UI_PORT']}/#/runs/[0-9a-f]{{32}}",
+        rf"http://127.0.0.1:{chosen['GRPO_MLFLOW_UI_PORT']}/#/experiments/\d+/runs/[0-9a-f]{{32}}"
+        r"\?workflowType=machine_learning",
         done.stdout,
     )
+    assert re.search(rf":{chosen['GRPO_PORT']}/app/jobs/[0-9a-f]{{32}}", done.stdout)
     assert (tmp_path / "mlflow.db").exists()
 
 

@@ -1,11 +1,12 @@
 """The control room as a person uses it, in headless Chromium, on a server with a token."""
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import requests
@@ -13,8 +14,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.support.ui import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from grpo_platform.web.catalogue import messages
 from tests.e2e.processes import Server, server
 
 TOKEN = "control-room-" + "t" * 24
@@ -133,31 +136,100 @@ def trained(running: Server, browser: WebDriver) -> str:
     return str(job["job_id"])
 
 
-def test_a_newcomer_trains_sees_judges_and_rolls_back(
-    running: Server, browser: WebDriver, trained: str
-) -> None:
-    browser.get(f"{running.url}/app/jobs/{trained}")
-    until(browser, "return while training")
-    for shown in ("champion", "threshold", "475", "total_timesteps", "Seed 7"):
-        until(browser, shown)
-    click(browser, "summary", "As a table")
-    until(browser, "timesteps")
+def start(browser: WebDriver, say: Mapping[str, str], promote: str, **fields: str) -> None:
+    """Fill the form in and start a job; ends on the job's page."""
+    click(browser, "nav a", say["nav.jobs"])
+    click(browser, "button.primary", say["jobs.start"])
+    click(browser, "summary", say["start.evaluation"])
+    for name, text in fields.items():
+        browser.find_element(By.NAME, name).send_keys(text)
+    Select(browser.find_element(By.NAME, "promote")).select_by_value(promote)
+    click(browser, ".start button.primary", say["start.job"])
+    click(browser, ".jobs .name a", fields["model_name"])  # the newest is the first
+    until(browser, say["job.return"])
 
-    second = job_of(running, total_timesteps=1000, seed=8, model_name="balance", promote="always")
-    wait_for(running, second)
-    browser.get(f"{running.url}/app/models/balance")
-    until(browser, "Version 2 is champion")
-    for box in browser.find_elements(By.CSS_SELECTOR, ".versions input[type=checkbox]"):
-        box.click()
-    until(browser, "beside version")
-    click(browser, "button", "Play both on the same seeds")
-    until(browser, "Probability of improvement")
-    click(browser, "button", "Roll back")
-    until(browser, "It is kept with the decision")
-    browser.switch_to.active_element.send_keys("It wobbles.")
-    click(browser, "dialog button.danger")
-    until(browser, "Version 1 is champion")
-    until(browser, "It wobbles. Rolled back from version 2 to version 1.")
+
+def give_reason(browser: WebDriver, say: Mapping[str, str], reason: str) -> None:
+    """Answer the dialog that asks why."""
+    until(browser, say["model.reason"])
+    browser.switch_to.active_element.send_keys(reason)
+    click(browser, "dialog .dialog-foot button:last-child")
+
+
+@pytest.mark.parametrize("language", ["en", pytest.param("ja", marks=pytest.mark.rotated(3))])
+def test_a_newcomer_trains_watches_plays_asks_why_compares_promotes_and_rolls_back(
+    running: Server, browser: WebDriver, trained: str, language: str
+) -> None:
+    say, model = messages(language), f"story-{language}"
+    browser.get(f"{running.url}/app")
+    if language == "ja":
+        click(browser, "#language", "日本語")
+        until(browser, say["jobs.start"])
+
+    start(browser, say, "always", model_name=model, total_timesteps="300", seed="1")
+    until(browser, say["verdict.champion"])
+    until(browser, say["decision.first"])
+    start(browser, say, "never", model_name=model, total_timesteps="3000", seed="7")
+    until(browser, say["verdict.kept"])
+    until(browser, say["decision.stays"].format(version=1))
+    learned = say["learned.both"].partition("{")[0]
+    until(browser, learned)
+    for shown in (say["job.threshold"], "475", say["job.seed"].format(seed=7)):
+        until(browser, shown)
+    click(browser, "summary", say["chart.table"])
+    until(browser, say["chart.steps"])
+
+    click(browser, "a.button", say["play.watch"])
+    until(browser, say["play.shared"])
+    click(browser, "button", say["play.take_over"])
+    click(browser, ".controls button", say["play.step"])
+    until(browser, say["play.at"].format(step=1, last=1))
+    click(browser, "button", say["play.explain"])
+    until(browser, say["play.attribution"])
+    until(browser, say["play.preferred"])
+
+    click(browser, "nav a", say["nav.models"])
+    click(browser, ".list a", model)
+    for box in (1, 2):
+        name = say["model.tick"].format(version=box)
+        click(browser, f".versions input[aria-label='{name}']")
+    click(browser, "button", say["model.play_both"])
+    until(browser, say["compare.probability"])
+    better, _, _ = say["pair.second"].partition("{difference}")
+    until(browser, better.format(one=f"{model}/1", other=f"{model}/2"))
+
+    click(browser, ".versions button", say["model.promote"])
+    give_reason(browser, say, "It balances.")
+    until(browser, say["model.serves"].format(version=2))
+    until(browser, "It balances.")
+    until(browser, say["decision.better"])
+    click(browser, ".actions button", say["model.rollback"])
+    give_reason(browser, say, "It wobbles.")
+    until(browser, say["model.serves"].format(version=1))
+    until(browser, say["decision.back"].format(before=2, version=1))
+    until(browser, "It wobbles.")
+    if language == "ja":
+        assert english_of(browser) == []
+        browser.get(f"{running.url}/app")
+        until(browser, say["jobs.start"])
+        assert english_of(browser) == []
+        click(browser, "#language", "English")
+        until(browser, messages("en")["jobs.start"])
+
+
+def english_of(browser: WebDriver) -> list[str]:
+    """English sentences on a page in another language that are not marked as such."""
+    text = browser.execute_script(
+        """const found = [];
+        const main = document.getElementById('main');
+        const walk = document.createTreeWalker(main, NodeFilter.SHOW_TEXT);
+        while (walk.nextNode()) {
+          const here = walk.currentNode;
+          if (!here.parentElement.closest('[lang=en], code, pre')) found.push(here.data);
+        }
+        return found.join('\n');"""
+    )
+    return re.findall(r"[A-Za-z]+(?: [a-z]{2,}){2,}", text)
 
 
 def test_what_was_asked_is_served_on_a_page(
@@ -183,7 +255,7 @@ def test_the_form_shows_environments(running: Server, browser: WebDriver, traine
 
 
 def test_experiments_are_compared(running: Server, browser: WebDriver, trained: str) -> None:
-    browser.get(f"{running.url}/app/compare?model=balance/1&model=balance/2")
+    browser.get(f"{running.url}/app/compare?model=story-en/1&model=story-en/2")
     until(browser, "Compare")
     click(browser, "form button.primary")
     until(browser, "Performance profile")

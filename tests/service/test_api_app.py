@@ -46,9 +46,9 @@ def schema(client):
 
 def test_welcome(client):
     reply = client.get("/").json()
-    assert set(reply) == {"message", "version", "endpoints", "mlflow_ui"}
+    assert set(reply) == {"message", "version", "endpoints", "mlflow_ui", "mlflow_links"}
     assert set(reply["endpoints"]) >= CONTRACT
-    assert reply["mlflow_ui"] is None
+    assert reply["mlflow_ui"] is reply["mlflow_links"] is None
 
 
 def test_health_and_probes(client):

@@ -1,5 +1,6 @@
 """The pages: who sees them, in which language, and what they may load."""
 
+import ast
 import gzip
 import hashlib
 import json
@@ -8,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from grpo.hints import TEXTS
 from grpo_platform import web
+from grpo_platform.api.errors import ERROR_TABLE
+from grpo_platform.api.schemas.experiments import TrainBody
+from grpo_platform.comparisons.wording import WARNINGS
 from grpo_platform.core.access import Sessions
 from grpo_platform.core.settings import Settings
+from grpo_platform.jobs.failures import OUT_OF_MEMORY
 from grpo_platform.web.catalogue import LANGUAGES, choose_language, messages
 from grpo_platform.web.pages import PAGES, static_digest
 from grpo_platform.web.security import HOME, SIGN_IN, next_page
@@ -21,7 +27,7 @@ FOLDER = Path(web.__file__).parent
 STATIC = FOLDER / "static"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 OWN = {"Origin": BASE}
-VENDORED_BYTES, OUR_BYTES = 32_000, 46_000
+VENDORED_BYTES, OUR_BYTES = 32_000, 48_000
 
 
 @pytest.fixture(scope="module")
@@ -240,9 +246,37 @@ def test_every_key_is_used_and_every_used_key_is_there():
     quoted = set(re.findall(r"""['"]([a-z_]+\.[a-z_.]+)['"]""", text))
     unused = {
         key for key in keys
-        if key.removesuffix(".one") not in used | quoted and not key.startswith(tuple(made))
+        if key.removesuffix(".one") not in used | quoted
+        and not key.startswith((*made, "server."))  # those are chosen by their English
     }  # fmt: skip
     assert unused == set()
+
+
+def test_what_the_server_says_is_known_to_the_letter():
+    """Its sentences, and kinds of problems and warnings: what changed there changes here."""
+    words = messages("en")
+    said = {text for key, text in words.items() if key.startswith("server.")}
+    constants = {*TEXTS.values(), OUT_OF_MEMORY}
+    for path in (FOLDER.parent).rglob("*.py"):
+        constants |= {
+            node.value for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }  # fmt: skip
+    assert said - constants == set()
+    assert set(TEXTS.values()) - said == set()
+    kinds = {f"problem.{row.kind}": f"{row.title}." for row in ERROR_TABLE.values()}
+    assert kinds.items() - words.items() == set()
+    warned = {f"warning.{kind}": text for kind, text in WARNINGS.items()}
+    assert warned == {key: text for key, text in words.items() if key.startswith("warning.")}
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_the_help_of_every_field_is_in_every_language(language):
+    help_ = json.loads((STATIC / f"fields.{language}.json").read_text())
+    fields = TrainBody.model_json_schema()["properties"].values()
+    assert help_.keys() == {field["description"] for field in fields}
+    for english, text in help_.items():
+        assert set(re.findall(r"`[^`]+`", english)) == set(re.findall(r"`[^`]+`", text)), english
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def show(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> No
         return
     told = dict(job) | {"verdict": job["verdict"] and job["verdict"]["sentence"]}
     told |= {"hints": " ".join(job["hints"].values()) or None}
+    del told["decision"]  # which promotion_reason tells
     rows = [(key, value) for key, value in told.items() if key != "metrics" and value is not None]
     table(("field", "value"), [*rows, *sorted(job["metrics"].items())])
 

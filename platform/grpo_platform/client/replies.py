@@ -50,6 +50,7 @@ class Job(TypedDict):
     model_version: int | None
     promoted: bool | None
     promotion_reason: str | None
+    decision: dict[str, Any] | None
     verdict: Verdict | None
     hints: dict[str, str]
     eta_seconds: float | None

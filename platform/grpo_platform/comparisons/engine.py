@@ -26,7 +26,7 @@ from grpo_platform.comparisons.matching import Matched, matched
 from grpo_platform.comparisons.records import Band, Comparison, Estimate, Pair, Profile, Side
 from grpo_platform.comparisons.request import ComparisonRequest
 from grpo_platform.comparisons.sides import Contestant, Contestants
-from grpo_platform.comparisons.wording import correction_of, sentence_of, warnings_of
+from grpo_platform.comparisons.wording import correction_of, notices_of, sentence_of, warning_of
 
 __all__ = ["compare"]
 
@@ -58,6 +58,7 @@ def compare(comparison_id: str, contestants: Contestants, request: ComparisonReq
         _pair(pair, float(p), level, [side.label for side in sides])
         for pair, p, level in zip(tested, adjusted, levels, strict=True)
     )
+    notices = tuple(notices_of(contestants, pairs))
     return Comparison(
         comparison_id=comparison_id,
         created_at=datetime.now(UTC),
@@ -67,7 +68,8 @@ def compare(comparison_id: str, contestants: Contestants, request: ComparisonReq
         sides=_sides(sides),
         pairs=pairs,
         correction=correction_of(len(pairs)),
-        warnings=tuple(warnings_of(contestants, pairs)),
+        warnings=tuple(map(warning_of, notices)),
+        notices=notices,
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Comparison",
     "ComparisonSummary",
     "Estimate",
+    "Notice",
     "Pair",
     "Profile",
     "Side",
@@ -149,6 +150,22 @@ class Pair:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a reader must know before believing a comparison."""
+
+    kind: str
+    """Which of `wording.WARNINGS`."""
+
+    values: Mapping[str, str | int]
+    """What stands for the names in its sentence."""
+
+    @classmethod
+    def of(cls, kind: str, **values: str | int) -> "Notice":
+        """One of a kind."""
+        return cls(kind, values)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
     """A comparison with all its figures."""
@@ -171,6 +188,9 @@ class Comparison:
 
     warnings: tuple[str, ...]
     """What a reader must know before believing it, in sentences."""
+
+    notices: tuple[Notice, ...] = ()
+    """The same, each by its kind and what it says it of; none in those of earlier releases."""
 
     def to_json(self) -> str:
         """For the artifact."""
@@ -197,6 +217,7 @@ class Comparison:
             sentence=self.pairs[0].sentence[:1_000],
             pairs=len(self.pairs),
             warnings=len(self.warnings),
+            first_pair=self.pairs[0],
         )
 
 
@@ -212,6 +233,8 @@ class ComparisonSummary:
 
     pairs: int
     warnings: int
+    first_pair: Pair | None = None
+    """With its figures; None in comparisons of earlier releases."""
 
     def to_json(self) -> str:
         """For the run's tag."""

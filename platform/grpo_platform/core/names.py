@@ -92,6 +92,8 @@ class Tag:
     PROMOTED: Final = "grpo.promoted"
     PROMOTION_REASON: Final = "grpo.promotion_reason"
     """Why the version became champion or not, and who stays it, in sentences."""
+    DECISION: Final = "grpo.decision"
+    """The same with its figures: `registry.records.Decision` as JSON."""
     SWEEP: Final = "grpo.sweep"
     """Marks the runs that are sweeps; set in the last call that makes one."""
     SWEEP_REQUEST: Final = "grpo.sweep.request"

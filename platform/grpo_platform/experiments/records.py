@@ -11,6 +11,7 @@ from grpo_platform.core.errors import InvalidRequestError
 from grpo_platform.core.names import Tag, seed_claim, seeds_tag
 from grpo_platform.experiments.request import ExperimentRequest
 from grpo_platform.registry.card import EvaluationCard, canonical_json
+from grpo_platform.registry.records import Decision
 from grpo_platform.tracking.group_records import GroupKind, GroupMember, GroupRecord, group_fields
 from grpo_platform.tracking.reader import RunRow
 from grpo_platform.tracking.records import record_of
@@ -73,6 +74,10 @@ class Selection:
     promoted: bool
     reason: str
     """How it was chosen, how it did on fresh episodes and why it serves or not, in sentences."""
+
+    decision: Decision | None = None
+    """Whether and why it serves; None where it could not be registered, and in experiments of
+    earlier releases."""
 
     def to_json(self) -> str:
         """Compact JSON, for the tag."""

@@ -110,6 +110,7 @@ def _register(
         model_version=ref.version,
         promoted=decision.promoted,
         reason=f"{ref.label}. {decision.outcome}",
+        decision=decision,
     )
 
 

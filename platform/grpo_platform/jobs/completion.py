@@ -22,6 +22,7 @@ from grpo_platform.jobs.serialization import (
     verdict_from_json,
 )
 from grpo_platform.registry.card import ModelCard
+from grpo_platform.registry.decisions import decision_to_json
 from grpo_platform.registry.models import Registry
 from grpo_platform.registry.promotion import Promoter
 from grpo_platform.registry.reference import record_reference
@@ -138,6 +139,7 @@ class Completion:
             Tag.MODEL_VERSION: str(version.version),
             Tag.PROMOTED: str(decision.promoted).lower(),
             Tag.PROMOTION_REASON: decision.outcome,
+            Tag.DECISION: decision_to_json(decision),
         }
         if verdict is not None:
             tags[Tag.VERDICT] = json.dumps(done["verdict"])

@@ -10,6 +10,7 @@ from typing import Final
 
 from mlflow.entities import Experiment
 from mlflow.tracking import MlflowClient
+from pydantic import TypeAdapter, ValidationError
 
 from grpo_platform.core.errors import StoreError
 from grpo_platform.registry.card import canonical_json
@@ -20,7 +21,7 @@ from grpo_platform.tracking.exceptions import error_code, retrying, when_granted
 from grpo_platform.tracking.experiments import ensure_experiment
 from grpo_platform.tracking.files import RunFiles
 
-__all__ = ["DecisionLog", "champions"]
+__all__ = ["DecisionLog", "champions", "decision_from_json", "decision_to_json"]
 
 _PREFIX: Final = "decision."
 _NOTE: Final = "mlflow.note.content"
@@ -30,6 +31,7 @@ _EXPLAINED: Final = (
     "why; its artifacts hold the returns that were compared. Nothing is trained here."
 )
 _NOTED: Final = 20  # decisions in the description of the run
+_STORED: Final = TypeAdapter(Decision)
 
 
 class DecisionLog(RunLedger):
@@ -68,8 +70,7 @@ class DecisionLog(RunLedger):
         Returns:
             Whether it was written.
         """
-        text = canonical_json(dataclasses.asdict(decision))
-        return self.write(f"{_PREFIX}{decision.number:06d}", text)
+        return self.write(f"{_PREFIX}{decision.number:06d}", decision_to_json(decision))
 
     def attach(self, number: int, evidence: dict[str, object]) -> None:
         """Keep every episode's return beside a decision, as an artifact."""
@@ -108,6 +109,19 @@ def champions(decisions: Iterable[Decision]) -> list[int]:
         else:
             line.append(after)
     return line
+
+
+def decision_to_json(decision: Decision) -> str:
+    """Compact JSON of it."""
+    return canonical_json(dataclasses.asdict(decision))
+
+
+def decision_from_json(text: str) -> Decision | None:
+    """Inverse of `decision_to_json`; None where the text is nothing that it writes."""
+    try:
+        return _STORED.validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _decision(text: str) -> Decision:

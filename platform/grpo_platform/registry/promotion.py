@@ -230,6 +230,7 @@ class Promoter:
                     rule=rule,
                     verdict=found.verdict or ("promoted" if found.wins else "kept"),
                     reason=f"{note} {found.reason}".strip()[:1000],
+                    note=note[:1000],
                     champion_before=state.champion,
                     champion_after=found.version if found.wins else state.champion,
                     forced=forced,

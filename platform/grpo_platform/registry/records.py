@@ -129,6 +129,10 @@ class Decision:
     decided_at: str
     """ISO 8601, UTC."""
 
+    note: str | None = None
+    """What was told before the reason, in the actor's words; null in decisions of earlier
+    releases."""
+
     comparison: Comparison | None = None
 
     suite_digest: str | None = None

@@ -254,6 +254,9 @@ class JobRecord:
     promotion_reason: str | None = None
     """Why, and who stays champion where it did not."""
 
+    decision: str | None = None
+    """The same with its figures, JSON; None until decided, and in jobs of earlier releases."""
+
     checkpoint: str | None = None
     """Artifact path of the newest verified checkpoint."""
 
@@ -345,6 +348,7 @@ def record_of(run: RunRow) -> JobRecord:
         branching_reason=tags.get(Tag.BRANCHING_REASON) or None,
         promoted=None if not promoted else promoted == "true",
         promotion_reason=tags.get(Tag.PROMOTION_REASON) or None,
+        decision=tags.get(Tag.DECISION) or None,
         checkpoint=tags.get(Tag.CHECKPOINT) or None,
         checkpoint_wanted_ms=_integer(tags.get(Tag.CHECKPOINT_WANTED)),
         artifact_uri=run.artifact_uri,

@@ -7,12 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LANGUAGES", "choose_language", "messages"]
+__all__ = ["LANGUAGES", "choose_language", "known_sentences", "messages"]
 
 LANGUAGES: Final = ("en", "ja")
 """Languages of the pages; the first is for whoever reads none of them."""
 
 _FOLDER: Final = Path(__file__).parent / "locales"
+_SERVER: Final = "server."  # keys of what the server says, to the letter
 _RANGE: Final = re.compile(
     r"([A-Za-z]{1,8})(?:-[A-Za-z0-9-]{1,30})?(?:;q=([01](?:\.[0-9]{0,3})?))?"
 )
@@ -27,6 +28,17 @@ def messages(language: str) -> Mapping[str, str]:
     """
     found: dict[str, str] = json.loads((_FOLDER / f"{language}.json").read_text("utf-8"))
     return found
+
+
+@cache
+def known_sentences(language: str) -> Mapping[str, str]:
+    """Whole sentences of the server's, in English, with what they are in a language."""
+    if language == LANGUAGES[0]:
+        return {}
+    words = messages(language)
+    return {
+        text: words[key] for key, text in messages(LANGUAGES[0]).items() if key.startswith(_SERVER)
+    }
 
 
 def choose_language(chosen: str | None, accepted: str) -> str:

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from grpo_platform.core.access import Sessions
-from grpo_platform.web.catalogue import LANGUAGES, choose_language, messages
+from grpo_platform.web.catalogue import LANGUAGES, choose_language, known_sentences, messages
 from grpo_platform.web.security import (
     HEADERS,
     HOME,
@@ -100,7 +100,12 @@ def install_pages(
         )
         ways = await run_in_threadpool(mlflow)
         # `<` would end the element that holds the data
-        data = {"messages": messages(language), "language": language, "mlflow": ways}
+        data = {
+            "messages": messages(language),
+            "known": known_sentences(language),
+            "language": language,
+            "mlflow": ways,
+        }
         text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
         return render(request, "page.html", data=text, mlflow=ways, modules=modules)
 

@@ -35,6 +35,7 @@ def get_welcome(
         version=version("grpo-platform"),
         endpoints=endpoints,
         mlflow_ui=services.ui.url,
+        mlflow_links=services.ui.links,
     )
 
 

@@ -103,12 +103,20 @@ class ComparedPair(Reply):
     """Chance that a return of the first exceeds one of the second."""
 
 
+@reply_from(records.Notice)
+class ComparedNotice(Reply):
+    """What a reader must know before believing a comparison."""
+
+
 @reply_from(records.Comparison)
 class ComparisonResult(Reply):
     """A comparison with all its figures."""
 
     sides: list[ComparedSide]
     pairs: list[ComparedPair]
+    notices: list[ComparedNotice]
+    """The warnings again, each by its kind and what it says it of; none in comparisons of earlier
+    releases."""
 
 
 @reply_from(records.ComparisonSummary)

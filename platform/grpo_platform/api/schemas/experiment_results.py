@@ -1,13 +1,12 @@
 """What an experiment's seeds came to together, as the API gives it."""
 
-import dataclasses
 from typing import Literal
 
 from pydantic import Field
 
 from grpo.statistics import Curves, Interval
-from grpo_platform.api.schemas.common import Reply
-from grpo_platform.api.schemas.models import Evaluation
+from grpo_platform.api.schemas.common import Reply, reply_of
+from grpo_platform.api.schemas.models import Decision, Evaluation
 from grpo_platform.experiments.aggregate import Results
 from grpo_platform.experiments.records import Selection
 
@@ -104,6 +103,10 @@ class ExperimentSelection(Reply):
     reason: str
     """How it was chosen, how it does on fresh episodes and why it serves or not, in sentences."""
 
+    decision: Decision | None
+    """Whether and why it serves, with the figures; null where it could not be registered, and in
+    experiments of earlier releases."""
+
 
 class CurvePoint(Reply):
     """A metric over the seeds at one step."""
@@ -150,7 +153,7 @@ def results_reply(results: Results) -> ExperimentResults:
 
 def selection_reply(selection: Selection | None) -> ExperimentSelection | None:
     """The reply that tells which version was chosen."""
-    return None if selection is None else ExperimentSelection(**dataclasses.asdict(selection))
+    return None if selection is None else reply_of(ExperimentSelection, selection)
 
 
 def history_reply(experiment_id: str, key: str, curves: Curves | None) -> ExperimentHistory:

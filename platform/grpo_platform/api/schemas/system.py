@@ -19,6 +19,10 @@ class Welcome(Reply):
     mlflow_ui: str | None
     """Address of the MLflow UI; null when it is turned off."""
 
+    mlflow_links: dict[str, str] | None
+    """Ways into its machine-learning pages: `runs` is the table of our runs with their results as
+    columns; `run` and `model` lead to one, with its id or name and then `suffix` added."""
+
 
 class Health(Reply):
     """How the server is doing."""

@@ -18,9 +18,11 @@ from grpo_platform.api.schemas.common import (
     fields_from,
     reply_of,
 )
+from grpo_platform.api.schemas.models import Decision
 from grpo_platform.core.names import Metric
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
+from grpo_platform.registry.decisions import decision_from_json
 from grpo_platform.tracking.records import JobRecord
 
 __all__ = [
@@ -110,6 +112,9 @@ class Job(Reply):
     promotion_reason: str | None
     """Why it did or did not, with what was compared, and which version stays champion; null until
     decided, and in jobs of earlier releases."""
+
+    decision: Decision | None
+    """The same with its figures; null until decided, and in jobs of earlier releases."""
 
     verdict: Verdict | None
     """Whether its policy is better than random actions and than the policy that it started from;
@@ -227,6 +232,7 @@ def job_reply(record: JobRecord) -> Job:
         eta_seconds=_eta_seconds(record),
         env_name=record.request.config.env_name,
         experiment_id=record.experiment,
+        decision=record.decision and decision_from_json(record.decision),
     )
 
 

@@ -1,6 +1,7 @@
 // Two or more sides: curves with bands, performance profile, every pair with its interval, in words.
 import { Chart, colour } from './chart.js';
 import { Ago, Estimate, InMlflow, Loading, PageHead, Problem, api, html, number, query, t, useApi, useEffect, useMemo, useState } from './lib.js';
+import { pair as compared } from './said.js';
 
 const KINDS = ['experiment', 'job', 'model', 'sweep'];
 
@@ -71,7 +72,7 @@ function Earlier() {
   if (!data) return html`<${Problem} error=${error} />`;
   if (!data.comparisons.length) return null;
   return html`<section class="decisions"><h2>${t('compare.earlier')}</h2><ol class="plain">${data.comparisons.map((one) => html`<li key=${one.comparison_id}>
-    <a href=${`/app/compare?id=${one.comparison_id}`}>${one.labels.join(' · ')}</a> <span class="muted"><${Ago} time=${one.created_at} /></span><p>${one.sentence}</p></li>`)}</ol></section>`;
+    <a href=${`/app/compare?id=${one.comparison_id}`}>${one.labels.join(' · ')}</a> <span class="muted"><${Ago} time=${one.created_at} /></span><p>${one.first_pair ? compared(one.first_pair, one.labels) : one.sentence}</p></li>`)}</ol></section>`;
 }
 
 function Result({ id }) {
@@ -84,12 +85,13 @@ function Result({ id }) {
   return html`<${PageHead} title=${data.sides.map((side) => side.label).join(' · ')} trail=${html`<a href="/app/compare">${t('nav.compare')}</a>`}><${InMlflow} kind="run" id=${id} />
       <a class="button" href=${`/comparisons/${id}/report?format=markdown`} download=${`comparison-${id}.md`}>Markdown</a>
       <a class="button" href=${`/comparisons/${id}/report`} download=${`comparison-${id}.html`}>${t('compare.report')}</a><//>
-    ${data.pairs.map((pair) => html`<p class="notice"><strong>${pair.sentence}</strong></p>`)}
-    ${data.warnings.map((warning) => html`<p class="notice problem">${warning}</p>`)}
-    ${data.correction && html`<p class="muted lead">${data.correction}</p>`}
+    ${data.pairs.map((pair) => html`<p class="notice"><strong>${compared(pair, data.sides.map((side) => side.label))}</strong></p>`)}
+    ${data.notices.length ? data.notices.map(({ kind, values }) => html`<p class="notice problem">${t(`warning.${kind}`, values)}</p>`)
+      : data.warnings.map((warning) => html`<p class="notice problem" lang="en">${warning}</p>`)}
+    ${data.correction && html`<p class="muted lead">${t('compare.correction', { n: data.pairs.length })}</p>`}
     <div class="scroll"><table class="list"><thead><tr><th scope="col">${t('compare.side_head')}</th><th scope="col" class="number">${t('compare.units')}</th>
       <th scope="col" class="number">${t('experiment.mean')}</th><th scope="col" class="number">${t('experiments.iqm')}</th><th scope="col" class="number">${t('experiment.area')}</th></tr></thead>
-      <tbody>${data.sides.map((side) => html`<tr><td class="name"><a href=${sideHref(side.reference)}>${side.label}</a><span class="muted">${side.env_name}${side.chosen ? ` · ${side.chosen}` : ''}</span></td>
+      <tbody>${data.sides.map((side) => html`<tr><td class="name"><a href=${sideHref(side.reference)}>${side.label}</a><span class="muted">${side.env_name}${side.chosen && html` · <span lang="en">${side.chosen}</span>`}</span></td>
         <td class="number" data-label=${t('compare.units')}>${t(`compare.${side.unit}s`, { n: side.returns.length })}</td><td class="number" data-label=${t('experiment.mean')}><${Estimate} value=${side.mean.estimate} low=${side.mean.low} high=${side.mean.high} /></td>
         <td class="number" data-label=${t('experiments.iqm')}><${Estimate} value=${side.iqm.estimate} low=${side.iqm.low} high=${side.iqm.high} /></td><td class="number" data-label=${t('experiment.area')}>${number(side.area)}</td></tr>`)}</tbody></table></div>
     <h2 class="lead">${t('compare.pairs')}</h2>

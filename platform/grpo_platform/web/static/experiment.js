@@ -5,6 +5,7 @@ import {
   Ago, ENDED, Estimate, InMlflow, Loading, PageHead, Problem, Status, duration, get, html, number, query, short, t,
   useApi, useEffect, useMemo, useState,
 } from './lib.js';
+import { Said, selection as selected, verdict as learned } from './said.js';
 
 export default function ExperimentPage({ id }) {
   const path = `/experiments/${id}`;
@@ -23,7 +24,7 @@ export default function ExperimentPage({ id }) {
   }, [history.data, seeds]);
   if (!experiment) return error ? html`<${PageHead} title=${short(id)} /><${Problem} error=${error} retry=${reload} />` : html`<${Loading} />`;
   const { results, selection } = experiment;
-  const verdict = experiment.verdict || (selection && selection.reason);
+  const verdict = [results.verdict && learned(results.verdict), selection && selected(selection)].filter(Boolean).join(' ');
   return html`
     <${PageHead} title=${experiment.model_name} trail=${html`<a href="/app?view=experiments">${t('jobs.experiments')}</a> / ${experiment.env_name}`}>
       <${InMlflow} kind="run" id=${id} />
@@ -32,7 +33,7 @@ export default function ExperimentPage({ id }) {
       <span class="bordered"><${ExperimentActions} experiment=${experiment} onDone=${reload} onDeleted=${() => location.assign('/app?view=experiments')} /></span>
     <//>
     <${Problem} error=${error} />
-    ${experiment.error_message && html`<div class="notice problem"><p>${experiment.error_message}</p></div>`}
+    ${experiment.error_message && html`<div class="notice problem"><p><${Said} text=${experiment.error_message} /></p></div>`}
     <dl class="facts">
       <div><dt>${t('jobs.status')}</dt><dd aria-live="polite"><${Status} status=${experiment.status} progress=${experiment.progress} /></dd></div>
       <div><dt>${t('experiments.seeds')}</dt><dd>${t('experiment.completed', { n: results.completed, all: experiment.n_seeds })}</dd></div>
@@ -42,7 +43,7 @@ export default function ExperimentPage({ id }) {
       <div><dt>${t('experiment.reached')}</dt><dd>${results.threshold === null ? '–' : t('experiment.reached_of', { n: results.reached, all: results.completed })}
         ${results.steps_to_threshold !== null && html` <span class="muted">${t('experiment.median_steps', { n: Math.round(results.steps_to_threshold) })}</span>`}</dd></div>
       <div><dt>${t('jobs.time')}</dt><dd>${experiment.eta_seconds !== null ? t('jobs.eta', { time: duration(experiment.eta_seconds) }) : html`<${Ago} time=${experiment.end_time || experiment.start_time} />`}</dd></div>
-      ${verdict && html`<div class="wide"><dt>${t('jobs.verdict')}</dt><dd>${selection && html`<span class="badge ${selection.promoted ? 'good' : ''}">${selection.promoted ? t('verdict.champion') : t('verdict.kept')}</span> `}${verdict.sentence || verdict}</dd></div>`}
+      ${verdict && html`<div class="wide"><dt>${t('jobs.verdict')}</dt><dd>${selection && html`<span class="badge ${selection.promoted ? 'good' : ''}">${selection.promoted ? t('verdict.champion') : t('verdict.kept')}</span> `}${verdict}</dd></div>`}
     </dl>
     <div class="card"><${Chart} title=${t('job.returns')} series=${curves} lines=${lines} height=${320} /></div>
     <div class="scroll"><table class="list"><thead><tr><th scope="col">${t('experiment.seed_head')}</th><th scope="col">${t('jobs.status')}</th>
@@ -50,7 +51,7 @@ export default function ExperimentPage({ id }) {
       <th scope="col" class="number">${t('experiment.steps_to')}</th><th scope="col">${t('experiment.version')}</th></tr></thead>
       <tbody>${experiment.seeds.map((seed) => html`<tr key=${seed.job_id}>
         <td class="name"><a href=${`/app/jobs/${seed.job_id}`}>${t('experiment.seed', { seed: String(seed.seed) })}</a><span class="muted">${short(seed.job_id)}</span></td>
-        <td class="state"><${Status} status=${seed.state} progress=${seed.progress} />${seed.error_message && html`<span class="fault" title=${seed.error_message}>${seed.error_message}</span>`}</td>
+        <td class="state"><${Status} status=${seed.state} progress=${seed.progress} />${seed.error_message && html`<span class="fault" title=${seed.error_message}><${Said} text=${seed.error_message} /></span>`}</td>
         <td class="number" data-label=${t('jobs.return')}>${number(seed.evaluation)}</td><td class="number" data-label=${t('experiment.area')}>${number(seed.area_under_curve)}</td>
         <td class="number" data-label=${t('experiment.steps_to')}>${number(seed.steps_to_threshold)}</td><td data-label=${t('experiment.version')}>${seed.model_version === null ? '–' : seed.model_version}
           ${selection && selection.seed === seed.seed && html` <span class="badge good">${t('experiment.chosen')}</span>`}</td></tr>`)}</tbody></table></div>`;

@@ -5,6 +5,7 @@ import {
   Ago, ENDED, Estimate, InMlflow, Loading, PageHead, Problem, Status, duration, get, html, number, query, short, t,
   useApi, useEffect, useMemo, useRef, useState,
 } from './lib.js';
+import { Said } from './said.js';
 
 const [RETURN, REWARD, EVALUATION] = ['rollout/ep_rew_mean', 'rollout/reward', 'eval/mean_reward'];
 const UPDATES = ['train/policy_loss', 'train/value_loss', 'train/entropy', 'train/approx_kl', 'train/clip_fraction',
@@ -45,16 +46,16 @@ export default function JobPage({ id }) {
       <span class="bordered"><${JobActions} job=${job} onDone=${again} onDeleted=${() => location.assign('/app')} /></span>
     <//>
     <${Problem} error=${error} />
-    ${job.error_message && html`<div class="notice problem"><p>${job.error_message}</p></div>`}
+    ${job.error_message && html`<div class="notice problem"><p><${Said} text=${job.error_message} /></p></div>`}
     <dl class="facts">
-      <div><dt>${t('jobs.status')}</dt><dd aria-live="polite"><${Status} status=${job.status} progress=${job.progress} message=${job.status_message} /></dd></div>
+      <div><dt>${t('jobs.status')}</dt><dd aria-live="polite"><${Status} status=${job.status} progress=${job.progress} message=${job.status_message && html`<${Said} text=${job.status_message} />`} /></dd></div>
       <div><dt>${t('job.steps')}</dt><dd>${number(job.current_timesteps)} <span class="muted">/ ${number(job.total_timesteps)}</span></dd></div>
       <div><dt>${t('jobs.return')}</dt><dd><${Estimate} value=${m[EVALUATION]} low=${m['eval/ci_low']} high=${m['eval/ci_high']} /></dd></div>
       <div><dt>${t('job.speed')}</dt><dd>${m['time/fps'] ? t('job.fps', { n: Math.round(m['time/fps']) }) : '–'}</dd></div>
       <div><dt>${t('jobs.time')}</dt><dd>${ENDED.has(job.status) ? html`<${Ago} time=${job.end_time} />`
         : job.eta_seconds === null ? '–' : t('jobs.eta', { time: duration(job.eta_seconds) })}</dd></div>
       ${job.attempt > 1 && html`<div><dt>${t('job.attempt')}</dt><dd>${job.attempt}</dd></div>`}
-      <div class="wide"><dt>${t('jobs.verdict')}</dt><dd><${Verdict} job=${job} long />${Object.values(job.hints).map((hint) => html`<p>${hint}</p>`)}</dd></div>
+      <div class="wide"><dt>${t('jobs.verdict')}</dt><dd><${Verdict} job=${job} long />${Object.values(job.hints).map((hint) => html`<p><${Said} text=${hint} /></p>`)}</dd></div>
     </dl>
     <div class="columns">
       <section>

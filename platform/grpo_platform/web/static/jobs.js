@@ -3,6 +3,7 @@ import {
   Ago, ENDED, Estimate, Loading, PageHead, Problem, Sparkline, Status, Tabs, act, duration, get, html, query,
   short, t, useApi, useEffect, useMemo, useState,
 } from './lib.js';
+import { Said, decision, verdict } from './said.js';
 
 const PAGE = 25;
 const CURVE = 'rollout/ep_rew_mean';
@@ -166,8 +167,8 @@ function JobRow({ job, points, nested, ticked, onTick, onDone }) {
     <td class="name"><a href=${`/app/jobs/${job.job_id}`}>${nested ? short(job.job_id) : job.model_name}</a>
       <span class="muted">${nested ? job.env_name : `${job.env_name} · ${short(job.job_id)}`}</span></td>
     <td class="curve"><${Sparkline} points=${points} label=${job.model_name} /></td>
-    <td class="state"><${Status} status=${job.status} progress=${job.progress} message=${job.status_message} />
-      ${job.status === 'failed' && html`<span class="fault" title=${job.error_message}>${job.error_message}</span>`}</td>
+    <td class="state"><${Status} status=${job.status} progress=${job.progress} message=${job.status_message && html`<${Said} text=${job.status_message} />`} />
+      ${job.status === 'failed' && html`<span class="fault" title=${job.error_message}><${Said} text=${job.error_message} /></span>`}</td>
     <td class="number"><${Estimate} value=${m['eval/mean_reward']} low=${m['eval/ci_low']} high=${m['eval/ci_high']} /></td>
     <td class="verdict"><${Verdict} job=${job} /></td>
     <td class="time">${job.eta_seconds !== null && !ENDED.has(job.status)
@@ -177,9 +178,10 @@ function JobRow({ job, points, nested, ticked, onTick, onDone }) {
 
 // What its evaluation came to: champion or not, and why.
 export function Verdict({ job, long }) {
-  if (job.promoted === null) return job.verdict ? html`<span>${job.verdict.sentence}</span>` : html`<span class="dash">–</span>`;
+  const learned = job.verdict ? verdict(job.verdict) : '';
+  if (job.promoted === null) return learned ? html`<span>${learned}</span>` : html`<span class="dash">–</span>`;
   const word = job.promoted ? t('verdict.champion') : t('verdict.kept');
-  const why = [job.verdict && job.verdict.sentence, job.promotion_reason].filter(Boolean).join(' ');
+  const why = [learned, job.decision ? decision(job.decision) : job.promotion_reason].filter(Boolean).join(' ');
   return html`<span class="badge ${job.promoted ? 'good' : ''}">${word}</span>
     ${why && html`<span class=${long ? 'muted' : 'muted clip'} title=${long ? null : why}>${why}</span>`}`;
 }
@@ -187,9 +189,9 @@ export function Verdict({ job, long }) {
 export function JobActions({ job, onDone, onDeleted }) {
   const name = job.model_name;
   const path = `/training/${job.job_id}`;
-  const stop = () => act({ title: t('stop.title', { name }), text: t('stop.text'), action: t('stop.action') }, 'POST', `${path}/stop`, undefined, onDone);
-  const resume = () => act(null, 'POST', `${path}/resume`, undefined, onDone);
-  const remove = () => act({ title: t('delete.title', { name }), text: t('delete.job'), action: t('delete.action'), danger: true }, 'DELETE', path, undefined, onDeleted || onDone);
+  const stop = () => act({ title: t('stop.title', { name }), text: t('stop.text'), action: t('stop.action') }, 'POST', `${path}/stop`, undefined, onDone, () => t('stop.done'));
+  const resume = () => act(null, 'POST', `${path}/resume`, undefined, onDone, () => t('resume.done'));
+  const remove = () => act({ title: t('delete.title', { name }), text: t('delete.job'), action: t('delete.action'), danger: true }, 'DELETE', path, undefined, onDeleted || onDone, () => t('delete.done'));
   return ENDED.has(job.status) ? html`
     ${job.status !== 'completed' && html`<button type="button" class="quiet" onClick=${resume}
       aria-label=${t('resume.label', { name })}>${job.status === 'failed' ? t('retry.action') : t('resume.action')}</button>`}
@@ -250,7 +252,7 @@ function Experiments({ view, setView, started, onStart }) {
           <span class="muted">${one.env_name} · ${short(one.experiment_id)}</span></td>
         <td>${Object.entries(one.counts).map(([state, n]) => html`<span class="count ${state}">${n} ${t(`status.${state}`)}</span>`)}</td>
         <td class="state"><${Status} status=${one.status} progress=${one.progress} />
-          ${one.status === 'failed' && html`<span class="fault" title=${one.error_message}>${one.error_message}</span>`}</td>
+          ${one.status === 'failed' && html`<span class="fault" title=${one.error_message}><${Said} text=${one.error_message} /></span>`}</td>
         <td class="number"><${Estimate} value=${one.iqm} low=${one.ci_low} high=${one.ci_high} /></td>
         <td class="time">${one.eta_seconds !== null ? t('jobs.eta', { time: duration(one.eta_seconds) }) : html`<${Ago} time=${one.end_time || one.start_time} />`}</td>
         <td class="do"><${ExperimentActions} experiment=${one} onDone=${reload} /></td></tr>`)}</tbody></table></div>${pager}`}`;
@@ -259,9 +261,9 @@ function Experiments({ view, setView, started, onStart }) {
 export function ExperimentActions({ experiment, onDone, onDeleted }) {
   const name = experiment.model_name;
   const path = `/experiments/${experiment.experiment_id}`;
-  const post = (verb) => act(null, 'POST', `${path}/${verb}`, undefined, onDone);
-  const stop = () => act({ title: t('stop.title', { name }), text: t('stop.experiment'), action: t('stop.action') }, 'POST', `${path}/stop`, undefined, onDone);
-  const remove = () => act({ title: t('delete.title', { name }), text: t('delete.experiment'), action: t('delete.action'), danger: true }, 'DELETE', path, undefined, onDeleted || onDone);
+  const post = (verb) => act(null, 'POST', `${path}/${verb}`, undefined, onDone, () => t('resume.done'));
+  const stop = () => act({ title: t('stop.title', { name }), text: t('stop.experiment'), action: t('stop.action') }, 'POST', `${path}/stop`, undefined, onDone, () => t('stop.done'));
+  const remove = () => act({ title: t('delete.title', { name }), text: t('delete.experiment'), action: t('delete.action'), danger: true }, 'DELETE', path, undefined, onDeleted || onDone, () => t('delete.done'));
   const failed = (experiment.counts.failed || 0) > 0;
   return html`
     ${failed && html`<button type="button" class="quiet" onClick=${() => post('retry')} aria-label=${t('retry.label', { name })}>${t('retry.action')}</button>`}

@@ -13,6 +13,9 @@ const data = JSON.parse(document.getElementById('data').textContent);
 
 export const language = data.language;
 
+// Sentences of the server's that the catalogue has in the page's language, by the English ones.
+export const known = data.known;
+
 // A page of the MLflow UI, where it is on: of a `run` by its id, of a `model` by its name.
 export function InMlflow({ kind, id }) {
   const ways = data.mlflow;
@@ -34,6 +37,7 @@ export class ApiError extends Error {
   constructor(status, problem) {
     super(problem.detail || t('error.status', { status }));
     this.status = status;
+    this.kind = (problem.type || '').split(':').pop();
     this.errors = problem.errors || [];
   }
 }
@@ -183,9 +187,15 @@ export function Sparkline({ points, label }) {
     <polyline points=${path} fill="none" stroke="currentColor" vector-effect="non-scaling-stroke"/></svg>`;
 }
 
+// What went wrong: its kind in the page's language, then what the server says of it.
+export function Fault({ error }) {
+  if (language === 'en' || !error.kind) return error.message;
+  return html`<strong>${t(`problem.${error.kind}`)}</strong> <span lang="en">${error.message}</span>`;
+}
+
 export function Problem({ error, retry }) {
   if (!error) return null;
-  return html`<div class="notice problem" role="alert"><p>${error.message}</p>
+  return html`<div class="notice problem" role="alert"><p><${Fault} error=${error} /></p>
     ${retry && html`<button type="button" onClick=${retry}>${t('retry')}</button>`}</div>`;
 }
 
@@ -253,12 +263,12 @@ export function say(text, isError = false) {
 }
 
 // Do something after it was confirmed, say how it went, and look again.
-export async function act(question, method, path, body, done) {
+export async function act(question, method, path, body, done, told = () => t('done')) {
   const answer = question ? await ask(question) : {};
   if (!answer) return;
   try {
     const reply = await api(method, typeof path === 'function' ? path(answer) : path, typeof body === 'function' ? body(answer) : body);
-    say(reply.message || reply.reason || t('done'));
+    say(told(reply));
     if (done) done(reply);
   } catch (error) {
     say(error.message, true);

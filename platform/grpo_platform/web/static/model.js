@@ -3,6 +3,7 @@ import { Failures, Film } from './job.js';
 import {
   Ago, Estimate, InMlflow, Loading, PageHead, Problem, act, api, html, number, say, short, t, useApi, useState,
 } from './lib.js';
+import { Said, decision, pair as compared } from './said.js';
 
 export default function ModelPage({ name }) {
   const path = `/models/${encodeURIComponent(name)}`;
@@ -14,10 +15,10 @@ export default function ModelPage({ name }) {
   const promote = (version, force) => act({
     title: t(force ? 'model.force_title' : 'model.promote_title', { name, version: String(version) }), text: t(force ? 'model.force_text' : 'model.promote_text'),
     action: t('model.promote'), reason: t('model.reason'), danger: force,
-  }, 'POST', `${path}/promote`, ({ reason }) => ({ version, force, note: reason }), reload);
+  }, 'POST', `${path}/promote`, ({ reason }) => ({ version, force, note: reason }), reload, decision);
   const rollBack = async () => {
     await act({ title: t('model.rollback_title', { name }), text: t('model.rollback_text'), action: t('model.rollback'), reason: t('model.reason'), danger: true },
-      'POST', ({ reason }) => `${path}/rollback?note=${encodeURIComponent(reason)}`, undefined, reload);
+      'POST', ({ reason }) => `${path}/rollback?note=${encodeURIComponent(reason)}`, undefined, reload, decision);
   };
   const pair = ticked.map((version) => model.versions.find((one) => one.version === version)).filter(Boolean);
   return html`
@@ -36,7 +37,7 @@ export default function ModelPage({ name }) {
       <tbody>${model.versions.map((one) => html`<${Version} key=${one.version} name=${name} one=${one} champion=${model.champion} open=${open === one.version}
         onOpen=${() => setOpen(open === one.version ? null : one.version)} ticked=${ticked.includes(one.version)} onTick=${() => tick(one.version)}
         onPromote=${(force) => promote(one.version, force)} />`)}</tbody></table></div>
-    <${Decisions} decisions=${model.decisions} />`;
+    <${Decisions} decisions=${model.decisions} versions=${model.versions} />`;
 }
 
 function Version({ name, one, champion, open, onOpen, ticked, onTick, onPromote }) {
@@ -64,17 +65,18 @@ function Card({ name, one, champion, onPromote }) {
         <dt>${t('model.weights')}</dt><dd><code>${one.weights_sha256}</code></dd>
         <dt>${t('model.learning_rate')}</dt><dd>${one.config.learning_rate}</dd>
         <dt>${t('model.advantage')}</dt><dd>${one.config.advantage}, ${one.config.num_groups} × ${one.config.group_size}</dd>
-        <dt>${t('model.aliases')}</dt><dd>${one.aliases.join(', ') || '–'}</dd></dl>
+        <dt>${t('model.aliases')}</dt><dd>${one.aliases.join(', ') || '–'}</dd>
+        ${one.selection && html`<dt>${t('model.selection')}</dt><dd lang="en">${one.selection}</dd>`}</dl>
       <div class="actions"><a class="button" href=${`${files}mlflow`} download>${t('model.download_mlflow')}</a><a class="button" href=${`${files}pt2`} download>pt2</a><a class="button" href=${`${files}onnx`} download>ONNX</a>
         ${one.version !== champion && html`<button type="button" class="quiet" onClick=${() => onPromote(true)}>${t('model.force')}</button>`}</div>
       <h3>${t('model.scenarios')}</h3>
-      ${latest ? html`<p><span class="badge ${latest.passed ? 'good' : 'bad'}">${latest.passed ? t('model.passed') : t('model.failed')}</span> ${latest.reason}</p>
+      ${latest ? html`<p><span class="badge ${latest.passed ? 'good' : 'bad'}">${latest.passed ? t('model.passed') : t('model.failed')}</span> ${t('model.scenarios_passed', { n: latest.scenarios.filter((s) => s.passed).length, all: latest.scenarios.length })}</p>
         <ul class="plain">${latest.scenarios.map((s) => html`<li key=${s.name}><span class="badge ${s.passed ? 'good' : 'bad'}">${s.passed ? t('model.passed') : t('model.failed')}</span> ${s.name}
           <span class="muted">${t('model.scenario_facts', { n: s.episodes, mean: number(s.mean_return) })}</span></li>`)}</ul>`
         : html`<p class="muted">${t('model.no_scenarios')}</p>`}</div>
     <div><${Film} src=${`/training/${one.job_id}/film`} label=${t('job.film')} />
       ${failures.data && failures.data.failures.length > 0 ? html`<details><summary>${t('job.failures', { n: failures.data.failures.length })}</summary>
-        <${Failures} id=${one.job_id} found=${failures.data} /></details>` : failures.data && html`<p class="muted">${failures.data.notes.join(' ')}</p>`}</div></div>`;
+        <${Failures} id=${one.job_id} found=${failures.data} /></details>` : failures.data && html`<p class="muted">${failures.data.notes.map((note) => html`<${Said} text=${note} /> `)}</p>`}</div></div>`;
 }
 
 // Two versions on the same episodes: both films, and the difference with its interval.
@@ -94,7 +96,7 @@ function Pair({ name, pair }) {
   const found = result && result.pairs[0];
   return html`<section class="card" aria-label=${t('model.pair')}><div class="card-head"><h2>${t('model.pair_of', { a: String(pair[0].version), b: String(pair[1].version) })}</h2>
       <button type="button" class="primary" onClick=${compare} disabled=${busy}>${busy ? t('model.playing') : t('model.play_both')}</button></div>
-    <div aria-live="polite">${found ? html`<p><strong>${found.sentence}</strong></p>
+    <div aria-live="polite">${found ? html`<p><strong>${compared(found, result.sides.map((side) => side.label))}</strong></p>
       <dl class="facts"><div><dt>${t('model.difference')}</dt><dd><${Estimate} value=${found.mean.estimate} low=${found.mean.low} high=${found.mean.high} /></dd></div>
         <div><dt>${t('compare.probability')}</dt><dd><${Estimate} value=${found.probability.estimate} low=${found.probability.low} high=${found.probability.high} /></dd></div>
         ${result.sides.map((side) => html`<div><dt>${side.label}</dt><dd><${Estimate} value=${side.mean.estimate} low=${side.mean.low} high=${side.mean.high} /></dd></div>`)}</dl>`
@@ -103,9 +105,9 @@ function Pair({ name, pair }) {
       <${Film} src=${`/training/${one.job_id}/film`} label=${t('model.film_of', { version: String(one.version) })} /></figure>`)}</div></section>`;
 }
 
-function Decisions({ decisions }) {
+function Decisions({ decisions, versions }) {
   if (!decisions.length) return null;
   return html`<section class="decisions"><h2>${t('model.decisions')}</h2><ol class="plain">${[...decisions].reverse().map((one) => html`<li key=${one.number}>
     <span class="badge ${one.promoted ? 'good' : ''}">${t(`decision.${one.verdict}`)}</span> <strong>${t('job.version', { version: String(one.version) })}</strong>
-    <span class="muted"><${Ago} time=${one.decided_at} /> · ${one.actor}${one.forced ? ` · ${t('model.forced')}` : ''}</span><p>${one.reason}</p></li>`)}</ol></section>`;
+    <span class="muted"><${Ago} time=${one.decided_at} /> · ${one.actor}${one.forced ? ` · ${t('model.forced')}` : ''}</span><p>${decision(one, (versions.find((version) => version.version === one.version) || {}).baselines)}</p></li>`)}</ol></section>`;
 }

@@ -1,8 +1,9 @@
 // A policy at play: watched, steered, wound back, branched and explained.
 import {
-  Dialog, Estimate, Loading, PageHead, Problem, api, html, number, say, short, t, useEffect, useReducer, useRef,
+  Dialog, Estimate, Loading, PageHead, Problem, api, html, known, number, say, short, t, useEffect, useReducer, useRef,
   useState,
 } from './lib.js';
+import { Said } from './said.js';
 
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
 
@@ -74,7 +75,7 @@ function useSession(body) {
           return { frames };
         });
       };
-      line.onclose = () => change({ error: new Error(ended || t('play.ended')) });
+      line.onclose = () => change({ error: new Error(known[ended] || ended || t('play.ended')) });
     };
     open();
     addEventListener('pagehide', end);
@@ -142,7 +143,7 @@ function Lane({ frame, name }) {
   const told = t('play.frame', { step: frame.step, reward: number(frame.return), value: number(frame.value) });
   return html`<figure class="card lane">
     ${name && html`<h2>${name}</h2>`}
-    ${frame.picture ? html`<canvas ref=${canvas} role="img" aria-label=${told}></canvas>` : html`<p class="muted">${frame.why_no_image}</p>`}
+    ${frame.picture ? html`<canvas ref=${canvas} role="img" aria-label=${told}></canvas>` : html`<p class="muted"><${Said} text=${frame.why_no_image} /></p>`}
     <figcaption aria-live=${frame.playing ? 'off' : 'polite'}><span>${told}</span>
       <span class="muted">${t('play.episode', { n: frame.episode, seed: String(frame.seed) })}
         ${frame.by === 'human' ? ` · ${t('play.human')}` : ''}${frame.over ? ` · ${t(frame.terminated ? 'play.terminated' : 'play.over')}` : ''}</span>
@@ -237,7 +238,7 @@ function Why({ session, frame, send }) {
     <div class="card-head"><h2>${t('play.why')}</h2>
       ${busy ? html`<button type="button" onClick=${() => send('cancel')}>${t('cancel')}</button>`
         : html`<button type="button" disabled=${!frame.can_branch || frame.over} onClick=${ask}>${t('play.explain')}</button>`}</div>
-    <p class="muted" aria-live="polite">${!frame.can_branch ? session.branching_reason : busy ? t('play.branching') : found
+    <p class="muted" aria-live="polite">${!frame.can_branch ? html`<${Said} text=${session.branching_reason} />` : busy ? t('play.branching') : found
       ? t('play.explained', { step: found.step, n: found.continuations, seconds: number(found.seconds) }) : t('play.why_text')}</p>
     ${found && html`<div class="scroll"><table><thead><tr><th>${t('play.action')}</th><th>${t('play.returns')}</th><th>${t('play.mean')}</th>
       <th>${t('play.difference')}</th><th>${t('play.parts')}</th><th>${t('play.see')}</th></tr></thead><tbody>
@@ -252,7 +253,7 @@ function Why({ session, frame, send }) {
       ${found.attribution ? html`<h3>${t('play.attribution')}</h3><div class="scroll"><table><thead><tr><th>${t('play.feature')}</th><th>${t('play.now')}</th><th>${t('play.usual')}</th><th>${t('play.counts')}</th></tr></thead><tbody>
         ${[...found.attribution.features].sort((a, b) => Math.abs(b.attribution) - Math.abs(a.attribution)).slice(0, 12).map((each) => html`<tr><th scope="row">${each.name}</th>
           <td>${number(each.value)}</td><td>${number(each.baseline)}</td><td><meter class=${each.attribution < 0 ? 'against' : ''} min="0" max=${most || 1} value=${Math.abs(each.attribution)} aria-hidden="true"></meter> ${number(each.attribution)}</td></tr>`)}</tbody></table></div>`
-      : html`<p class="muted">${found.why_no_attribution}</p>`}`}
+      : html`<p class="muted"><${Said} text=${found.why_no_attribution} /></p>`}`}
   </section>`;
 }
 

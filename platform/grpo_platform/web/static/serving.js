@@ -1,5 +1,6 @@
 // What this server serves: how much, how fast, and of what kind beside what the evaluation saw.
 import { Ago, Loading, PageHead, Problem, html, number, t, useApi, useState } from './lib.js';
+import { Said } from './said.js';
 
 export default function ServingPage() {
   const { data, error, reload } = useApi('/serving', () => 3);
@@ -39,7 +40,7 @@ function Kinds({ name, version }) {
   if (!data) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
   const features = [...data.features].sort((a, b) => (b.distance ?? 0) - (a.distance ?? 0));
   return html`<p>${t('serving.steps', { n: data.steps })} ${data.evaluation_steps !== null && t('serving.against', { n: data.evaluation_steps })}
-      ${data.note && html`<span class="muted">${data.note}</span>`}</p>
+      ${data.note && html`<span class="muted"><${Said} text=${data.note} /></span>`}</p>
     <ul class="legend"><li><svg class="swatch bar" viewBox="0 0 16 8" width="16" height="8" aria-hidden="true"><rect width="16" height="8" /></svg>${t('serving.served')}</li>
       ${data.evaluation_steps !== null && html`<li><svg class="swatch step" viewBox="0 0 16 8" width="16" height="8" aria-hidden="true"><path d="M0 4h16" /></svg>${t('serving.evaluation')}</li>`}</ul>
     <div class="grid histograms">${data.actions.map((one) => html`<${Histogram} key=${`a${one.name}`} one=${one} title=${data.actions.length === 1 ? t('serving.action') : t('serving.action_n', { name: one.name })} />`)}

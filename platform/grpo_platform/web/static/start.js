@@ -1,6 +1,6 @@
 // The form that starts a job or an experiment: fields from the API's own schema, and the same request as
 // curl, on the command line and in Python.
-import { Copy, Dialog, Loading, Tabs, api, get, html, say, short, t, useEffect, useMemo, useRef, useState } from './lib.js';
+import { Copy, Dialog, Loading, Tabs, api, get, html, language, say, short, t, useEffect, useMemo, useRef, useState } from './lib.js';
 
 const FIRST = ['env_name', 'total_timesteps', 'model_name', 'reward_function_type', 'seed', 'seeds'];
 const GROUPS = {
@@ -15,6 +15,7 @@ const GROUPS = {
 
 export default function Start({ onClose, onStarted }) {
   const [fields, setFields] = useState(null);
+  const [words, setWords] = useState({});
   const [given, setGiven] = useState({ env_name: 'CartPole-v1' });
   const [faults, setFaults] = useState({});
   const [message, setMessage] = useState('');
@@ -22,6 +23,7 @@ export default function Start({ onClose, onStarted }) {
   const { names, preset, note } = useEnvironment(given.env_name);
   const form = useRef();
   useEffect(() => {
+    if (language !== 'en') fetch(new URL(`fields.${language}.json`, import.meta.url)).then((reply) => reply.json()).then(setWords, () => {});
     get('/openapi.json').then((schema) => setFields(schema.components.schemas.TrainBody.properties), (error) => setMessage(error.message));
   }, []);
   useEffect(() => {
@@ -57,7 +59,7 @@ export default function Start({ onClose, onStarted }) {
       setBusy(false);
     }
   };
-  const row = (name) => fields[name] && html`<${Field} key=${name} name=${name} schema=${fields[name]} preset=${preset[name]}
+  const row = (name) => fields[name] && html`<${Field} key=${name} name=${name} schema=${fields[name]} words=${words} preset=${preset[name]}
     value=${given[name] ?? ''} fault=${faults[name]} options=${name === 'env_name' ? names : null} note=${name === 'env_name' ? note : null}
     onInput=${(text) => set(name, text)} />`;
   const rest = fields ? Object.keys(fields).filter((name) => !FIRST.includes(name) && !Object.values(GROUPS).flat().includes(name)) : [];
@@ -81,11 +83,11 @@ export default function Start({ onClose, onStarted }) {
 
 const told = (names, given) => names.filter((name) => (given[name] ?? '') !== '').join(', ');
 
-function Field({ name, schema, preset, value, fault, options, note, onInput }) {
+function Field({ name, schema, words, preset, value, fault, options, note, onInput }) {
   const parts = schema.anyOf || [schema];
   const kinds = parts.map((part) => part.type);
   const names = schema.enum || (kinds.includes('boolean') ? ['true', 'false'] : null);
-  const help = marked([schema.description, range(parts)].filter(Boolean).join(' '));
+  const help = marked([words[schema.description] || schema.description, range(parts)].filter(Boolean).join(' '));
   const inForce = preset !== undefined ? preset : schema.default;
   const placeholder = inForce === undefined || inForce === null ? t('start.none') : typeof inForce === 'object' ? JSON.stringify(inForce) : String(inForce);
   const described = `${name}-help${fault ? ` ${name}-fault` : ''}`;

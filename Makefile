@@ -16,7 +16,7 @@ USUAL := not long and not stores and not ray
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-all test-long test-stores test-ray check format chaos audit lock clean \
+.PHONY: help install demo serve docs test test-all test-long test-stores test-ray check format chaos audit lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
   bench-pages bench-viewers bench-promotion bench-coverage bench-environments fuzz soak
 
@@ -30,6 +30,9 @@ demo: $(VENV)/.installed ## train, evaluate, ask for an action; stays up (DEMO_E
 
 serve: $(VENV)/.installed ## API and MLflow UI
 	@exec $(BIN)/python run_api.py
+
+docs: $(VENV)/.installed-dev ## the documentation site into build/docs, warnings are errors
+	$(BIN)/python scripts/build_docs.py
 
 test: $(VENV)/.installed-dev ## what CI runs: all but the suites below, and of rotated tests the day's part (PART=1 to 5)
 	$(PYTEST) -m "$(USUAL)" --part $(PART)

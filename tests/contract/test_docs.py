@@ -38,7 +38,7 @@ from tests.contract.test_messages import said
 from tests.contract.test_repository import TRACKED as TRACKED_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PAGES = sorted([*DOCUMENTS, *ROOT.glob("examples/*/*.md"), ROOT / "llms.txt"])
 API = (ROOT / "docs/api.md").read_text()
 ALGORITHM = (ROOT / "docs/algorithm.md").read_text()
@@ -381,23 +381,34 @@ def test_groups_of_entry_points_are_documented_and_no_other() -> None:
     assert {row[0].strip("`") for row in library} == {*groups, "gymnasium.envs"}
 
 
-@pytest.mark.parametrize(
-    "pair", [("README.md", "README.ja.md"), ("docs/guide.md", "docs/guide.ja.md")]
-)
-def test_both_languages_say_the_same(pair: tuple[str, str]) -> None:
-    shapes = []
-    for name in pair:
-        parsed = tokens(ROOT / name)
-        shapes.append([t.info if t.type == "fence" else t.tag for t in parsed if t.level == 0])
-    assert shapes[0] == shapes[1]
+JAPANESE = sorted(path for path in DOCUMENTS if path.name.endswith(".ja.md"))
 
 
-def test_both_guides_run_the_same_code() -> None:
+def english_of(path: Path) -> Path:
+    return path.with_name(path.name.replace(".ja.md", ".md"))
+
+
+def test_what_a_newcomer_reads_is_in_japanese() -> None:
+    tutorials = {path.name for path in ROOT.glob("docs/tutorials/*.md")}
+    english = {name for name in tutorials if not name.endswith(".ja.md")}
+    assert tutorials == english | {name.replace(".md", ".ja.md") for name in english}
+    translated = {str(english_of(path).relative_to(ROOT)) for path in JAPANESE}
+    assert translated >= {"README.md", "docs/index.md", "docs/guide.md"}
+
+
+@pytest.mark.parametrize("path", JAPANESE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_both_languages_say_the_same_and_run_the_same_code(path: Path) -> None:
     english, japanese = (
-        [without_text(block) for block in fences(ROOT / "docs" / name, "python")]
-        for name in ("guide.md", "guide.ja.md")
+        [t.info if t.type == "fence" else t.tag for t in tokens(page) if t.level == 0]
+        for page in (english_of(path), path)
     )
     assert english == japanese
+    for language in ("python", "bash", "text"):
+        english, japanese = (
+            [without_text(block) for block in fences(page, language)]
+            for page in (english_of(path), path)
+        )
+        assert english == japanese
 
 
 def without_text(source: str) -> str:

@@ -18,11 +18,10 @@ GUIDE_SECONDS = 240
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(GUIDE_SECONDS + 120)]
 
 
-def run_blocks(guide: Path, folder: Path, url: str | None) -> str:
+def run_blocks(guide: Path, folder: Path, *urls: str) -> str:
     """What the blocks print; fails with their output if one raises."""
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("run_blocks.py")), str(guide)]
-        + ([url] if url else []),
+        [sys.executable, str(Path(__file__).with_name("run_blocks.py")), str(guide), *urls],
         cwd=folder, env=environment(PYTHONIOENCODING="utf-8"), timeout=GUIDE_SECONDS,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -60,7 +59,7 @@ def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
 
 
 def test_the_librarys_page_runs(tmp_path: Path) -> None:
-    printed = run_blocks(ROOT / "docs" / "library.md", tmp_path, None)
+    printed = run_blocks(ROOT / "docs" / "library.md", tmp_path)
     (played,) = re.findall(r"^return (\d+\.\d)$", printed, re.MULTILINE)
     assert float(played) >= 400
     for shown in (
@@ -77,7 +76,7 @@ def test_the_librarys_page_runs(tmp_path: Path) -> None:
 
 @pytest.mark.rotated(5)
 def test_the_page_of_environments_runs(tmp_path: Path) -> None:
-    run_blocks(ROOT / "docs" / "environments.md", tmp_path, None)
+    run_blocks(ROOT / "docs" / "environments.md", tmp_path)
 
 
 def test_the_users_guide_runs_unchanged(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_the_users_guide_runs_unchanged(tmp_path: Path) -> None:
                 raise
             pytest.skip("port 8000, which the users' guide names, is in use")
     with server(tmp_path, port=8000) as running:
-        printed = run_blocks(USERS_GUIDE, tmp_path, None)
+        printed = run_blocks(USERS_GUIDE, tmp_path)
         models = requests.get(f"{running.url}/models", timeout=30).json()["models"]
     for shown in (
         "{'status': 'healthy', 'timestamp': '",

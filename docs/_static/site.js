@@ -1,0 +1,15 @@
+// Offers the versions that versions.js, a script beside their folders, says are there. A script and no JSON,
+// so that it also works where the site is opened as files.
+document.addEventListener("DOMContentLoaded", () => {
+  const box = document.querySelector(".site-version");
+  const versions = window.GRPO_DOCS_VERSIONS ?? [];
+  if (!box || versions.length < 2) return;
+  const { version, site, page } = box.dataset;
+  const choice = document.createElement("select");
+  choice.setAttribute("aria-label", box.dataset.label);
+  for (const name of versions) choice.add(new Option(name, name, name === version, name === version));
+  choice.addEventListener("change", () => {
+    location.href = `${site}${choice.value}/${page}`;
+  });
+  box.replaceChildren(choice);
+});

@@ -18,6 +18,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from grpo_platform.core.messages import escape_unprintable
+from grpo_platform.core.process import importing
 from grpo_platform.core.settings import TOKEN_VARIABLE, Settings, unknown_variables
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     # imported here, since torch and MLflow take seconds and the checks above must not wait
-    from grpo_platform.jobs.resources import own_temporary_folder, remove_abandoned
+    with importing():
+        from grpo_platform.jobs.resources import own_temporary_folder, remove_abandoned
 
     with contextlib.ExitStack() as stack:
         try:
@@ -68,10 +70,11 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings, listener: socket.socket) -> int:
     """Serve until told to end; returns the exit code."""
-    from grpo_platform.api.app import create_app
-    from grpo_platform.api.middleware import LATER_SECONDS, Connections, raise_file_limit
-    from grpo_platform.core.errors import PlatformError
-    from grpo_platform.services.container import build_services
+    with importing():
+        from grpo_platform.api.app import create_app
+        from grpo_platform.api.middleware import LATER_SECONDS, Connections, raise_file_limit
+        from grpo_platform.core.errors import PlatformError
+        from grpo_platform.services.container import build_services
 
     try:
         services = build_services(settings)

@@ -24,7 +24,7 @@ import traceback
 from typing import Any, NamedTuple, NoReturn
 
 from grpo_platform.core.messages import escape_unprintable
-from grpo_platform.core.process import leave, worker_name
+from grpo_platform.core.process import importing, leave, worker_name
 
 __all__ = ["main"]
 
@@ -50,9 +50,10 @@ def main(control_fd: int, lifeline_fd: int) -> None:
 
 def preload() -> None:
     """Import all that a worker needs, and do once what is slow the first time."""
-    from grpo_platform.jobs import preload
+    with importing():
+        from grpo_platform.jobs import preload
 
-    preload.warm_up()
+        preload.warm_up()
     # what is here stays: no collection needs to visit it, so forks go on sharing its pages
     gc.collect()
     gc.freeze()

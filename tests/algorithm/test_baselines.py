@@ -365,7 +365,7 @@ def test_every_combination_trains(baseline, start_states, policy):
         ("CartPole-v1", {}),
         ("Hopper-v5", {}),
         ("LunarLander-v3", {}),  # put into a state by steps that are played again
-        ("Hopper-v5", {"env_workers": 2}),
+        pytest.param("Hopper-v5", {"env_workers": 2}, marks=pytest.mark.rotated(4)),
         ("CartPole-v1", {"policy": "RecurrentPolicy"}),
     ],
     ids=["classic", "mujoco", "replay", "processes", "memory"],

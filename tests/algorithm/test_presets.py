@@ -56,7 +56,7 @@ def test_other_choices_leave_the_general_preset_in_force():
 
 
 def test_the_object_fits_the_general_preset_to_what_it_is_asked_to_learn():
-    model = GRPO("Taxi-v4", seed=1)
+    model = GRPO("Taxi-v4", seed=1, n_eval_episodes=1)
     model.learn(300)
     wanted = resolve_config(env_name="Taxi-v4", total_timesteps=300)
     assert (model.config.learning_rate, model.config.n_steps) == (

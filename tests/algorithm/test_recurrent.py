@@ -256,6 +256,7 @@ def test_minibatches_are_whole_segments_of_about_the_size_asked_for():
     assert sorted(seen) == sorted(np.flatnonzero(batch.informative).tolist() * epochs)
 
 
+@pytest.mark.rotated(5)
 def test_what_was_shown_once_is_remembered():
     fields = {
         "seed": 1, "group_size": 8, "n_steps": 4, "learning_rate": 3e-3, "start_states": "reset"

@@ -84,7 +84,7 @@ def trained(env: Any, workers: int) -> GRPO:
     [
         "plain",
         "copied",
-        "Hopper-v5",
+        pytest.param("Hopper-v5", marks=pytest.mark.rotated(2)),
         *(pytest.param(kind, marks=pytest.mark.long) for kind in ("strict", "trees")),
         pytest.param("LunarLander-v3", marks=pytest.mark.long),
     ],

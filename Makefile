@@ -24,7 +24,7 @@ endef
 export DEMO_SAYS
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve docs test test-all test-long test-stores test-ray check format chaos audit lock clean \
+.PHONY: help install demo serve docs test test-all test-long test-stores test-ray check format chaos audit dist lock clean \
   bench-learning bench-speed bench-workers bench-jobs bench-sweep bench-tracking bench-lists bench-ray bench-serving \
   bench-pages bench-viewers bench-promotion bench-coverage bench-environments fuzz soak
 
@@ -125,6 +125,9 @@ soak: $(VENV)/.installed-dev ## ten minutes at fifty clients while two jobs trai
 audit: $(VENV)/.installed-dev ## known vulnerabilities of the pinned packages
 	grep -v '^-e' requirements.txt > $(VENV)/audit.txt
 	$(BIN)/pip-audit --disable-pip --no-deps -r $(VENV)/audit.txt
+
+dist: $(VENV)/.installed-dev ## wheel and source distribution, in dist/
+	$(BIN)/python -m hatchling build
 
 lock: ## resolve pyproject.toml anew into requirements*.txt and conda.yaml
 	$(PYTHON) scripts/lock.py

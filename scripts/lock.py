@@ -14,6 +14,8 @@ HELD = {
     "torch": "2.13.0",  # the release whose wheels are plain CPU builds where we test
 }
 NOT_PINNED = {"pip"}  # comes with the virtual environment
+GUIDES = ("box2d", "mujoco", "postgres", "video")  # extras that the guides use
+TESTS = ("minari", "onnx", "ray")  # and those that only tests do
 
 
 def resolve(requirements: list[str], constraints: dict[str, str]) -> dict[str, str]:
@@ -45,10 +47,11 @@ def pins(versions: dict[str, str]) -> list[str]:
 def main() -> None:
     """Write the three files; review the difference before it is committed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    runtime = resolve(project["project"]["dependencies"], HELD)
-    development = resolve(
-        project["project"]["dependencies"] + project["dependency-groups"]["dev"], runtime
-    )
+    extras = project["project"]["optional-dependencies"]
+    base = project["project"]["dependencies"] + [row for name in GUIDES for row in extras[name]]
+    runtime = resolve(base, HELD)
+    tests = project["dependency-groups"]["dev"] + [row for name in TESTS for row in extras[name]]
+    development = resolve(base + tests, runtime)
     note = "# Written by `make lock` from pyproject.toml: the exact set that is tested.\n"
     only_dev = {name: version for name, version in development.items() if name not in runtime}
     (ROOT / "requirements.txt").write_text(note + "\n".join([*pins(runtime), "-e ."]) + "\n")

@@ -5,6 +5,7 @@ Their modules, and the physics engines behind them, are imported here, with thei
 
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -23,6 +24,8 @@ __all__ = [
     "MODULES_VARIABLE",
     "allow_module",
     "allowed_modules",
+    "how_to_install",
+    "how_to_register",
     "import_environment",
     "load_plug_ins",
     "registered_names",
@@ -44,6 +47,19 @@ HOW_TO_ADD = (
     "examples/plugin has one."
 )
 """What whoever misses an environment can do."""
+
+_EXTRAS = {"Box2D": "box2d", "mujoco": "mujoco"}
+"""Packages that Gymnasium's own environments import, and the extra that brings each."""
+
+_OTHERS = {
+    "ALE/": "ale_py",
+    "FlappyBird-": "flappy_bird_gymnasium",
+    "MiniGrid-": "minigrid",
+    "PointMaze_": "gymnasium_robotics",
+    "highway-": "highway_env",
+    "mobile-": "mobile_env",
+}
+"""How ids of other packages begin, which the extra `environments` brings."""
 
 _log = logging.getLogger(__name__)
 
@@ -153,6 +169,32 @@ def import_environment(registered: EnvSpec) -> None:
         warnings.filterwarnings("ignore", "builtin type .* has no __module__", DeprecationWarning)
         importlib.import_module(module)
     _redirect_mujoco_warnings()
+
+
+def how_to_install(error: BaseException) -> str | None:
+    """What is missing and the extra that brings it, where that is why an environment is not made.
+
+    Args:
+        error: that making it raised.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError) and (extra := _EXTRAS.get(cause.name or "")):
+            return f"needs {cause.name}, which is not installed: {_pip_install(extra)}"
+        cause = cause.__cause__
+    return None
+
+
+def how_to_register(env_name: str) -> str:
+    """What whoever misses an environment can do: install its package, or bring one of their own."""
+    for start, package in _OTHERS.items():
+        if env_name.startswith(start) and importlib.util.find_spec(package) is None:
+            return f"It is of {package}, which is not installed: {_pip_install('environments')}."
+    return HOW_TO_ADD
+
+
+def _pip_install(extra: str) -> str:
+    return f"pip install 'grpo-platform[{extra}]'"
 
 
 def _redirect_mujoco_warnings() -> None:

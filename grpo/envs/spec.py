@@ -15,7 +15,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from grpo.actions import ActionSpec, DiscreteActions, MultiDiscreteActions, choices
 from grpo.envs.catalogue import (
-    HOW_TO_ADD,
+    how_to_install,
+    how_to_register,
     import_environment,
     load_plug_ins,
     registered_names,
@@ -220,7 +221,7 @@ def _lookup(env_name: str, objects: Objects) -> Source:
     registered = gym.registry.get(name)
     if registered is None:
         raise UnknownNameError(
-            "env_name", name, registered_names(), known=gym.registry, advice=HOW_TO_ADD
+            "env_name", name, registered_names(), known=gym.registry, advice=how_to_register(name)
         )
     return registered
 
@@ -275,7 +276,8 @@ def _make_bare(name: str, source: Source, kwargs: Mapping[str, Any]) -> gym.Env[
         ) from error
     except (Exception, SystemExit) as error:
         # Anything may come out of a foreign constructor: missing libraries, assertions, files.
-        raise _unsupported(name, f"cannot be made here: {in_words(error)}") from error
+        said = how_to_install(error) or f"cannot be made here: {in_words(error)}"
+        raise _unsupported(name, said) from error
     if not isinstance(env, gym.Env):
         raise _unsupported(name, f"is a {type(env).__name__}, not a gymnasium.Env")
     return env

@@ -53,6 +53,7 @@ def server(
     port: int | None = None,
     ui: bool = False,
     prefix: Sequence[str] = (),
+    command: Sequence[str | Path] = (sys.executable, ROOT / "run_api.py"),
     **settings_given: str,
 ) -> Iterator[Server]:
     """`python run_api.py`, started in `folder` and ended in order; `prefix` goes before it."""
@@ -63,7 +64,7 @@ def server(
     settings = environment(**ports | settings_given)
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
-            [*prefix, sys.executable, str(ROOT / "run_api.py")],
+            [*prefix, *command],
             cwd=folder, env=settings, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip

@@ -36,6 +36,7 @@ def test_a_ready_folder_has_no_problem_and_gets_no_file(place):
     assert {row["state"] for row in found.values()} <= {"ok", "note"}
     assert found["training"]["found"].startswith("5,000 steps of CartPole in ")
     assert __version__ in found["versions"]["found"]
+    assert "box2d" in found["extras"]["found"].partition("not installed")[0]
     assert list(place.iterdir()) == []
 
 
@@ -74,14 +75,19 @@ def test_stores_are_told_apart(place, monkeypatch):
 
 
 def test_packages_that_do_not_fit_are_named(place, monkeypatch):
-    wanted = ["numpy<1", "no-such-package>=1", "ray>=2; extra == 'ray'", "mlflow"]
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: wanted)
-    (found,) = doctor._requirements(Settings())
+    wanted = {
+        "grpo-platform": ["numpy<1", "no-such-package>=1", "ray>=99; extra == 'ray'", "mlflow"],
+        "mlflow": ["rich<1", "grpo-platform"],
+    }
+    monkeypatch.setattr(doctor.metadata, "requires", wanted.get)
+    found, extras = doctor._requirements(Settings())
+    assert "ray" in extras.found.partition("not installed: ")[2]
     assert found.state is State.PROBLEM
     assert "no-such-package is missing" in found.found
     assert found.found.startswith("numpy ")
     assert "ray" not in found.found
     assert "mlflow" not in found.found
+    assert "; rich " in found.found
 
 
 def test_a_training_that_fails_is_told_and_the_rest_is_looked_at(place, monkeypatch):

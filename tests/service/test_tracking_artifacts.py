@@ -21,6 +21,7 @@ from grpo_platform.core.names import Metric, Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.run_writer import read_log
+from grpo_platform.tracking import video
 from grpo_platform.tracking.artifacts import draw_learning_curve, illustrate
 from grpo_platform.tracking.provenance import (
     code_version,
@@ -153,6 +154,12 @@ def test_scalars_and_whole_numbers_are_filmed(tmp_path, whole):
     with registered(Thermostat, **kwargs) as env_name:
         frames = record_episodes(policy_for(env_name), env_name, {}, [1], tmp_path / "v.mp4", 500)
     assert frames == 20 + 1 + 9
+
+
+def test_without_its_extra_a_film_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "find_spec", lambda name: None)
+    with pytest.raises(VideoError, match=r"pip install 'grpo-platform\[video\]'"):
+        record_episodes(policy_for("CartPole-v1"), "CartPole-v1", {}, [1], tmp_path / "v.mp4", 5)
 
 
 def test_what_cannot_be_drawn_is_left_out(jobs, tmp_path, monkeypatch):

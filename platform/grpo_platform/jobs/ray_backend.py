@@ -41,8 +41,8 @@ def require_ray() -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise PlatformError(
-            "GRPO_JOB_BACKEND=ray needs Ray, which is not installed: pip install -e '.[ray]' in "
-            "the project's folder, or leave the variable unset to run jobs on this machine."
+            "GRPO_JOB_BACKEND=ray needs Ray, which is not installed: pip install "
+            "'grpo-platform[ray]', or leave the variable unset to run jobs on this machine."
         )
 
 

@@ -19,6 +19,8 @@ _SECONDS: Final = 120.0
 _ENTRY_POINTS: Final = ("mlproject", "project")
 """Packages that train in a given run: by today's name, and by that of commits before it."""
 
+_PACKAGE: Final = ("platform/grpo_platform", "grpo_platform")
+
 
 class SourceTree(NamedTuple):
     """The project's code as of a commit."""
@@ -79,7 +81,8 @@ def source_tree(commit: str | None) -> Iterator[SourceTree]:
 
 def _entered(folder: Path, whose: str) -> SourceTree:
     for name in _ENTRY_POINTS:
-        if any(folder.glob(f"platform/grpo_platform/{name}*")):
+        # in a checkout, and beside each other where they are installed
+        if any(folder.glob(f"{where}/{name}*") for where in _PACKAGE):
             return SourceTree(folder, f"grpo_platform.{name}")
     raise ConflictError(f"The code {whose} is too old: it cannot train in a given run.")
 

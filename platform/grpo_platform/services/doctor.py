@@ -88,24 +88,45 @@ def _versions(_: Settings) -> Iterator[Finding]:
 
 
 def _requirements(_: Settings) -> Iterator[Finding]:
-    """As `pip check` does, of this distribution alone."""
-    wrong = []
-    for text in metadata.requires(_DISTRIBUTION) or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+    """As `pip check` does, of what this distribution leads to; and which extras are complete."""
+    seen: set[tuple[str, str]] = set()
+    wrong = dict.fromkeys(_wrong(_DISTRIBUTION, "", seen))
+    if wrong:
+        advice = f"Install {_DISTRIBUTION} anew; in a checkout: pip install -r requirements.txt"
+        yield Finding("packages", State.PROBLEM, "; ".join(wrong), advice)
+    else:
+        yield Finding("packages", State.OK, "All that is required is there.")
+    there: dict[bool, list[str]] = {True: [], False: []}
+    for extra in metadata.metadata(_DISTRIBUTION).get_all("Provides-Extra") or ():
+        there[not any(_wrong(_DISTRIBUTION, extra, set(seen)))].append(extra)
+    found = ", ".join(there[True]) or "none"
+    if there[False]:
+        found += f"; not installed: {', '.join(there[False])}"
+    yield Finding("extras", State.OK, found)
+
+
+def _wrong(name: str, extra: str, seen: set[tuple[str, str]]) -> Iterator[str]:
+    """What a distribution and those that it requires lack, with one of its extras or without.
+
+    Args:
+        name: of the distribution.
+        extra: of it; empty for none.
+        seen: those that were looked at, with their extras; they are passed over.
+    """
+    seen.add((name, extra))
+    for wanted in map(Requirement, metadata.requires(name) or ()):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
             continue
         try:
             found = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{wanted.name} is missing")
+            yield f"{wanted.name} is missing"
             continue
         if not wanted.specifier.contains(found, prereleases=True):
-            wrong.append(f"{wanted.name} {found} is not {wanted.specifier}")
-    if wrong:
-        advice = "Install what requirements.txt says: pip install -r requirements.txt"
-        yield Finding("packages", State.PROBLEM, "; ".join(wrong), advice)
-    else:
-        yield Finding("packages", State.OK, "All that is required is there.")
+            yield f"{wanted.name} {found} is not {wanted.specifier}"
+        for more in ("", *wanted.extras):
+            if (wanted.name, more) not in seen:
+                yield from _wrong(wanted.name, more, seen)
 
 
 def _store(settings: Settings) -> Iterator[Finding]:

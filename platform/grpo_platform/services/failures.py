@@ -117,7 +117,8 @@ def read_film(store: JobStore, job_id: str) -> bytes:
     if VIDEO_FILE not in store.list_artifacts(job_id):
         raise NotFoundError(
             f"Job {job_id} has no film: it is made some seconds after a job is completed, where "
-            "its environment can be rendered."
+            "its environment can be rendered and imageio-ffmpeg is installed, which the extra "
+            "`video` brings: pip install 'grpo-platform[video]'."
         )
     return _content(store, job_id, VIDEO_FILE)
 

@@ -110,7 +110,8 @@ def probe_database(uri: str) -> None:
             engine = sqlalchemy.create_engine(uri)
         except ImportError as error:
             raise StoreError(
-                f"PostgreSQL needs a driver: pip install 'psycopg[binary]'. ({error})"
+                "PostgreSQL needs a driver, which the extra `postgres` brings: "
+                f"pip install 'grpo-platform[postgres]'. ({error})"
             ) from error
         try:
             engine.connect().close()

@@ -3,11 +3,11 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import gymnasium
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +30,7 @@ _DEFAULT_FPS: Final = 30
 
 
 class VideoError(PlatformError):
-    """The environment cannot be drawn here."""
+    """The environment cannot be drawn here, or nothing here makes a film of what is drawn."""
 
 
 def record_episodes(
@@ -95,6 +95,10 @@ def _film(
     path: Path,
     frames: Callable[[gymnasium.Env[Any, Any], EnvironmentSpec], Iterator[Frame]],
 ) -> int:
+    if find_spec("imageio_ffmpeg") is None:
+        raise VideoError(
+            "Films need imageio-ffmpeg, which is not installed: pip install 'grpo-platform[video]'."
+        )
     advice = ""
     try:
         spec = check_environment(env_name, env_kwargs)
@@ -150,6 +154,8 @@ def _drawn(env: gymnasium.Env[Any, Any]) -> Frame:
 
 
 def _encode(frames: Iterator[Frame], path: Path, fps: int) -> int:
+    import imageio_ffmpeg  # an extra
+
     first = next(frames)
     height, width, _ = first.shape
     writer = imageio_ffmpeg.write_frames(

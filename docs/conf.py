@@ -92,7 +92,7 @@ WORDS = {
     "ja": {"other_name": "English", "version_label": "バージョン"},
 }
 PYTHON_IS_ENGLISH = '\n\n<a href="../../en/docs/python.html">Python API (English)</a>\n'
-UNTRANSLATED = '<p class="site-untranslated">このページはまだ英語だけです。</p>'
+UNTRANSLATED = '<p class="site-untranslated" lang="ja">このページはまだ英語だけです。</p>'
 
 
 def read(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -120,9 +120,11 @@ def plain(
 def without_spaces_in_japanese(app: Sphinx, document: nodes.document) -> None:
     """Where a line of Japanese is broken in the source, no space is meant."""
     for text in list(document.findall(nodes.Text)):
-        if "\n" in text and not isinstance(text.parent, nodes.literal_block):
-            joined = re.sub(f"(?<=[{JAPANESE}])\n(?=[{JAPANESE}])", "", text)
-            text.parent.replace(text, nodes.Text(joined))
+        around = text.parent.index(text)
+        if text == "\n" and 0 < around < len(text.parent) - 1:
+            before, after = text.parent[around - 1].astext(), text.parent[around + 1].astext()
+            if re.search(f"[{JAPANESE}]$", before) and re.match(f"[{JAPANESE}]", after):
+                text.parent.remove(text)
 
 
 def show(app: Sphinx, pagename: str, template: str, context: dict[str, Any], _: object) -> None:

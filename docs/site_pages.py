@@ -52,26 +52,33 @@ def commands() -> str:
     """Every command of `grpo-platform` with what it takes, as Markdown."""
     from grpo_platform.cli import app
 
-    return "\n".join(_command(typer.main.get_command(app), "grpo-platform"))
+    return "\n".join(_command(typer.main.get_command(app), []))
 
 
-def _command(command: Any, name: str) -> Iterator[str]:  # noqa: ANN401 - Click's, or Typer's own
+def _command(command: Any, words: list[str]) -> Iterator[str]:  # noqa: ANN401 - Click's, or Typer's
     children = getattr(command, "commands", {})
-    yield f"## {name}\n" if name.count(" ") < 2 else f"### {name}\n"
+    yield f"{'#' * max(2, len(words) + 1)} {' '.join(words) or 'Before any command'}\n"
     yield (command.help or "").partition("\f")[0].strip() + "\n"
-    rows = [_parameter(each) for each in command.params if each.name != "help"]
-    if rows:
-        yield "| | |\n|---|---|\n" + "\n".join(rows) + "\n"
+    taken = [each for each in command.params if each.name != "help"]
+    arguments = [_name(each) for each in taken if each.param_type_name == "argument"]
+    rest = ["[OPTIONS]", *arguments, *(["COMMAND"] if children else [])]
+    yield f"```text\n{' '.join(['grpo-platform', *words, *rest])}\n```\n"
+    if taken:
+        yield "| | |\n|---|---|\n" + "\n".join(map(_parameter, taken)) + "\n"
     if command.epilog:
         yield f"{command.epilog}\n"
     for word in sorted(children):
-        yield from _command(children[word], f"{name} {word}")
+        yield from _command(children[word], [*words, word])
+
+
+def _name(argument: Any) -> str:  # noqa: ANN401 - as above
+    word = (argument.metavar or argument.name).upper()
+    return f"{word if argument.required else f'[{word}]'}{'...' if argument.nargs == -1 else ''}"
 
 
 def _parameter(parameter: Any) -> str:  # noqa: ANN401 - as above
     if parameter.param_type_name == "argument":
-        word = (parameter.metavar or parameter.name).upper()
-        names = f"`{word}`" if parameter.required else f"`[{word}]`"
+        names = f"`{_name(parameter)}`"
     else:
         names = ", ".join(f"`{each}`" for each in [*parameter.opts, *parameter.secondary_opts])
     told = (parameter.help or "").replace("|", "\\|").replace("\n", " ")

@@ -13,3 +13,13 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   box.replaceChildren(choice);
 });
+
+// What Sphinx's own Japanese lacks of the search page's words.
+if (document.documentElement.lang === "ja" && typeof Documentation !== "undefined") {
+  Documentation.addTranslations({
+    messages: {
+      "Search finished, found one page matching the search query.": ["${resultCount} ページが見つかりました。"],
+    },
+    plural_expr: "0",
+  });
+}

@@ -3,8 +3,9 @@
     python scripts/build_docs.py [SITE]
 
 SITE/VERSION/en and SITE/VERSION/ja hold this checkout's version; other versions in SITE stay.
-SITE/versions.js names all of them, for the choice on each page; SITE/index.html leads to the
-newest. Build each release into the same SITE, and serve or copy it: nothing in it is absolute.
+SITE/versions.js names all of them with their pages, for the choice on each page, and
+SITE/index.html leads to the newest. Build each release into the same SITE, and serve or copy it:
+nothing in it is absolute.
 """
 
 import json
@@ -97,6 +98,10 @@ def foreign(site: Path) -> list[str]:
     ]
 
 
+def _pages(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.html")]
+
+
 def main(site: Path) -> int:
     """Build, list the versions, check; exit status 0 only where nothing is to be mended."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -108,7 +113,8 @@ def main(site: Path) -> int:
         status = max(pool.map(build, LANGUAGES, folders))
     versions = [path.name for path in site.iterdir() if (path / LANGUAGES[0]).is_dir()]
     versions.sort(key=Version, reverse=True)
-    (site / "versions.js").write_text(f"window.GRPO_DOCS_VERSIONS = {json.dumps(versions)};\n")
+    listed = {name: sorted(_pages(site / name)) for name in versions}
+    (site / "versions.js").write_text(f"window.GRPO_DOCS_VERSIONS = {json.dumps(listed)};\n")
     (site / "index.html").write_text(INDEX.format(version=versions[0]))
     problems = [*broken_links(site), *foreign(site)]
     sys.stderr.writelines(f"{problem}\n" for problem in problems)

@@ -1,5 +1,6 @@
 """The documentation site: built with warnings as errors, whole in both languages, from one host."""
 
+import json
 import re
 import subprocess
 import sys
@@ -79,8 +80,11 @@ def test_every_public_name_and_every_command_is_in_the_reference(site: Path) -> 
 
 
 def test_versions_are_listed_newest_first_and_the_entrance_leads_to_the_newest(site: Path) -> None:
-    listed = (site / "versions.js").read_text()
-    assert listed == f'window.GRPO_DOCS_VERSIONS = ["{VERSION}", "0.0.9"];\n'
+    name, _, listed = (site / "versions.js").read_text().partition(" = ")
+    assert name == "window.GRPO_DOCS_VERSIONS"
+    found = json.loads(listed.rstrip(";\n"))
+    assert list(found) == [VERSION, "0.0.9"]
+    assert found["0.0.9"] == ["en/docs/index.html", "ja/docs/index.html"]
     assert f'url={VERSION}/en/docs/index.html"' in (site / "index.html").read_text()
 
 
@@ -146,10 +150,10 @@ def test_search_works_from_files(
 def test_a_page_leads_to_its_other_versions_and_its_other_language(
     site: Path, browser: webdriver.Chrome
 ) -> None:
-    browser.get((site / VERSION / "en/docs/index.html").as_uri())
+    browser.get((site / VERSION / "en/docs/cli.html").as_uri())  # which the earlier one has not
     offered = browser.find_elements(By.CSS_SELECTOR, ".site-version option")
     assert [each.get_attribute("value") for each in offered] == [VERSION, "0.0.9"]
     other = browser.find_element(By.CSS_SELECTOR, ".site-switch a").get_attribute("href")
-    assert other == (site / VERSION / "ja/docs/index.html").as_uri()
+    assert other == (site / VERSION / "ja/docs/cli.html").as_uri()
     offered[1].click()
     assert browser.title == "an earlier version"

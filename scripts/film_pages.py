@@ -1,10 +1,11 @@
 """Film the control room: the pictures of docs/control-room.md, and the clip of the READMEs.
 
     python scripts/film_pages.py http://localhost:8000
+    python scripts/film_pages.py http://localhost:8000 --language ja
 
 It trains on that server (a few seconds on CartPole), drives headless Chromium through its pages,
-and writes `docs/images/control-room.webp`, half a minute, and a picture of each page beside it.
-Use a server on a store of its own: what is in the lists is in the pictures.
+and writes a picture of each page to `docs/images/`, and in English `control-room.webp`, half a
+minute. Use a server on a store of its own: what is in the lists is in the pictures.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
+from grpo_platform.web.catalogue import LANGUAGES, messages
+
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SIZE = (1120, 720)
 CLIP_SIZE = (840, 540)
@@ -34,8 +37,10 @@ ENVIRONMENTS = 8
 class Film:
     """Frames of a browser, each shown for its time."""
 
-    def __init__(self, driver: WebDriver) -> None:
+    def __init__(self, driver: WebDriver, language: str) -> None:
         self.driver = driver
+        self.words = messages(language)
+        self.suffix = "" if language == LANGUAGES[0] else f".{language}"
         self.frames: list[Image.Image] = []
         self.durations: list[int] = []
 
@@ -51,7 +56,7 @@ class Film:
 
     def keep(self, name: str) -> None:
         """Add what is seen now, and keep it as a picture."""
-        self.shoot().save(IMAGES / f"{name}.webp", "WEBP", quality=80, method=6)
+        self.shoot().save(IMAGES / f"{name}{self.suffix}.webp", "WEBP", quality=80, method=6)
 
     def run(self, seconds: float) -> None:
         """Add what moves, for so long."""
@@ -59,15 +64,17 @@ class Film:
         while time.monotonic() < end:
             self.shoot(MOTION_MS)
 
-    def until(self, text: str) -> None:
-        """Wait until the page shows a text."""
+    def until(self, key: str, **values: object) -> None:
+        """Wait until the page shows what the catalogue has under a key."""
+        text = self.words[key].partition("{")[0] if not values else self.words[key].format(**values)
         WebDriverWait(self.driver, SECONDS, ignored_exceptions=[Exception]).until(
             lambda it: text in it.find_element(By.TAG_NAME, "body").text,
             f"{text!r} does not appear",
         )
 
-    def click(self, css: str, text: str = "") -> None:
-        """Click the first of a kind with a text, once it is there."""
+    def click(self, css: str, key: str) -> None:
+        """Click the first of a kind with the words of a key, once it is there."""
+        text = self.words[key]
 
         def found(it: WebDriver) -> bool:
             for element in it.find_elements(By.CSS_SELECTOR, css):
@@ -87,17 +94,20 @@ class Film:
         )  # fmt: skip
 
 
-def chromium() -> WebDriver:
+def chromium(language: str) -> WebDriver:
     """A headless browser of the pictures' size."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium"
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--lang=en",
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
                      "--disable-background-networking", "--disable-dev-shm-usage"):  # fmt: skip
         options.add_argument(argument)
     service = webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver")
     driver = webdriver.Chrome(options=options, service=service)
     metrics = {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    headers = {"headers": {"Accept-Language": language}}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.setExtraHTTPHeaders", headers)
     return driver
 
 
@@ -118,17 +128,20 @@ def main() -> None:
     """Film a server's pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", nargs="?", default="http://localhost:8000")
-    url = parser.parse_args().url.rstrip("/")
+    parser.add_argument("--language", choices=LANGUAGES, default=LANGUAGES[0])
+    given = parser.parse_args()
+    url = given.url.rstrip("/")
     weak = train(url, model_name="balance", total_timesteps=300, seed=1)
     while not finished(url, weak):
         time.sleep(0.3)
-    driver = chromium()
-    film = Film(driver)
+    driver = chromium(given.language)
+    film = Film(driver, given.language)
     try:
         story(film, url)
     finally:
         driver.quit()
-    film.save(IMAGES / "control-room.webp")
+    if not film.suffix:
+        film.save(IMAGES / "control-room.webp")
     print(f"{len(film.frames)} frames, {sum(film.durations) / 1000:.0f} s")
 
 
@@ -150,45 +163,47 @@ def play(url: str, steps: int) -> None:
 def story(film: Film, url: str) -> None:
     """A newcomer starts a job, watches it, plays, asks why, compares and looks at what serves."""
     film.driver.get(f"{url}/app?new=1")
-    film.until("The same, elsewhere")
+    film.until("start.same")
     WebDriverWait(film.driver, SECONDS).until(
         lambda it: len(it.find_elements(By.CSS_SELECTOR, ".gallery img")) >= ENVIRONMENTS
     )
     film.keep("app-start")
     job_id = train(url, model_name="balance", total_timesteps=20_000, eval_freq=2000, seed=3)
     film.driver.get(f"{url}/app/jobs/{job_id}")
-    film.until("return while training")
+    film.until("job.return")
     while not finished(url, job_id):
         film.run(1.0)
-    film.until("champion")
+    film.until("verdict.champion")
     film.keep("app-job")
     film.driver.get(f"{url}/app/play?model=balance&seed=3")
-    film.until("Step")
-    film.click("button", "Play")
+    film.until("play.at", step=0, last=0)
+    film.click("button", "play.play")
     film.run(3)
-    film.click("button", "Pause")
-    film.click("button", "Compare every action")
+    film.click("button", "play.pause")
+    film.click("button", "play.explain")
     film.shoot()
-    film.until("continuations after each action")
+    film.until("play.attribution")
     film.driver.execute_script(
-        "for (const head of document.querySelectorAll('h2'))"
-        " if (head.textContent.includes('Why')) head.scrollIntoView({ block: 'center' })"
+        "document.querySelector('.why h2').scrollIntoView({ block: 'center' })"
     )
     film.keep("app-play")
     film.driver.get(f"{url}/app/models/balance")
-    film.until("Version 2")
+    film.until("job.version", version=2)
     film.shoot()
     for box in film.driver.find_elements(By.CSS_SELECTOR, ".versions input[type=checkbox]")[:2]:
         box.click()
-    film.click("button", "Play both on the same seeds")
-    film.until("Probability of improvement")
+    film.click("button", "model.play_both")
+    film.until("compare.probability")
     film.keep("app-model")
     play(url, 600)
     film.driver.get(f"{url}/app/serving#balance/2")
-    film.until("own evaluation")
+    film.until("serving.evaluation")
+    WebDriverWait(film.driver, SECONDS).until(
+        lambda it: len(it.find_elements(By.CSS_SELECTOR, ".histogram path")) > 1
+    )
     film.keep("app-serving")
     film.driver.get(f"{url}/app")
-    film.until("balance")
+    film.until("jobs.group")
     time.sleep(1)
     film.keep("app-jobs")
 

@@ -145,7 +145,9 @@ def start(browser: WebDriver, say: Mapping[str, str], promote: str, **fields: st
         browser.find_element(By.NAME, name).send_keys(text)
     Select(browser.find_element(By.NAME, "promote")).select_by_value(promote)
     click(browser, ".start button.primary", say["start.job"])
-    click(browser, ".jobs .name a", fields["model_name"])  # the newest is the first
+    until(browser, say["start.started"].partition("{id}")[2])
+    job = browser.find_element(By.ID, "said").text.split()[0]
+    click(browser, f".jobs a[href*='/{job}']")
     until(browser, say["job.return"])
 
 
@@ -195,8 +197,8 @@ def test_a_newcomer_trains_watches_plays_asks_why_compares_promotes_and_rolls_ba
         click(browser, f".versions input[aria-label='{name}']")
     click(browser, "button", say["model.play_both"])
     until(browser, say["compare.probability"])
-    better, _, _ = say["pair.second"].partition("{difference}")
-    until(browser, better.format(one=f"{model}/1", other=f"{model}/2"))
+    better, _, _ = say["pair.better"].partition("{difference}")
+    until(browser, better.format(one=f"{model}/2", other=f"{model}/1"))
 
     click(browser, ".versions button", say["model.promote"])
     give_reason(browser, say, "It balances.")
@@ -227,7 +229,7 @@ def english_of(browser: WebDriver) -> list[str]:
           const here = walk.currentNode;
           if (!here.parentElement.closest('[lang=en], code, pre')) found.push(here.data);
         }
-        return found.join('\n');"""
+        return found.join(' | ');"""
     )
     return re.findall(r"[A-Za-z]+(?: [a-z]{2,}){2,}", text)
 

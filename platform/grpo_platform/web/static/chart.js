@@ -7,7 +7,7 @@ const COLOURS = 8;
 
 export const colour = (place) => `--series-${(place % COLOURS) + 1}`;
 
-// `series`: {label, colour, x, y, low, high}; `lines`: {label, y}; all x in timesteps.
+// `series`: {label, colour, x, y, low, high, thin}; `lines`: {label, y}; all x in timesteps.
 export function Chart({ title, series, lines = [], height = 260, xLabel = t('chart.steps') }) {
   const place = useRef();
   const chart = useRef(null);
@@ -97,7 +97,7 @@ function options(series, lines, width, height, onMove) {
     const stroke = resolved(s.colour);
     const quiet = { stroke: 'transparent', width: 0, points: { show: false }, spanGaps: true };
     const alone = s.y.length < 2;
-    return [{ label: s.label, stroke, width: 1.75, spanGaps: true, points: { show: alone, size: 6, fill: stroke } }, quiet, quiet];
+    return [{ label: s.label, stroke, width: s.thin ? 1 : 1.75, alpha: s.thin ? 0.6 : 1, spanGaps: true, points: { show: alone, size: 6, fill: stroke } }, quiet, quiet];
   });
   const bands = series.map((s, i) => ({ series: [3 + 3 * i, 2 + 3 * i], fill: faint(resolved(s.colour)) }));
   return {

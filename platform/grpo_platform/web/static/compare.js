@@ -72,7 +72,7 @@ function Earlier() {
   if (!data) return html`<${Problem} error=${error} />`;
   if (!data.comparisons.length) return null;
   return html`<section class="decisions"><h2>${t('compare.earlier')}</h2><ol class="plain">${data.comparisons.map((one) => html`<li key=${one.comparison_id}>
-    <a href=${`/app/compare?id=${one.comparison_id}`}>${one.labels.join(' · ')}</a> <span class="muted"><${Ago} time=${one.created_at} /></span><p>${one.first_pair ? compared(one.first_pair, one.labels) : one.sentence}</p></li>`)}</ol></section>`;
+    <a href=${`/app/compare?id=${one.comparison_id}`}>${one.labels.join(' · ')}</a> <span class="muted"><${Ago} time=${one.created_at} /></span><p>${one.first_pair ? compared(one.first_pair, one.labels, true) : one.sentence}</p></li>`)}</ol></section>`;
 }
 
 function Result({ id }) {
@@ -86,8 +86,8 @@ function Result({ id }) {
       <a class="button" href=${`/comparisons/${id}/report?format=markdown`} download=${`comparison-${id}.md`}>Markdown</a>
       <a class="button" href=${`/comparisons/${id}/report`} download=${`comparison-${id}.html`}>${t('compare.report')}</a><//>
     ${data.pairs.map((pair) => html`<p class="notice"><strong>${compared(pair, data.sides.map((side) => side.label))}</strong></p>`)}
-    ${data.notices.length ? data.notices.map(({ kind, values }) => html`<p class="notice problem">${t(`warning.${kind}`, values)}</p>`)
-      : data.warnings.map((warning) => html`<p class="notice problem" lang="en">${warning}</p>`)}
+    ${data.warnings.length > 0 && html`<ul class="notice warn plain">${data.notices.length ? data.notices.map(({ kind, values }) => html`<li>${t(`warning.${kind}`, values)}</li>`)
+      : data.warnings.map((warning) => html`<li lang="en">${warning}</li>`)}</ul>`}
     ${data.correction && html`<p class="muted lead">${t('compare.correction', { n: data.pairs.length })}</p>`}
     <div class="scroll"><table class="list"><thead><tr><th scope="col">${t('compare.side_head')}</th><th scope="col" class="number">${t('compare.units')}</th>
       <th scope="col" class="number">${t('experiment.mean')}</th><th scope="col" class="number">${t('experiments.iqm')}</th><th scope="col" class="number">${t('experiment.area')}</th></tr></thead>

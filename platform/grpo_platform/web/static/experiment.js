@@ -5,7 +5,7 @@ import {
   Ago, ENDED, Estimate, InMlflow, Loading, PageHead, Problem, Status, duration, get, html, number, query, short, t,
   useApi, useEffect, useMemo, useState,
 } from './lib.js';
-import { Said, selection as selected, verdict as learned } from './said.js';
+import { Said, selection as selected, sentences, verdict as learned } from './said.js';
 
 export default function ExperimentPage({ id }) {
   const path = `/experiments/${id}`;
@@ -19,12 +19,12 @@ export default function ExperimentPage({ id }) {
     const points = (history.data && history.data.points) || [];
     const together = { label: t('experiments.iqm'), colour: colour(0), x: points.map((p) => p.step), y: points.map((p) => p.iqm),
       low: points.map((p) => p.ci_low), high: points.map((p) => p.ci_high) };
-    return [together, ...seeds.map(({ seed, points: own }) => ({ label: t('experiment.seed', { seed: String(seed) }), colour: colour(7),
+    return [together, ...seeds.map(({ seed, points: own }) => ({ label: t('experiment.seed', { seed: String(seed) }), colour: colour(7), thin: true,
       x: own.map((p) => p.step), y: own.map((p) => p.value) }))];
   }, [history.data, seeds]);
   if (!experiment) return error ? html`<${PageHead} title=${short(id)} /><${Problem} error=${error} retry=${reload} />` : html`<${Loading} />`;
   const { results, selection } = experiment;
-  const verdict = [results.verdict && learned(results.verdict), selection && selected(selection)].filter(Boolean).join(' ');
+  const verdict = [results.verdict && learned(results.verdict), selection && selected(selection)];
   return html`
     <${PageHead} title=${experiment.model_name} trail=${html`<a href="/app?view=experiments">${t('jobs.experiments')}</a> / ${experiment.env_name}`}>
       <${InMlflow} kind="run" id=${id} />
@@ -43,7 +43,7 @@ export default function ExperimentPage({ id }) {
       <div><dt>${t('experiment.reached')}</dt><dd>${results.threshold === null ? '–' : t('experiment.reached_of', { n: results.reached, all: results.completed })}
         ${results.steps_to_threshold !== null && html` <span class="muted">${t('experiment.median_steps', { n: Math.round(results.steps_to_threshold) })}</span>`}</dd></div>
       <div><dt>${t('jobs.time')}</dt><dd>${experiment.eta_seconds !== null ? t('jobs.eta', { time: duration(experiment.eta_seconds) }) : html`<${Ago} time=${experiment.end_time || experiment.start_time} />`}</dd></div>
-      ${verdict && html`<div class="wide"><dt>${t('jobs.verdict')}</dt><dd>${selection && html`<span class="badge ${selection.promoted ? 'good' : ''}">${selection.promoted ? t('verdict.champion') : t('verdict.kept')}</span> `}${verdict}</dd></div>`}
+      ${verdict.some(Boolean) && html`<div class="wide"><dt>${t('jobs.verdict')}</dt><dd>${selection && html`<span class="badge ${selection.promoted ? 'good' : ''}">${selection.promoted ? t('verdict.champion') : t('verdict.kept')}</span> `}${sentences(verdict)}</dd></div>`}
     </dl>
     <div class="card"><${Chart} title=${t('job.returns')} series=${curves} lines=${lines} height=${320} /></div>
     <div class="scroll"><table class="list"><thead><tr><th scope="col">${t('experiment.seed_head')}</th><th scope="col">${t('jobs.status')}</th>

@@ -198,8 +198,8 @@ function Films({ id, completed }) {
 export function Film({ src, label }) {
   const [missing, setMissing] = useState(0);
   useEffect(() => {
-    if (!missing || missing > 5) return undefined; // it is made after the end: look again for half a minute
-    const timer = setTimeout(() => setMissing(-missing), 6000);
+    if (!missing || missing > 9) return undefined; // it is made after the end: look again, ever more rarely
+    const timer = setTimeout(() => setMissing(-missing), 6000 * missing);
     return () => clearTimeout(timer);
   }, [missing]);
   return missing > 0 ? html`<p class="muted">${t('job.no_film')}</p>`

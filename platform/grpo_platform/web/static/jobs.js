@@ -3,7 +3,7 @@ import {
   Ago, ENDED, Estimate, Loading, PageHead, Problem, Sparkline, Status, Tabs, act, duration, get, html, query,
   short, t, useApi, useEffect, useMemo, useState,
 } from './lib.js';
-import { Said, decision, verdict } from './said.js';
+import { Said, decision, sentences, verdict } from './said.js';
 
 const PAGE = 25;
 const CURVE = 'rollout/ep_rew_mean';
@@ -181,7 +181,7 @@ export function Verdict({ job, long }) {
   const learned = job.verdict ? verdict(job.verdict) : '';
   if (job.promoted === null) return learned ? html`<span>${learned}</span>` : html`<span class="dash">–</span>`;
   const word = job.promoted ? t('verdict.champion') : t('verdict.kept');
-  const why = [learned, job.decision ? decision(job.decision) : job.promotion_reason].filter(Boolean).join(' ');
+  const why = sentences([learned, job.decision ? decision(job.decision) : job.promotion_reason]);
   return html`<span class="badge ${job.promoted ? 'good' : ''}">${word}</span>
     ${why && html`<span class=${long ? 'muted' : 'muted clip'} title=${long ? null : why}>${why}</span>`}`;
 }

@@ -2,7 +2,7 @@
 // the server's English.
 import { html, known, language, number, t } from './lib.js';
 
-const sentences = (parts) => parts.filter(Boolean).join(language === 'ja' ? '' : ' ');
+export const sentences = (parts) => parts.filter(Boolean).join(language === 'ja' ? '' : ' ');
 const figure = (value, low, high, level = 95) => t('said.figure', { value: number(value), low: number(low), high: number(high), level: number(level) });
 
 // Of a job, a version or an experiment: beside random actions and beside where training started.
@@ -55,14 +55,18 @@ export function selection(s) {
   ]);
 }
 
-// What a pair of a comparison shows.
-export function pair(p, labels) {
-  const [one, other] = [labels[p.first], labels[p.second]];
-  const told = (side) => figure(side.estimate, side.low, side.high, 100 * p.confidence);
+// What a pair of a comparison shows, told from the better one's side; `brief`: no more than that.
+export function pair(p, labels, brief) {
+  const turned = p.verdict === 'second';
+  const [one, other] = turned ? [labels[p.second], labels[p.first]] : [labels[p.first], labels[p.second]];
+  const level = 100 * p.confidence;
+  const told = ({ estimate, low, high }) => (turned ? figure(-estimate, -high, -low, level) : figure(estimate, low, high, level));
+  const percent = (share) => number(Math.round(100 * (turned ? 1 - share : share)));
   const [n, m] = p.units;
   return sentences([
-    t(`pair.${p.verdict}`, { one, other, difference: told(p.mean), units: t(p.paired ? 'pair.pairs' : 'pair.values', { n, m }) }),
-    p.iqm && t('pair.more', { one, other, iqm: told(p.iqm), chance: figure(100 * p.probability.estimate, 100 * p.probability.low, 100 * p.probability.high, 100 * p.confidence) }),
+    t(p.verdict === 'none' ? 'pair.none' : 'pair.better', { one, other, difference: told(p.mean), units: t(p.paired ? 'pair.pairs' : 'pair.values', { n, m }) }),
+    !brief && p.iqm && t('pair.more', { one, other, iqm: told(p.iqm), chance: percent(p.probability.estimate),
+      low: percent(turned ? p.probability.high : p.probability.low), high: percent(turned ? p.probability.low : p.probability.high) }),
   ]);
 }
 

@@ -29,7 +29,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SIZE = (1120, 720)
 CLIP_SIZE = (840, 540)
 QUALITY = 55
-SECONDS = 90
+SECONDS = 300
 MOTION_MS, PAUSE_MS = 180, 1800
 ENVIRONMENTS = 8
 

@@ -32,6 +32,8 @@ QUALITY = 55
 SECONDS = 300
 MOTION_MS, PAUSE_MS = 180, 1800
 ENVIRONMENTS = 8
+TRANSLATED = ("app-job", "app-play", "app-model")
+"""Those that the guides show, each in its language."""
 
 
 class Film:
@@ -56,7 +58,9 @@ class Film:
 
     def keep(self, name: str) -> None:
         """Add what is seen now, and keep it as a picture."""
-        self.shoot().save(IMAGES / f"{name}{self.suffix}.webp", "WEBP", quality=80, method=6)
+        picture = self.shoot()
+        if not self.suffix or name in TRANSLATED:
+            picture.save(IMAGES / f"{name}{self.suffix}.webp", "WEBP", quality=80, method=6)
 
     def run(self, seconds: float) -> None:
         """Add what moves, for so long."""
@@ -174,6 +178,8 @@ def story(film: Film, url: str) -> None:
     while not finished(url, job_id):
         film.run(1.0)
     film.until("verdict.champion")
+    shown = "return (document.querySelector('video') || {}).readyState >= 2"
+    WebDriverWait(film.driver, SECONDS).until(lambda it: it.execute_script(shown))
     film.keep("app-job")
     film.driver.get(f"{url}/app/play?model=balance&seed=3")
     film.until("play.at", step=0, last=0)

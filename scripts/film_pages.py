@@ -178,7 +178,7 @@ def story(film: Film, url: str) -> None:
     while not finished(url, job_id):
         film.run(1.0)
     film.until("verdict.champion")
-    shown = "return (document.querySelector('video') || {}).readyState >= 2"
+    shown = "return (document.querySelector('video') || {}).readyState >= 1"
     WebDriverWait(film.driver, SECONDS).until(lambda it: it.execute_script(shown))
     film.keep("app-job")
     film.driver.get(f"{url}/app/play?model=balance&seed=3")

@@ -136,7 +136,7 @@ def test_options_have_the_ranges_and_defaults_of_their_fields(command, propertie
 
 def test_the_command_line_names_every_field():
     (train,) = (found for found in cli.app.registered_commands if found.callback is cli.train)
-    named = str(train.epilog).removeprefix("Fields for --set: ").rstrip(".")
+    named = str(train.epilog).partition("Fields for --set: ")[2].rstrip(".")
     assert named.split(", ") == sorted(TrainFields.__annotations__) == sorted(TRAIN)
 
 

@@ -43,7 +43,7 @@ def test_the_sentences_are_found() -> None:
 
 @pytest.mark.parametrize("sentence", SHOWN)
 def test_calls_become_commands_that_exist(sentence: str) -> None:
-    told = as_commands(sentence)
+    told = as_commands(sentence, "grpo-platform jobs list")
     assert not CALL.search(told)
     commands = COMMAND.findall(told)
     assert commands
@@ -53,5 +53,5 @@ def test_calls_become_commands_that_exist(sentence: str) -> None:
 
 
 def test_names_are_kept() -> None:
-    told = as_commands("No champion. GET /models/my_model.v-2 lists its versions.")
+    told = as_commands("No champion. GET /models/my_model.v-2 lists its versions.", "")
     assert told == "No champion. `grpo-platform models show my_model.v-2` lists its versions."

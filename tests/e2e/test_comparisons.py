@@ -77,7 +77,7 @@ def what_failed_is_shown_and_tested_from_now_on(folder: Path, url: str, job_id: 
     found = json.loads(command(folder, url, "failures", job_id, "--json").stdout)
     worst = found["failures"][0]
     shown = command(folder, url, "failures", job_id).stdout
-    assert f"{worst['return']}" in shown
+    assert f"{worst['return']:,.1f}" in shown
     assert f"{found['page']} among the artifacts of run {job_id}" in shown
     tested = command(folder, url, "failures", job_id, "--to-scenario", "1")
     assert "its versions must pass it" in tested.stdout, tested.stderr

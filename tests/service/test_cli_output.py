@@ -8,7 +8,8 @@ import pytest
 import typer
 
 from grpo_platform import cli
-from grpo_platform.cli import output, sweeps
+from grpo_platform.cli import jobs, output, sweeps
+from grpo_platform.client.progress import line_of_job
 from tests.e2e.processes import environment
 
 ODD = "[red]kaput[/] :cat: [/x] a\\[b]"
@@ -28,7 +29,7 @@ def test_a_message_is_no_markup(console):
     job = {"job_id": "j", "status": "failed", "error_message": ODD, "hints": {}}
     with console.capture() as shown:
         sweeps._report(None, sweep)
-        cli._report(job)
+        jobs.report(job)
     assert f"Sweep s failed. {ODD}" in shown.get()
     assert f"Job j failed. {ODD}" in shown.get()
 
@@ -46,18 +47,6 @@ def test_an_error_is_no_markup(capsys):
 
 
 ID = "0123456789abcdef" * 2
-
-
-def test_an_id_can_be_copied_from_a_narrow_terminal(monkeypatch):
-    monkeypatch.setattr(output.console, "width", 80)
-    row = (ID, "completed", "100%", "LunarLanderContinuous-v3", "a-long-name-of-a-model", 1.0,
-           "2026-11-25 12:00:00")  # fmt: skip
-    columns = ("job", "status", "progress", "environment", "model", "return", "started")
-    with output.console.capture() as shown:
-        output.table(columns, [row])
-    assert ID in shown.get()
-    assert "…" not in shown.get()
-    assert max(map(len, shown.get().splitlines())) <= 80
 
 
 def test_what_is_piped_is_not_broken_over_lines():
@@ -93,6 +82,9 @@ def test_every_command_that_answers_can_do_so_in_json():
               if not any("--json" in parameter.opts for parameter in command.params)}  # fmt: skip
     only_say_what_they_did = {("store", verb) for verb in ("adopt", "backup", "restore", "upgrade")}
     go_on = {("serve",), ("worker",), ("jobs", "logs"), ("open",), ("play",)}
+    assert not [name for name, command in found.items() if not command.help]
+    for name, command in found.items():
+        assert not [p.name for p in command.params if not getattr(p, "help", "x")], name
     assert silent == go_on | only_say_what_they_did
     assert len(found) > 20
 
@@ -102,12 +94,8 @@ def test_what_a_job_waits_for_does_not_hide_how_far_it_is():
         "status": "queued", "progress": 0.1, "current_timesteps": 1000, "total_timesteps": 10_000,
         "status_message": "It waits for a node.", "metrics": {"rollout/ep_rew_mean": 20.0},
     }  # fmt: skip
-    with output.progress_bar(quiet=True) as bar:
-        task = bar.add_task("queued", total=1.0, shown="")
-        cli._advance(bar, task, job)
-    assert bar.tasks[0].fields["shown"] == (
-        "1,000 of 10,000 steps, return 20.0. It waits for a node."
-    )
+    shown = "1,000 of 10,000 steps, return 20.0. It waits for a node."
+    assert line_of_job(job) == ("queued", 0.1, shown)
 
 
 HELPS = """
@@ -131,8 +119,8 @@ for words in commands(typer.main.get_command(cli.app)):
 
 OUTPUTS = """
 import typer
-from grpo_platform import cli
-from grpo_platform.cli import output, sweeps
+from grpo_platform.cli import jobs, output
+from grpo_platform.client.progress import Line
 from grpo_platform.core.messages import escape_unprintable
 
 escape_unprintable()
@@ -140,9 +128,9 @@ odd = "カート… \\udcff"
 output.table((odd,), [(odd,)], title=odd)
 output.show_json({odd: odd})
 output.answer({"message": odd}, as_json=False)
-cli._report({"job_id": "j", "status": "failed", "error_message": odd, "hints": {"a": odd}})
-with output.progress_bar(quiet=False) as bar:
-    bar.add_task(odd, total=1.0, shown=odd)
+jobs.report({"job_id": "j", "status": "failed", "error_message": odd, "hints": {"a": odd}})
+with output.watching(quiet=False) as bar:
+    bar.show(Line(odd, 0.5, odd))
 try:
     output.fail(odd)
 except typer.Exit as end:

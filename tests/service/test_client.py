@@ -1,20 +1,27 @@
 """The Python client: names that do not exist, and connections that break, against real sockets."""
 
+import asyncio
 import contextlib
+import gc
+import inspect
 import json
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
 
 from grpo_platform.cli import app
 from grpo_platform.client import (
+    AsyncGRPOClient,
     ConnectionBrokenError,
+    Event,
     GRPOClient,
     Job,
+    Prediction,
     ServerNotFoundError,
     ServerTimeoutError,
     UnknownFieldError,
@@ -106,7 +113,7 @@ def test_a_call_that_may_be_repeated_is_sent_again_on_a_fresh_connection(how):
         client.health()
         client.health()
         client.predict("m", [0.0])
-        assert [r[0] for r in server.requests] == [0, 0, 1, 1]
+        assert [r[0] for r in server.requests] == [0, 0, 1, 2]
     with serving(once_used(how)) as (server, client):
         client.health()
         client.predict("m", [0.0])
@@ -172,7 +179,7 @@ def test_waiting_outlasts_a_restart_of_the_server(monkeypatch):
         after[0].close()
         with pytest.raises(ServerNotFoundError):  # who has never answered is not waited for
             client.wait("j")
-        monkeypatch.setattr("grpo_platform.client.calls._AWAY_SECONDS", 0.1)
+        monkeypatch.setattr("grpo_platform.client.waiting.AWAY_SECONDS", 0.1)
         last = serve("running")
         with pytest.raises(ConnectionError):
             client.wait("j", on_progress=lambda _: last.close())  # away for too long
@@ -248,3 +255,173 @@ def test_an_option_and_a_field_of_one_name_do_not_overrule_each_other():
         refused = CliRunner().invoke(app, ["train", option, "64", "-s", f"{name}=32"])
         assert refused.exit_code == 1
         assert f"{name} is given twice" in refused.output
+
+
+def test_an_address_and_a_token_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("GRPO_API_TOKEN", "of-the-environment")
+    with serving(lambda *_: None) as (server, _):
+        monkeypatch.setenv("GRPO_URL", f"{server.url}/")
+        for token in (None, "given"):
+            with GRPOClient(token=token) as client:
+                client.health()
+                assert client.base_url == server.url
+        sent = [headers["authorization"] for _, _, headers, _ in server.requests]
+        assert sent == ["bearer of-the-environment", "bearer given"]
+    monkeypatch.delenv("GRPO_URL")
+    monkeypatch.setenv("GRPO_PORT", "8123")
+    assert GRPOClient().base_url == "http://localhost:8123"
+
+
+def test_a_client_that_nobody_closed_closes_itself():
+    with serving(lambda *_: None) as (server, _):
+        client = GRPOClient(server.url)
+        client.health()
+        client.stop("j")
+        del client
+        gc.collect()  # a socket that is open now is a warning, and so an error
+
+
+# --- the client that is awaited ------------------------------------------------------------------
+
+
+def test_what_is_awaited_is_sent_again_or_refused_as_what_blocks():
+    async def calls(url: str) -> None:
+        async with AsyncGRPOClient(url, timeout_seconds=0.5) as client:
+            await client.health()
+            await client.health()
+            assert [job["job_id"] async for job in client.iter_jobs()] == ["j"]
+            with pytest.raises(UnknownFieldError, match="Did you mean 'learning_rate'"):
+                await client.train_model("tt", lerning_rate=1)  # type: ignore[call-arg]
+            with pytest.raises(TimeoutError, match="is still running"):
+                await client.wait("j", timeout_seconds=0)
+
+    page = {"jobs": [{"job_id": "j"}], "next_page_token": None, "status": "running"}
+    with serving(once_used("reset"), page) as (server, _):
+        asyncio.run(calls(server.url))
+        assert [request[0] for request in server.requests][:3] == [0, 0, 1]
+
+
+def test_many_calls_are_under_way_at_once():
+    together = threading.Barrier(8, timeout=20)
+
+    def all_here(*_: int) -> None:
+        together.wait()
+
+    async def calls(url: str) -> list[Prediction]:
+        async with AsyncGRPOClient(url) as client:
+            asked = [client.predict("m", [float(i)]) for i in range(8)]
+            return list(await asyncio.gather(*asked))
+
+    with serving(all_here, {"action": 1}) as (server, _):
+        assert asyncio.run(calls(server.url)) == [{"action": 1}] * 8
+
+
+def test_the_blocking_client_works_where_a_loop_runs_as_in_a_notebook():
+    async def cell(url: str) -> list[str]:
+        with GRPOClient(url) as client:
+            return [client.health()["status"], *(job["job_id"] for job in client.iter_jobs())]
+
+    with serving(lambda *_: None, {"status": "healthy", "jobs": [{"job_id": "j"}],
+                                   "next_page_token": None}) as (server, _):  # fmt: skip
+        assert asyncio.run(cell(server.url)) == ["healthy", "j"]
+
+
+def calls_of(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")} - {"base_url"}
+
+
+def test_both_clients_have_the_same_calls_with_the_same_words():
+    assert calls_of(GRPOClient) == calls_of(AsyncGRPOClient)
+    assert len(calls_of(GRPOClient)) > 50
+    for name in calls_of(GRPOClient):
+        blocking, awaited = getattr(GRPOClient, name), getattr(AsyncGRPOClient, name)
+        assert blocking.__doc__ == awaited.__doc__, name
+        assert inspect.signature(blocking).parameters == inspect.signature(awaited).parameters
+        assert not inspect.iscoroutinefunction(blocking)
+        assert inspect.iscoroutinefunction(awaited) or inspect.isasyncgenfunction(awaited), name
+
+
+# --- events --------------------------------------------------------------------------------------
+
+TOLD = (
+    ("metrics", "64", {"step": 64, "metrics": {"rollout/ep_rew_mean": 9.5}}),
+    ("progress", "64", {"job_id": "j", "status": "running"}),
+    ("metrics", "128", {"step": 128, "metrics": {"rollout/ep_rew_mean": 11.0}}),
+    ("end", "end-128", {"job_id": "j", "status": "completed"}),
+)
+
+
+@contextlib.contextmanager
+def telling(
+    *streams: tuple[tuple[str, str, object], ...],
+) -> Iterator[tuple[str, list[str | None]]]:
+    """A server whose connections tell these events, and then end; yields what came before each."""
+    asked: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Last-Event-ID"])
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(b"retry: 2000\n\n: still here\n\n")
+            for event, number, data in streams[len(asked) - 1]:
+                text = f"id: {number}\nevent: {event}\ndata: {json.dumps(data)}\n\n"
+                self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def expected(*told: tuple[str, str, object]) -> list[dict[str, object]]:
+    return [{"event": event, "id": number, "data": data} for event, number, data in told]
+
+
+def test_events_come_as_they_are_told_and_a_stream_that_breaks_goes_on(monkeypatch):
+    monkeypatch.setattr("grpo_platform.client.training._COME_BACK_SECONDS", 0.01)
+    with telling(TOLD[:2], TOLD[2:]) as (url, asked), GRPOClient(url) as client:
+        assert list(client.events("j")) == expected(*TOLD)
+        assert asked == [None, "64"]
+
+    async def watch(url: str) -> list[Event]:
+        async with AsyncGRPOClient(url) as client:
+            return [event async for event in client.events("j")]
+
+    with telling(TOLD[:1], (), TOLD[1:]) as (url, asked):
+        assert asyncio.run(watch(url)) == expected(*TOLD)
+        assert asked == [None, "64", "64"]
+
+
+def test_events_of_no_job_are_refused():
+    with serving(lambda *_: None) as (server, client):
+        with pytest.raises(ServerNotFoundError, match="another program"):
+            list(client.events("j"))
+        server.close()
+    with pytest.raises(ServerNotFoundError, match="No server answers"):
+        next(GRPOClient(f"http://127.0.0.1:{free_port()}").events("j"))
+
+
+def test_a_progress_bar_shows_how_far_it_is(capfd):
+    job = {
+        "job_id": "j", "status": "completed", "progress": 1.0, "current_timesteps": 64,
+        "total_timesteps": 64, "status_message": None,
+        "metrics": {"rollout/ep_rew_mean": 20.0, "eval/mean_reward": 21.5},
+    }  # fmt: skip
+    with serving(lambda *_: None, job) as (_, client):
+        client.wait("j")
+        assert capfd.readouterr() == ("", "")
+        client.wait("j", progress_bar=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    for word in ("completed", "100 %", "64 of 64 steps", "return 20.0", "evaluated 21.5"):
+        assert word in " ".join(err.split())

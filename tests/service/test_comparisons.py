@@ -12,7 +12,7 @@ from grpo.actions import DiscreteActions
 from grpo.evaluation import evaluation_seeds
 from grpo.policies import PolicySpec
 from grpo.statistics import difference, iqm_interval, mean_interval, probability_of_improvement
-from grpo_platform.client import Comparison as ClientComparison
+from grpo_platform.client.comparisons import ShownComparison
 from grpo_platform.comparisons.sides import SideReader
 from grpo_platform.comparisons.store import ComparisonStore
 from grpo_platform.core.names import Metric, Tag
@@ -352,6 +352,6 @@ def test_time_that_is_short_gives_fewer_episodes_and_is_told(made):
 
 
 def test_a_notebook_shows_sentences_and_a_table(versions):
-    shown = ClientComparison(versions)._repr_html_()
+    shown = ShownComparison(versions)._repr_html_()
     assert versions["pairs"][0]["sentence"] in shown
     assert "<td>pole/1</td><td>60 episodes</td><td>500.00 (500.00 to 500.00)</td>" in shown

@@ -26,13 +26,16 @@ from starlette.types import Message, Receive, Scope
 from grpo.errors import did_you_mean
 from grpo_platform.api.errors import InvalidBodyError
 from grpo_platform.api.schemas.common import MODEL_EXAMPLE, ModelName
-from grpo_platform.core.errors import InvalidRequestError, UnknownJobError
+from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.names import LATEST
 from grpo_platform.services.container import Services
 from grpo_platform.serving.model import LoadedModel, Observations
 
 __all__ = [
     "CODINGS",
+    "ComparisonId",
     "EnvNameFilter",
+    "ExperimentId",
     "FastJsonRoute",
     "JobId",
     "JsonRoute",
@@ -41,6 +44,7 @@ __all__ = [
     "ModelPath",
     "PageToken",
     "ServicesDep",
+    "SweepId",
     "VersionPath",
     "decoded",
     "model_for",
@@ -215,23 +219,64 @@ def _not_in(coding: bytes) -> InvalidRequestError:
     )
 
 
-_JOB_ID = re.compile(r"[0-9a-f]{32}")
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 async def _services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
-async def _job_id(job_id: Annotated[str, Path(description="Id that POST /train gave.")]) -> str:
-    if not _JOB_ID.fullmatch(job_id):
-        raise UnknownJobError(job_id)
-    return job_id
-
-
 ServicesDep = Annotated[Services, Depends(_services)]
 
+
+async def _whole(request: Request, text: str, id_of: Callable[[str], str]) -> str:
+    if _ID.fullmatch(text):
+        return text
+    if text == LATEST and request.method == "DELETE":
+        raise InvalidRequestError("Say by its id what is to be deleted, or by its beginning.")
+    return await run_in_threadpool(id_of, text)
+
+
+def _path(call: str) -> params.Path:
+    words = f"Id that POST {call} gave, the beginning of it, or `{LATEST}`."
+    return cast(params.Path, Path(description=words, examples=[LATEST]))
+
+
+async def _job_id(
+    request: Request, services: ServicesDep, job_id: Annotated[str, _path("/train")]
+) -> str:
+    return await _whole(request, job_id, services.store.id_of)
+
+
+async def _experiment_id(
+    request: Request, services: ServicesDep, experiment_id: Annotated[str, _path("/train")]
+) -> str:
+    return await _whole(request, experiment_id, services.experiments.id_of)
+
+
+async def _sweep_id(
+    request: Request, services: ServicesDep, sweep_id: Annotated[str, _path("/sweeps")]
+) -> str:
+    return await _whole(request, sweep_id, services.sweeps.id_of)
+
+
+async def _comparison_id(
+    request: Request, services: ServicesDep, comparison_id: Annotated[str, _path("/comparisons")]
+) -> str:
+    return await _whole(request, comparison_id, services.comparisons.store.id_of)
+
+
 JobId = Annotated[str, Depends(_job_id)]
-"""Path parameter `job_id`; what cannot be an id is unknown without a look at the store."""
+"""Path parameter `job_id`: the whole id of what was meant, though it may be unknown still."""
+
+ExperimentId = Annotated[str, Depends(_experiment_id)]
+"""Path parameter `experiment_id`, likewise."""
+
+SweepId = Annotated[str, Depends(_sweep_id)]
+"""Path parameter `sweep_id`, likewise."""
+
+ComparisonId = Annotated[str, Depends(_comparison_id)]
+"""Path parameter `comparison_id`, likewise."""
 
 ModelPath = Annotated[
     ModelName, Path(description="Name of a registered model.", examples=[MODEL_EXAMPLE])

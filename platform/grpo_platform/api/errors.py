@@ -128,6 +128,7 @@ ERROR_TABLE: dict[type[Exception], ErrorRow] = {
     platform.InvalidPageTokenError: ErrorRow(422, "bad-page-token", "Unknown page token"),
     platform.InvalidObservationError: ErrorRow(422, "bad-observation", "Invalid observation"),
     platform.InvalidRequestError: ErrorRow(422, "bad-request-value", "Invalid value"),
+    platform.AmbiguousIdError: ErrorRow(404, "ambiguous-id", "Several ids begin so"),
     platform.UnknownJobError: ErrorRow(404, "unknown-job", "No such job"),
     platform.UnknownSweepError: ErrorRow(404, "unknown-sweep", "No such sweep"),
     platform.UnknownExperimentError: ErrorRow(404, "unknown-experiment", "No such experiment"),

@@ -3,15 +3,15 @@
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from grpo_platform import __version__
 from grpo_platform.cli import (
     comparisons,
+    completion,
     doctor,
     episodes,
     experiments,
@@ -32,23 +32,22 @@ from grpo_platform.cli.output import (
     console,
     errors_as_sentences,
     fail,
+    group,
+    number,
     observed,
-    progress_bar,
+    page_of,
     seeds_typed,
     show_json,
     table,
 )
-from grpo_platform.client import GRPOClient, Job, TrainFields
+from grpo_platform.client import GRPOClient, TrainFields
 from grpo_platform.client.fields import Register
 from grpo_platform.core.messages import escape_unprintable
 
 __all__ = ["app", "main", "scenarios"]
 
-app = typer.Typer(
-    name="grpo-platform",
-    help="Train, track and serve GRPO policies.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+app = group(
+    "Train, track and serve GRPO policies.", name="grpo-platform", pretty_exceptions_enable=False
 )
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
@@ -90,6 +89,12 @@ def connection(
     context.obj = (url, token)
 
 
+_TRAIN_EXAMPLES: Final = (
+    "`grpo-platform train balance --timesteps 20000`; "
+    "`grpo-platform train lander --env LunarLander-v3 --seeds 5 -s learning_rate=1e-3`."
+)
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (GRPO_HOST).")] = None,
@@ -116,19 +121,31 @@ def serve(
     server.main()
 
 
-@app.command(epilog=f"Fields for --set: {', '.join(sorted(TrainFields.__annotations__))}.")
+@app.command(
+    epilog=f"For example: {_TRAIN_EXAMPLES}\n\n"
+    f"Fields for --set: {', '.join(sorted(TrainFields.__annotations__))}."
+)
 def train(
     context: typer.Context,
     model_name: Annotated[
-        str | None, typer.Argument(help="Model that receives the version.")
+        str | None,
+        typer.Argument(
+            help="Model that receives the version.", autocompletion=completion.model_names
+        ),
     ] = None,
     env: Annotated[
-        str | None, typer.Option(help="Gymnasium id.", show_default="CartPole-v1")
+        str | None,
+        typer.Option(
+            help="Gymnasium id.", show_default="CartPole-v1", autocompletion=completion.env_names
+        ),
     ] = None,
     timesteps: Annotated[
         int | None, typer.Option(min=1, help="Budget, in environment steps.")
     ] = None,
-    reward: Annotated[str | None, typer.Option(help="Reward that is trained on.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Reward that is trained on.", autocompletion=completion.reward_names),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Drawn at random when left out.")] = None,
     num_cpus: Annotated[
         float | None, typer.Option(help="CPUs that a Ray cluster reserves.")
@@ -138,7 +155,12 @@ def train(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", help="Any field of POST /train, as name=value; repeatable."),
+        typer.Option(
+            "--set",
+            "-s",
+            help="Any field of POST /train, as name=value; repeatable.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
@@ -172,22 +194,24 @@ def train(
             )
         accepted = client.start_training(**fields)
         if not wait:
-            show_json(accepted) if as_json else console.print(
-                f"Job {accepted['job_id']} is queued."
-            )
+            show_json(accepted) if as_json else _queued(client, "job", accepted["job_id"])
             return
-        job = _watch(client, accepted["job_id"], quiet=as_json)
-    if as_json:
-        show_json(job)
-    else:
-        _report(job)
+        job = jobs.watch_job(client, accepted["job_id"], quiet=as_json)
+    show_json(job) if as_json else jobs.report(job)
     if job["status"] != "completed":
         raise typer.Exit(1)
 
 
 @app.command()
 def worker(
-    job: Annotated[str, typer.Option(help="Id of a queued job.", show_default=False)],
+    job: Annotated[
+        str,
+        typer.Option(
+            help="Id of a queued job, the beginning of it, or latest.",
+            show_default=False,
+            autocompletion=completion.job_ids,
+        ),
+    ],
 ) -> None:
     """Train one queued job here, in the foreground, without a server.
 
@@ -203,24 +227,46 @@ def worker(
 
 
 @app.command()
+@app.command("envs", hidden=True)
 def environments(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Only ids that contain this.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(help="Only ids that contain this.", autocompletion=completion.env_names),
+    ] = "",
     refused: Annotated[
         bool, typer.Option("--refused", help="Show those that cannot be trained, and why.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 100,
     as_json: JsonFlag = False,
 ) -> None:
-    """Environments that the server can train in."""
+    """Environments that the server can train in; `envs` is the same."""
     with errors_as_sentences():
         listed = connect(context).iter_environments(name, trainable=not refused)
         found = list(itertools.islice(listed, limit))
     if as_json:
         show_json(found)
         return
-    rows = [(each["env_name"], each["reason"]) for each in found]
-    table(("environment", "reason"), rows)
+    if refused:
+        table(("environment", "reason"), [(each["env_name"], each["reason"]) for each in found])
+        return
+    rows = [
+        (e["env_name"], e["observation_space"] or e["reason"], e["action_space"], e["policy"])
+        for e in found
+    ]
+    table(("environment", "observation", "action", "policy"), rows)
+
+
+@app.command()
+def rewards(context: typer.Context, as_json: JsonFlag = False) -> None:
+    """Rewards that can be trained on, with `train --reward`."""
+    with errors_as_sentences():
+        found = connect(context).rewards()
+    if as_json:
+        show_json(found)
+        return
+    rows = [(each["name"], each["environments"], each["description"]) for each in found]
+    table(("reward", "environments", "what it is"), rows)
 
 
 # a negative number is no option
@@ -315,7 +361,7 @@ def evaluate(
 @app.command()
 def failures(
     context: typer.Context,
-    job_id: Annotated[str, typer.Argument(help="A completed job.", show_default=False)],
+    job_id: jobs.JobId,
     to_scenario: Annotated[
         int | None,
         typer.Option(min=1, help="Test the model on the failure of this number from now on."),
@@ -334,12 +380,13 @@ def failures(
     if as_json:
         show_json(found)
         return
-    columns = ("number", "return", "length", "ended", "seed", "cluster", "snapshot")
+    columns = ("number", "return", "length", "ended", "seed", "cluster", "collapse", "snapshot")
     rows = [
-        [each[column] for column in columns] + [each["collapse"]["step"]]
-        for each in found["failures"]
-    ]
-    table((*columns, "collapse at step"), rows)
+        (e["number"], number(e["return"]), e["length"], e["ended"], str(e["seed"]), e["cluster"],
+         e["collapse"]["step"], e["snapshot"])
+        for e in found["failures"]
+    ]  # fmt: skip
+    table(columns, rows)
     for note in found["notes"]:
         console.print(note, soft_wrap=True)
     if found["page"] is not None:
@@ -351,8 +398,10 @@ def reproduce(
     run_id: Annotated[
         str,
         typer.Argument(
-            help="A completed job; with --environment-only, a model's version, too.",
+            help="Id of a completed job, the beginning of it, or latest; with --environment-only, "
+            "a model's version, too.",
             show_default=False,
+            autocompletion=completion.job_ids,
         ),
     ],
     seed: Annotated[int | None, typer.Option(min=0, help="Train with another seed.")] = None,
@@ -424,7 +473,7 @@ def _experiment(
     accepted = client.start_experiment(seeds, **fields)
     experiment_id = accepted["experiment_id"]
     if not wait:
-        show_json(accepted) if as_json else console.print(f"Experiment {experiment_id} is queued.")
+        show_json(accepted) if as_json else _queued(client, "experiment", experiment_id)
         return
     found = experiments.watch(client, experiment_id, quiet=as_json)
     show_json(found) if as_json else experiments.report(found)
@@ -432,36 +481,6 @@ def _experiment(
         raise typer.Exit(1)
 
 
-def _watch(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:
-    with progress_bar(quiet=quiet) as progress:
-        bar = progress.add_task("queued", total=1.0, shown="")
-        try:
-            return client.wait(job_id, on_progress=lambda job: _advance(progress, bar, job))
-        except KeyboardInterrupt:
-            console.print(f"Job {job_id} goes on; `grpo-platform jobs show {job_id}`.")
-            raise typer.Exit(130) from None
-
-
-def _advance(progress: Progress, bar: TaskID, job: Job) -> None:
-    mean = job["metrics"].get("rollout/ep_rew_mean")
-    shown = f"{job['current_timesteps']:,} of {job['total_timesteps']:,} steps"
-    shown += "" if mean is None else f", return {mean:,.1f}"
-    shown += "" if job["status_message"] is None else f". {job['status_message']}"
-    progress.update(bar, completed=job["progress"], description=job["status"], shown=shown)
-
-
-def _report(job: Job) -> None:
-    if job["status"] == "completed":
-        mean = job["metrics"].get("eval/mean_reward")
-        played = "" if mean is None else f" It returns {mean:,.1f} on average."
-        played += f" {job['verdict']['sentence']}" if job["verdict"] else ""
-        played += f" Its {job['stopped_by']} ended it." if job["stopped_by"] else ""
-        made = f"{job['model_name']} version {job['model_version']} is registered."
-        verdict = "It serves under its name."
-        if not job["promoted"]:
-            verdict = f"It was not promoted. {job['promotion_reason'] or ''}"
-        console.print(f"{made}{played} {verdict}", soft_wrap=True)
-    else:
-        console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")
-    for hint in job["hints"].values():
-        console.print(f"Hint: {hint}", soft_wrap=True)
+def _queued(client: GRPOClient, kind: str, run_id: str) -> None:
+    said = f"{kind.capitalize()} {run_id} is queued: {page_of(client, f'{kind}s', run_id)}"
+    console.print(said, highlight=False, soft_wrap=True)

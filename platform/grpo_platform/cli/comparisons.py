@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from grpo_platform.cli import completion
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
@@ -13,6 +14,7 @@ from grpo_platform.cli.output import (
     console,
     errors_as_sentences,
     fail,
+    group,
     show_json,
     when,
 )
@@ -22,12 +24,16 @@ from grpo_platform.client.fields import ComparisonFields
 
 __all__ = ["app", "compare"]
 
-app = typer.Typer(
-    help="Comparisons that were kept: list, show, delete; `compare` makes one.",
-    no_args_is_help=True,
-)
+app = group("Comparisons that were kept: list, show, delete; `compare` makes one.")
 
-ComparisonId = Annotated[str, typer.Argument(help="Id of the comparison.", show_default=False)]
+ComparisonId = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the comparison, the beginning of it, or latest.",
+        show_default=False,
+        autocompletion=completion.comparison_ids,
+    ),
+]
 
 
 def compare(
@@ -35,9 +41,10 @@ def compare(
     references: Annotated[
         list[str],
         typer.Argument(
-            help="Two or more: ids of experiments, jobs or sweeps; name, name@alias or "
-            "name/version of models. A kind can be said, as in model:my_model/3.",
+            help="Two or more: ids of experiments, jobs or sweeps, or their beginnings; name, "
+            "name@alias or name/version of models. A kind can be said, as in model:my_model/3.",
             show_default=False,
+            autocompletion=completion.references,
         ),
     ],
     html: Annotated[
@@ -88,7 +95,7 @@ def list_comparisons(
          when(c["created_at"]))
         for c in found
     ]  # fmt: skip
-    show_table(("comparison", "sides", "the first pair", "made"), rows)
+    show_table(("id", "sides", "the first pair", "made"), rows)
 
 
 @app.command()

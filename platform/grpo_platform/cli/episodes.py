@@ -12,12 +12,13 @@ from grpo_platform.cli.output import (
     console,
     errors_as_sentences,
     fail,
+    group,
     show_json,
 )
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Episodes of a model, written to files.", no_args_is_help=True)
+app = group("Episodes of a model, written to files.")
 
 
 class Format(StrEnum):
@@ -28,7 +29,7 @@ class Format(StrEnum):
 
 
 @app.callback()
-def group() -> None:
+def episodes_group() -> None:
     """Episodes of a model, written to files."""
 
 

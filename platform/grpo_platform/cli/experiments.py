@@ -1,11 +1,11 @@
 """`grpo-platform experiments …`, and how `grpo-platform train --seeds` shows its experiment."""
 
 import itertools
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from grpo_platform.cli import completion
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
@@ -13,21 +13,33 @@ from grpo_platform.cli.output import (
     console,
     ends,
     errors_as_sentences,
-    progress_bar,
+    group,
+    number,
+    page_of,
+    percent,
     show_json,
     table,
+    watching,
     when,
 )
 from grpo_platform.client import GRPOClient, StatusWord
+from grpo_platform.client.progress import line_of_experiment
+from grpo_platform.client.replies import Experiment, ExperimentResults, SeedsEstimate
 
 __all__ = ["app", "report", "watch"]
 
-app = typer.Typer(
-    help="Experiments: list, show, stop, resume, retry, delete; `train --seeds` starts one.",
-    no_args_is_help=True,
+app = group(
+    "Experiments: list, show, watch, stop, resume, retry, delete; `train --seeds` starts one."
 )
 
-ExperimentId = Annotated[str, typer.Argument(help="Id of the experiment.", show_default=False)]
+ExperimentId = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the experiment, the beginning of it, or latest.",
+        show_default=False,
+        autocompletion=completion.experiment_ids,
+    ),
+]
 
 
 @app.command("list")
@@ -46,10 +58,11 @@ def list_experiments(
     if as_json:
         show_json(found)
         return
-    columns = ("experiment", "status", "environment", "model", "seeds", "progress", "IQM", "95 %")
+    columns = ("id", "status", "environment", "model", "seeds", "IQM", "95 %")
     rows = [
-        (e["experiment_id"], e["status"], e["env_name"], e["model_name"], _counts(e),
-         f"{e['progress']:.0%}", e["iqm"], ends(e["ci_low"], e["ci_high"]), when(e["start_time"]))
+        (e["experiment_id"], percent(e["status"], e["progress"]), e["env_name"], e["model_name"],
+         f"{e['counts'].get('completed', 0)}/{e['n_seeds']}", number(e["iqm"]),
+         ends(e["ci_low"], e["ci_high"]), when(e["start_time"]))
         for e in found
     ]  # fmt: skip
     table((*columns, "started"), rows)
@@ -99,7 +112,19 @@ def delete(context: typer.Context, experiment_id: ExperimentId, as_json: JsonFla
         answer(connect(context).delete_experiment(experiment_id), as_json)
 
 
-def watch(client: GRPOClient, experiment_id: str, *, quiet: bool) -> dict[str, Any]:
+@app.command("watch")
+def watch_experiment(
+    context: typer.Context, experiment_id: ExperimentId, as_json: JsonFlag = False
+) -> None:
+    """Show an experiment's progress until it has ended. Exit code 1 unless it was completed."""
+    with errors_as_sentences():
+        found = watch(connect(context), experiment_id, quiet=as_json)
+    show_json(found) if as_json else report(found)
+    if found["status"] != "completed":
+        raise typer.Exit(1)
+
+
+def watch(client: GRPOClient, experiment_id: str, *, quiet: bool) -> Experiment:
     """Show how an experiment is doing until it has ended; returns it then.
 
     Args:
@@ -110,26 +135,22 @@ def watch(client: GRPOClient, experiment_id: str, *, quiet: bool) -> dict[str, A
     Raises:
         typer.Exit: Ctrl-C was pressed; the experiment goes on.
     """
-    with progress_bar(quiet=quiet) as progress:
-        bar = progress.add_task("queued", total=1.0, shown="")
-
-        def advance(found: dict[str, Any]) -> None:
-            iqm = found["results"]["iqm"]
-            shown = _counts(found)
-            shown += "" if iqm is None else f", IQM {iqm['estimate']:,.1f}"
-            progress.update(
-                bar, completed=found["progress"], description=found["status"], shown=shown
-            )
-
+    experiment_id = client.experiment(experiment_id)["experiment_id"]
+    if not quiet:
+        address = page_of(client, "experiments", experiment_id)
+        console.print(f"Experiment {experiment_id}: {address}", highlight=False, soft_wrap=True)
+    with watching(quiet=quiet) as bar:
         try:
-            return client.wait_for_experiment(experiment_id, on_progress=advance)
+            return client.wait_for_experiment(
+                experiment_id, on_progress=lambda found: bar.show(line_of_experiment(found))
+            )
         except KeyboardInterrupt:
-            again = f"grpo-platform experiments show {experiment_id}"
+            again = f"grpo-platform experiments watch {experiment_id[:8]}"
             console.print(f"Experiment {experiment_id} goes on; `{again}`.")
             raise typer.Exit(130) from None
 
 
-def report(found: Mapping[str, Any]) -> None:
+def report(found: Experiment) -> None:
     """Print an experiment: its seeds, what they came to together, and which version serves."""
     columns = ("seed", "state", "return", "area", "steps to threshold", "version", "job")
     rows = [
@@ -148,7 +169,7 @@ def report(found: Mapping[str, Any]) -> None:
         console.print(line.strip(), soft_wrap=True, highlight=False)
 
 
-def _results(results: Mapping[str, Any]) -> list[str]:
+def _results(results: ExperimentResults) -> list[str]:
     lines = []
     if results["iqm"] is not None:
         lines.append(
@@ -168,12 +189,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _shown(interval: Mapping[str, float] | None) -> str:
+def _shown(interval: SeedsEstimate | None) -> str:
     if interval is None:
         return "unknown"
     return f"{interval['estimate']:,.1f} ({ends(interval['low'], interval['high'])})"
-
-
-def _counts(found: Mapping[str, Any]) -> str:
-    """Such as `3 completed, 1 running`."""
-    return ", ".join(f"{count} {state}" for state, count in sorted(found["counts"].items()))

@@ -1,12 +1,15 @@
-"""`grpo-platform jobs …`."""
+"""`grpo-platform jobs …`, and how a job is watched and reported by every command."""
 
+import itertools
 import json
 import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from grpo_platform.cli import completion
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
@@ -14,57 +17,88 @@ from grpo_platform.cli.output import (
     console,
     errors_as_sentences,
     fail,
+    group,
+    number,
+    page_of,
+    percent,
     show_json,
     table,
+    watching,
     when,
 )
-from grpo_platform.client import Job, StatusWord
+from grpo_platform.client import GRPOClient, Job, StatusWord
+from grpo_platform.client.progress import line_of_job
 
-__all__ = ["app"]
+__all__ = ["JobId", "app", "report", "watch_job"]
 
-app = typer.Typer(
-    help="Training jobs: list, show, stop, resume, logs, config, film, delete.",
-    no_args_is_help=True,
-)
+app = group("Training jobs: list, show, watch, stop, resume, logs, config, film, delete.")
 
-JobId = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)]
+_FOLLOW_SECONDS: Final = 1.0
+_MOST_LINES: Final = 10_000
+_ENDED: Final = ("completed", "failed", "stopped")
+
+JobId = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the job, the beginning of it, or latest.",
+        show_default=False,
+        autocompletion=completion.job_ids,
+    ),
+]
 
 
 @app.command("list")
 def list_jobs(
     context: typer.Context,
     status: Annotated[StatusWord | None, typer.Option(help="Only jobs with this status.")] = None,
-    env: Annotated[str | None, typer.Option(help="Only jobs in this environment.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only jobs for this model.")] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(help="Only jobs in this environment.", autocompletion=completion.env_names),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Only jobs for this model.", autocompletion=completion.model_names),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
-    """Jobs, newest first."""
+    """Jobs, newest first: train is the return of training episodes, eval of the evaluation."""
     with errors_as_sentences():
         found = connect(context).iter_jobs(status=status, env_name=env, model_name=model)
-        jobs = [job for job, _ in zip(found, range(limit), strict=False)]
+        jobs = list(itertools.islice(found, limit))
     if as_json:
         show_json(jobs)
         return
-    table(
-        ("job", "status", "progress", "environment", "model", "return", "started"),
-        [_row(job) for job in jobs],
-    )
+    columns = ("id", "status", "environment", "model", "train", "eval", "started")
+    table(columns, [_row(job) for job in jobs])
 
 
 @app.command()
 def show(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
     """One job, with its latest metrics."""
     with errors_as_sentences():
-        job = connect(context).job(job_id)
+        client = connect(context)
+        job = client.job(job_id)
     if as_json:
         show_json(job)
         return
-    told = dict(job) | {"verdict": job["verdict"] and job["verdict"]["sentence"]}
+    told: dict[str, object] = dict(job)
+    told |= {"verdict": job["verdict"] and job["verdict"]["sentence"]}
     told |= {"hints": " ".join(job["hints"].values()) or None}
     del told["decision"]  # which promotion_reason tells
     rows = [(key, value) for key, value in told.items() if key != "metrics" and value is not None]
     table(("field", "value"), [*rows, *sorted(job["metrics"].items())])
+    console.print(page_of(client, "jobs", job["job_id"]), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def watch(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> None:
+    """Show a job's progress until it has ended. Exit code 1 unless it was completed."""
+    with errors_as_sentences():
+        job = watch_job(connect(context), job_id, quiet=as_json)
+    show_json(job) if as_json else report(job)
+    if job["status"] != "completed":
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -85,11 +119,50 @@ def resume(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> 
 def logs(
     context: typer.Context,
     job_id: JobId,
-    tail: Annotated[int, typer.Option(min=1, max=10_000, help="How many to show at most.")] = 200,
+    tail: Annotated[
+        int, typer.Option(min=1, max=_MOST_LINES, help="How many to show at most.")
+    ] = 200,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show further lines until the job has ended.")
+    ] = False,
 ) -> None:
     """The last lines of a job's log."""
     with errors_as_sentences():
-        sys.stdout.writelines(f"{line}\n" for line in connect(context).logs(job_id, tail))
+        client = connect(context)
+        if not follow:
+            _say(client.logs(job_id, tail))
+            return
+        job_id = client.job(job_id)["job_id"]
+        try:
+            _follow(client, job_id, tail)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _follow(client: GRPOClient, job_id: str, tail: int) -> None:
+    """Print a log as it grows, up to the end of its job."""
+    known: list[str] = []
+    while True:
+        ended = client.job(job_id)["status"] in _ENDED  # before the log is read for the last time
+        lines = client.logs(job_id, _MOST_LINES)
+        _say(_new_in(lines, known)[-tail if not known else 0 :])
+        known = lines
+        if ended:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+
+
+def _new_in(lines: list[str], known: list[str]) -> list[str]:
+    """The lines after those that are known; a log that is long loses its first ones."""
+    for begin in range(len(known)):
+        if lines[:1] == known[begin : begin + 1] and lines[: len(known) - begin] == known[begin:]:
+            return lines[len(known) - begin :]
+    return lines
+
+
+def _say(lines: list[str]) -> None:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
 
 
 @app.command()
@@ -143,11 +216,51 @@ def delete(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> 
         answer(connect(context).delete_job(job_id), as_json)
 
 
+def watch_job(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:
+    """Show how a job is doing until it has ended; returns its last status.
+
+    Args:
+        client: asks the server.
+        job_id: of the job, or its beginning.
+        quiet: show nothing.
+
+    Raises:
+        typer.Exit: Ctrl-C was pressed; the job goes on.
+    """
+    job_id = client.job(job_id)["job_id"]
+    if not quiet:
+        address = page_of(client, "jobs", job_id)
+        console.print(f"Job {job_id}: {address}", highlight=False, soft_wrap=True)
+    with watching(quiet=quiet) as bar:
+        try:
+            return client.wait(job_id, on_progress=lambda job: bar.show(line_of_job(job)))
+        except KeyboardInterrupt:
+            console.print(f"Job {job_id} goes on; `grpo-platform jobs watch {job_id[:8]}`.")
+            raise typer.Exit(130) from None
+
+
+def report(job: Job) -> None:
+    """Print what a job came to."""
+    if job["status"] == "completed":
+        mean = job["metrics"].get("eval/mean_reward")
+        played = "" if mean is None else f" It returns {mean:,.1f} on average."
+        played += f" {job['verdict']['sentence']}" if job["verdict"] else ""
+        played += f" Its {job['stopped_by']} ended it." if job["stopped_by"] else ""
+        made = f"{job['model_name']} version {job['model_version']} is registered."
+        verdict = "It serves under its name."
+        if not job["promoted"]:
+            verdict = f"It was not promoted. {job['promotion_reason'] or ''}"
+        console.print(f"{made}{played} {verdict}", soft_wrap=True)
+    else:
+        console.print(f"Job {job['job_id']} {job['status']}. {job['error_message'] or ''}")
+    for hint in job["hints"].values():
+        console.print(f"Hint: {hint}", soft_wrap=True)
+
+
 def _row(job: Job) -> tuple[object, ...]:
     metrics = job["metrics"]
-    mean = metrics.get("eval/mean_reward", metrics.get("rollout/ep_rew_mean"))
-    progress = f"{job['progress']:.0%}"
     return (
-        job["job_id"], job["status"], progress, job["env_name"], job["model_name"], mean,
+        job["job_id"], percent(job["status"], job["progress"]), job["env_name"], job["model_name"],
+        number(metrics.get("rollout/ep_rew_mean")), number(metrics.get("eval/mean_reward")),
         when(job["start_time"]),
     )  # fmt: skip

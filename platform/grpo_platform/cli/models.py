@@ -2,32 +2,40 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from grpo_platform.cli import completion
 from grpo_platform.cli.output import (
     JsonFlag,
     ModelReference,
     answer,
     connect,
     console,
+    ends,
     errors_as_sentences,
     fail,
+    group,
+    number,
     show_json,
     table,
     when,
 )
 from grpo_platform.client import ApiError, GRPOClient
+from grpo_platform.client.replies import Decision, ModelVersion
 
 __all__ = ["app", "decided"]
 
-app = typer.Typer(
-    help="Models: list, show, promote, roll back, download, delete.", no_args_is_help=True
-)
+app = group("Models: list, show, promote, roll back, download, delete.")
 
-Name = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the model.", show_default=False, autocompletion=completion.model_names
+    ),
+]
 
 Note = Annotated[str, typer.Option(help="Why; it is kept with the decision.", show_default=False)]
 
@@ -40,8 +48,12 @@ def list_models(context: typer.Context, as_json: JsonFlag = False) -> None:
     if as_json:
         show_json(models)
         return
-    columns = ("name", "status", "champion", "latest_version", "env_name", "eval_return_mean")
-    table(columns, [[model[column] for column in columns] for model in models])
+    rows = [
+        (m["name"], m["env_name"], m["champion"], m["latest_version"],
+         number(m["eval_return_mean"]), m["status"])
+        for m in models
+    ]  # fmt: skip
+    table(("model", "environment", "champion", "latest", "eval", "status"), rows)
 
 
 @app.command()
@@ -70,9 +82,12 @@ def served(context: typer.Context, as_json: JsonFlag = False) -> None:
         show_json(models)
         return
     columns = ("model", "version", "requests", "per second", "p50 ms", "p95 ms", "p99 ms", "latest")
-    keys = ("name", "version", "requests", "requests_per_second", "latency_p50_ms",
-            "latency_p95_ms", "latency_p99_ms")  # fmt: skip
-    table(columns, [(*(one[key] for key in keys), when(one["latest"])) for one in models])
+    rows = [
+        (one["name"], one["version"], one["requests"], one["requests_per_second"],
+         one["latency_p50_ms"], one["latency_p95_ms"], one["latency_p99_ms"], when(one["latest"]))
+        for one in models
+    ]  # fmt: skip
+    table(columns, rows)
 
 
 @app.command()
@@ -182,22 +197,20 @@ def delete(
         answer(connect(context).delete_model(name), as_json)
 
 
-def _version(version: dict[str, Any]) -> tuple[object, ...]:
-    evaluation = version["evaluation"] or {}
-    interval = f"{evaluation['ci_low']:.1f} to {evaluation['ci_high']:.1f}" if evaluation else ""
-    if evaluation.get("interval_of") == "iqm":
-        interval += " (of the interquartile mean)"
+def _version(version: ModelVersion) -> tuple[object, ...]:
+    evaluation, suite = version["evaluation"], version["scenarios"]
+    interval = "" if evaluation is None else ends(evaluation["ci_low"], evaluation["ci_high"])
+    if evaluation is not None and evaluation["interval_of"] == "iqm":
+        interval += " (IQM)"
     return (
-        version["version"], ", ".join(version["aliases"]), evaluation.get("mean"), interval,
-        _SUITE[(version["scenarios"] or {}).get("passed")],
+        version["version"], ", ".join(version["aliases"]),
+        None if evaluation is None else number(evaluation["mean"]), interval,
+        None if suite is None else "passed" if suite["passed"] else "failed",
         version["seed"], version["job_id"], when(version["created_at"]),
     )  # fmt: skip
 
 
-_SUITE: Final = {True: "passed", False: "failed", None: None}
-
-
-def _decision(decision: dict[str, Any], as_json: bool) -> None:
+def _decision(decision: Decision, as_json: bool) -> None:
     if as_json:
         show_json(decision)
     else:
@@ -227,7 +240,7 @@ def decided(client: GRPOClient, name: str, version: int, actor: str) -> str:
     return "It serves under its name." if model["champion"] == version else ""
 
 
-def _staying(decision: dict[str, Any]) -> str:
+def _staying(decision: Decision) -> str:
     if decision["verdict"] != "kept" or decision["champion_after"] is None:
         return ""
     return f" Version {decision['champion_after']} stays champion."

@@ -4,24 +4,29 @@ Tables for people, JSON for programs, one sentence for errors.
 """
 
 import json
-import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
-from typing import Annotated, Any, Final, NoReturn
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, NoReturn
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
+from grpo_platform.cli import completion
 from grpo_platform.client import ApiError, GRPOClient, NotFiniteError, UnknownFieldError
+from grpo_platform.client.progress import Bar, progress_bar
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.messages import as_commands
 
 __all__ = [
+    "Commands",
     "JsonFlag",
     "ModelReference",
     "Token",
@@ -33,25 +38,46 @@ __all__ = [
     "ends",
     "errors_as_sentences",
     "fail",
+    "group",
+    "number",
     "observed",
-    "progress_bar",
+    "page_of",
+    "percent",
     "seeds_typed",
     "show_json",
     "table",
+    "watching",
     "when",
 ]
 
 ModelReference = Annotated[
-    str, typer.Argument(help="name, name@alias or name/version.", show_default=False)
+    str,
+    typer.Argument(
+        help="name, name@alias or name/version.",
+        show_default=False,
+        autocompletion=completion.model_names,
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-_DEFAULT_PORT: Final = "8000"
 _PIPE_WIDTH: Final = 1000
 """Of what another program reads: nothing is cut or broken there."""
 
-_ID_COLUMNS: Final = frozenset({"experiment", "job", "sweep"})
-_ID_WIDTH: Final = 32
+_IDS: Final = ("id", "job")
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_NUMBER: Final = re.compile(r"|-?[0-9][0-9,]*(\.[0-9]+)?(e[+-][0-9]+)?")
+_ID_WIDTH: Final = 8
+"""Of an id in a terminal: what begins so is taken for all of it."""
+
+_WHOLE_WIDTH: Final = 12
+"""Up to which a cell is never broken over lines."""
+
+_LEAST_WIDTH: Final = 7
+"""Of a column whose cells may be broken."""
+
+_GAP: Final = 2
+_AGO: Final = ((60, "s"), (60, "m"), (24, "h"), (30, "d"))
+"""How many of a unit make one of the next."""
 
 # what a server or a user wrote is shown as it is: brackets are no style, colons no picture
 console = Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -62,6 +88,25 @@ _NO_TOKEN: Final = (
 )
 
 
+_running: ContextVar[str] = ContextVar("running", default="grpo-platform")
+"""The command that runs now, as it is typed."""
+
+
+class Commands(TyperGroup):
+    """A group of commands, which remembers the one that runs: messages name it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own
+        """The command that the words name, and the rest of them."""
+        name, command, rest = super().resolve_command(ctx, args)
+        _running.set(f"{ctx.command_path} {name}")
+        return name, command, rest
+
+
+def group(about: str, **options: Any) -> typer.Typer:  # noqa: ANN401 - typer's own
+    """An empty group of commands, that shows its help where none of them is named."""
+    return typer.Typer(cls=Commands, help=about, no_args_is_help=True, **options)
+
+
 def show_json(value: object) -> None:
     """Print a value as indented JSON."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
@@ -70,25 +115,61 @@ def show_json(value: object) -> None:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None
 ) -> None:
-    """Print rows under their columns; an id stays whole, so that it can be copied."""
-    shown = Table(title=title, title_justify="left")
-    for column in columns:
-        is_id = column in _ID_COLUMNS
-        shown.add_column(
-            column, overflow="fold", no_wrap=is_id, min_width=_ID_WIDTH if is_id else None
-        )
-    for row in rows:
-        shown.add_row(*("" if cell is None else _text(cell) for cell in row))
+    """Print rows under their columns, or, where that is too wide, one below the other.
+
+    In a terminal an id is its beginning, which every command takes; other programs get all of it.
+    """
+    cells = [["" if cell is None else _text(cell) for cell in row] for row in rows]
+    widths = [
+        max(map(len, (column, *(row[i] for row in cells)))) for i, column in enumerate(columns)
+    ]
+    least = [
+        width if width <= _WHOLE_WIDTH else max(_LEAST_WIDTH, *map(len, column.split()))
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    room = console.width - _GAP * (len(columns) - 1)
+    if sum(least) > room:
+        _records(columns, cells, title)
+        return
+    shown = Table(
+        title=title, title_justify="left", box=None, padding=(0, _GAP, 0, 0), pad_edge=False
+    )
+    for i, (column, width) in enumerate(zip(columns, _fitted(widths, least, room), strict=True)):
+        numeric = column not in _IDS and all(_NUMBER.fullmatch(row[i]) for row in cells)
+        justify: Literal["left", "right"] = "right" if numeric and rows else "left"
+        shown.add_column(column, overflow="fold", width=width, justify=justify, header_style="bold")
+    for row in cells:
+        shown.add_row(*row)
     console.print(shown)
 
 
-def progress_bar(*, quiet: bool) -> Progress:
-    """A bar for one task, whose description is a status and whose field `shown` is any text."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    return Progress(*columns, console=console, disable=quiet)
+def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that fit the room: each as wide as its cells, as far as that can be."""
+    found = list(least)
+    for _ in range(min(room, sum(widths)) - sum(least)):
+        unfinished = (i for i, width in enumerate(widths) if found[i] < width)
+        found[min(unfinished, key=found.__getitem__)] += 1
+    return found
+
+
+def _records(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None) -> None:
+    """Print each row as lines of a column and its value: nothing of it is lost."""
+    width = max(map(len, columns))
+    if title:
+        console.print(title, highlight=False)
+    for row in rows:
+        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        grid.add_column(style="bold", min_width=min(width, console.width // 2), overflow="fold")
+        grid.add_column(overflow="fold")
+        for column, cell in zip(columns, row, strict=True):
+            grid.add_row(column, cell)
+        console.print(grid)
+        console.print()
+
+
+def watching(*, quiet: bool) -> AbstractContextManager[Bar]:
+    """A progress bar on this console."""
+    return progress_bar(console, quiet=quiet)
 
 
 def ends(low: float | None, high: float | None) -> str:
@@ -97,10 +178,39 @@ def ends(low: float | None, high: float | None) -> str:
 
 
 def when(timestamp: str | None) -> str:
-    """An instant of the API in local time, to the second."""
+    """An instant of the API: how long ago in a terminal, else in local time, to the second."""
     if timestamp is None:
         return ""
-    return datetime.fromisoformat(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    moment = datetime.fromisoformat(timestamp).astimezone()
+    if console.width >= _PIPE_WIDTH:
+        return moment.strftime("%Y-%m-%d %H:%M:%S")
+    ago = (datetime.now(UTC) - moment).total_seconds()
+    for most, unit in _AGO:
+        if ago < most:
+            return f"{max(0, ago):.0f}{unit} ago"
+        ago /= most
+    return moment.strftime("%Y-%m-%d")
+
+
+def percent(status: str, progress: float) -> str:
+    """A status, and how far that is while it is under way: `running 45%`."""
+    return f"{status} {progress:.0%}" if status == "running" else status
+
+
+def number(value: float | None) -> str | None:
+    """A figure of any size in few letters."""
+    return None if value is None else f"{value:,.1f}" if abs(value) < 1e7 else f"{value:.3g}"
+
+
+def page_of(client: GRPOClient, kind: str, name: str) -> str:
+    """Address of a page of the control room.
+
+    Args:
+        client: of the server.
+        kind: `jobs`, `experiments` or `models`.
+        name: id or name of what it shows.
+    """
+    return f"{client.base_url}/app/{kind}/{quote(name, safe='')}"
 
 
 def answer(reply: Mapping[str, Any], as_json: bool) -> None:
@@ -108,12 +218,14 @@ def answer(reply: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(reply)
     else:
-        console.print(as_commands(reply["message"]), highlight=False, soft_wrap=True)
+        console.print(
+            as_commands(reply["message"], _running.get()), highlight=False, soft_wrap=True
+        )
 
 
 def fail(message: str) -> NoReturn:
     """Say what went wrong, and end with exit code 1."""
-    said = Text.assemble(("Error:", "red"), f" {as_commands(message)}")
+    said = Text.assemble(("Error:", "red"), f" {as_commands(message, _running.get())}")
     Console(stderr=True, soft_wrap=True).print(said)
     raise typer.Exit(1)
 
@@ -192,6 +304,8 @@ def errors_as_sentences(*further: type[Exception]) -> Iterator[None]:
 def _text(cell: object) -> str:
     if isinstance(cell, list):
         return ", ".join(map(_text, cell))
+    if isinstance(cell, str) and console.width < _PIPE_WIDTH and _ID.fullmatch(cell):
+        return cell[:_ID_WIDTH]
     return f"{cell:,.2f}" if isinstance(cell, float) else str(cell)
 
 
@@ -222,7 +336,6 @@ Token = Annotated[
 def connect(context: typer.Context) -> GRPOClient:
     """The client that the options before the command ask for."""
     url, token = context.obj
-    port = os.environ.get("GRPO_PORT") or _DEFAULT_PORT
-    client = GRPOClient(url or f"http://localhost:{port}", token=token)
+    client = GRPOClient(url, token=token)
     context.call_on_close(client.close)
     return client

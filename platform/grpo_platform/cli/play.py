@@ -6,28 +6,60 @@ import sys
 import time
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 import typer
 
-from grpo_platform.cli.output import connect, console, errors_as_sentences, fail, table
+from grpo_platform.cli import completion
+from grpo_platform.cli.output import (
+    connect,
+    console,
+    errors_as_sentences,
+    fail,
+    page_of,
+    table,
+)
 from grpo_platform.client import ApiError, GRPOClient
+from grpo_platform.client.replies import Session
 
 __all__ = ["open_pages", "play"]
 
-_JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
 _POLICY_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.5
 _MOST_ROWS: Final = 25
 
 
-def open_pages(context: typer.Context) -> None:
-    """Print the control room's address, and open it where there is a display."""
+_PAGES: Final = {"job": "jobs", "experiment": "experiments", "model": "models"}
+
+
+def open_pages(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Of a page: id of a job or experiment, or its beginning; name of a model.",
+            show_default=False,
+            autocompletion=completion.references,
+        ),
+    ] = None,
+) -> None:
+    """Print the address of the control room, or of a page of it; open it where there is a display.
+
+    Every page that shows something has that in its address, so that it can be sent to others.
+    """
     with errors_as_sentences():
         client = connect(context)
         client.about()
-    _show(f"{client.base_url}/app")
+        if name is None:
+            _show(f"{client.base_url}/app")
+            return
+        ((kind, found),) = client.resolve(name).items()
+        if kind not in _PAGES:
+            fail(f"A {kind} has no page of its own; `grpo-platform sweep show {found}` shows it.")
+        if kind == "model":
+            found = client.model(re.split("[/@]", found)[0])["name"]
+    _show(page_of(client, _PAGES[kind], found))
 
 
 def play(
@@ -35,8 +67,9 @@ def play(
     name: Annotated[
         str,
         typer.Argument(
-            help="A model, as name, name/version or name@alias; or a job's id.",
+            help="A model, as name, name/version or name@alias; or a job's id, or its beginning.",
             show_default=False,
+            autocompletion=completion.references,
         ),
     ],
     out: Annotated[
@@ -49,15 +82,17 @@ def play(
     """Play a policy: on the page, or, where there is no display, into a file or as text."""
     with errors_as_sentences():
         client = connect(context)
+        ((kind, name),) = client.resolve(name).items()
+        if kind not in ("job", "model"):
+            fail(f"A model or a job is played, and {name} is of a {kind}: name one of its jobs.")
         if out is None and _has_display():
             client.about()
-            kind = "job" if _JOB_ID.fullmatch(name) else "model"
             _show(f"{client.base_url}/app/play?{urlencode({kind: name, 'seed': seed})}")
             return
         path = out or Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.webp")
         if path.suffix not in (".webp", ".gif"):
             fail(f"{path}: a film is written as .webp or .gif.")
-        job_id = name if _JOB_ID.fullmatch(name) else None
+        job_id = name if kind == "job" else None
         session = client.play(None if job_id else name, job_id=job_id, seed=seed)
         try:
             _await_policy(client, session)
@@ -72,7 +107,7 @@ def play(
             client.end_play(session["session_id"])
 
 
-def _await_policy(client: GRPOClient, session: dict[str, Any]) -> None:
+def _await_policy(client: GRPOClient, session: Session) -> None:
     """Wait until a job that trains has made a checkpoint for whoever plays it."""
     ends = time.monotonic() + _POLICY_SECONDS
     while client.steer(session["session_id"], "pause")["frame"]["checkpoint"] is None:
@@ -84,7 +119,7 @@ def _await_policy(client: GRPOClient, session: dict[str, Any]) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _film(client: GRPOClient, session: dict[str, Any], path: Path, steps: int) -> None:
+def _film(client: GRPOClient, session: Session, path: Path, steps: int) -> None:
     """Write a film, and show the state that it ends with."""
     kind: Literal["webp", "gif"] = "gif" if path.suffix == ".gif" else "webp"
     content = client.play_film(session["session_id"], steps=steps, format=kind)
@@ -102,7 +137,7 @@ def _film(client: GRPOClient, session: dict[str, Any], path: Path, steps: int) -
     table(("", "at the end"), rows)
 
 
-def _tell(client: GRPOClient, session: dict[str, Any], steps: int) -> None:
+def _tell(client: GRPOClient, session: Session, steps: int) -> None:
     """Show an episode that cannot be drawn: a row a step, at most `_MOST_ROWS` of them."""
     frame = client.steer(session["session_id"], "pause")["frame"]
     frames = [frame]
@@ -116,7 +151,7 @@ def _tell(client: GRPOClient, session: dict[str, Any], steps: int) -> None:
     table((*names, *_names(session, frame["observation"] or [])), rows)
 
 
-def _names(session: dict[str, Any], observed: list[float]) -> list[str]:
+def _names(session: Session, observed: list[float]) -> list[str]:
     return session["features"] or [f"observation[{i}]" for i in range(len(observed))]
 
 

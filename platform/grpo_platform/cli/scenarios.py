@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from grpo_platform.cli import completion
 from grpo_platform.cli.output import (
     JsonFlag,
     ModelReference,
@@ -13,19 +14,23 @@ from grpo_platform.cli.output import (
     connect,
     console,
     errors_as_sentences,
+    group,
     show_json,
     table,
     when,
 )
+from grpo_platform.client.replies import FailedAssertion, SuiteResult
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Scenarios: check, put, show, run, replay what a model's versions must pass.",
-    no_args_is_help=True,
-)
+app = group("Scenarios: check, put, show, run, replay what a model's versions must pass.")
 
-Name = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the model.", show_default=False, autocompletion=completion.model_names
+    ),
+]
 File = Annotated[Path, typer.Argument(help="The suite, a YAML or JSON file.", show_default=False)]
 
 
@@ -169,7 +174,7 @@ def _suite(suite: dict[str, Any]) -> None:
     table(("scenario", "episodes", "starts", "perturbed", "must hold"), rows)
 
 
-def _result(result: dict[str, Any], as_json: bool) -> None:
+def _result(result: SuiteResult, as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
@@ -196,5 +201,5 @@ def _figures(figures: dict[str, float]) -> str:
     return f"median {figures['median_us']:.1f} us, p99 {figures['p99_us']:.1f} us"
 
 
-def _failures(failures: list[dict[str, Any]]) -> str:
+def _failures(failures: list[FailedAssertion]) -> str:
     return "; ".join(f"episode {each['episode']}, step {each['step']}" for each in failures)

@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
-from grpo_platform.cli.output import JsonFlag, console, errors_as_sentences, show_json, table
+from grpo_platform.cli.output import (
+    JsonFlag,
+    console,
+    errors_as_sentences,
+    group,
+    show_json,
+    table,
+)
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="The store of MLFLOW_TRACKING_URI, or mlflow.db here: back up, restore, sign, check.",
-    no_args_is_help=True,
-)
+app = group("The store of MLFLOW_TRACKING_URI, or mlflow.db here: back up, restore, sign, check.")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from grpo_platform.cli import completion
 from grpo_platform.cli.models import decided
 from grpo_platform.cli.output import (
     JsonFlag,
@@ -14,21 +15,33 @@ from grpo_platform.cli.output import (
     console,
     ends,
     errors_as_sentences,
-    progress_bar,
+    group,
+    number,
+    percent,
     seeds_typed,
     show_json,
     table,
+    watching,
     when,
 )
 from grpo_platform.client import GRPOClient
 from grpo_platform.client.fields import Pruner, Sampler
+from grpo_platform.client.progress import line_of_sweep
+from grpo_platform.client.replies import Sweep, Trial
 from grpo_platform.sweeps.files import read_space
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Sweeps: start, list, show, stop, resume.", no_args_is_help=True)
+app = group("Sweeps: start, list, show, watch, stop, resume.")
 
-SweepId = Annotated[str, typer.Argument(help="Id of the sweep.", show_default=False)]
+SweepId = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the sweep, the beginning of it, or latest.",
+        show_default=False,
+        autocompletion=completion.sweep_ids,
+    ),
+]
 
 
 @app.command()
@@ -38,7 +51,12 @@ def start(
         Path, typer.Argument(help="Search space, a JSON or YAML file.", show_default=False)
     ],
     trials: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to try.")] = 20,
-    model: Annotated[str | None, typer.Option(help="Model that receives the versions.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that receives the versions.", autocompletion=completion.model_names
+        ),
+    ] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="How many trials may run at once.")] = 1,
     sampler: Annotated[Sampler, typer.Option(help="How values are chosen.")] = "tpe",
     pruner: Annotated[Pruner, typer.Option(help="Which trials are given up early.")] = "median",
@@ -52,7 +70,12 @@ def start(
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", help="A fixed field of POST /train, as name=value."),
+        typer.Option(
+            "--set",
+            "-s",
+            help="A fixed field of POST /train, as name=value; repeatable.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = True,
     as_json: JsonFlag = False,
@@ -85,16 +108,21 @@ def list_sweeps(
     limit: Annotated[int, typer.Option(min=1, help="How many to show at most.")] = 20,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sweeps, newest first."""
+    """Sweeps, newest first: best is the best trial's value of the sweep's metric."""
     with errors_as_sentences():
         found = connect(context).iter_sweeps()
         sweeps = [sweep for sweep, _ in zip(found, range(limit), strict=False)]
     if as_json:
         show_json(sweeps)
         return
-    columns = ("sweep_id", "status", "env_name", "started_trials", "n_trials", "best_value")
-    rows = [[*(s[column] for column in columns), when(s["start_time"])] for s in sweeps]
-    table((*columns, "started"), rows)
+    columns = ("id", "status", "environment", "model", "trials", "best", "started")
+    rows = [
+        (s["sweep_id"], percent(s["status"], s["progress"]), s["env_name"], s["model_name"],
+         f"{s['started_trials']}/{s['n_trials']}", number(s["best_value"]),
+         when(s["start_time"]))
+        for s in sweeps
+    ]  # fmt: skip
+    table(columns, rows)
 
 
 @app.command()
@@ -104,6 +132,17 @@ def show(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -
         client = connect(context)
         sweep = client.sweep(sweep_id)
         show_json(sweep) if as_json else _report(client, sweep)
+
+
+@app.command()
+def watch(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -> None:
+    """Show a sweep's progress until it has ended. Exit code 1 unless it was completed."""
+    with errors_as_sentences():
+        client = connect(context)
+        sweep = _watch(client, sweep_id, quiet=as_json)
+        show_json(sweep) if as_json else _report(client, sweep)
+    if sweep["status"] != "completed":
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -120,26 +159,21 @@ def resume(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False)
         answer(connect(context).resume_sweep(sweep_id), as_json)
 
 
-def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> dict[str, Any]:
-    with progress_bar(quiet=quiet) as progress:
-        bar = progress.add_task("queued", total=1.0, shown="")
-
-        def advance(sweep: dict[str, Any]) -> None:
-            best = sweep["best"]
-            shown = f"{sweep['started_trials']} of {sweep['n_trials']} trials"
-            shown += "" if best is None else f", best {best['value']:,.1f}"
-            progress.update(
-                bar, completed=sweep["progress"], description=sweep["status"], shown=shown
-            )
-
+def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> Sweep:
+    sweep_id = client.sweep(sweep_id)["sweep_id"]
+    if not quiet:
+        console.print(f"Sweep {sweep_id}")
+    with watching(quiet=quiet) as bar:
         try:
-            return client.wait_for_sweep(sweep_id, on_progress=advance)
+            return client.wait_for_sweep(
+                sweep_id, on_progress=lambda sweep: bar.show(line_of_sweep(sweep))
+            )
         except KeyboardInterrupt:
-            console.print(f"Sweep {sweep_id} goes on; `grpo-platform sweep show {sweep_id}`.")
+            console.print(f"Sweep {sweep_id} goes on; `grpo-platform sweep watch {sweep_id[:8]}`.")
             raise typer.Exit(130) from None
 
 
-def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
+def _report(client: GRPOClient, sweep: Sweep) -> None:
     fields = sorted({name for trial in sweep["trials"] for name in trial["params"]})
     several = sweep["n_seeds"] > 1
     rows = [
@@ -154,8 +188,9 @@ def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
     if best is not None:
         name, version = sweep["model_name"], best["model_version"]
         actor = f"sweep {sweep['sweep_id']}"
-        made = f"Best: trial {best['number']}, {name} version {version}."
-        console.print(f"{made} {decided(client, name, version, actor)}", soft_wrap=True)
+        of = f"{name} version {version}, {sweep['metric']} {_value(best)}"
+        said = "" if version is None else decided(client, name, version, actor)
+        console.print(f"Best: trial {best['number']}, {of}. {said}", soft_wrap=True)
         if best["verdict"] is not None:
             console.print(best["verdict"]["sentence"], soft_wrap=True)
     if best is not None and several:
@@ -165,6 +200,12 @@ def _report(client: GRPOClient, sweep: dict[str, Any]) -> None:
         ]
         title = f"The seeds of trial {best['number']}"
         table(("seed", "state", sweep["metric"], "version", "job"), rows, title)
+
+
+def _value(trial: Trial) -> str:
+    """The value of a trial, with its interval where it has several seeds."""
+    interval = ends(trial["ci_low"], trial["ci_high"])
+    return f"{number(trial['value'])}{interval and f' ({interval})'}"
 
 
 def _shown(value: object) -> str:

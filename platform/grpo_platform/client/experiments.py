@@ -1,12 +1,21 @@
 """Calls about experiments: one configuration, trained with several seeds."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from grpo_platform.client.calls import Calls, part, until_ended
-from grpo_platform.client.fields import ExperimentFields, check_fields
-from grpo_platform.client.replies import JobFilters
+from grpo_platform.client.fields import ExperimentFields, JobFilters, check_fields
+from grpo_platform.client.operations import Calls, Iteration, Operation, part
+from grpo_platform.client.progress import line_of_experiment
+from grpo_platform.client.replies import (
+    DeletedExperiment,
+    Experiment,
+    ExperimentAnswer,
+    ExperimentHistory,
+    ExperimentReply,
+    ExperimentSummary,
+)
+from grpo_platform.client.waiting import until_ended
 
 if TYPE_CHECKING:
     import pandas
@@ -17,13 +26,14 @@ __all__ = ["ExperimentCalls"]
 class ExperimentCalls(Calls):
     """Start, watch, stop, resume, retry and delete experiments."""
 
-    def start_experiment(
+    @Operation
+    async def start_experiment(
         self,
         seeds: int | Sequence[int],
         *,
         idempotency_key: str | None = None,
         **fields: Unpack[ExperimentFields],
-    ) -> dict[str, Any]:
+    ) -> ExperimentReply:
         """Queue an experiment: a job for each seed.
 
         Args:
@@ -43,9 +53,12 @@ class ExperimentCalls(Calls):
         check_fields(fields, ExperimentFields)
         body = {**fields, "seeds": seeds if isinstance(seeds, int) else list(seeds)}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return self._transport.call("POST", "/train", json=body, headers=headers, repeatable=True)
+        return await self._transport.call(
+            ExperimentReply, "POST", "/train", json=body, headers=headers, repeatable=True
+        )
 
-    def experiment(self, experiment_id: str, *, threshold: float | None = None) -> dict[str, Any]:
+    @Operation
+    async def experiment(self, experiment_id: str, *, threshold: float | None = None) -> Experiment:
         """An experiment with its seeds and what they came to together.
 
         Args:
@@ -54,15 +67,17 @@ class ExperimentCalls(Calls):
         """
         path = f"/experiments/{part(experiment_id)}"
         query = {"threshold": None if threshold is None else repr(float(threshold))}
-        return self._transport.call("GET", path, params=query)
+        return await self._transport.call(Experiment, "GET", path, params=query)
 
-    def wait_for_experiment(
+    @Operation
+    async def wait_for_experiment(
         self,
         experiment_id: str,
         *,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_progress: Callable[[Experiment], object] | None = None,
+        progress_bar: bool = False,
         timeout_seconds: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> Experiment:
         """Wait until an experiment is completed, failed or stopped.
 
         Raises:
@@ -70,14 +85,19 @@ class ExperimentCalls(Calls):
             ApiError: there is no such experiment.
             ConnectionError: as `wait`.
         """
-        return until_ended(
+        return await until_ended(
+            self._transport,
             lambda: self.experiment(experiment_id),
             f"Experiment {experiment_id}",
             on_progress,
             timeout_seconds,
+            line_of_experiment if progress_bar else None,
         )
 
-    def iter_experiments(self, **filters: Unpack[JobFilters]) -> Iterator[dict[str, Any]]:
+    @Iteration
+    async def iter_experiments(
+        self, **filters: Unpack[JobFilters]
+    ) -> AsyncGenerator[ExperimentSummary, None]:
         """All experiments, newest first, without their seeds.
 
         Args:
@@ -88,9 +108,13 @@ class ExperimentCalls(Calls):
         """
         check_fields(filters, JobFilters)
         query = cast(dict[str, str | None], filters)
-        return self._transport.pages("/experiments", "experiments", query)
+        async for found in self._transport.pages(
+            ExperimentSummary, "/experiments", "experiments", query
+        ):
+            yield found
 
-    def experiments(self, **filters: Unpack[JobFilters]) -> "pandas.DataFrame":
+    @Operation
+    async def experiments(self, **filters: Unpack[JobFilters]) -> "pandas.DataFrame":
         """All experiments as a table, newest first.
 
         Args:
@@ -98,18 +122,22 @@ class ExperimentCalls(Calls):
         """
         import pandas
 
-        return pandas.json_normalize(list(self.iter_experiments(**filters)), max_level=1)
+        found = [cast(dict[str, Any], one) async for one in self.iter_experiments(**filters)]
+        return pandas.json_normalize(found, max_level=1)
 
-    def experiment_seeds(
+    @Operation
+    async def experiment_seeds(
         self, experiment_id: str, *, threshold: float | None = None
     ) -> "pandas.DataFrame":
         """What each seed of an experiment came to, as a table with the index `seed`."""
         import pandas
 
-        seeds = self.experiment(experiment_id, threshold=threshold)["seeds"]
-        return pandas.json_normalize(seeds, max_level=1).set_index("seed")
+        seeds = (await self.experiment(experiment_id, threshold=threshold))["seeds"]
+        rows = cast(list[dict[str, Any]], seeds)
+        return pandas.json_normalize(rows, max_level=1).set_index("seed")
 
-    def experiment_history(
+    @Operation
+    async def experiment_history(
         self, experiment_id: str, key: str = "rollout/ep_rew_mean", points: int = 100
     ) -> "pandas.DataFrame":
         """A metric over all seeds of an experiment, at common steps.
@@ -121,22 +149,34 @@ class ExperimentCalls(Calls):
 
         query: dict[str, str | int | None] = {"key": key, "points": points}
         path = f"/experiments/{part(experiment_id)}/history"
-        found = self._transport.call("GET", path, params=query)["points"]
+        found = await self._transport.call(ExperimentHistory, "GET", path, params=query)
         columns = ["step", "iqm", "ci_low", "ci_high", "seeds"]
-        return pandas.DataFrame(found, columns=columns).set_index("step")
+        return pandas.DataFrame(found["points"], columns=columns).set_index("step")
 
-    def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
+    @Operation
+    async def stop_experiment(self, experiment_id: str) -> ExperimentAnswer:
         """Stop an experiment with its waiting and running seeds; it can be resumed."""
-        return self._transport.call("POST", f"/experiments/{part(experiment_id)}/stop")
+        return await self._transport.call(
+            ExperimentAnswer, "POST", f"/experiments/{part(experiment_id)}/stop"
+        )
 
-    def resume_experiment(self, experiment_id: str) -> dict[str, Any]:
+    @Operation
+    async def resume_experiment(self, experiment_id: str) -> ExperimentAnswer:
         """Take a stopped experiment up again, with its stopped and failed seeds."""
-        return self._transport.call("POST", f"/experiments/{part(experiment_id)}/resume")
+        return await self._transport.call(
+            ExperimentAnswer, "POST", f"/experiments/{part(experiment_id)}/resume"
+        )
 
-    def retry_experiment(self, experiment_id: str) -> dict[str, Any]:
+    @Operation
+    async def retry_experiment(self, experiment_id: str) -> ExperimentAnswer:
         """Train the failed seeds of an experiment again."""
-        return self._transport.call("POST", f"/experiments/{part(experiment_id)}/retry")
+        return await self._transport.call(
+            ExperimentAnswer, "POST", f"/experiments/{part(experiment_id)}/retry"
+        )
 
-    def delete_experiment(self, experiment_id: str) -> dict[str, Any]:
+    @Operation
+    async def delete_experiment(self, experiment_id: str) -> DeletedExperiment:
         """Delete a finished experiment with its seeds' jobs; the models stay."""
-        return self._transport.call("DELETE", f"/experiments/{part(experiment_id)}")
+        return await self._transport.call(
+            DeletedExperiment, "DELETE", f"/experiments/{part(experiment_id)}"
+        )

@@ -1,9 +1,9 @@
 """Calls about the worst episodes of a job."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from grpo_platform.client.calls import Calls, part
+from grpo_platform.client.operations import Calls, Operation, part
+from grpo_platform.client.replies import FailureList, FailureScenario
 
 __all__ = ["FailureCalls"]
 
@@ -11,11 +11,13 @@ __all__ = ["FailureCalls"]
 class FailureCalls(Calls):
     """See where a policy fails."""
 
-    def failures(self, job_id: str) -> dict[str, Any]:
+    @Operation
+    async def failures(self, job_id: str) -> FailureList:
         """The worst episodes of a completed job's evaluation; `notes` say why there are none."""
-        return self._transport.call("GET", f"/training/{part(job_id)}/failures")
+        return await self._transport.call(FailureList, "GET", f"/training/{part(job_id)}/failures")
 
-    def film(self, job_id: str, failure: int | None = None) -> bytes:
+    @Operation
+    async def film(self, job_id: str, failure: int | None = None) -> bytes:
         """A film (MP4): greedy episodes of a completed job, or one of its worst.
 
         Args:
@@ -26,16 +28,17 @@ class FailureCalls(Calls):
             ApiError: there is no such film.
         """
         of = "" if failure is None else f"/failures/{failure}"
-        return self._transport.content(f"/training/{part(job_id)}{of}/film", {})
+        return await self._transport.content("GET", f"/training/{part(job_id)}{of}/film")
 
-    def failure_to_scenario(
+    @Operation
+    async def failure_to_scenario(
         self,
         job_id: str,
         number: int,
         *,
         scenario: str | None = None,
         assertions: Sequence[str] = (),
-    ) -> dict[str, Any]:
+    ) -> FailureScenario:
         """Test the job's model on one of its failures from now on.
 
         Args:
@@ -54,4 +57,4 @@ class FailureCalls(Calls):
         """
         body = {"scenario": scenario, "assertions": list(assertions)}
         path = f"/training/{part(job_id)}/failures/{number}/scenario"
-        return self._transport.call("POST", path, json=body)
+        return await self._transport.call(FailureScenario, "POST", path, json=body)

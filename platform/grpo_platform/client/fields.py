@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from grpo_platform.client.replies import JobStatus
+
 __all__ = [
+    "ComparisonFields",
     "ExperimentFields",
+    "JobFilters",
     "SweepFields",
     "TrainFields",
     "TrainSettings",
@@ -16,6 +20,14 @@ Promote = Literal["always", "if_better", "never"]
 Register = Literal["best", "median", "each"]
 Sampler = Literal["tpe", "random", "grid"]
 Pruner = Literal["median", "none"]
+
+
+class JobFilters(TypedDict, total=False):
+    """Which jobs or experiments a list has."""
+
+    status: JobStatus | None
+    env_name: str | None
+    model_name: str | None
 
 
 class TrainSettings(TypedDict, total=False):

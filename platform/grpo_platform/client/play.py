@@ -1,8 +1,9 @@
 """Calls about policies at play."""
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from grpo_platform.client.calls import Calls, part
+from grpo_platform.client.operations import Calls, Operation, part
+from grpo_platform.client.replies import EndedSession, Explanation, KeptState, Obeyed, Session
 
 __all__ = ["PlayCalls"]
 
@@ -13,14 +14,15 @@ _EXPLAINING_SECONDS: Final = 90.0
 class PlayCalls(Calls):
     """Play a model or a job's checkpoints, steer, wind back, and ask why."""
 
-    def play(
+    @Operation
+    async def play(
         self,
         model: str | None = None,
         *,
         job_id: str | None = None,
         seed: int = 0,
         deterministic: bool = True,
-    ) -> dict[str, Any]:
+    ) -> Session:
         """Open a session.
 
         Args:
@@ -36,17 +38,22 @@ class PlayCalls(Calls):
             ApiError: it cannot be played, or as many are at play as may be.
         """
         body = {"model": model, "job_id": job_id, "seed": seed, "deterministic": deterministic}
-        return self._transport.call("POST", "/play", json=body, timeout_seconds=_OPENING_SECONDS)
+        return await self._transport.call(
+            Session, "POST", "/play", json=body, timeout_seconds=_OPENING_SECONDS
+        )
 
-    def play_session(self, session_id: str) -> dict[str, Any]:
+    @Operation
+    async def play_session(self, session_id: str) -> Session:
         """What is played, and what can be done with it."""
-        return self._transport.call("GET", f"/play/{part(session_id)}")
+        return await self._transport.call(Session, "GET", f"/play/{part(session_id)}")
 
-    def end_play(self, session_id: str) -> dict[str, Any]:
+    @Operation
+    async def end_play(self, session_id: str) -> EndedSession:
         """End a session, and its process."""
-        return self._transport.call("DELETE", f"/play/{part(session_id)}")
+        return await self._transport.call(EndedSession, "DELETE", f"/play/{part(session_id)}")
 
-    def steer(self, session_id: str, command: str, **arguments: object) -> dict[str, Any]:
+    @Operation
+    async def steer(self, session_id: str, /, command: str, **arguments: object) -> Obeyed:
         """One command, such as `step`, `seek` or `act`.
 
         Args:
@@ -61,16 +68,19 @@ class PlayCalls(Calls):
             ApiError: it cannot be done.
         """
         path = f"/play/{part(session_id)}/commands"
-        return self._transport.call("POST", path, json={"command": command, **arguments})
+        return await self._transport.call(
+            Obeyed, "POST", path, json={"command": command, **arguments}
+        )
 
-    def explain(
+    @Operation
+    async def explain(
         self,
         session_id: str,
         *,
         continuations: int = 64,
         horizon: int = 1000,
         seconds: float = 20.0,
-    ) -> dict[str, Any]:
+    ) -> Explanation:
         """What every action leads to from the present state, and what in the observation counts.
 
         Args:
@@ -85,11 +95,14 @@ class PlayCalls(Calls):
         body = {"continuations": continuations, "horizon": horizon, "seconds": seconds}
         path = f"/play/{part(session_id)}/explain"
         limit = seconds + _EXPLAINING_SECONDS
-        return self._transport.call("POST", path, json=body, timeout_seconds=limit)
+        return await self._transport.call(
+            Explanation, "POST", path, json=body, timeout_seconds=limit
+        )
 
-    def keep_state(
+    @Operation
+    async def keep_state(
         self, session_id: str, scenario: str, assertions: list[str] | None = None
-    ) -> dict[str, Any]:
+    ) -> KeptState:
         """Let the model be tested from the present state on.
 
         Args:
@@ -101,9 +114,12 @@ class PlayCalls(Calls):
             ApiError: what comes out is no suite.
         """
         body = {"scenario": scenario, "assertions": assertions}
-        return self._transport.call("POST", f"/play/{part(session_id)}/scenario", json=body)
+        return await self._transport.call(
+            KeptState, "POST", f"/play/{part(session_id)}/scenario", json=body
+        )
 
-    def play_film(
+    @Operation
+    async def play_film(
         self, session_id: str, *, steps: int = 200, format: Literal["webp", "gif"] = "webp"
     ) -> bytes:
         """Play on, and give what is seen as an animated image.
@@ -117,4 +133,4 @@ class PlayCalls(Calls):
             ApiError: the environment cannot be drawn where the server runs.
         """
         body = {"steps": steps, "format": format}
-        return self._transport.posted(f"/play/{part(session_id)}/film", body)
+        return await self._transport.content("POST", f"/play/{part(session_id)}/film", json=body)

@@ -1,9 +1,10 @@
 """Calls about scenarios."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from grpo_platform.client.calls import Calls, part
+from grpo_platform.client.operations import Calls, Operation, part
+from grpo_platform.client.replies import DeletedSuite, Suite, SuiteResult, VersionResults
 
 __all__ = ["SUITE_SECONDS", "ScenarioCalls"]
 
@@ -14,15 +15,17 @@ SUITE_SECONDS: Final = 660.0
 class ScenarioCalls(Calls):
     """What a model's versions must pass, and what they came to."""
 
-    def scenarios(self, name: str) -> dict[str, Any]:
+    @Operation
+    async def scenarios(self, name: str) -> Suite:
         """A model's suite.
 
         Raises:
             ApiError: no such model, or it has none.
         """
-        return self._transport.call("GET", f"/models/{part(name)}/scenarios")
+        return await self._transport.call(Suite, "GET", f"/models/{part(name)}/scenarios")
 
-    def put_scenarios(self, name: str, suite: str | Mapping[str, object]) -> dict[str, Any]:
+    @Operation
+    async def put_scenarios(self, name: str, suite: str | Mapping[str, object]) -> Suite:
         """Give a model a suite, in the place of the one before.
 
         Args:
@@ -34,15 +37,17 @@ class ScenarioCalls(Calls):
         """
         body = {"suite": suite if isinstance(suite, str) else dict(suite)}
         path = f"/models/{part(name)}/scenarios"
-        return self._transport.call("PUT", path, json=body, repeatable=True)
+        return await self._transport.call(Suite, "PUT", path, json=body, repeatable=True)
 
-    def delete_scenarios(self, name: str) -> dict[str, Any]:
+    @Operation
+    async def delete_scenarios(self, name: str) -> DeletedSuite:
         """Take a model's suite away; what versions came to stays."""
-        return self._transport.call("DELETE", f"/models/{part(name)}/scenarios")
+        return await self._transport.call(DeletedSuite, "DELETE", f"/models/{part(name)}/scenarios")
 
-    def run_scenarios(
+    @Operation
+    async def run_scenarios(
         self, name: str, *, version: int | None = None, alias: str | None = None
-    ) -> dict[str, Any]:
+    ) -> SuiteResult:
         """Put a version through its model's suite.
 
         Args:
@@ -55,8 +60,13 @@ class ScenarioCalls(Calls):
         """
         body = {"version": version, "alias": alias}
         path = f"/models/{part(name)}/scenarios/run"
-        return self._transport.call("POST", path, json=body, timeout_seconds=SUITE_SECONDS)
+        return await self._transport.call(
+            SuiteResult, "POST", path, json=body, timeout_seconds=SUITE_SECONDS
+        )
 
-    def scenario_results(self, name: str, version: int) -> dict[str, Any]:
+    @Operation
+    async def scenario_results(self, name: str, version: int) -> VersionResults:
         """What a version came to: `results`, newest first, and the `latest` with all figures."""
-        return self._transport.call("GET", f"/models/{part(name)}/versions/{version}/scenarios")
+        return await self._transport.call(
+            VersionResults, "GET", f"/models/{part(name)}/versions/{version}/scenarios"
+        )

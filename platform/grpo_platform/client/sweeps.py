@@ -1,10 +1,13 @@
 """Calls about sweeps."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from grpo_platform.client.calls import Calls, part, until_ended
 from grpo_platform.client.fields import SweepFields, TrainFields, check_fields
+from grpo_platform.client.operations import Calls, Iteration, Operation, part
+from grpo_platform.client.progress import line_of_sweep
+from grpo_platform.client.replies import Sweep, SweepAnswer, SweepSummary
+from grpo_platform.client.waiting import until_ended
 
 if TYPE_CHECKING:
     import pandas
@@ -15,9 +18,10 @@ __all__ = ["SweepCalls"]
 class SweepCalls(Calls):
     """Start, watch, stop and resume sweeps."""
 
-    def start_sweep(
+    @Operation
+    async def start_sweep(
         self, search_space: Mapping[str, object], n_trials: int = 20, **fields: Unpack[SweepFields]
-    ) -> dict[str, Any]:
+    ) -> SweepAnswer:
         """Queue a sweep.
 
         Args:
@@ -38,19 +42,22 @@ class SweepCalls(Calls):
         body: dict[str, Any] = {**fields, "search_space": dict(search_space), "n_trials": n_trials}
         if isinstance(seeds := fields.get("seeds"), Sequence):
             body["seeds"] = list(seeds)
-        return self._transport.call("POST", "/sweeps", json=body)
+        return await self._transport.call(SweepAnswer, "POST", "/sweeps", json=body)
 
-    def sweep(self, sweep_id: str) -> dict[str, Any]:
+    @Operation
+    async def sweep(self, sweep_id: str) -> Sweep:
         """A sweep with its trials and the best of them."""
-        return self._transport.call("GET", f"/sweeps/{part(sweep_id)}")
+        return await self._transport.call(Sweep, "GET", f"/sweeps/{part(sweep_id)}")
 
-    def wait_for_sweep(
+    @Operation
+    async def wait_for_sweep(
         self,
         sweep_id: str,
         *,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_progress: Callable[[Sweep], object] | None = None,
+        progress_bar: bool = False,
         timeout_seconds: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> Sweep:
         """Wait until a sweep is completed, failed or stopped.
 
         Raises:
@@ -58,24 +65,35 @@ class SweepCalls(Calls):
             ApiError: there is no such sweep.
             ConnectionError: as `wait`.
         """
-        return until_ended(
-            lambda: self.sweep(sweep_id), f"Sweep {sweep_id}", on_progress, timeout_seconds
+        return await until_ended(
+            self._transport,
+            lambda: self.sweep(sweep_id),
+            f"Sweep {sweep_id}",
+            on_progress,
+            timeout_seconds,
+            line_of_sweep if progress_bar else None,
         )
 
-    def iter_sweeps(self) -> Iterator[dict[str, Any]]:
+    @Iteration
+    async def iter_sweeps(self) -> AsyncGenerator[SweepSummary, None]:
         """All sweeps, newest first, without their trials."""
-        return self._transport.pages("/sweeps", "sweeps", {})
+        async for found in self._transport.pages(SweepSummary, "/sweeps", "sweeps", {}):
+            yield found
 
-    def sweep_trials(self, sweep_id: str) -> "pandas.DataFrame":
+    @Operation
+    async def sweep_trials(self, sweep_id: str) -> "pandas.DataFrame":
         """A sweep's trials as a table; one column `params.<field>` for each searched field."""
         import pandas
 
-        return pandas.json_normalize(self.sweep(sweep_id)["trials"], max_level=1)
+        trials = (await self.sweep(sweep_id))["trials"]
+        return pandas.json_normalize(cast(list[dict[str, Any]], trials), max_level=1)
 
-    def stop_sweep(self, sweep_id: str) -> dict[str, Any]:
+    @Operation
+    async def stop_sweep(self, sweep_id: str) -> SweepAnswer:
         """Stop a sweep and its running trials; it can be resumed."""
-        return self._transport.call("POST", f"/sweeps/{part(sweep_id)}/stop")
+        return await self._transport.call(SweepAnswer, "POST", f"/sweeps/{part(sweep_id)}/stop")
 
-    def resume_sweep(self, sweep_id: str) -> dict[str, Any]:
+    @Operation
+    async def resume_sweep(self, sweep_id: str) -> SweepAnswer:
         """Take a stopped or failed sweep up again."""
-        return self._transport.call("POST", f"/sweeps/{part(sweep_id)}/resume")
+        return await self._transport.call(SweepAnswer, "POST", f"/sweeps/{part(sweep_id)}/resume")

@@ -5,31 +5,42 @@ way: the client then sees a reset, though the server is well. So what does no ha
 twice is sent again once, on a fresh connection; everything else is never sent on an old one.
 """
 
+import asyncio
 import ipaddress
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, cast
+import json
+import os
+import ssl
+import time
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
-import requests
-from urllib3.exceptions import MaxRetryError, ReadTimeoutError
+import httpx2
 
 __all__ = [
     "ApiError",
+    "AsyncSender",
+    "BlockingSender",
     "ConnectionBrokenError",
     "NotFiniteError",
     "ServerNotFoundError",
     "ServerTimeoutError",
     "Transport",
+    "server_address",
+    "server_token",
 ]
 
+_R = TypeVar("_R")
+
+_DEFAULT_PORT: Final = "8000"
 _CONNECT_SECONDS: Final = 10.0
-_BAD_ADDRESS: Final = (
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidURL,
-    requests.exceptions.MissingSchema,
-)
-_NO_CONNECTION: Final = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
-_BROKEN: Final = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
+_SILENT_SECONDS: Final = 60.0
+"""Of a stream of events: the server says every 15 s that it is still there."""
+
+_NEVER_KEPT: Final = httpx2.Limits(max_keepalive_connections=0)
+_BAD_ADDRESS: Final = (httpx2.UnsupportedProtocol, httpx2.InvalidURL)
+_BROKEN: Final = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 
 
 class ApiError(Exception):
@@ -65,6 +76,106 @@ class NotFiniteError(ValueError):
         super().__init__("A request cannot hold NaN or infinity.")
 
 
+def server_address(given: str | None) -> str:
+    """Where a server is: as given, else in `GRPO_URL`, else this machine's, at `GRPO_PORT`."""
+    port = os.environ.get("GRPO_PORT") or _DEFAULT_PORT
+    return (given or os.environ.get("GRPO_URL") or f"http://localhost:{port}").rstrip("/")
+
+
+def server_token(given: str | None) -> str | None:
+    """What a server knows its callers by: as given, else in `GRPO_API_TOKEN`."""
+    return given or os.environ.get("GRPO_API_TOKEN") or None
+
+
+class Sender(Protocol):
+    """Sends requests over connections that are kept, or over a fresh one."""
+
+    async def send(self, fresh: bool, **request: Any) -> httpx2.Response:  # noqa: ANN401
+        """The whole reply."""
+
+    def events(self, **request: Any) -> AsyncGenerator[httpx2.ServerSentEvent, None]:  # noqa: ANN401
+        """What a stream tells, until it ends; raises `HTTPStatusError` where it is refused."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class BlockingSender:
+    """Blocks the thread, and never waits for an event loop.
+
+    Args:
+        **options: of `httpx2.Client`.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        self._kept = httpx2.Client(**options)
+        self._fresh = httpx2.Client(limits=_NEVER_KEPT, **options)
+        # a notebook's client is mostly never closed
+        self._close = weakref.finalize(self, _close, self._kept, self._fresh)
+
+    async def send(self, fresh: bool, **request: Any) -> httpx2.Response:  # noqa: ANN401
+        """The whole reply."""
+        return (self._fresh if fresh else self._kept).request(**request)
+
+    async def events(self, **request: Any) -> AsyncGenerator[httpx2.ServerSentEvent, None]:  # noqa: ANN401
+        """What a stream tells, until it ends."""
+        with self._fresh.sse(**request) as source:
+            if source.response.status_code == httpx2.codes.NO_CONTENT:
+                return
+            if source.response.is_error:
+                source.response.read()
+            source.response.raise_for_status()
+            for event in source:
+                yield event
+
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        time.sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._close()
+
+
+class AsyncSender:
+    """Waits in the event loop that it is used in.
+
+    Args:
+        **options: of `httpx2.AsyncClient`.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        self._kept = httpx2.AsyncClient(**options)
+        self._fresh = httpx2.AsyncClient(limits=_NEVER_KEPT, **options)
+
+    async def send(self, fresh: bool, **request: Any) -> httpx2.Response:  # noqa: ANN401
+        """The whole reply."""
+        return await (self._fresh if fresh else self._kept).request(**request)
+
+    async def events(self, **request: Any) -> AsyncGenerator[httpx2.ServerSentEvent, None]:  # noqa: ANN401
+        """What a stream tells, until it ends."""
+        async with self._fresh.sse(**request) as source:
+            if source.response.status_code == httpx2.codes.NO_CONTENT:
+                return
+            if source.response.is_error:
+                await source.response.aread()
+            source.response.raise_for_status()
+            async for event in source:
+                yield event
+
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._kept.aclose()
+        await self._fresh.aclose()
+
+
 class Transport:
     """Sends requests to one server.
 
@@ -72,27 +183,39 @@ class Transport:
         base_url: where it is.
         token: its `GRPO_API_TOKEN`, if it has one.
         timeout_seconds: longest wait for an answer.
+        sender: how they are sent.
     """
 
-    def __init__(self, base_url: str, token: str | None, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None,
+        timeout_seconds: float,
+        sender: type[AsyncSender | BlockingSender],
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_seconds = timeout_seconds
-        self._session = requests.Session()
+        headers = {} if token is None else {"Authorization": f"Bearer {token}".encode()}
         # no proxy has a way to this machine's loopback
-        self._session.trust_env = not _is_loopback(self.base_url)
-        if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}".encode()
+        self._sender: Sender = sender(
+            headers=headers, trust_env=not _is_loopback(self.base_url), follow_redirects=True
+        )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        await self._sender.close()
 
-    def pages(
-        self, path: str, key: str, filters: Mapping[str, str | None]
-    ) -> Iterator[dict[str, Any]]:
+    async def sleep(self, seconds: float) -> None:
+        """Do nothing for a while."""
+        await self._sender.sleep(seconds)
+
+    async def pages(
+        self, kind: type[_R], path: str, key: str, filters: Mapping[str, str | None]
+    ) -> AsyncGenerator[_R, None]:
         """Items of a list, over all its pages.
 
         Args:
+            kind: of an item.
             path: of the list.
             key: member of a page that holds the items.
             filters: query parameters.
@@ -100,14 +223,16 @@ class Transport:
         token: str | None = None
         while True:
             query: dict[str, str | int | None] = {**filters, "limit": 1000, "page_token": token}
-            page = self.call("GET", path, params=query)
-            yield from page[key]
+            page = await self.call(dict[str, Any], "GET", path, params=query)
+            for item in page[key]:
+                yield item
             token = page["next_page_token"]
             if token is None:
                 return
 
-    def call(
+    async def call(
         self,
+        kind: type[_R],
         method: str,
         path: str,
         *,
@@ -116,14 +241,15 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
         timeout_seconds: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> _R:
         """The JSON reply to one request.
 
         Args:
+            kind: of the reply, as the API's schema has it.
             method: of HTTP; GET is always repeatable.
             path: below the server's address.
             json: body.
-            params: query.
+            params: query; None is left out.
             headers: beside those of every request.
             repeatable: to do it twice is to do it once.
             timeout_seconds: longest wait for this answer; the client's where left out.
@@ -136,72 +262,97 @@ class Transport:
             ApiError: the server refused.
             NotFiniteError: a number is NaN or infinite.
         """
-        content = {"json": json, "params": params, "headers": headers}
-        seconds = timeout_seconds or self._timeout_seconds
-        reply = self._reply(method, path, repeatable or method == "GET", content, seconds)
+        reply = await self._reply(
+            method, path, repeatable or method == "GET", timeout_seconds, json, params, headers
+        )
         try:
-            return cast(dict[str, Any], reply.json())
-        except requests.JSONDecodeError as error:
-            raise ServerNotFoundError(
-                f"What answers at {self.base_url} is another program; give the server's address."
-            ) from error
+            return cast(_R, reply.json())
+        except ValueError as error:
+            raise self._foreign() from error
 
-    def text(self, path: str, params: Mapping[str, str | int | None]) -> str:
-        """The reply to one GET, as it is written; raises what `call` does."""
-        return self.content(path, params).decode()
+    async def content(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, object] | None = None,
+        params: Mapping[str, str | int | None] | None = None,
+    ) -> bytes:
+        """The bytes of the reply to one request; raises what `call` does."""
+        return (await self._reply(method, path, method == "GET", None, json, params)).content
 
-    def content(self, path: str, params: Mapping[str, str | int | None]) -> bytes:
-        """The bytes of the reply to one GET; raises what `call` does."""
-        reply = self._reply("GET", path, True, {"params": params}, self._timeout_seconds)
-        return reply.content
-
-    def posted(self, path: str, json: Mapping[str, object]) -> bytes:
-        """The bytes that a POST gives; raises what `call` does."""
-        return self._reply("POST", path, False, {"json": json}, self._timeout_seconds).content
-
-    def _reply(
-        self, method: str, path: str, repeatable: bool, content: dict[str, Any], seconds: float
-    ) -> requests.Response:
-        content = {**content, "timeout": (_CONNECT_SECONDS, seconds)}
+    async def events(
+        self, path: str, last_event_id: str | None
+    ) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
+        """What a stream of events tells, until it ends; raises what `call` does."""
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        seconds = max(_SILENT_SECONDS, self._timeout_seconds)
+        request = {"url": self.base_url + path, "headers": headers, "timeout": _limits(seconds)}
         try:
-            reply = self._send(method, path, repeatable, content)
-        except requests.exceptions.InvalidJSONError as error:
-            raise NotFiniteError from error
-        except requests.RequestException as error:
+            async for event in self._sender.events(**request):
+                yield event
+        except httpx2.HTTPStatusError as error:
+            raise ApiError(error.response.status_code, _problem(error.response)) from error
+        except httpx2.SSEError as error:
+            raise self._foreign() from error
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
+            raise self._explained(error, f"GET {path}", True, seconds) from error
+
+    async def _reply(
+        self,
+        method: str,
+        path: str,
+        repeatable: bool,
+        seconds: float | None,
+        body: Mapping[str, object] | None = None,
+        params: Mapping[str, str | int | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        seconds = seconds or self._timeout_seconds
+        request: dict[str, Any] = {
+            "method": method,
+            "url": self.base_url + path,
+            "params": {name: value for name, value in (params or {}).items() if value is not None},
+            "headers": dict(headers or {}),
+            "timeout": _limits(seconds),
+        }
+        if body is not None:
+            request["content"] = _encoded(body)
+            request["headers"]["Content-Type"] = "application/json"
+        try:
+            reply = await self._send(repeatable, request)
+        except (httpx2.RequestError, httpx2.InvalidURL) as error:
             raise self._explained(error, f"{method} {path}", repeatable, seconds) from error
-        if not reply.ok:
+        if reply.is_error:
             raise ApiError(reply.status_code, _problem(reply))
         return reply
 
-    def _send(
-        self, method: str, path: str, repeatable: bool, content: Mapping[str, Any]
-    ) -> requests.Response:
-        if not repeatable:
-            self._session.close()
-        url = self.base_url + path
-        try:
-            return self._session.request(method, url, **content)
-        except _BROKEN as error:
-            if not repeatable or not _is_broken(error):
-                raise
-        self._session.close()
-        return self._session.request(method, url, **content)
+    async def _send(self, repeatable: bool, request: Mapping[str, Any]) -> httpx2.Response:
+        if repeatable:
+            try:
+                return await self._sender.send(False, **request)
+            except _BROKEN:
+                pass  # it was idle for too long
+        return await self._sender.send(True, **request)
 
-    def _explained(
-        self, error: requests.RequestException, call: str, repeatable: bool, seconds: float
-    ) -> OSError:
+    def _foreign(self) -> ServerNotFoundError:
+        return ServerNotFoundError(
+            f"What answers at {self.base_url} is another program; give the server's address."
+        )
+
+    def _explained(self, error: Exception, call: str, repeatable: bool, seconds: float) -> OSError:
         server = f"The server at {self.base_url}"
         advice = "Try again." if repeatable else "It may have done it: look before you try again."
         if isinstance(error, _BAD_ADDRESS):
             return ServerNotFoundError(
                 f"{self.base_url!r} is no address of a server; it looks like http://localhost:8000."
             )
-        if isinstance(error, _NO_CONNECTION):
+        if isinstance(error, httpx2.ProxyError) or _is_about_tls(error):
             return ServerNotFoundError(f"No connection to {self.base_url} can be made: {error}.")
-        if _is_late(error):
+        if isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout):
             late = f"{server} did not answer {call} within {seconds:g} s."
             return ServerTimeoutError(f"{late} {advice}")
-        if isinstance(error, _BROKEN) and _is_broken(error):
+        if isinstance(error, _BROKEN):
             broken = f"{server} closed the connection before it had answered {call}."
             return ConnectionBrokenError(f"{broken} {advice}")
         return ServerNotFoundError(
@@ -210,19 +361,30 @@ class Transport:
         )
 
 
-def _cause(error: requests.RequestException) -> object:
-    return error.args[0] if error.args else None
+def _close(*clients: httpx2.Client) -> None:
+    for client in clients:
+        client.close()
 
 
-def _is_late(error: requests.RequestException) -> bool:
-    # requests calls a body that does not come a ConnectionError
-    return isinstance(error, requests.ReadTimeout) or isinstance(_cause(error), ReadTimeoutError)
+def _limits(seconds: float) -> httpx2.Timeout:
+    return httpx2.Timeout(seconds, connect=_CONNECT_SECONDS)
 
 
-def _is_broken(error: requests.RequestException) -> bool:
-    """Whether there was a connection, which ended; urllib3 gives up when there never was one."""
-    never = isinstance(error, _NO_CONNECTION) or isinstance(_cause(error), MaxRetryError)
-    return not never and not isinstance(error, requests.Timeout) and not _is_late(error)
+def _encoded(body: Mapping[str, object]) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except ValueError as error:
+        raise NotFiniteError from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_about_tls(error: Exception) -> bool:
+    return any(isinstance(cause, ssl.SSLError) for cause in _causes(error))
 
 
 def _is_loopback(url: str) -> bool:
@@ -233,9 +395,9 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
-def _problem(reply: requests.Response) -> Mapping[str, Any]:
+def _problem(reply: httpx2.Response) -> Mapping[str, Any]:
     try:
         problem = reply.json()
-    except requests.JSONDecodeError:
+    except ValueError:
         return {}
     return problem if isinstance(problem, dict) else {}

@@ -95,6 +95,16 @@ class SideReader:
         self._registry = registry
         self.evaluate = evaluate
 
+    def whole(self, reference: Reference) -> Reference:
+        """The same with its whole id, where it was named by the beginning of one.
+
+        Raises:
+            NotFoundError: nothing begins so, or several do.
+        """
+        id_of = {"experiment": self._experiments.id_of, "job": self._jobs.id_of,
+                 "sweep": self._sweeps.id_of}.get(reference.kind)  # fmt: skip
+        return reference if id_of is None else replace(reference, name=id_of(reference.name))
+
     def describe(self, request: ComparisonRequest) -> list[Contestant]:
         """The sides, before versions have played.
 

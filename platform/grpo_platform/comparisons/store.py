@@ -96,6 +96,10 @@ class ComparisonStore(RunStore):
         query = RunQuery(tag_keys=(Tag.COMPARISON,), after=after, limit=limit + 1)
         return page_of(self._reader.find(query), limit, _DIGEST, _item)
 
+    def id_of(self, text: str) -> str:
+        """The id of the comparison that a text means: see `RunStore._id_of`."""
+        return self._id_of(text, Tag.COMPARISON, UnknownComparisonError)
+
     def comparison(self, comparison_id: str) -> Comparison:
         """A comparison with all its figures."""
         row = self._row(comparison_id)

@@ -2,6 +2,7 @@
 
 PlatformError
 ├── NotFoundError
+│   ├── AmbiguousIdError           several ids begin so
 │   ├── UnknownJobError
 │   ├── UnknownSweepError
 │   ├── UnknownExperimentError
@@ -22,7 +23,10 @@ PlatformError
         └── StoreGoneError         a file or folder of it is not where it was
 """
 
+from collections.abc import Sequence
+
 __all__ = [
+    "AmbiguousIdError",
     "BusyError",
     "ConflictError",
     "InvalidObservationError",
@@ -52,6 +56,18 @@ class PlatformError(Exception):
 
 class NotFoundError(PlatformError):
     """Something named by the caller does not exist."""
+
+
+class AmbiguousIdError(NotFoundError):
+    """Several ids begin with what was given.
+
+    Args:
+        text: as it was given.
+        ids: some that begin so.
+    """
+
+    def __init__(self, text: str, ids: Sequence[str]) -> None:
+        super().__init__(f"Several ids begin with {text!r}: {', '.join(ids)}. Give more of yours.")
 
 
 class UnknownJobError(NotFoundError):

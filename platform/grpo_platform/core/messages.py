@@ -19,7 +19,6 @@ _COMMANDS: Final = (
     (r"GET /models\b", "`grpo-platform models list`"),
     (r"GET /environments\b", "`grpo-platform environments`"),
     (r"GET /serving\b", "`grpo-platform models served`"),
-    (r"GET /docs\b", "`grpo-platform train --help`"),
     (r"`python run_api\.py`, or give its address\b", "`grpo-platform serve`, or name it by --url"),
 )
 
@@ -27,8 +26,14 @@ _USER_INFO: Final = re.compile(r"(?<=://)\S*@")
 _PASSWORD: Final = re.compile(r"(?<=[?&])([^=&\s]*password=)[^&\s]*", re.IGNORECASE)
 
 
-def as_commands(sentence: str) -> str:
-    """The sentence, with the calls in it named as the commands that make them."""
+def as_commands(sentence: str, command: str) -> str:
+    """The sentence, with the calls in it named as the commands that make them.
+
+    Args:
+        sentence: of the server.
+        command: that was run; its help is what `GET /docs` is to who calls the API.
+    """
+    sentence = re.sub(r"GET /docs\b", f"`{command} --help`", sentence)
     for call, command in _COMMANDS:
         sentence = re.sub(call, command, sentence)
     return sentence

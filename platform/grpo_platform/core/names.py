@@ -11,6 +11,7 @@ __all__ = [
     "EXPERIMENT",
     "JOB_METRICS",
     "JOB_READY",
+    "LATEST",
     "SYSTEM_METRICS_PREFIX",
     "ExperimentMetric",
     "Metric",
@@ -33,6 +34,9 @@ CLAIMS_EXPERIMENT: Final = "grpo-claims"
 
 JOB_READY: Final = "1"
 """Value of the tags whose presence is what counts."""
+
+LATEST: Final = "latest"
+"""What stands for the id of the newest job, experiment, sweep or comparison."""
 
 
 class Tag:

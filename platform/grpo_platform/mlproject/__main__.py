@@ -59,7 +59,10 @@ def _run_id() -> str:
 
 
 def _refuse(verb: str, *reasons: str) -> NoReturn:
-    said = [f"grpo-platform cannot {verb} this:", *map(as_commands, reasons)]
+    said = [
+        f"grpo-platform cannot {verb} this:",
+        *(as_commands(reason, "grpo-platform train") for reason in reasons),
+    ]
     print("\n".join(said), file=sys.stderr)
     sys.exit(_REFUSED)
 

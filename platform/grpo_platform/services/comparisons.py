@@ -53,7 +53,10 @@ class Comparisons:
             StoreError: the store refused, or is away.
         """
         fields = {name: value for name, value in given.items() if value is not None}
-        named = [reference_from([(k, each.get(k)) for k in KINDS]) for each in references]
+        named = [
+            self._reader.whole(reference_from([(k, each.get(k)) for k in KINDS]))
+            for each in references
+        ]
         seed = secrets.randbits(32)
         request = ComparisonRequest(references=tuple(named), **({"seed": seed} | fields))
         sides = self._reader.describe(request)

@@ -1,13 +1,19 @@
 """What faces do without a server: open the store that is there, do one thing, and return."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import grpo
 from grpo.evaluation import Evaluation
 from grpo_platform.core.access import Signer, not_vouched_for
-from grpo_platform.core.errors import ConflictError, InvalidRequestError, UnknownModelError
+from grpo_platform.core.errors import (
+    ConflictError,
+    InvalidRequestError,
+    UnknownJobError,
+    UnknownModelError,
+)
 from grpo_platform.core.names import Tag
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import Settings
@@ -195,7 +201,7 @@ def reproduce_job(
         StoreError: there is no store, or it cannot be used.
     """
     store, registry = open_store(settings)
-    plan = plan_reproduction(store, job_id, seed)
+    plan = plan_reproduction(store, store.id_of(job_id), seed)
     announce(plan.expected)
     return run_plan(store, registry, plan, run_id or begin_run(store, plan))
 
@@ -215,7 +221,26 @@ def compare_environment_of(settings: Settings, reference: str) -> EnvironmentImp
         StoreError: there is no store, or it cannot be used.
     """
     store, registry = open_store(settings)
-    return compare_environment(store, registry, reference)
+    return compare_environment(store, registry, _whole(store, registry, reference))
+
+
+def _whole(store: JobStore, registry: Registry, reference: str) -> str:
+    """The reference, with the whole id of the job that it begins.
+
+    Raises:
+        InvalidRequestError: it is the name of a model, too.
+    """
+    try:
+        job_id = store.id_of(reference)
+    except UnknownJobError:
+        return reference
+    if job_id != reference:
+        with suppress(UnknownModelError):
+            label = registry.resolve(reference).label
+            raise InvalidRequestError(
+                f"{reference} is the model {label}, and job {job_id} begins so: say which."
+            )
+    return job_id
 
 
 def train_in_run(settings: Settings, run_id: str, request: JobRequest) -> int:
@@ -251,10 +276,10 @@ def run_queued(job_id: str, settings: Settings) -> int:
         StoreError: there is no store, or it cannot be used.
     """
     store, _ = open_store(settings)
-    job = store.get(job_id)
+    job = store.get(store.id_of(job_id))
     _check_free(job)
     if not store.vouches_for(job):
-        raise ConflictError(not_vouched_for(job_id))
+        raise ConflictError(not_vouched_for(job.job_id))
     if job.request_error is not None:
         raise InvalidRequestError(job.request_error)
     check_this_machine(job.request)

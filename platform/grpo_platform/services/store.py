@@ -1,10 +1,17 @@
 """What is done with a store while no server runs on it, or beside one: the `store` commands."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from grpo_platform.core.errors import InvalidRequestError
+from grpo_platform.core.errors import (
+    AmbiguousIdError,
+    InvalidRequestError,
+    UnknownExperimentError,
+    UnknownJobError,
+    UnknownSweepError,
+)
 from grpo_platform.core.settings import Settings
 from grpo_platform.core.states import JobStatus
 from grpo_platform.experiments.store import ExperimentStore
@@ -116,9 +123,21 @@ def sign(settings: Settings, ids: Iterable[str]) -> Iterator[str]:
         **dict.fromkeys((sweep.sweep_id for sweep in sweeps.unsigned()), sweeps),
         **dict.fromkeys((one.experiment_id for one in experiments.unsigned()), experiments),
     }
-    for run_id in ids:
+    for text in ids:
+        run_id = _whole(text, jobs, sweeps, experiments)
         parents.get(run_id, jobs).sign(run_id)
         yield run_id
+
+
+def _whole(text: str, *stores: JobStore | SweepStore | ExperimentStore) -> str:
+    """The id that a text means, of whatever it is."""
+    found: list[str] = []
+    for store in stores:
+        with suppress(UnknownJobError, UnknownSweepError, UnknownExperimentError):
+            found.append(store.id_of(text))
+    if len(set(found)) > 1:
+        raise AmbiguousIdError(text, found)
+    return found[0] if found else text
 
 
 def _signed_stores(settings: Settings) -> tuple[JobStore, SweepStore, ExperimentStore]:

@@ -117,6 +117,10 @@ class JobGroupStore(Lifecycle[_G], abc.ABC, Generic[_G, _M]):
         self.set_tags(group_id, signature | {Tag.ERROR: ""})
         return self._find(group_id)
 
+    def id_of(self, text: str) -> str:
+        """The id of the parent that a text means: see `RunStore._id_of`."""
+        return self._id_of(text, self.kind.mark, self.unknown)
+
     def _find(self, run_id: str) -> _G:
         try:
             require_job_id(run_id)

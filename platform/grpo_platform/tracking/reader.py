@@ -145,6 +145,9 @@ class RunQuery:
     after: Cursor | None = None
     """Only runs that come after this one; only with `newest_first`."""
 
+    prefix: str = ""
+    """What a run's id begins with; hexadecimal digits."""
+
 
 class RunReader(Protocol):
     """Reads runs that nobody deleted; over HTTP or from the database."""
@@ -199,10 +202,8 @@ def page_of(
 _NAN: Final = float("nan")
 _SPARE: Final = 16
 """Runs that are no jobs that a look may meet, beside as many as the jobs that it is for."""
-
 _WINDOW: Final = 4
 """How many of the newest runs a filtered list looks at first, for each one that it is to give."""
-
 _MANY: Final = 300
 """Runs with one tag that are too many to look each of them up."""
 
@@ -335,6 +336,8 @@ def _plain_clauses(query: RunQuery) -> list[ColumnElement[bool]]:
     clauses: list[ColumnElement[bool]] = [_RUN.lifecycle_stage == LifecycleStage.ACTIVE]
     if query.status is not None:
         clauses.append(_RUN.status == query.status)
+    if query.prefix:
+        clauses.append(_RUN.run_uuid.startswith(query.prefix))
     if query.after is not None:
         time, run_id = query.after
         same_moment = and_(_RUN.start_time == time, _RUN.run_uuid > run_id)
@@ -441,6 +444,8 @@ class HttpReader:
         clauses = [f"tags.`{key}` = '{JOB_READY}'" for key in query.tag_keys]
         if query.status is not None:
             clauses.append(f"attributes.status = '{query.status}'")
+        if query.prefix:
+            clauses.append(f"attributes.run_id LIKE '{query.prefix}%'")
         if query.after is not None:
             clauses.append(f"attributes.start_time <= {query.after.rank}")
         order = f"attributes.start_time {'DESC' if query.newest_first else 'ASC'}"

@@ -14,12 +14,19 @@ from mlflow.tracking import MlflowClient
 
 from grpo.errors import UnknownNameError
 from grpo_platform.core.access import Signer
-from grpo_platform.core.errors import StoreError, StoreUnavailableError, UnknownJobError
+from grpo_platform.core.errors import (
+    AmbiguousIdError,
+    NotFoundError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownJobError,
+)
 from grpo_platform.core.names import (
     CLAIM_PARAM,
     CLAIM_TAG,
     CLAIMS_EXPERIMENT,
     JOB_METRICS,
+    LATEST,
     SYSTEM_METRICS_PREFIX,
     Tag,
 )
@@ -30,13 +37,16 @@ from grpo_platform.tracking.files import RunFiles
 from grpo_platform.tracking.histories import History, HistoryCache, read_histories
 from grpo_platform.tracking.locations import require_database
 from grpo_platform.tracking.provenance import dataset_of
-from grpo_platform.tracking.reader import HttpReader, RunReader, SqlReader
+from grpo_platform.tracking.reader import HttpReader, RunQuery, RunReader, SqlReader
 from grpo_platform.tracking.records import Held, JobRecord, finite, record_of
 from grpo_platform.tracking.reporter import HistoryPoint, Point, thin
 
 __all__ = ["Ledger", "RunStore", "now_ms", "require_job_id"]
 
 _JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
+_BEGINNING: Final = re.compile(r"[0-9a-f]{4,31}")
+_CANDIDATES: Final = 9
+"""Ids that a message names."""
 
 _CLAIMED_RUNS: Final = 500
 """Runs whose claims go to one ledger: MLflow reads all params of a run where two claims meet."""
@@ -199,6 +209,36 @@ class RunStore:
         if Tag.JOB not in run.tags or (run.deleted and not include_deleted):
             raise UnknownJobError(job_id)
         return record_of(run)
+
+    def id_of(self, text: str) -> str:
+        """The id of the job that a text means: see `_id_of`."""
+        return self._id_of(text, Tag.JOB, UnknownJobError)
+
+    def _id_of(self, text: str, mark: str, unknown: type[NotFoundError]) -> str:
+        """The id that a text means: itself, the one that begins so, or that of the `latest`.
+
+        Args:
+            text: anything; what has the form of an id is not looked up.
+            mark: tag of the runs that are meant.
+            unknown: the error where there is none.
+
+        Raises:
+            AmbiguousIdError: several begin so.
+        """
+        if _JOB_ID.fullmatch(text):
+            return text
+        if text == LATEST:
+            query = RunQuery(tag_keys=(mark,), limit=1)
+        elif _BEGINNING.fullmatch(text):
+            query = RunQuery(tag_keys=(mark,), prefix=text, limit=_CANDIDATES)
+        else:
+            raise unknown(text)
+        found = [row.run_id for row in self._reader.find(query)]
+        if not found:
+            raise unknown(text)
+        if len(found) > 1:
+            raise AmbiguousIdError(text, found)
+        return found[0]
 
     def vouches_for(self, record: Held) -> bool:
         """Whether this server may go on with a job or sweep: always, where there is no token."""

@@ -6,7 +6,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep
+from grpo_platform.api.dependencies import (
+    ComparisonId,
+    JsonRoute,
+    Limit,
+    PageToken,
+    ServicesDep,
+)
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.comparisons import (
     ComparisonBody,
@@ -66,7 +72,7 @@ def list_comparisons(
 @router.get(
     "/comparisons/{comparison_id}", operation_id="get_comparison", responses=documented(404)
 )
-def get_comparison(comparison_id: str, services: ServicesDep) -> ComparisonResult:
+def get_comparison(comparison_id: ComparisonId, services: ServicesDep) -> ComparisonResult:
     """A comparison with all its figures."""
     return comparison_reply(services.comparisons.store.comparison(comparison_id))
 
@@ -74,7 +80,7 @@ def get_comparison(comparison_id: str, services: ServicesDep) -> ComparisonResul
 @router.delete(
     "/comparisons/{comparison_id}", operation_id="delete_comparison", responses=documented(404)
 )
-def delete_comparison(comparison_id: str, services: ServicesDep) -> DeletedComparison:
+def delete_comparison(comparison_id: ComparisonId, services: ServicesDep) -> DeletedComparison:
     """Delete a comparison with its figure, tables and report; what it compared stays."""
     services.comparisons.store.delete(comparison_id)
     return DeletedComparison(comparison_id=comparison_id, message="The comparison is deleted.")
@@ -87,7 +93,7 @@ def delete_comparison(comparison_id: str, services: ServicesDep) -> DeletedCompa
     response_class=Response,
 )
 def get_comparison_report(
-    comparison_id: str,
+    comparison_id: ComparisonId,
     services: ServicesDep,
     kind: Annotated[
         Literal["html", "markdown"], Query(alias="format", description="How it is written.")

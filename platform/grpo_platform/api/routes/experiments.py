@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from grpo_platform.api.dependencies import (
     EnvNameFilter,
+    ExperimentId,
     JsonRoute,
     Limit,
     ModelNameFilter,
@@ -65,7 +66,7 @@ def list_experiments(
     "/experiments/{experiment_id}", operation_id="get_experiment", responses=documented(404)
 )
 def get_experiment(
-    experiment_id: str, services: ServicesDep, threshold: Threshold = None
+    experiment_id: ExperimentId, services: ServicesDep, threshold: Threshold = None
 ) -> Experiment:
     """An experiment with its seeds, and what they came to together."""
     experiment = services.experiments.experiment(experiment_id)
@@ -79,7 +80,7 @@ def get_experiment(
     responses=documented(400, 404),
 )
 def get_experiment_history(
-    experiment_id: str,
+    experiment_id: ExperimentId,
     services: ServicesDep,
     key: Annotated[
         str, Query(min_length=1, max_length=250, description="Name of the metric.")
@@ -97,7 +98,7 @@ def get_experiment_history(
     operation_id="stop_experiment",
     responses=documented(404, 409),
 )
-def stop_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnswer:
+def stop_experiment(experiment_id: ExperimentId, services: ServicesDep) -> ExperimentAnswer:
     """Stop an experiment with its waiting and running jobs; their checkpoints are kept."""
     services.experiment_runner.stop(experiment_id)
     return ExperimentAnswer(
@@ -111,7 +112,7 @@ def stop_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnsw
     operation_id="resume_experiment",
     responses=documented(404, 409, 429),
 )
-def resume_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnswer:
+def resume_experiment(experiment_id: ExperimentId, services: ServicesDep) -> ExperimentAnswer:
     """Take a stopped or failed experiment up again, with its stopped and failed seeds."""
     services.experiment_runner.resume(experiment_id)
     return ExperimentAnswer(experiment_id=experiment_id, message="The experiment goes on.")
@@ -122,7 +123,7 @@ def resume_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAn
     operation_id="retry_experiment",
     responses=documented(404, 409, 429),
 )
-def retry_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAnswer:
+def retry_experiment(experiment_id: ExperimentId, services: ServicesDep) -> ExperimentAnswer:
     """Train the failed seeds again, from their checkpoints; the others stay as they are."""
     failed = services.experiment_runner.retry(experiment_id)
     seeds = ", ".join(str(seed.seed) for seed in failed)
@@ -136,7 +137,7 @@ def retry_experiment(experiment_id: str, services: ServicesDep) -> ExperimentAns
     operation_id="delete_experiment",
     responses=documented(404, 409),
 )
-def delete_experiment(experiment_id: str, services: ServicesDep) -> DeletedExperiment:
+def delete_experiment(experiment_id: ExperimentId, services: ServicesDep) -> DeletedExperiment:
     """Delete a finished experiment with its jobs, their checkpoints and logs; the models stay."""
     services.experiment_runner.delete(experiment_id)
     return DeletedExperiment(

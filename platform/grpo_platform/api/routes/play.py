@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, WebSocket
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from grpo_platform.api.dependencies import JsonRoute, ServicesDep
@@ -42,7 +43,8 @@ async def play(body: PlayBody, services: ServicesDep, request: Request) -> Sessi
     """Play a model, or a job's checkpoints while it trains, in a process of its own."""
     client = request.client.host if request.client else ""
     if body.job_id is not None:
-        call: Any = partial(services.play.open_job, body.job_id, watch=body.watch)
+        job_id = await run_in_threadpool(services.store.id_of, body.job_id)
+        call: Any = partial(services.play.open_job, job_id, watch=body.watch)
     else:
         call = partial(services.play.open_model, body.model or "")
     call = partial(call, client=client, seed=body.seed, deterministic=body.deterministic)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep
+from grpo_platform.api.dependencies import JsonRoute, Limit, PageToken, ServicesDep, SweepId
 from grpo_platform.api.errors import documented
 from grpo_platform.api.schemas.sweeps import (
     Sweep,
@@ -38,14 +38,14 @@ def list_sweeps(
 
 
 @router.get("/sweeps/{sweep_id}", operation_id="get_sweep", responses=documented(404))
-def get_sweep(sweep_id: str, services: ServicesDep) -> Sweep:
+def get_sweep(sweep_id: SweepId, services: ServicesDep) -> Sweep:
     """A sweep with its trials and the best of them."""
     sweep = services.sweeps.sweep(sweep_id)
     return sweep_reply(sweep, services.sweeps.trials(sweep))
 
 
 @router.post("/sweeps/{sweep_id}/stop", operation_id="stop_sweep", responses=documented(404, 409))
-def stop_sweep(sweep_id: str, services: ServicesDep) -> SweepAnswer:
+def stop_sweep(sweep_id: SweepId, services: ServicesDep) -> SweepAnswer:
     """Stop a sweep and its running trials; their checkpoints are kept."""
     services.sweep_runner.stop(sweep_id)
     return SweepAnswer(
@@ -56,7 +56,7 @@ def stop_sweep(sweep_id: str, services: ServicesDep) -> SweepAnswer:
 @router.post(
     "/sweeps/{sweep_id}/resume", operation_id="resume_sweep", responses=documented(404, 409)
 )
-def resume_sweep(sweep_id: str, services: ServicesDep) -> SweepAnswer:
+def resume_sweep(sweep_id: SweepId, services: ServicesDep) -> SweepAnswer:
     """Take a stopped or failed sweep up again, with its stopped and failed trials."""
     services.sweep_runner.resume(sweep_id)
     return SweepAnswer(sweep_id=sweep_id, message="The sweep goes on.")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -34,6 +35,7 @@ from grpo_platform.api.schemas.training import (
     config_of,
     job_reply,
 )
+from grpo_platform.core.errors import UnknownExperimentError
 from grpo_platform.core.names import Metric
 from grpo_platform.core.states import JobStatus
 from grpo_platform.experiments.aggregate import threshold_of
@@ -73,7 +75,7 @@ def start_training(
     return TrainReply(job_id=job.job_id, message="Training started", config=config_of(job))
 
 
-@router.get("/training/jobs", operation_id="list_jobs")
+@router.get("/training/jobs", operation_id="list_jobs", responses=documented(404))
 def list_jobs(
     services: ServicesDep,
     limit: Limit = 100,
@@ -84,6 +86,9 @@ def list_jobs(
     experiment_id: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JobList:
     """Jobs, newest first."""
+    if experiment_id is not None:
+        with suppress(UnknownExperimentError):  # which has no jobs
+            experiment_id = services.experiments.id_of(experiment_id)
     page = services.store.list(
         status=status,
         env_name=env_name,

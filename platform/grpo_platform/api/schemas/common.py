@@ -23,6 +23,7 @@ from grpo import GRPOConfig, fields, verdict
 from grpo_platform.core.request import MODEL_NAME, MODEL_REFERENCE
 
 __all__ = [
+    "ID_OR_BEGINNING",
     "MODEL_EXAMPLE",
     "WHOLE",
     "JsonObject",
@@ -37,6 +38,9 @@ __all__ = [
     "reply_from",
     "reply_of",
 ]
+
+ID_OR_BEGINNING = "^([0-9a-f]{4,32}|latest)$"
+"""Of a job, experiment or sweep: its whole id, what only it begins with, or the newest one's."""
 
 MODEL_EXAMPLE = "my_cartpole_model"
 """Model that the example of POST /train makes, and that the other examples ask for."""

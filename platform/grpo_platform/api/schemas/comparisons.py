@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from grpo_platform.api.schemas.common import (
+    ID_OR_BEGINNING,
     WHOLE,
     ModelReference,
     Reply,
@@ -24,7 +25,7 @@ __all__ = [
     "ComparisonSummary", "DeletedComparison", "comparison_reply", "comparison_summary",
 ]  # fmt: skip
 
-RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+RunId = Annotated[str, Field(pattern=ID_OR_BEGINNING)]
 
 
 class ComparisonReference(RequestBody):

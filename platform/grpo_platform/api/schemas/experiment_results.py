@@ -12,18 +12,18 @@ from grpo_platform.experiments.records import Selection
 
 __all__ = [
     "CurvePoint",
-    "Estimate",
     "ExperimentHistory",
     "ExperimentResults",
     "ExperimentSelection",
     "ExperimentVerdict",
+    "SeedsEstimate",
     "history_reply",
     "results_reply",
     "selection_reply",
 ]
 
 
-class Estimate(Reply):
+class SeedsEstimate(Reply):
     """An estimate over seeds with its 95 % interval."""
 
     estimate: float
@@ -40,10 +40,10 @@ class ExperimentVerdict(Reply):
     sentence: str
     """The same in words, with the figures."""
 
-    random: Estimate
+    random: SeedsEstimate
     """Mean over seeds of by how much their evaluations exceed random actions."""
 
-    start: Estimate
+    start: SeedsEstimate
     """The same of what the trainings started from: untrained, or the version of `init_from`."""
 
 
@@ -53,10 +53,10 @@ class ExperimentResults(Reply):
     completed: int
     """Seeds that are counted."""
 
-    iqm: Estimate | None
+    iqm: SeedsEstimate | None
     """Interquartile mean of the seeds' evaluations; null until one is completed."""
 
-    mean: Estimate | None
+    mean: SeedsEstimate | None
     """Mean of the seeds' evaluations."""
 
     verdict: ExperimentVerdict | None
@@ -71,7 +71,7 @@ class ExperimentResults(Reply):
     curve_key: str
     """Metric of the learning curve that the following are of."""
 
-    area_under_curve: Estimate | None
+    area_under_curve: SeedsEstimate | None
     """Interquartile mean of the mean heights of the seeds' learning curves over the budget."""
 
     threshold: float | None
@@ -175,5 +175,5 @@ def _verdict(results: Results) -> ExperimentVerdict | None:
     )
 
 
-def _estimate(interval: Interval | None) -> Estimate | None:
-    return None if interval is None else Estimate(**interval._asdict())
+def _estimate(interval: Interval | None) -> SeedsEstimate | None:
+    return None if interval is None else SeedsEstimate(**interval._asdict())

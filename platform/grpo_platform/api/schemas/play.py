@@ -4,7 +4,14 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from grpo_platform.api.schemas.common import WHOLE, ModelReference, Reply, RequestBody, example
+from grpo_platform.api.schemas.common import (
+    ID_OR_BEGINNING,
+    WHOLE,
+    ModelReference,
+    Reply,
+    RequestBody,
+    example,
+)
 from grpo_platform.play.play_session import PlaySession
 from grpo_platform.scenarios.grammar import SCENARIO_NAME
 
@@ -42,7 +49,7 @@ class PlayBody(RequestBody):
     model: ModelReference | None = None
     """`name`, `name/version` or `name@alias`."""
 
-    job_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    job_id: Annotated[str, Field(pattern=ID_OR_BEGINNING)] | None = None
     """Of a job, instead of a model: its newest checkpoint, and each that it makes from now on."""
 
     watch: bool = False
@@ -233,7 +240,7 @@ class KeptState(Reply):
     """As it is now."""
 
 
-class Estimate(Reply):
+class OutcomeEstimate(Reply):
     """A mean with its 95 % interval."""
 
     estimate: float
@@ -251,10 +258,10 @@ class ActionOutcome(Reply):
     mean_length: float
     """Steps."""
 
-    mean: Estimate
+    mean: OutcomeEstimate
     """Of the returns."""
 
-    difference: Estimate | None
+    difference: OutcomeEstimate | None
     """To the preferred action's returns, in pairs; null for that one itself."""
 
     parts_at: int | None

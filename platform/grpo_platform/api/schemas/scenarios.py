@@ -78,7 +78,7 @@ class RunBody(RequestBody):
 
 
 @reply_from(results.FailedEpisode)
-class FailedEpisode(Reply):
+class FailedAssertion(Reply):
     """An episode in which an assertion does not hold, with all that plays it again."""
 
 
@@ -86,7 +86,7 @@ class FailedEpisode(Reply):
 class AssertionResult(Reply):
     """What an assertion came to."""
 
-    failures: list[FailedEpisode]
+    failures: list[FailedAssertion]
     """The first episodes in which it does not hold, where it failed."""
 
 

@@ -69,6 +69,7 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = project
 pygments_dark_style = "github-dark"
+html_favicon = "../platform/grpo_platform/web/static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
@@ -110,21 +111,22 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
 def plain(
     app: Sphinx, kind: str, name: str, documented: object, options: object, lines: list[str]
 ) -> None:
-    """Docstrings are text with names in backquotes: stars and bars in them mean themselves."""
+    """Docstrings are text with names in backquotes: what else marks something up means itself."""
     for i, line in enumerate(lines):
         parts = line.split("`")
-        parts[::2] = [re.sub(r"[*|]", r"\\\g<0>", part) for part in parts[::2]]
+        parts[::2] = [re.sub(r"[*|]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
         lines[i] = "`".join(parts)
 
 
 def without_spaces_in_japanese(app: Sphinx, document: nodes.document) -> None:
     """Where a line of Japanese is broken in the source, no space is meant."""
     for text in list(document.findall(nodes.Text)):
-        around = text.parent.index(text)
-        if text == "\n" and 0 < around < len(text.parent) - 1:
-            before, after = text.parent[around - 1].astext(), text.parent[around + 1].astext()
+        siblings = text.parent.children
+        place = next(i for i, child in enumerate(siblings) if child is text)
+        if text == "\n" and 0 < place < len(siblings) - 1:
+            before, after = siblings[place - 1].astext(), siblings[place + 1].astext()
             if re.search(f"[{JAPANESE}]$", before) and re.match(f"[{JAPANESE}]", after):
-                text.parent.remove(text)
+                del text.parent[place]
 
 
 def show(app: Sphinx, pagename: str, template: str, context: dict[str, Any], _: object) -> None:

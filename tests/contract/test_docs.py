@@ -394,6 +394,19 @@ def english_of(path: Path) -> Path:
     return path.with_name(path.name.replace(".ja.md", ".md"))
 
 
+@pytest.mark.parametrize("name", ["index.md", "index.ja.md"])
+def test_every_page_is_in_the_navigation(name: str) -> None:
+    """Which the documentation site is built from, and would refuse to be built without."""
+    index = ROOT / "docs" / name
+    listed = re.findall(r"^- \[[^\]]+\]\(([^)#]+)", index.read_text(), re.MULTILINE)
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("docs/**/*.ipynb")]
+    english = {path for path in pages if not path.name.endswith(".ja.md")} - {
+        ROOT / "docs/index.md"
+    }
+    found = {english_of((index.parent / link).resolve()) for link in listed}
+    assert english - found == set()
+
+
 def test_what_a_newcomer_reads_is_in_japanese() -> None:
     tutorials = {path.name for path in ROOT.glob("docs/tutorials/*.md")}
     english = {name for name in tutorials if not name.endswith(".ja.md")}

@@ -61,6 +61,12 @@ def test_every_page_is_in_both_languages(site: Path) -> None:
     )
 
 
+def test_lines_of_japanese_are_joined_without_a_space(site: Path) -> None:
+    index = (site / VERSION / "ja/docs/index.html").read_text()
+    assert "から始めてください。チュートリアルと" in index  # two lines in the source
+    assert re.search(r"[ぁ-ん]\n[ぁ-ん]", index) is None
+
+
 def test_every_public_name_and_every_command_is_in_the_reference(site: Path) -> None:
     reference = (site / VERSION / "en/docs/python.html").read_text()
     documented = set(re.findall(r'<dt class="sig [^"]*" id="([\w.]+)"', reference))

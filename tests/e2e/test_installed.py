@@ -109,6 +109,18 @@ def test_it_trains_and_acts(running: Server, job: dict[str, object]) -> None:
     wait_until_answers(ui, running)
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
+def test_the_first_pages_code_ends_with_an_action(
+    running: Server, bin_folder: Path, name: str
+) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.M | re.S)
+    done = subprocess.run(
+        [bin_folder / "python", "-c", program], cwd=running.folder, capture_output=True, text=True,
+        env=environment(PYTHONPATH="", GRPO_URL=running.url), check=True,
+    )  # fmt: skip
+    assert done.stdout == "1\n"
+
+
 def test_every_file_of_the_pages_is_served(running: Server) -> None:
     asked = ["/app", "/docs", "/redoc"]
     for path in asked:

@@ -176,6 +176,8 @@ def test_a_newcomer_trains_watches_plays_asks_why_compares_promotes_and_rolls_ba
     until(browser, say["decision.stays"].format(version=1))
     learned = say["learned.both"].partition("{")[0]
     until(browser, learned)
+    film = "return (document.querySelector('video') || {}).readyState >= 1"
+    WebDriverWait(browser, 2 * SECONDS).until(lambda driver: driver.execute_script(film))
     for shown in (say["job.threshold"], "475", say["job.seed"].format(seed=7)):
         until(browser, shown)
     click(browser, "summary", say["chart.table"])

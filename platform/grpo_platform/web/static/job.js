@@ -195,15 +195,26 @@ function Films({ id, completed }) {
       <${Failures} id=${id} found=${data} /></details>`}</section>`;
 }
 
+// A film, once it is there: it is made after the end, so it is asked for again, ever more rarely. A video
+// that has failed once shows nothing in some browsers, also when its address has a film since.
 export function Film({ src, label }) {
-  const [missing, setMissing] = useState(0);
+  const [there, setThere] = useState(false);
+  const [tries, setTries] = useState(0);
   useEffect(() => {
-    if (!missing || missing > 9) return undefined; // it is made after the end: look again, ever more rarely
-    const timer = setTimeout(() => setMissing(-missing), 6000 * missing);
-    return () => clearTimeout(timer);
-  }, [missing]);
-  return missing > 0 ? html`<p class="muted">${t('job.no_film')}</p>`
-    : html`<video key=${missing} src=${src} controls muted loop playsinline preload="metadata" aria-label=${label} onError=${() => setMissing(1 - missing)}></video>`;
+    if (there || tries > 9) return undefined;
+    let left = false;
+    const timer = setTimeout(async () => {
+      const reply = await fetch(src, { method: 'HEAD' }).catch(() => null);
+      if (!left && reply && reply.ok) setThere(true);
+      else if (!left) setTries(tries + 1);
+    }, 6000 * tries);
+    return () => {
+      left = true;
+      clearTimeout(timer);
+    };
+  }, [there, tries]);
+  if (there) return html`<video src=${src} controls muted loop playsinline preload="metadata" aria-label=${label}></video>`;
+  return tries ? html`<p class="muted">${t('job.no_film')}</p>` : null;
 }
 
 export function Failures({ id, found }) {

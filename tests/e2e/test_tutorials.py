@@ -41,7 +41,6 @@ def test_a_first_policy(running: Server) -> None:
     printed = run_blocks(TUTORIALS / "first-policy.md", running.folder, running.url)
     assert number(r"^by chance (\d+)$", printed) < 60
     assert number(r"^return (\d+\.\d)$", printed) >= 300
-    assert "completed 5000" in printed
     assert re.search(r"^[12] serves$", printed, re.MULTILINE)
 
 

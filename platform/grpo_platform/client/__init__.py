@@ -1,11 +1,12 @@
 """The Python clients of the API, typed, with helpful errors.
 
-client = GRPOClient()
-job = client.train_model("my_model", timesteps=10_000, progress_bar=True)
-client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
+Example:
+    >>> client = GRPOClient()
+    >>> job = client.train_model("my_model", timesteps=10_000, progress_bar=True)
+    >>> client.predict("my_model", [0.0, 0.0, 0.1, 0.0])["action"]
 
-async with AsyncGRPOClient() as client:
-    await client.predict("my_model", [0.0, 0.0, 0.1, 0.0])
+    >>> async with AsyncGRPOClient() as client:
+    ...     await client.predict("my_model", [0.0, 0.0, 0.1, 0.0])
 """
 
 from typing import Self

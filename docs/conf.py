@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -118,6 +120,17 @@ def plain(
         lines[i] = "`".join(parts)
 
 
+ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
+ARRAY_OF = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.{3}\], ~numpy\.dtype\[([^][]+)\]\]")
+
+
+def shorter(app: Sphinx, domain: str, kind: str, content: object) -> None:
+    """Write types of arrays as the source does, not as what numpy's names stand for."""
+    for types in app.env.current_document.autodoc_annotations.values():
+        for name, text in types.items():
+            types[name] = ARRAY_OF.sub(r"NDArray[\1]", text.replace(ARRAY_LIKE, "ArrayLike"))
+
+
 def without_spaces_in_japanese(app: Sphinx, document: nodes.document) -> None:
     """Where a line of Japanese is broken in the source, no space is meant."""
     for text in list(document.findall(nodes.Text)):
@@ -142,6 +155,7 @@ def show(app: Sphinx, pagename: str, template: str, context: dict[str, Any], _: 
 def setup(app: Sphinx) -> None:
     """Connect the above."""
     app.connect("autodoc-process-docstring", plain, priority=100)  # before Google's style is read
+    app.connect("object-description-transform", shorter, priority=100)
     app.add_search_language(SearchPairs)
     app.connect("source-read", read)
     app.connect("doctree-read", without_spaces_in_japanese)

@@ -93,6 +93,17 @@ def test_every_page_is_strict_about_what_it_loads(open_client, path):
             assert "immutable" in loaded.headers["Cache-Control"]
 
 
+def test_a_page_that_is_not_there_is_one_for_browsers(open_client):
+    for path in ("/app/nothing", "/app/jobs", "/app/models/a/b", "/app/static/x/app.js"):
+        reply = open_client.get(path, headers=HTML)
+        assert reply.status_code == 404
+        assert 'id="main"' in reply.text
+        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+        refused = open_client.get(path)
+        assert refused.status_code == 404
+        assert refused.json()["title"] == "Not Found"
+
+
 def test_files_have_new_addresses_when_they_change(open_client):
     page = open_client.get(HOME, headers=HTML).text
     assert f"/app/static/{static_digest()}/app.js" in page

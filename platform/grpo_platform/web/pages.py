@@ -9,6 +9,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -21,6 +22,7 @@ from grpo_platform.web.security import (
     HOME,
     SIGN_IN,
     STATIC,
+    is_browser,
     next_page,
     read_form,
     signed_in,
@@ -94,7 +96,7 @@ def install_pages(
         )
         return HTMLResponse(page, status, headers=HEADERS)
 
-    async def page(request: Request, modules: Sequence[str]) -> Response:
+    async def page(request: Request, modules: Sequence[str], status: int = 200) -> Response:
         language = choose_language(
             request.cookies.get("grpo_language"), request.headers.get("accept-language", "")
         )
@@ -107,7 +109,12 @@ def install_pages(
             "mlflow": ways,
         }
         text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-        return render(request, "page.html", data=text, mlflow=ways, modules=modules)
+        return render(request, "page.html", status, data=text, mlflow=ways, modules=modules)
+
+    async def missing(request: Request) -> Response:
+        if not is_browser(request.scope):
+            raise HTTPException(404)
+        return await page(request, (), 404)  # `app.js` says that there is none
 
     async def sign_in(request: Request) -> Response:
         target = next_page(request.query_params.get("next", HOME))
@@ -140,6 +147,7 @@ def install_pages(
     app.add_route(SIGN_IN, sign_in, ["GET", "POST"], include_in_schema=False)
     app.add_route("/app/sign-out", sign_out, ["POST"], include_in_schema=False)
     app.mount(static, _Forever(directory=_FOLDER / "static"), name="app-static")
+    app.add_route(f"{HOME}/{{path:path}}", missing, ["GET"], include_in_schema=False)
 
 
 class _Forever(StaticFiles):

@@ -13,8 +13,8 @@ export default function PlayPage(props) {
   const [own, setOwn] = useState(!job);
   const play = useSession(own ? { ...(job ? { job_id: job } : { model }), seed: Number(asked.get('seed')) || 0 }
     : { job_id: job, watch: true });
-  const title = model || t('play.job', { id: short(job || '') });
-  const head = html`<${PageHead} title=${t('play.title', { name: title })} trail=${job
+  const title = model || (job ? t('play.job', { id: short(job) }) : '');
+  const head = html`<${PageHead} title=${title ? t('play.title', { name: title }) : t('play.watch')} trail=${job
     ? html`<a href=${`/app/jobs/${job}`}>${t('nav.jobs')}</a>` : html`<a href="/app/models">${t('nav.models')}</a>`}>
     ${!own && html`<button type="button" class="primary" onClick=${() => setOwn(true)}>${t('play.take_over')}</button>`}<//>`;
   if (!model && !job) return html`${head}<p>${t('play.nothing')}</p>`;

@@ -111,6 +111,7 @@ def main(site: Path) -> int:
 
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         status = max(pool.map(build, LANGUAGES, folders))
+    shutil.rmtree(site / version / "jupyter_execute")  # the notebooks again, which MyST-NB leaves
     versions = [path.name for path in site.iterdir() if (path / LANGUAGES[0]).is_dir()]
     versions.sort(key=Version, reverse=True)
     listed = {name: sorted(_pages(site / name)) for name in versions}

@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
+# makes a client of the OpenAPI schema, for a test; it asks for older versions than ours
+GENERATOR := openapi-python-client==0.29.1
 # of the tests marked `rotated`, which of the five parts: another one each day
 PART ?= $(shell expr $$(date +%s) / 86400 % 5 + 1)
 
@@ -148,6 +150,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: requirements.txt requirements-dev.txt pyproject.toml | $(BIN)/python
 	@$(BIN)/python scripts/install.py requirements-dev.txt
+	@$(BIN)/python -m venv --clear $(VENV)/generator
+	@$(VENV)/generator/bin/python -m pip --disable-pip-version-check install -q $(GENERATOR)
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-environments: pyproject.toml $(VENV)/.installed-dev

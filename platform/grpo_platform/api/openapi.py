@@ -1,5 +1,6 @@
 """The OpenAPI schema, and the pages that show it: `/docs` (Swagger UI), `/redoc` (ReDoc)."""
 
+import json
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,9 @@ _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+
+_PRESET: Final = ("TrainBody", "TrainRequest")
+"""Bodies whose fields have the environment's defaults."""
 
 _GIVEN_BY: Final = {
     "job_id": ("/train", "post"),
@@ -82,10 +86,25 @@ def _build(app: FastAPI, *, secured: bool) -> dict[str, Any]:
                 if status >= "400" and "application/json" in content:
                     content[PROBLEM_MEDIA_TYPE] = content.pop("application/json")
     _link_ids(schema["paths"])
+    _tell_presets(schema["components"]["schemas"])
     if secured:
         schema["components"]["securitySchemes"] = _SECURITY
         schema["security"] = [{name: []} for name in _SECURITY]
     return schema
+
+
+def _tell_presets(schemas: dict[str, Any]) -> None:
+    """Say of what to train that its defaults are CartPole's: others come from other presets.
+
+    A client that is made of the schema sends defaults as if they were given.
+    """
+    for name in _PRESET:
+        for field in schemas[name]["properties"].values():
+            if (default := field.pop("default", None)) is not None:
+                field["description"] += f" Default on CartPole-v1: {json.dumps(default)}."
+            for part in field.get("anyOf", ()):
+                if "const" in part:  # the same, for generators that read of names only enumerations
+                    part["enum"] = [part.pop("const")]
 
 
 def _link_ids(paths: dict[str, Any]) -> None:

@@ -134,13 +134,13 @@ LISTS = {
 
 
 @contextlib.contextmanager
-def answering(reply: object) -> Iterator[str]:
+def answering(reply: object, status: int = 200) -> Iterator[str]:
     """A server that answers every call with the same; yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = json.dumps(reply).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

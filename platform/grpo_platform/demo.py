@@ -35,6 +35,15 @@ GUIDE_STEP_2: Final[TrainFields] = {
 }
 """What the users' guide trains in its second step."""
 
+_SERVE: Final = """
+import signal, sys
+from grpo_platform.core.process import die_with_parent
+from grpo_platform.server import main
+die_with_parent(int(sys.argv[1]), signal.SIGTERM)
+main()
+"""
+"""Serves no longer than the demo lives, however that ends."""
+
 OBSERVATION: Final = [0.1, 0.0, 0.05, 0.0]
 """Cart position, cart velocity, pole angle, pole velocity: the pole leans to the right."""
 
@@ -179,7 +188,7 @@ def _server(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     with tempfile.NamedTemporaryFile(prefix="grpo-demo-", suffix=".log") as output:
         # a session of its own: Ctrl-C reaches the demo alone, which then ends the server in order
         process = subprocess.Popen(
-            [sys.executable, "-c", "from grpo_platform.server import main; main()"],
+            [sys.executable, "-c", _SERVE, str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip

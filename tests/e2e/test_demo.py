@@ -59,7 +59,12 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)]
+)
+def test_however_it_ends_it_leaves_no_process(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     with (tmp_path / "output").open("wb") as output:
         demo = subprocess.Popen(
             DEMO, cwd=tmp_path, env=environment(COLUMNS="120", **ports()), stdout=output,
@@ -69,12 +74,12 @@ def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
             wait_for(tmp_path / "output", "Ctrl-C stops it", demo)
             family = psutil.Process(demo.pid).children(recursive=True)
             assert len(family) > 2, "the server, its forkserver, the MLflow UI"
-            os.killpg(demo.pid, signal.SIGINT)
-            assert demo.wait(60) == 0
+            os.killpg(demo.pid, number)
+            assert demo.wait(60) == code
         finally:
             demo.kill()
     printed = (tmp_path / "output").read_text()
-    assert printed.rstrip().endswith("Stopped.")
+    assert printed.rstrip().endswith("Stopped.") == (number == signal.SIGINT)
     assert "Traceback" not in printed
     _, alive = psutil.wait_procs(family, timeout=15)
     assert alive == []

@@ -303,7 +303,7 @@ def test_without_a_display_the_command_line_writes_a_film(
     nowhere = cli(running, "play", job, "--steps", "2", "--out", "no/folder/film.gif")
     assert nowhere.exit_code == 1
     assert "cannot be written" in nowhere.output
-    assert "No training job" in cli(running, "play", "0" * 32).output
+    assert "has the id" in cli(running, "play", "0" * 32).output
     until(lambda: not helpers(running))
 
 

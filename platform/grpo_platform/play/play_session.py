@@ -1,6 +1,7 @@
 """One session, as the server sees it: its process, who watches it, and how it ended."""
 
 import contextlib
+import math
 import secrets
 import threading
 import time
@@ -112,10 +113,11 @@ class PlaySession:
                 "All viewers of this job share this stream; open a session of your own, without "
                 "`watch`, to steer."
             )
-        self.used_at = time.monotonic()
-        found = self.tell(command, timeout_seconds)
-        self.used_at = time.monotonic()
-        return found
+        self.used_at = math.inf  # until it is answered, however long that takes
+        try:
+            return self.tell(command, timeout_seconds)
+        finally:
+            self.used_at = time.monotonic()
 
     def film(self, steps: int, kind: str) -> bytes:
         """Play on, and give what is seen as an animated image.

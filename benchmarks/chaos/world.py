@@ -119,6 +119,7 @@ class World:
             "GRPO_MLFLOW_UI_PORT": str(server.ui_port),
             "GRPO_MAX_CONCURRENT_JOBS": "2",
             "GRPO_LOG_LEVEL": "warning",
+            "GRPO_VIDEO_FRAMES": "20",  # films cost more than all else, and come after the job
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "TMPDIR": str(self.folder / "tmp"),

@@ -16,7 +16,7 @@ from tests.e2e.processes import environment, free_port
 
 DEMO = [sys.executable, "-m", "grpo_platform.demo"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.rotated(1)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480), pytest.mark.rotated(1)]
 
 
 def ports() -> dict[str, str]:
@@ -26,7 +26,7 @@ def ports() -> dict[str, str]:
 def test_it_trains_evaluates_and_asks(tmp_path: Path) -> None:
     chosen = ports()
     done = subprocess.run(
-        DEMO, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        DEMO, cwd=tmp_path, capture_output=True, text=True, timeout=440, check=False,
         env=environment(DEMO_EXIT="1", COLUMNS="120", PYTHONIOENCODING="ascii", **chosen),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,6 +13,7 @@ from grpo_platform.sweeps.runner import SweepRunner
 from grpo_platform.tracking.reporter import Point
 from tests.service.api_support import client_of, services_in
 from tests.service.sweeps_support import SHORT, SPACE, Sweeps, sweeps_on
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -66,6 +67,7 @@ def test_a_trial_is_worth_the_mean_over_its_seeds(sweeps):
 def test_a_failed_seed_is_the_end_of_its_trial_and_the_sweep_takes_it_up_again(sweeps):
     sweep_id = sweeps.submit(1, seeds=(1, 2), config=LONG)
     sweeps.until_trial(sweep_id, 0, "running")
+    until(lambda: len(sweeps.trials(sweep_id)[0].seeds) == 2)
     (trial,) = sweeps.trials(sweep_id)
     first, second = (seed.job_id for seed in trial.seeds)
     sweeps.platform.jobs.finish(second, JobStatus.FAILED, "it broke")
@@ -78,8 +80,8 @@ def test_a_failed_seed_is_the_end_of_its_trial_and_the_sweep_takes_it_up_again(s
 
     sweeps.runner.resume(sweep_id)
     sweeps.until_trial(sweep_id, 0, "running")
+    until(lambda: [seed.job.attempt for seed in sweeps.trials(sweep_id)[0].seeds] == [2, 2])
     (trial,) = sweeps.trials(sweep_id)
-    assert [seed.job.attempt for seed in trial.seeds] == [2, 2]
     assert [seed.job_id for seed in trial.seeds] == [first, second]
     sweeps.runner.stop(sweep_id)
     assert sweeps.ended(sweep_id).status is JobStatus.STOPPED

@@ -70,12 +70,13 @@ def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
 def test_a_loss_that_one_server_has_begun_to_see_to_is_not_counted_by_another(live, other):
     """It writes the next attempt first and queues the job then; between the two it may die."""
     job_id = live.jobs.create(request(total_timesteps=64, max_attempts=2)).job_id
-    gone = subprocess.Popen(["true"])
-    worker = worker_name(gone.pid)
-    gone.wait()
+    going = subprocess.Popen(["sleep", "600"])
+    worker = worker_name(going.pid)
     assert live.jobs.claim(job_id, 1, worker)
     live.jobs.start(job_id, worker)
     live.jobs.set_tags(job_id, {Tag.ATTEMPT: "2", Tag.CRASHES: "1"})
+    going.kill()
+    going.wait()
     done = live.wait(job_id, JobStatus.COMPLETED)
     assert (done.attempt, done.crashes) == (2, 1)
     assert claims_of(live, job_id) == ["1", "2"]

@@ -25,6 +25,9 @@ from grpo_platform.api.openapi import install_openapi
 
 TARGET = Path(__file__).resolve().parents[1] / "platform/grpo_platform/client/replies.py"
 WIDTH = 100
+LEAST_SHARED = 4
+"""Fields of a type that another one may be an extension of."""
+
 PLAIN = {
     "string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None",
     "object": "dict[str, Any]", "array": "list[Any]",
@@ -94,21 +97,36 @@ def docstring(text: str, indent: str) -> str:
     return textwrap.indent(quoted, indent)
 
 
-def defined(name: str, part: Mapping[str, Any], used: set[str]) -> str:
-    """The definition of a component."""
-    if part.get("type") != "object" or "properties" not in part:
-        return f"{name} = {type_of(part, used)}"
-    fields = {
+def fields_of(part: Mapping[str, Any], used: set[str]) -> dict[str, str]:
+    """Annotations of an object's fields; none where it is no object with fields."""
+    if part.get("type") != "object":
+        return {}
+    return {
         field: type_of(each, used)
         if field in part.get("required", ())
         else f"NotRequired[{type_of(each, used)}]"
-        for field, each in part["properties"].items()
+        for field, each in part.get("properties", {}).items()
     }
+
+
+def base_of(name: str, all_fields: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The component with the most fields of which this one has all, and others."""
+    own = all_fields[name].items()
+    found = [
+        other
+        for other, fields in all_fields.items()
+        if len(fields) >= LEAST_SHARED and fields.items() < own
+    ]
+    return max(sorted(found), key=lambda other: len(all_fields[other]), default=None)
+
+
+def defined(name: str, part: Mapping[str, Any], base: str | None, fields: Mapping[str, str]) -> str:
+    """The definition of a component with fields that its base does not have."""
     if any(map(keyword.iskeyword, fields)):
         inner = ", ".join(f"{field!r}: {kind!r}" for field, kind in fields.items())
         return f"{name} = TypedDict({name!r}, {{{inner}}})"
     lines = [
-        f"class {name}(TypedDict):",
+        f"class {name}({'TypedDict' if base is None else name_of(base)}):",
         docstring(part.get("description", name).partition("\n")[0], "    "),
         "",
     ]
@@ -124,13 +142,26 @@ def module() -> str:
     used: set[str] = set()
     for reply in replies(found):
         type_of(reply, used)
-    texts: dict[str, str] = {}
     needs: dict[str, set[str]] = {}
-    while missing := sorted(used - texts.keys()):
+    fields: dict[str, dict[str, str]] = {}
+    while missing := sorted(used - fields.keys()):
         for component in missing:
             needs[component] = set()
-            texts[component] = defined(name_of(component), components[component], needs[component])
+            fields[component] = fields_of(components[component], needs[component])
+            if not fields[component]:
+                type_of(components[component], needs[component])
             used |= needs[component]
+    texts: dict[str, str] = {}
+    for component, own in fields.items():
+        part, name = components[component], name_of(component)
+        if not own:
+            texts[component] = f"{name} = {type_of(part, set())}"
+            continue
+        base = base_of(component, fields)
+        inherited = {} if base is None else fields[base]
+        needs[component] |= set() if base is None else {base}
+        rest = {field: kind for field, kind in own.items() if field not in inherited}
+        texts[component] = defined(name, part, base, rest)
     ordered = TopologicalSorter(
         {name: sorted(needs[name]) for name in sorted(needs)}
     ).static_order()

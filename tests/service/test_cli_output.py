@@ -129,8 +129,8 @@ output.table((odd,), [(odd,)], title=odd)
 output.show_json({odd: odd})
 output.answer({"message": odd}, as_json=False)
 jobs.report({"job_id": "j", "status": "failed", "error_message": odd, "hints": {"a": odd}})
-with output.watching(quiet=False) as bar:
-    bar.show(Line(odd, 0.5, odd))
+line = Line(odd, 0.5, odd)
+output.watch(None, "sweep", odd, lambda tell: tell(line), lambda found: found, quiet=False)
 try:
     output.fail(odd)
 except typer.Exit as end:

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import subprocess
@@ -213,6 +214,10 @@ def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkey
     assert own.exists()
     assert theirs.exists()
     assert earlier.exists()
+    look = os.open(own, os.O_RDONLY)  # as systemd-tmpfiles does with what is old
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(look, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(look)
     holder.communicate()  # the last that holds it ends
     os.utime(earlier, (0, 0))
     until(lambda: resources.remove_abandoned() or not theirs.exists())

@@ -28,6 +28,7 @@ from grpo_platform.cli.output import (
     Token,
     Url,
     assigned,
+    conclude,
     connect,
     console,
     errors_as_sentences,
@@ -35,7 +36,7 @@ from grpo_platform.cli.output import (
     group,
     number,
     observed,
-    page_of,
+    queued,
     seeds_typed,
     show_json,
     table,
@@ -46,9 +47,7 @@ from grpo_platform.core.messages import escape_unprintable
 
 __all__ = ["app", "main", "scenarios"]
 
-app = group(
-    "Train, track and serve GRPO policies.", name="grpo-platform", pretty_exceptions_enable=False
-)
+app = group("Train, track and serve GRPO policies.", name="grpo-platform")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(episodes.app, name="episodes")
@@ -194,12 +193,10 @@ def train(
             )
         accepted = client.start_training(**fields)
         if not wait:
-            show_json(accepted) if as_json else _queued(client, "job", accepted["job_id"])
+            show_json(accepted) if as_json else queued(client, "job", accepted["job_id"])
             return
         job = jobs.watch_job(client, accepted["job_id"], quiet=as_json)
-    show_json(job) if as_json else jobs.report(job)
-    if job["status"] != "completed":
-        raise typer.Exit(1)
+    conclude(job, jobs.report, as_json=as_json)
 
 
 @app.command()
@@ -473,14 +470,7 @@ def _experiment(
     accepted = client.start_experiment(seeds, **fields)
     experiment_id = accepted["experiment_id"]
     if not wait:
-        show_json(accepted) if as_json else _queued(client, "experiment", experiment_id)
+        show_json(accepted) if as_json else queued(client, "experiment", experiment_id)
         return
     found = experiments.watch(client, experiment_id, quiet=as_json)
-    show_json(found) if as_json else experiments.report(found)
-    if found["status"] != "completed":
-        raise typer.Exit(1)
-
-
-def _queued(client: GRPOClient, kind: str, run_id: str) -> None:
-    said = f"{kind.capitalize()} {run_id} is queued: {page_of(client, f'{kind}s', run_id)}"
-    console.print(said, highlight=False, soft_wrap=True)
+    conclude(found, experiments.report, as_json=as_json)

@@ -1,25 +1,25 @@
 """`grpo-platform experiments …`, and how `grpo-platform train --seeds` shows its experiment."""
 
 import itertools
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from grpo_platform.cli import completion
+from grpo_platform.cli import completion, output
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
+    conclude,
     connect,
     console,
     ends,
     errors_as_sentences,
     group,
     number,
-    page_of,
     percent,
     show_json,
     table,
-    watching,
     when,
 )
 from grpo_platform.client import GRPOClient, StatusWord
@@ -119,35 +119,17 @@ def watch_experiment(
     """Show an experiment's progress until it has ended. Exit code 1 unless it was completed."""
     with errors_as_sentences():
         found = watch(connect(context), experiment_id, quiet=as_json)
-    show_json(found) if as_json else report(found)
-    if found["status"] != "completed":
-        raise typer.Exit(1)
+    conclude(found, report, as_json=as_json)
 
 
 def watch(client: GRPOClient, experiment_id: str, *, quiet: bool) -> Experiment:
-    """Show how an experiment is doing until it has ended; returns it then.
-
-    Args:
-        client: asks the server.
-        experiment_id: of the experiment.
-        quiet: show nothing.
-
-    Raises:
-        typer.Exit: Ctrl-C was pressed; the experiment goes on.
-    """
+    """Show how an experiment is doing until it has ended, and return it; see `output.watch`."""
     experiment_id = client.experiment(experiment_id)["experiment_id"]
-    if not quiet:
-        address = page_of(client, "experiments", experiment_id)
-        console.print(f"Experiment {experiment_id}: {address}", highlight=False, soft_wrap=True)
-    with watching(quiet=quiet) as bar:
-        try:
-            return client.wait_for_experiment(
-                experiment_id, on_progress=lambda found: bar.show(line_of_experiment(found))
-            )
-        except KeyboardInterrupt:
-            again = f"grpo-platform experiments watch {experiment_id[:8]}"
-            console.print(f"Experiment {experiment_id} goes on; `{again}`.")
-            raise typer.Exit(130) from None
+
+    def wait(on_progress: Callable[[Experiment], object]) -> Experiment:
+        return client.wait_for_experiment(experiment_id, on_progress=on_progress)
+
+    return output.watch(client, "experiment", experiment_id, wait, line_of_experiment, quiet=quiet)
 
 
 def report(found: Experiment) -> None:

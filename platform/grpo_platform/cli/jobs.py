@@ -4,15 +4,17 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from grpo_platform.cli import completion
+from grpo_platform.cli import completion, output
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
+    conclude,
     connect,
     console,
     errors_as_sentences,
@@ -23,7 +25,6 @@ from grpo_platform.cli.output import (
     percent,
     show_json,
     table,
-    watching,
     when,
 )
 from grpo_platform.client import GRPOClient, Job, StatusWord
@@ -96,9 +97,7 @@ def watch(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> N
     """Show a job's progress until it has ended. Exit code 1 unless it was completed."""
     with errors_as_sentences():
         job = watch_job(connect(context), job_id, quiet=as_json)
-    show_json(job) if as_json else report(job)
-    if job["status"] != "completed":
-        raise typer.Exit(1)
+    conclude(job, report, as_json=as_json)
 
 
 @app.command()
@@ -217,26 +216,13 @@ def delete(context: typer.Context, job_id: JobId, as_json: JsonFlag = False) -> 
 
 
 def watch_job(client: GRPOClient, job_id: str, *, quiet: bool) -> Job:
-    """Show how a job is doing until it has ended; returns its last status.
-
-    Args:
-        client: asks the server.
-        job_id: of the job, or its beginning.
-        quiet: show nothing.
-
-    Raises:
-        typer.Exit: Ctrl-C was pressed; the job goes on.
-    """
+    """Show how a job is doing until it has ended, and return it; see `output.watch`."""
     job_id = client.job(job_id)["job_id"]
-    if not quiet:
-        address = page_of(client, "jobs", job_id)
-        console.print(f"Job {job_id}: {address}", highlight=False, soft_wrap=True)
-    with watching(quiet=quiet) as bar:
-        try:
-            return client.wait(job_id, on_progress=lambda job: bar.show(line_of_job(job)))
-        except KeyboardInterrupt:
-            console.print(f"Job {job_id} goes on; `grpo-platform jobs watch {job_id[:8]}`.")
-            raise typer.Exit(130) from None
+
+    def wait(on_progress: Callable[[Job], object]) -> Job:
+        return client.wait(job_id, on_progress=on_progress)
+
+    return output.watch(client, "job", job_id, wait, line_of_job, quiet=quiet)
 
 
 def report(job: Job) -> None:

@@ -6,11 +6,11 @@ Tables for people, JSON for programs, one sentence for errors.
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 from urllib.parse import quote
 
 import typer
@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from grpo_platform.cli import completion
 from grpo_platform.client import ApiError, GRPOClient, NotFiniteError, UnknownFieldError
-from grpo_platform.client.progress import Bar, progress_bar
+from grpo_platform.client.progress import Line, progress_bar
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.messages import as_commands
 
@@ -33,6 +33,7 @@ __all__ = [
     "Url",
     "answer",
     "assigned",
+    "conclude",
     "connect",
     "console",
     "ends",
@@ -43,12 +44,21 @@ __all__ = [
     "observed",
     "page_of",
     "percent",
+    "queued",
     "seeds_typed",
     "show_json",
     "table",
-    "watching",
+    "watch",
     "when",
 ]
+
+_Followed = TypeVar("_Followed", bound=Mapping[str, Any])
+
+Noun = Literal["job", "experiment", "sweep"]
+
+_COMMANDS: Final[Mapping[Noun, str]] = {
+    "job": "jobs", "experiment": "experiments", "sweep": "sweep",
+}  # fmt: skip
 
 ModelReference = Annotated[
     str,
@@ -102,9 +112,11 @@ class Commands(TyperGroup):
         return name, command, rest
 
 
-def group(about: str, **options: Any) -> typer.Typer:  # noqa: ANN401 - typer's own
+def group(about: str, name: str | None = None) -> typer.Typer:
     """An empty group of commands, that shows its help where none of them is named."""
-    return typer.Typer(cls=Commands, help=about, no_args_is_help=True, **options)
+    return typer.Typer(
+        name=name, cls=Commands, help=about, no_args_is_help=True, pretty_exceptions_enable=False
+    )
 
 
 def show_json(value: object) -> None:
@@ -167,9 +179,59 @@ def _records(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str |
         console.print()
 
 
-def watching(*, quiet: bool) -> AbstractContextManager[Bar]:
-    """A progress bar on this console."""
-    return progress_bar(console, quiet=quiet)
+def queued(client: GRPOClient, noun: Noun, run_id: str) -> None:
+    """Say that it waits for its turn, and where it is shown."""
+    said = _named(client, noun, run_id, " is queued")
+    console.print(said, highlight=False, soft_wrap=True)
+
+
+def watch(
+    client: GRPOClient,
+    noun: Noun,
+    run_id: str,
+    wait: Callable[[Callable[[_Followed], object]], _Followed],
+    line: Callable[[_Followed], Line],
+    *,
+    quiet: bool,
+) -> _Followed:
+    """Show how something is doing until it has ended; returns it then.
+
+    Args:
+        client: of the server.
+        noun: what it is.
+        run_id: its whole id.
+        wait: waits for its end, and hands each status on.
+        line: of a progress bar, for a status.
+        quiet: show nothing.
+
+    Raises:
+        typer.Exit: Ctrl-C was pressed; it goes on.
+    """
+    if not quiet:
+        console.print(_named(client, noun, run_id), highlight=False, soft_wrap=True)
+    with progress_bar(console, quiet=quiet) as bar:
+        try:
+            return wait(lambda found: bar.show(line(found)))
+        except KeyboardInterrupt:
+            again = f"grpo-platform {_COMMANDS[noun]} watch {run_id[:_ID_WIDTH]}"
+            console.print(f"{noun.capitalize()} {run_id} goes on; `{again}`.")
+            raise typer.Exit(130) from None
+
+
+def conclude(found: _Followed, report: Callable[[_Followed], object], *, as_json: bool) -> None:
+    """Print what something came to.
+
+    Raises:
+        typer.Exit: with code 1, unless it was completed.
+    """
+    show_json(found) if as_json else report(found)
+    if found["status"] != "completed":
+        raise typer.Exit(1)
+
+
+def _named(client: GRPOClient, noun: Noun, run_id: str, state: str = "") -> str:
+    page = "" if noun == "sweep" else f": {page_of(client, f'{noun}s', run_id)}"
+    return f"{noun.capitalize()} {run_id}{state}{page}"
 
 
 def ends(low: float | None, high: float | None) -> str:

@@ -1,16 +1,19 @@
 """`grpo-platform sweep …`."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from grpo_platform.cli import completion
+from grpo_platform.cli import completion, output
 from grpo_platform.cli.models import decided
 from grpo_platform.cli.output import (
     JsonFlag,
     answer,
     assigned,
+    conclude,
     connect,
     console,
     ends,
@@ -18,10 +21,10 @@ from grpo_platform.cli.output import (
     group,
     number,
     percent,
+    queued,
     seeds_typed,
     show_json,
     table,
-    watching,
     when,
 )
 from grpo_platform.client import GRPOClient
@@ -92,14 +95,9 @@ def start(
         client = connect(context)
         accepted = client.start_sweep(read_space(space), trials, **fields)
         if not wait:
-            show_json(accepted) if as_json else console.print(
-                f"Sweep {accepted['sweep_id']} is queued."
-            )
+            show_json(accepted) if as_json else queued(client, "sweep", accepted["sweep_id"])
             return
-        sweep = _watch(client, accepted["sweep_id"], quiet=as_json)
-        show_json(sweep) if as_json else _report(client, sweep)
-    if sweep["status"] != "completed":
-        raise typer.Exit(1)
+        _watch(client, accepted["sweep_id"], as_json=as_json)
 
 
 @app.command("list")
@@ -110,8 +108,7 @@ def list_sweeps(
 ) -> None:
     """Sweeps, newest first: best is the best trial's value of the sweep's metric."""
     with errors_as_sentences():
-        found = connect(context).iter_sweeps()
-        sweeps = [sweep for sweep, _ in zip(found, range(limit), strict=False)]
+        sweeps = list(itertools.islice(connect(context).iter_sweeps(), limit))
     if as_json:
         show_json(sweeps)
         return
@@ -138,11 +135,7 @@ def show(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -
 def watch(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False) -> None:
     """Show a sweep's progress until it has ended. Exit code 1 unless it was completed."""
     with errors_as_sentences():
-        client = connect(context)
-        sweep = _watch(client, sweep_id, quiet=as_json)
-        show_json(sweep) if as_json else _report(client, sweep)
-    if sweep["status"] != "completed":
-        raise typer.Exit(1)
+        _watch(connect(context), sweep_id, as_json=as_json)
 
 
 @app.command()
@@ -159,18 +152,14 @@ def resume(context: typer.Context, sweep_id: SweepId, as_json: JsonFlag = False)
         answer(connect(context).resume_sweep(sweep_id), as_json)
 
 
-def _watch(client: GRPOClient, sweep_id: str, *, quiet: bool) -> Sweep:
+def _watch(client: GRPOClient, sweep_id: str, *, as_json: bool) -> None:
     sweep_id = client.sweep(sweep_id)["sweep_id"]
-    if not quiet:
-        console.print(f"Sweep {sweep_id}")
-    with watching(quiet=quiet) as bar:
-        try:
-            return client.wait_for_sweep(
-                sweep_id, on_progress=lambda sweep: bar.show(line_of_sweep(sweep))
-            )
-        except KeyboardInterrupt:
-            console.print(f"Sweep {sweep_id} goes on; `grpo-platform sweep watch {sweep_id[:8]}`.")
-            raise typer.Exit(130) from None
+
+    def wait(on_progress: Callable[[Sweep], object]) -> Sweep:
+        return client.wait_for_sweep(sweep_id, on_progress=on_progress)
+
+    sweep = output.watch(client, "sweep", sweep_id, wait, line_of_sweep, quiet=as_json)
+    conclude(sweep, lambda ended: _report(client, ended), as_json=as_json)
 
 
 def _report(client: GRPOClient, sweep: Sweep) -> None:

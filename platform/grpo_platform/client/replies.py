@@ -526,60 +526,6 @@ class Session(TypedDict):
     max_episode_steps: int | None
 
 
-class TrainBody(TypedDict):
-    """What to train, and how. Every field may be left out; the environment's preset fills it in."""
-
-    env_name: NotRequired[str]
-    env_kwargs: NotRequired[dict[str, JsonValue]]
-    reward_function_type: NotRequired[str]
-    total_timesteps: NotRequired[int]
-    learning_rate: NotRequired[float]
-    learning_rate_schedule: NotRequired[Literal["constant", "cooldown", "linear"]]
-    n_steps: NotRequired[int]
-    batch_size: NotRequired[int]
-    n_epochs: NotRequired[int]
-    seed: NotRequired[int | None]
-    gamma: NotRequired[float]
-    num_groups: NotRequired[int]
-    group_size: NotRequired[int]
-    clip_range: NotRequired[float]
-    clip_range_high: NotRequired[float | None]
-    ent_coef: NotRequired[float]
-    kl_coef: NotRequired[float]
-    reference_iterations: NotRequired[int]
-    max_grad_norm: NotRequired[float]
-    advantage: NotRequired[str]
-    baseline: NotRequired[Literal["group", "critic", "both", "shrinkage"]]
-    gae_lambda: NotRequired[float]
-    normalize_advantage: NotRequired[bool]
-    policy: NotRequired[str]
-    policy_kwargs: NotRequired[dict[str, JsonValue]]
-    start_states: NotRequired[Literal["branch", "branch_worst", "reset", "continue", "mixed"]]
-    branch_probability: NotRequired[float]
-    bootstrap: NotRequired[bool]
-    normalize_observations: NotRequired[bool]
-    normalize_rewards: NotRequired[bool]
-    net_arch: NotRequired[list[int]]
-    eval_freq: NotRequired[int]
-    n_eval_episodes: NotRequired[int]
-    target_return: NotRequired[float | None]
-    env_workers: NotRequired[int | Literal["auto"]]
-    device: NotRequired[Literal["auto", "cpu", "cuda"]]
-    model_name: NotRequired[str | None]
-    promote: NotRequired[Literal["always", "if_better", "never"]]
-    init_from: NotRequired[str | None]
-    max_seconds: NotRequired[float | None]
-    checkpoint_seconds: NotRequired[float]
-    max_attempts: NotRequired[int]
-    max_metric_points: NotRequired[int]
-    failure_gallery: NotRequired[int]
-    num_cpus: NotRequired[float]
-    num_gpus: NotRequired[float | None]
-    wrappers: NotRequired[list[JsonValue] | None]
-    seeds: NotRequired[int | list[int] | None]
-    register: NotRequired[Literal["each", "best", "median"]]
-
-
 class TrainRequest(TypedDict):
     """What to train, and how. Every field may be left out; the environment's preset fills it in."""
 
@@ -804,26 +750,6 @@ FailedEpisode = TypedDict(
 )
 
 
-class Serving(TypedDict):
-    """One version's figures, and what it was asked beside what its evaluation saw."""
-
-    name: str
-    version: int
-    since: str
-    latest: str
-    requests: int
-    observations: int
-    requests_per_second: float
-    latency_p50_ms: float
-    latency_p95_ms: float
-    latency_p99_ms: float
-    steps: int
-    evaluation_steps: int | None
-    note: str | None
-    features: list[Histogram]
-    actions: list[Histogram]
-
-
 class MetricHistory(TypedDict):
     """A metric's history, downsampled."""
 
@@ -851,20 +777,21 @@ class ServedList(TypedDict):
     models: list[ServedModel]
 
 
+class Serving(ServedModel):
+    """One version's figures, and what it was asked beside what its evaluation saw."""
+
+    steps: int
+    evaluation_steps: int | None
+    note: str | None
+    features: list[Histogram]
+    actions: list[Histogram]
+
+
 class EnvironmentList(TypedDict):
     """A page of environments, by name."""
 
     environments: list[Environment]
     next_page_token: str | None
-
-
-class ExperimentReply(TypedDict):
-    """An experiment was accepted, and all its jobs are queued."""
-
-    experiment_id: str
-    message: str
-    jobs: list[SeedJob]
-    config: TrainBody
 
 
 class JobConfig(TypedDict):
@@ -874,6 +801,13 @@ class JobConfig(TypedDict):
     config: TrainRequest
     preset: dict[str, JsonValue]
     threshold: float | None
+
+
+class TrainBody(TrainRequest):
+    """What to train, and how. Every field may be left out; the environment's preset fills it in."""
+
+    seeds: NotRequired[int | list[int] | None]
+    register: NotRequired[Literal["each", "best", "median"]]
 
 
 class TrainReply(TypedDict):
@@ -1057,18 +991,18 @@ class FailureList(TypedDict):
     notes: list[str]
 
 
-class SuiteResult(TypedDict):
+class ExperimentReply(TypedDict):
+    """An experiment was accepted, and all its jobs are queued."""
+
+    experiment_id: str
+    message: str
+    jobs: list[SeedJob]
+    config: TrainBody
+
+
+class SuiteResult(SuiteResultSummary):
     """What a version came to, with all figures."""
 
-    number: int
-    version: int
-    digest: str
-    passed: bool
-    failed: list[str]
-    reason: str
-    seconds: float
-    actor: str
-    run_at: str
     scenarios: list[ScenarioResult]
 
 
@@ -1083,28 +1017,6 @@ class Model(TypedDict):
     env_name: str
     env_kwargs: dict[str, JsonValue]
     status: Literal["loaded", "saved"]
-
-
-class Sweep(TypedDict):
-    """A sweep with its trials."""
-
-    sweep_id: str
-    status: JobStatus
-    env_name: str
-    model_name: str
-    metric: str
-    n_trials: int
-    n_seeds: int
-    started_trials: int
-    best_value: float | None
-    start_time: str
-    end_time: str | None
-    error_message: str | None
-    progress: float
-    eta_seconds: float | None
-    counts: dict[str, int]
-    best: Trial | None
-    trials: list[Trial]
 
 
 class SweepSummary(TypedDict):
@@ -1142,26 +1054,9 @@ class ComparisonList(TypedDict):
     next_page_token: str | None
 
 
-class Experiment(TypedDict):
+class Experiment(ExperimentSummary):
     """An experiment with its seeds."""
 
-    experiment_id: str
-    status: JobStatus
-    env_name: str
-    model_name: str
-    register: Literal["each", "best", "median"]
-    promote: Literal["always", "if_better", "never"]
-    total_timesteps: int
-    n_seeds: int
-    counts: dict[str, int]
-    progress: float
-    eta_seconds: float | None
-    start_time: str
-    end_time: str | None
-    error_message: str | None
-    iqm: float | None
-    ci_low: float | None
-    ci_high: float | None
     config: TrainBody
     results: ExperimentResults
     selection: ExperimentSelection | None
@@ -1173,6 +1068,12 @@ class VersionResults(TypedDict):
 
     results: list[SuiteResultSummary]
     latest: SuiteResult | None
+
+
+class Sweep(SweepSummary):
+    """A sweep with its trials."""
+
+    trials: list[Trial]
 
 
 class SweepList(TypedDict):

@@ -13,7 +13,7 @@ import ssl
 import time
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, NotRequired, Protocol, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -87,13 +87,32 @@ def server_token(given: str | None) -> str | None:
     return given or os.environ.get("GRPO_API_TOKEN") or None
 
 
+class Request(TypedDict):
+    """What is sent."""
+
+    method: NotRequired[str]
+    url: str
+    headers: dict[str, str]
+    timeout: httpx2.Timeout
+    params: NotRequired[dict[str, str | int]]
+    content: NotRequired[bytes]
+
+
+class Options(TypedDict):
+    """Of all requests."""
+
+    headers: dict[bytes, bytes]
+    trust_env: bool
+    follow_redirects: bool
+
+
 class Sender(Protocol):
     """Sends requests over connections that are kept, or over a fresh one."""
 
-    async def send(self, fresh: bool, **request: Any) -> httpx2.Response:  # noqa: ANN401
+    async def send(self, fresh: bool, **request: Unpack[Request]) -> httpx2.Response:
         """The whole reply."""
 
-    def events(self, **request: Any) -> AsyncGenerator[httpx2.ServerSentEvent, None]:  # noqa: ANN401
+    def events(self, **request: Unpack[Request]) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
         """What a stream tells, until it ends; raises `HTTPStatusError` where it is refused."""
 
     async def sleep(self, seconds: float) -> None:
@@ -110,17 +129,19 @@ class BlockingSender:
         **options: of `httpx2.Client`.
     """
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, **options: Unpack[Options]) -> None:
         self._kept = httpx2.Client(**options)
         self._fresh = httpx2.Client(limits=_NEVER_KEPT, **options)
         # a notebook's client is mostly never closed
         self._close = weakref.finalize(self, _close, self._kept, self._fresh)
 
-    async def send(self, fresh: bool, **request: Any) -> httpx2.Response:  # noqa: ANN401
+    async def send(self, fresh: bool, **request: Unpack[Request]) -> httpx2.Response:
         """The whole reply."""
         return (self._fresh if fresh else self._kept).request(**request)
 
-    async def events(self, **request: Any) -> AsyncGenerator[httpx2.ServerSentEvent, None]:  # noqa: ANN401
+    async def events(
+        self, **request: Unpack[Request]
+    ) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
         """What a stream tells, until it ends."""
         with self._fresh.sse(**request) as source:
             if source.response.status_code == httpx2.codes.NO_CONTENT:
@@ -147,15 +168,17 @@ class AsyncSender:
         **options: of `httpx2.AsyncClient`.
     """
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, **options: Unpack[Options]) -> None:
         self._kept = httpx2.AsyncClient(**options)
         self._fresh = httpx2.AsyncClient(limits=_NEVER_KEPT, **options)
 
-    async def send(self, fresh: bool, **request: Any) -> httpx2.Response:  # noqa: ANN401
+    async def send(self, fresh: bool, **request: Unpack[Request]) -> httpx2.Response:
         """The whole reply."""
         return await (self._fresh if fresh else self._kept).request(**request)
 
-    async def events(self, **request: Any) -> AsyncGenerator[httpx2.ServerSentEvent, None]:  # noqa: ANN401
+    async def events(
+        self, **request: Unpack[Request]
+    ) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
         """What a stream tells, until it ends."""
         async with self._fresh.sse(**request) as source:
             if source.response.status_code == httpx2.codes.NO_CONTENT:
@@ -195,7 +218,7 @@ class Transport:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._timeout_seconds = timeout_seconds
-        headers = {} if token is None else {"Authorization": f"Bearer {token}".encode()}
+        headers = {} if token is None else {b"Authorization": f"Bearer {token}".encode()}
         # no proxy has a way to this machine's loopback
         self._sender: Sender = sender(
             headers=headers, trust_env=not _is_loopback(self.base_url), follow_redirects=True
@@ -287,7 +310,9 @@ class Transport:
         """What a stream of events tells, until it ends; raises what `call` does."""
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
         seconds = max(_SILENT_SECONDS, self._timeout_seconds)
-        request = {"url": self.base_url + path, "headers": headers, "timeout": _limits(seconds)}
+        request: Request = {
+            "url": self.base_url + path, "headers": headers, "timeout": _limits(seconds)
+        }  # fmt: skip
         try:
             async for event in self._sender.events(**request):
                 yield event
@@ -309,7 +334,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         seconds = seconds or self._timeout_seconds
-        request: dict[str, Any] = {
+        request: Request = {
             "method": method,
             "url": self.base_url + path,
             "params": {name: value for name, value in (params or {}).items() if value is not None},
@@ -327,7 +352,7 @@ class Transport:
             raise ApiError(reply.status_code, _problem(reply))
         return reply
 
-    async def _send(self, repeatable: bool, request: Mapping[str, Any]) -> httpx2.Response:
+    async def _send(self, repeatable: bool, request: Request) -> httpx2.Response:
         if repeatable:
             try:
                 return await self._sender.send(False, **request)

@@ -137,8 +137,10 @@ def _make_leased() -> Path:
         folder = Path(tempfile.mkdtemp(prefix="job-", dir=base))
         try:
             # never closed: the lease ends with this process, and the children that have it too
-            handle = os.open(folder / _LEASE, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            lease = os.open(folder / _LEASE, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(lease, fcntl.LOCK_EX)
+            # who cleans up old temporary files leaves a locked folder alone, see tmpfiles.d(5)
+            fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_EX)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -56,11 +56,9 @@ def observed(
     every = max(1, len(seen) // _STEPS)
 
     def few(values: np.ndarray[Any, np.dtype[Any]]) -> list[list[float]]:
-        kept = values[::every].astype(np.float32)
-        rows: list[list[float]] = kept[
-            :, : kept.shape[1] * (kept.shape[1] <= most_numbers)
-        ].tolist()
-        return rows
+        width = values.shape[1] if values.shape[1] <= most_numbers else 0
+        kept: list[list[float]] = values[::every, :width].astype(np.float32).tolist()
+        return kept
 
     return {"observations": few(seen), "actions": few(done), "episodes": len(played)}
 

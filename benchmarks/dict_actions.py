@@ -27,7 +27,7 @@ class DictActions(gymnasium.ActionWrapper[Any, Any, Any]):
         return np.array([action["main"][0], _SIDE[action["side"]]], np.float32)
 
 
-def make(**kwargs: Any) -> gymnasium.Env[Any, Any]:  # noqa: ANN401 - those of LunarLander
+def make(**kwargs: object) -> gymnasium.Env[Any, Any]:
     """One instance."""
     return DictActions(gymnasium.make("LunarLanderContinuous-v3", **kwargs).env)
 

@@ -36,7 +36,7 @@ class Sleeper(gymnasium.Env[Any, Any]):
         self.time = 0
         return self.np_random.uniform(-1, 1, 8).astype(np.float32), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ANN401
+    def step(self, action: object) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Sleep."""
         time.sleep(SLEEP_SECONDS)
         self.time += 1
@@ -44,7 +44,7 @@ class Sleeper(gymnasium.Env[Any, Any]):
         return seen, 1.0, self.time >= 100, False, {}
 
 
-def ours(env: Any, workers: int, steps: int) -> float:  # noqa: ANN401 - an id or a class
+def ours(env: object, workers: int, steps: int) -> float:
     """Steps of all members per second, with so many workers; 0 is this process."""
     named = {"env_name": "<sleeper>", "objects": {"<sleeper>": env}}
     given = {"env_name": env} if isinstance(env, str) else named
@@ -65,7 +65,7 @@ def ours(env: Any, workers: int, steps: int) -> float:  # noqa: ANN401 - an id o
     return rate
 
 
-def gymnasiums(env: Any, workers: int, steps: int) -> float:  # noqa: ANN401 - likewise
+def gymnasiums(env: object, workers: int, steps: int) -> float:
     """The same by AsyncVectorEnv, which has one process for each member."""
     del workers
     make = (lambda: gymnasium.make(env, disable_env_checker=True)) if isinstance(env, str) else env

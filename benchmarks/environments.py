@@ -102,7 +102,7 @@ _ATARI = ("AtariPreprocessing", {"name": "FrameStackObservation", "kwargs": {"st
 def _of(
     family: str,
     budgets: Mapping[str, int],
-    **others: Any,  # noqa: ANN401 - fields of Environment
+    **others: object,
 ) -> list[Environment]:
     return [
         Environment(family=family, env_name=name, total_timesteps=steps, **others)
@@ -185,7 +185,7 @@ def ppo(environment: Environment, seed: int) -> Figures:
     }  # fmt: skip
 
 
-def grpo(environment: Environment, seed: int, client: GRPOClient, **settings: Any) -> Figures:  # noqa: ANN401
+def grpo(environment: Environment, seed: int, client: GRPOClient, **settings: object) -> Figures:
     """A job of the platform; its model is asked for an action, and that is taken.
 
     Args:
@@ -269,7 +269,7 @@ class RandomPolicy:
         """Actions for observations of shape (N, *observation_shape)."""
         return np.stack([self._row(self._space.sample()) for _ in observations])
 
-    def _row(self, action: Any) -> np.ndarray:  # noqa: ANN401 - of any space
+    def _row(self, action: object) -> np.ndarray:
         if not isinstance(self._action, DictActions):
             return np.asarray(action)
         parts = []

@@ -38,7 +38,7 @@ LONG = {"total_timesteps": 100_000_000, "eval_freq": 0, "model_name": "long"}
 SETTLE_SECONDS = 3.0  # figure and video of the job before; nobody waits for them
 
 
-def post(url: str, **fields: Any) -> str:  # noqa: ANN401
+def post(url: str, **fields: object) -> str:
     """Submit a job."""
     reply = requests.post(f"{url}/train", json=fields, timeout=60)
     reply.raise_for_status()

@@ -37,7 +37,7 @@ class PPOPolicy:
         return actions
 
 
-def make_ppo(spec: EnvironmentSpec, n_envs: int, seed: int, **settings: Any) -> PPO:  # noqa: ANN401
+def make_ppo(spec: EnvironmentSpec, n_envs: int, seed: int, **settings: object) -> PPO:
     """PPO on the CPU, with the policy that its documentation names for what is observed.
 
     Args:

@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow.pyfunc
@@ -99,7 +98,7 @@ def answers(target: Target) -> Callable[[], bool]:
 JSON = {"Content-Type": "application/json"}
 
 
-def train(url: str, timesteps: int, wait: bool = True, **fields: Any) -> str:  # noqa: ANN401
+def train(url: str, timesteps: int, wait: bool = True, **fields: object) -> str:
     """Start a job; with `wait`, until it has completed."""
     body = {"total_timesteps": timesteps, **fields}
     job_id: str = requests.post(f"{url}/train", json=body, timeout=60).json()["job_id"]

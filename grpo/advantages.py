@@ -6,7 +6,6 @@ that the member took a step at that index; what lies outside is never read.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -272,7 +271,7 @@ def outcome(returns: Float64Array, alive: BoolArray) -> tuple[Float64Array, Bool
     return np.broadcast_to(values, returns.shape), degenerate
 
 
-def _checked(function: Any) -> AdvantageFunction:  # noqa: ANN401 - whatever was handed in
+def _checked(function: object) -> AdvantageFunction:
     """A function that is not ours; it may leave the degenerate comparisons to us."""
     if not callable(function):
         raise TypeError(f"it is a {type(function).__name__}, not a function")

@@ -340,7 +340,7 @@ def _preset_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return preset | dict(REWARD_PRESETS.get(env_name, {}).get(reward, {}))
 
 
-def resolve_config(**fields: Any) -> GRPOConfig:  # noqa: ANN401
+def resolve_config(**fields: object) -> GRPOConfig:
     """A config from the given fields, the environment's preset, and the defaults, in this order.
 
     An environment without a preset of its own has `general_preset`.

@@ -296,7 +296,7 @@ class _Branches:
         return _Lot(np.array(rewards), taken, lengths, int(alive.sum()))
 
 
-def _reseed(core: Any, seed: list[int]) -> None:  # noqa: ANN401 - a gymnasium.Env
+def _reseed(core: object, seed: list[int]) -> None:
     """Give an environment's own noise other numbers, in place: it may have handed them on."""
     generator = getattr(core, "_np_random", None)
     if isinstance(generator, np.random.Generator):

@@ -110,7 +110,7 @@ def fields_of(cls: type[Any]) -> Mapping[str, Field]:
     })  # fmt: skip
 
 
-def _field(spec: "dataclasses.Field[Any]", hint: Any, description: str) -> Field:  # noqa: ANN401
+def _field(spec: "dataclasses.Field[Any]", hint: object, description: str) -> Field:
     extras: dict[type, Any] = {}
     if typing.get_origin(hint) is typing.Annotated:
         hint, *found = typing.get_args(hint)
@@ -133,7 +133,7 @@ def _field(spec: "dataclasses.Field[Any]", hint: Any, description: str) -> Field
     )
 
 
-def check_fields(config: Any) -> None:  # noqa: ANN401 - any dataclass
+def check_fields(config: object) -> None:
     """Hold each value of a dataclass against what its field says.
 
     Raises:
@@ -185,7 +185,7 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def _alternatives(hint: object) -> tuple[Any, ...]:
     """The parts of a union; others are one part."""
     is_union = typing.get_origin(hint) in (UnionType, typing.Union)
     return typing.get_args(hint) if is_union else (hint,)

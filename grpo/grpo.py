@@ -86,7 +86,7 @@ class GRPO:
         callback: Callback | None = None,
         device: Device = "cpu",
         seed: int = 0,
-        **hyperparameters: Any,  # noqa: ANN401 - GRPOConfig says what each is
+        **hyperparameters: object,
     ) -> None:
         objects: dict[str, Any] = {}
         parts = dict(policy_kwargs or {})
@@ -394,7 +394,7 @@ def _source(env: Env) -> str | EnvSpec | Callable[..., gym.Env[Any, Any]]:
 
 
 def _named(
-    thing: Any,  # noqa: ANN401 - an object of any kind
+    thing: object,
     objects: dict[str, Any],
     known: Mapping[Any, str] | None = None,
 ) -> str:

@@ -202,7 +202,7 @@ class World:
                 found.append(psutil.Process(int((record.worker or "").split(":")[1])))
         return found
 
-    def call(self, method: str, path: str, **arguments: Any) -> requests.Response:  # noqa: ANN401
+    def call(self, method: str, path: str, **arguments: object) -> requests.Response:
         """Call the first server that answers, until one does."""
         while True:
             for server in self.servers:

@@ -203,7 +203,7 @@ def _rewards() -> Iterator[Message]:
     yield {"value": rewards.describe_rewards()}
 
 
-def _evaluate(folder: str, name: str, env_name: str, **game: Any) -> Iterator[Message]:  # noqa: ANN401
+def _evaluate(folder: str, name: str, env_name: str, **game: object) -> Iterator[Message]:
     yield from _load_plug_ins()
     yield {"doing": f"{env_name} was played"}
     found = evaluate_files(_files_in(folder), name, env_name, **game)

@@ -279,14 +279,14 @@ class Session:
         for episode, reached in zip(self._episodes, policies, strict=True):
             episode.seek(step if episode is self.main else reached, self._policy)
 
-    def _act(self, action: Any) -> None:  # noqa: ANN401 - JSON
+    def _act(self, action: object) -> None:
         taken = self._action(action)
         if self.main.is_over:
             raise IncompatibleError("The episode is over: wind back, or begin another one.")
         self._playing = False
         self.main.take(taken, "human", self._policy)
 
-    def _control(self, by: str, action: Any = None) -> None:  # noqa: ANN401 - JSON
+    def _control(self, by: str, action: object = None) -> None:
         held = None if action is None else self._action(action)
         if by == "human" and held is None and self._held is None:
             raise IncompatibleError("Say which action is held.", field="action")
@@ -297,7 +297,7 @@ class Session:
         self._playing = False
         self.main.put(state)
 
-    def _fork(self, action: Any = None) -> None:  # noqa: ANN401 - JSON
+    def _fork(self, action: object = None) -> None:
         taken = None if action is None else self._action(action)
         if self.main.is_over:
             raise IncompatibleError("The episode is over: wind back to a step before its end.")
@@ -382,7 +382,7 @@ class Session:
         Path(path).write_bytes(animation(images, 1000 // self.main.envs.fps, kind))
         return {"frames": len(images)}
 
-    def _action(self, given: Any) -> Array:  # noqa: ANN401 - JSON
+    def _action(self, given: object) -> Array:
         """An action as the environment takes it.
 
         Raises:

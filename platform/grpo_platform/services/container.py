@@ -4,7 +4,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from grpo.errors import ConfigError
 from grpo.registry import Registry as Names
@@ -207,7 +206,7 @@ def _memory(store: Store, settings: Settings) -> Backend:
     return InMemoryBackend(store)
 
 
-def _factory(thing: Any) -> BackendFactory:  # noqa: ANN401 - whatever an entry point names
+def _factory(thing: object) -> BackendFactory:
     if not callable(thing):
         raise TypeError(f"it is a {type(thing).__name__}, not a function of a store and settings")
     factory: BackendFactory = thing

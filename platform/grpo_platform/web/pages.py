@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -77,7 +77,7 @@ def install_pages(
         lstrip_blocks=True,
     )
 
-    def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:  # noqa: ANN401
+    def render(request: Request, template: str, status: int = 200, **values: object) -> Response:
         cookies = request.cookies
         language = choose_language(
             cookies.get("grpo_language"), request.headers.get("accept-language", "")

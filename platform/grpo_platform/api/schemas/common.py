@@ -77,7 +77,7 @@ def bounded(name: str) -> FieldInfo:
 
 
 def fields_from(
-    *sources: Any,  # noqa: ANN401 - dataclasses
+    *sources: object,
     defaults: Mapping[str, Any] = MappingProxyType({}),
     notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[type[_R]], type[_R]]:
@@ -109,7 +109,7 @@ def fields_from(
 
 
 def reply_from(
-    *records: Any,  # noqa: ANN401 - dataclasses
+    *records: object,
     without: Collection[str] = (),
 ) -> Callable[[type[_R]], type[_R]]:
     """Decorator: gives a reply the fields of records, all of them required, with types and words.

@@ -95,10 +95,7 @@ class UnknownComparisonError(NotFoundError):
     """No comparison of ours has this id."""
 
     def __init__(self, comparison_id: str) -> None:
-        super().__init__(
-            f"No comparison {comparison_id[:64]!r}; its id is that of the run that keeps it in "
-            "MLflow."
-        )
+        super().__init__(f"No comparison {comparison_id[:64]!r}. GET /comparisons lists them.")
 
 
 class UnknownModelError(NotFoundError):

@@ -12,6 +12,7 @@ _COMMANDS: Final = (
     (r"POST /training/(\w+)/resume\b", r"`grpo-platform jobs resume \1`"),
     (r"GET /experiments\b", "`grpo-platform experiments list`"),
     (r"POST /experiments/(\w+)/resume\b", r"`grpo-platform experiments resume \1`"),
+    (r"GET /comparisons\b", "`grpo-platform comparisons list`"),
     (r"GET /sweeps\b", "`grpo-platform sweep list`"),
     (r"POST /sweeps/(\w+)/resume\b", r"`grpo-platform sweep resume \1`"),
     (r"PUT /models/([\w.-]*\w)/scenarios\b", r"`grpo-platform scenarios put \1 FILE`"),
@@ -34,8 +35,8 @@ def as_commands(sentence: str, command: str) -> str:
         command: that was run; its help is what `GET /docs` is to who calls the API.
     """
     sentence = re.sub(r"GET /docs\b", f"`{command} --help`", sentence)
-    for call, command in _COMMANDS:
-        sentence = re.sub(call, command, sentence)
+    for call, named in _COMMANDS:
+        sentence = re.sub(call, named, sentence)
     return sentence
 
 

@@ -102,7 +102,7 @@ function options(series, lines, width, height, onMove) {
   const bands = series.map((s, i) => ({ series: [3 + 3 * i, 2 + 3 * i], fill: faint(resolved(s.colour)) }));
   return {
     width, height, bands,
-    padding: [12, 12, 0, 0],
+    padding: [12, 20, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: true, y: false }, points: { size: 6 } },
     scales: { x: { time: false } },

@@ -140,6 +140,10 @@ class PlaySession:
             raise NotFoundError(self.reason or "The session has ended.")
         return self._helper.ask(command, timeout_seconds)
 
+    def expect(self, seconds: float) -> None:
+        """Count as used for so long: a viewer comes."""
+        self.used_at = time.monotonic() + seconds
+
     def watch(self, viewer: Viewer) -> None:
         """Call a function with each frame, and with what changes, from now on.
 

@@ -24,6 +24,9 @@ _REAP_SECONDS: Final = 0.5
 _UNWATCHED_SECONDS: Final = 3.0
 """How long a stream that viewers share stays without any: a page that is loaded again."""
 
+_ARRIVAL_SECONDS: Final = 30.0
+"""How long it waits for who asked for it: they have the answer, and connect next."""
+
 _REST_SECONDS: Final = 60.0
 """After the last session, the process that they were forked from is let go."""
 
@@ -123,6 +126,7 @@ class PlaySessions:
             session.open(self._forks, seed, deterministic)
             if watch:
                 session.tell({"command": "play", "speed": 1.0})
+                session.expect(_ARRIVAL_SECONDS)
         feed = Feed(session, self._jobs, self._registry, self._hand_over, self._wishes)
         threading.Thread(target=feed.run, name="play-feed", daemon=True).start()
         return session
@@ -194,6 +198,7 @@ class PlaySessions:
         session.opened.wait()
         if session.failure is not None:
             raise session.failure
+        session.expect(_ARRIVAL_SECONDS)
         return session
 
     def _hand_over(self, session: PlaySession, name: str, files: dict[str, bytes] | Path) -> None:

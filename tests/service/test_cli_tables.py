@@ -200,3 +200,11 @@ def test_what_is_too_wide_for_a_table_is_shown_one_below_the_other(monkeypatch):
     assert [line.split() for line in lines if line.strip()] == [
         ["step", "7"], *([name, f"{i / 7:,.2f}"] for i, name in enumerate(columns))
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 2), (output._PIPE_WIDTH, 1)])
+def test_no_rows_are_said_to_people(width, lines, monkeypatch):
+    monkeypatch.setattr(output.console, "width", width)
+    with output.console.capture() as said:
+        output.table(("id", "status"), [])
+    assert len(said.get().splitlines()) == lines

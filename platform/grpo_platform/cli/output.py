@@ -129,7 +129,8 @@ def table(
 ) -> None:
     """Print rows under their columns, or, where that is too wide, one below the other.
 
-    In a terminal an id is its beginning, which every command takes; other programs get all of it.
+    In a terminal an id is its beginning, which every command takes, and no rows at all are said in
+    words; other programs get whole ids, and the head alone.
     """
     cells = [["" if cell is None else _text(cell) for cell in row] for row in rows]
     widths = [
@@ -153,6 +154,8 @@ def table(
     for row in cells:
         shown.add_row(*row)
     console.print(shown)
+    if not rows and console.width < _PIPE_WIDTH:
+        console.print("There is none.", style="dim")
 
 
 def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:

@@ -22,13 +22,15 @@ export default function ExperimentPage({ id }) {
     return [together, ...seeds.map(({ seed, points: own }) => ({ label: t('experiment.seed', { seed: String(seed) }), colour: colour(7), thin: true,
       x: own.map((p) => p.step), y: own.map((p) => p.value) }))];
   }, [history.data, seeds]);
-  if (!experiment) return error ? html`<${PageHead} title=${short(id)} /><${Problem} error=${error} retry=${reload} />` : html`<${Loading} />`;
+  if (!experiment) {
+    return error ? html`<${PageHead} title=${short(id)} /><${Problem} error=${error} retry=${reload} />`
+      : html`<${PageHead} title=${short(id)} trail=${html`<${Up} />`}><${Ways} id=${id} /><//><${Loading} />`;
+  }
   const { results, selection } = experiment;
   const verdict = [results.verdict && learned(results.verdict), selection && selected(selection)];
   return html`
-    <${PageHead} title=${experiment.model_name} trail=${html`<a href="/app?view=experiments">${t('jobs.experiments')}</a> / ${experiment.env_name}`}>
-      <${InMlflow} kind="run" id=${id} />
-      <a class="button" href=${`/app/compare?experiment=${id}`}>${t('experiment.compare')}</a>
+    <${PageHead} title=${experiment.model_name} trail=${html`<${Up} /> / ${experiment.env_name}`}>
+      <${Ways} id=${id} />
       ${selection && selection.model_version !== null && html`<a class="button" href=${`/app/models/${encodeURIComponent(experiment.model_name)}`}>${t('job.version', { version: String(selection.model_version) })}</a>`}
       <span class="bordered"><${ExperimentActions} experiment=${experiment} onDone=${reload} onDeleted=${() => location.assign('/app?view=experiments')} /></span>
     <//>
@@ -57,6 +59,8 @@ export default function ExperimentPage({ id }) {
           ${selection && selection.seed === seed.seed && html` <span class="badge good">${t('experiment.chosen')}</span>`}</td></tr>`)}</tbody></table></div>`;
 }
 
+const Up = () => html`<a href="/app?view=experiments">${t('jobs.experiments')}</a>`;
+const Ways = ({ id }) => html`<${InMlflow} kind="run" id=${id} /><a class="button" href=${`/app/compare?experiment=${id}`}>${t('experiment.compare')}</a>`;
 const Spread = ({ of }) => html`<${Estimate} value=${of && of.estimate} low=${of && of.low} high=${of && of.high} />`;
 
 // The curve of each seed, three at a time, looked at again while it trains.

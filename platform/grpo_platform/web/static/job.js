@@ -35,14 +35,14 @@ export default function JobPage({ id }) {
   }, [curves, band.data]);
   const reward = useMemo(() => [series(t('job.reward'), curves[REWARD], 2)], [curves]);
   if (error && !job) return html`<${PageHead} title=${short(id)} /><${Problem} error=${error} retry=${again} />`;
-  if (!job) return html`<${Loading} />`;
+  if (!job) return html`<${PageHead} title=${short(id)} trail=${html`<${Up} />`}><${InMlflow} kind="run" id=${id} /><${Watch} id=${id} /><//><${Loading} />`;
   const m = job.metrics;
   return html`
-    <${PageHead} title=${job.model_name} trail=${html`<a href="/app">${t('nav.jobs')}</a> / ${job.env_name}
+    <${PageHead} title=${job.model_name} trail=${html`<${Up} /> / ${job.env_name}
       ${experiment && html` / <a href=${`/app/experiments/${experiment}`}>${t('jobs.experiment', { id: short(experiment) })}</a>`}`}>
       <${InMlflow} kind="run" id=${id} />
       ${job.model_version !== null && html`<a class="button" href=${`/app/models/${encodeURIComponent(job.model_name)}`}>${t('job.version', { version: String(job.model_version) })}</a>`}
-      <a class="button" href=${`/app/play?job=${id}`}>${t('play.watch')}</a>
+      <${Watch} id=${id} />
       <span class="bordered"><${JobActions} job=${job} onDone=${again} onDeleted=${() => location.assign('/app')} /></span>
     <//>
     <${Problem} error=${error} />
@@ -70,6 +70,9 @@ export default function JobPage({ id }) {
       </aside>
     </div>`;
 }
+
+const Up = () => html`<a href="/app">${t('nav.jobs')}</a>`;
+const Watch = ({ id }) => html`<a class="button" href=${`/app/play?job=${id}`}>${t('play.watch')}</a>`;
 
 const series = (label, points, place) => ({ label, colour: colour(place), x: points.map((p) => p[0]), y: points.map((p) => p[1]) });
 

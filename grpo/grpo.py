@@ -32,6 +32,7 @@ from grpo.registry import name_of
 from grpo.reporting import Reporter, RolloutStats, UpdateStats
 from grpo.rewards import RewardDefinition, RewardFunction
 from grpo.spaces import environment_actions
+from grpo.threads import fitting_threads
 from grpo.trainer import Trainer, TrainResult
 from grpo.verdict import Verdict
 
@@ -280,7 +281,7 @@ class GRPO:
             EnvironmentFaultError: it raised.
         """
         objects, config = dict(self._objects), self.config
-        with self.policy.fitting_threads():
+        with fitting_threads(self.policy.flat.size):
             return evaluate(
                 self.policy,
                 config.env_name if env is None else _named(_source(env), objects),

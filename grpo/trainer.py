@@ -20,6 +20,7 @@ from grpo.reporting import Reporter, RolloutStats
 from grpo.rewards import get_reward
 from grpo.rng import Streams
 from grpo.rollout import RolloutCollector
+from grpo.threads import fitting_threads
 from grpo.updates import Updater
 from grpo.verdict import Verdict, compare_with_baselines
 
@@ -164,7 +165,7 @@ class Trainer:
             EnvironmentFaultError: the environment raised.
             RewardError, AdvantageError: that function did, or returned what is none.
         """
-        with self.policy.fitting_threads():
+        with fitting_threads(self.policy.flat.size):
             return self._train()
 
     def _train(self) -> TrainResult:
@@ -206,7 +207,7 @@ class Trainer:
             start = replace(start, buffers=now.buffers)
         start.load_into(self.policy)
         try:
-            with self.policy.fitting_threads():
+            with fitting_threads(self.policy.flat.size):
                 return compare_with_baselines(
                     evaluation,
                     self.policy,

@@ -1,10 +1,15 @@
-"""What all tests share: patience, rotation, and which come first."""
+"""What all tests share: patience, one thread each, rotation, and which come first."""
 
 import os
 import signal
 
 import pytest
 from hypothesis import settings
+
+# before numpy is imported: threads of two processes that wait for each other on two cores take
+# many times as long as one thread each does
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 # a loaded machine is slow at any moment
 settings.register_profile("patient", deadline=None)
@@ -18,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # what a job is filmed for costs more than all else that most tests want of it
 os.environ.setdefault("GRPO_VIDEO_FRAMES", "60")
 
-PARTS = (1, 2, 3, 4, 5)
+PARTS = (1, 2, 3, 4, 5, 6, 7)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,8 +6,7 @@ outside `grpo.policies` and the updaters asks which networks are inside.
 
 import abc
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,7 +42,6 @@ FORBIDDEN = -1e9
 
 _RETURN_FORGETTING = 0.1  # least share of an iteration in the running scale of returns
 _LEAST_RETURN_STD = 1e-6
-_SMALL = 500_000  # weights, below which a second thread costs more than it brings
 
 
 class Actor(Protocol):
@@ -372,17 +370,6 @@ class BasePolicy(nn.Module, abc.ABC):
     def export(self) -> "ServedPolicy":
         """A module that answers requests, for packaging; a copy that later updates don't change."""
         return ServedPolicy(self)
-
-    @contextmanager
-    def fitting_threads(self) -> Iterator[None]:
-        """Let torch use one thread where the networks are small: more of them only wait."""
-        before = torch.get_num_threads()
-        if self.flat.size < _SMALL:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
     # --- what all of them share -------------------------------------------------------------
 

@@ -337,6 +337,7 @@ def test_what_has_no_siblings_is_not_compared_with_them(fields, field, way_out):
     assert raised.value.field == field
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("baseline", ["critic", "both", "shrinkage"])
 @pytest.mark.parametrize("start_states", ["branch", "branch_worst", "reset", "mixed"])
 @pytest.mark.parametrize("policy", ["MlpPolicy", "RecurrentPolicy"])
@@ -351,6 +352,7 @@ def test_every_combination_trains(baseline, start_states, policy):
     assert not np.array_equal(model.policy.flat, before)
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize(
     "fields",
     [

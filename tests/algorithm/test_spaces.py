@@ -91,6 +91,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
 @pytest.mark.parametrize(("observation", "action"), PAIRS)
 def test_every_space_is_trained_on_and_what_is_exported_does_the_same(observation, action, policy):

@@ -25,6 +25,7 @@ def streams():
     return np.random.default_rng(1), np.random.default_rng(2)
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("kind", ACTIONS)
 @pytest.mark.parametrize("net_arch", [(), (7,), (8, 5), (6, 5, 4)])
 @pytest.mark.parametrize(

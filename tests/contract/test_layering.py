@@ -14,7 +14,7 @@ ALGORITHM = sorted((ROOT / "grpo").rglob("*.py"))
 PLATFORM = sorted((ROOT / "platform/grpo_platform").rglob("*.py"))
 MODULES = ALGORITHM + PLATFORM
 
-ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "torch"}
+ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "threadpoolctl", "torch"}
 NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "torch"}
 MAY_IMPORT_MLFLOW = {"tracking", "registry", "serving"}
 LAYERS = (

@@ -41,7 +41,8 @@ def free_port() -> int:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings that a developer may have, and with `extra`."""
     short_films = {"GRPO_VIDEO_FRAMES": os.environ["GRPO_VIDEO_FRAMES"]}  # see tests/conftest.py
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("GRPO_", "MLFLOW_"))}
+    others = ("GRPO_", "MLFLOW_", "OMP_", "OPENBLAS_", "MKL_")
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{ours.get('PATH', '')}"
     return ours | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"} | short_films | extra
 

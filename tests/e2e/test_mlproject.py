@@ -48,6 +48,7 @@ def histories(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float
     }
 
 
+@pytest.mark.rotated(5)
 def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path) -> None:
     (line,) = re.findall(r"^mlflow run \. (?!-e )(.*)$", GUIDE, re.MULTILINE)
     arguments = shlex.split(line)
@@ -80,6 +81,7 @@ def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path
     assert answer["action"] in (0, 1)
 
 
+@pytest.mark.rotated(5)
 def test_parameters_that_cannot_be_trained_fail_the_run(tmp_path: Path) -> None:
     done = mlflow_run(tmp_path, "--env-manager=local", "-P", "learning_rate=fast")
     assert done.returncode != 0

@@ -29,7 +29,7 @@ from tests.e2e.processes import (
 )
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(6)]
 
 STEP_2 = GUIDE_STEP_2 | {"seed": 1}
 LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]

@@ -125,6 +125,7 @@ def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_p
             client.sweep(sweep_id)
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [

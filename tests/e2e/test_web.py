@@ -25,7 +25,12 @@ KEY = {"X-API-Key": TOKEN}
 SECONDS = 90
 AXE = "axe-core@4.14.1"
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.rotated(6),
+]
 
 
 @pytest.fixture(scope="module")

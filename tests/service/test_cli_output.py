@@ -144,6 +144,7 @@ TERMINALS = [
 ]
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.parametrize("terminal", TERMINALS, ids=lambda found: next(iter(found)))
 def test_every_help_and_output_fits_any_terminal(tmp_path, terminal):
     program = tmp_path / "program.py"
@@ -173,6 +174,7 @@ logging.getLogger("grpo_platform").warning("ログ…")
 """
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.parametrize("how", ["captured", "foreground"])
 @pytest.mark.parametrize("terminal", TERMINALS[:2], ids=lambda found: next(iter(found)))
 def test_a_job_prints_any_letter_whatever_the_locale(tmp_path, how, terminal):

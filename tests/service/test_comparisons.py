@@ -102,6 +102,7 @@ def estimate(found):
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
+@pytest.mark.rotated(3)
 def test_versions_play_the_same_fresh_episodes_and_are_compared_in_pairs(versions):
     seeds = evaluation_seeds(60, 3).tolist()
     assert [side["seeds"] for side in versions["sides"]] == [seeds] * 3
@@ -213,6 +214,7 @@ def test_an_experiment_beside_a_version_compares_in_the_mean_alone(made):
     assert "All 20 returns of pole/1 are equal" in said
 
 
+@pytest.mark.rotated(3)
 def test_a_job_and_a_sweeps_best_are_their_versions_and_the_choice_is_told(made):
     job = made.job(2)
     sweeps = made.services.sweeps

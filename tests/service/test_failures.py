@@ -49,6 +49,7 @@ def job_id(live):
     return job_id
 
 
+@pytest.mark.rotated(7)
 def test_failures_are_listed_with_what_the_run_keeps_of_them(live, job_id):
     services, client = live
     found = client.get(f"/training/{job_id}/failures").json()
@@ -187,6 +188,7 @@ def test_the_version_carries_its_reference_episodes(live, job_id):
     assert compare_environment_of(services.settings, job_id).verdict == "identical"
 
 
+@pytest.mark.rotated(7)
 def test_a_failure_becomes_a_scenario_in_one_call(live, job_id):
     _, client = live
     failure = client.get(f"/training/{job_id}/failures").json()["failures"][0]

@@ -86,6 +86,7 @@ def isolated(tmp_path_factory):
     isolation._plug_ins.cache_clear()
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -180,6 +181,7 @@ def test_games_are_played_elsewhere(isolated):
         isolated.evaluate(damaged, "m/1", "CartPole-v1", env_kwargs=None, **GAME)
 
 
+@pytest.mark.rotated(3)
 def test_a_suite_is_played_elsewhere_and_not_for_long(isolated, monkeypatch):
     policy = balancing_policy()
     files = policy_to_files(policy)
@@ -238,6 +240,7 @@ def test_a_comparison_of_an_environment_that_crashes_is_refused_and_leaves_nothi
     assert len(bench.client.search_runs([bench.store.experiment_id])) == len(before)
 
 
+@pytest.mark.rotated(3)
 def test_a_promotion_builds_a_plug_ins_policy_elsewhere(tmp_path, monkeypatch):
     path = install_plugin(tmp_path, policies=f"NotingPolicy = {__name__}:NotingPolicy")
     monkeypatch.setenv("PYTHONPATH", path)

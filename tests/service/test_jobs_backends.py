@@ -62,6 +62,7 @@ def _nothing_left_running(live):
     live.stop_all()
 
 
+@pytest.mark.rotated(7)
 def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(live):
     job = live.submit(total_timesteps=1500, promote="always", model_name="life")
     assert job.status is JobStatus.QUEUED
@@ -86,6 +87,7 @@ def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(liv
     until(lambda: not live.jobs.list_artifacts(job.job_id, "checkpoints"))
 
 
+@pytest.mark.rotated(7)
 def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):
     jobs = [live.submit(**long_job()) for _ in range(2)]
     for job in jobs:
@@ -118,6 +120,7 @@ def test_a_running_job_stops_within_two_seconds_and_keeps_a_checkpoint(live):
         live.runner.stop(job.job_id)
 
 
+@pytest.mark.rotated(7)
 def test_a_waiting_job_stops_at_once(live):
     busy = [live.submit(**long_job()) for _ in range(2)]
     for job in busy:
@@ -139,6 +142,7 @@ def test_a_job_stopped_right_after_it_was_submitted_stops(live):
     assert live.status(job.job_id) is JobStatus.STOPPED
 
 
+@pytest.mark.rotated(7)
 def test_stop_and_resume_change_nothing_in_what_is_learned(live):
     job = live.submit(**FIELDS | {"checkpoint_seconds": 100.0}, model_name="resumed")
     live.training(job.job_id, 1000)
@@ -154,6 +158,7 @@ def test_stop_and_resume_change_nothing_in_what_is_learned(live):
         live.runner.resume(job.job_id)
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("victim", ["worker", "trainer"])
 def test_a_killed_process_changes_nothing_in_what_is_learned(live, victim):
     job = live.submit(**FIELDS, model_name=f"killed-{victim}")
@@ -189,6 +194,7 @@ def test_a_killed_server_changes_nothing_in_what_is_learned(backend, live, tmp_p
         assert_as_undisturbed(seen, done)
 
 
+@pytest.mark.rotated(7)
 def test_a_job_whose_worker_is_lost_too_often_fails_and_says_so(live):
     job = live.submit(**long_job(max_attempts=2))
     for attempt in (1, 2):

@@ -142,6 +142,7 @@ def test_what_a_job_waits_for_in_words(asked, nodes, said, hopeless):
     assert said in message
 
 
+@pytest.mark.rotated(6)
 def test_without_ray_the_start_says_what_to_install_and_makes_nothing(tmp_path):
     # the installed packages but Ray, for an interpreter that knows no others
     installed, without = tmp_path / "installed", tmp_path / "folder"
@@ -171,6 +172,7 @@ def test_without_ray_the_start_says_what_to_install_and_makes_nothing(tmp_path):
     assert list(without.iterdir()) == []
 
 
+@pytest.mark.rotated(6)
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):
     with working_in(tmp_path, RAY_ADDRESS="127.0.0.1:1"):
         backend = RayBackend(prepare(tmp_path))

@@ -41,6 +41,7 @@ def claims_of(live, job_id):
     return sorted(key.removeprefix(f"{job_id}.") for key in mine)
 
 
+@pytest.mark.rotated(4)
 def test_two_servers_share_a_queue_and_run_each_job_once(live, other):
     jobs = [
         runner.submit(request(total_timesteps=1000, seed=n, model_name=f"shared-{n}"))
@@ -54,6 +55,7 @@ def test_two_servers_share_a_queue_and_run_each_job_once(live, other):
         assert len(live.versions_of(job.job_id)) == 1
 
 
+@pytest.mark.rotated(4)
 def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
     job = live.submit(**long_job())
     live.training(job.job_id)
@@ -94,6 +96,7 @@ def test_one_key_is_one_job_however_many_ask_at_once_and_after_a_restart(live):
     live.wait(job_id, JobStatus.COMPLETED)
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize(
     "text", ["", "x", "../../etc/passwd", "g" * 32, "0" * 32, "0" * 33, "\x00"]
 )

@@ -215,6 +215,7 @@ def test_explaining_is_cancelled_and_the_session_goes_on_meanwhile(client, play)
     assert len(helpers()) == 1
 
 
+@pytest.mark.rotated(4)
 def test_a_state_is_kept_as_a_scenario(client, play):
     session = play()
     do(client, session, "disturb", state={"theta": 0.1})
@@ -303,6 +304,7 @@ def test_pages_of_other_sites_may_not_watch(client, play):
             pass
 
 
+@pytest.mark.rotated(4)
 def test_ten_viewers_of_a_training_share_one_process_and_leave_in_the_middle(
     live, client, monkeypatch
 ):

@@ -99,6 +99,7 @@ def files(folder):
     )
 
 
+@pytest.mark.rotated(7)
 def test_every_way_out_gives_the_policys_answers(model):
     policy, folder, observations = model
     expected = policy.predict(observations)
@@ -192,6 +193,7 @@ def invent_a_node(spec, tensors):
     spec["graph"]["outputs"]["action"] = {"node": "nobody"}
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize(
     "break_", [drop_value, call_file, name_a_function, lose_a_tensor, make_nan, invent_a_node]
 )

@@ -219,6 +219,7 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS)
 def test_changed_files_are_refused(bench, victim, tmp_path, tamper):
     name, folder, _ = victim
@@ -234,6 +235,7 @@ HOSTILE_WITH_TAGS = {
 }
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize("tamper", HOSTILE_WITH_TAGS.values(), ids=HOSTILE_WITH_TAGS)
 def test_they_are_refused_even_if_their_hashes_agree(bench, victim, tmp_path, tamper):
     """Whoever can write the registry's tags too still cannot have anything run."""

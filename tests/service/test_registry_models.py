@@ -265,6 +265,7 @@ def test_page_tokens_that_were_never_given_out(bench, token):
         bench.registry.list(10, token)
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"version": 1, "mean": []}', "1e9999"])
 def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
     name = bench.name()

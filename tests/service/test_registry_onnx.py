@@ -38,6 +38,7 @@ POLICIES = {
 SHORT = ("cartpole", "pendulum", "dict", "masked")
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize(
     "kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in POLICIES]
 )

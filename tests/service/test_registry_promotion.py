@@ -40,6 +40,7 @@ def weak():
     return random_policy(seed=1)
 
 
+@pytest.mark.rotated(7)
 def test_the_story(bench):
     """Train, first champion; worse, not promoted; better, promoted; rolled back; forced."""
     name = bench.name()
@@ -130,6 +131,7 @@ def test_the_rule(low, high, equal, wins):
     assert judge(figures)[0] is wins
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("name", ["normal", "capped", "skewed_left", "heavy", "crash_1"])
 def test_chance_promotes_no_more_often_than_it_may(name):
     """A short form of `make bench-promotion`, which gives 0.4 to 1.9 % where 2.5 % are allowed."""
@@ -306,6 +308,7 @@ def test_a_decider_who_writes_too_late_sets_it_right(bench, monkeypatch):
     assert champion(bench, name) == 3
 
 
+@pytest.mark.rotated(7)
 def test_deciders_in_several_servers_take_turns(bench, monkeypatch):
     """Every decision names the champion that the one before it left."""
     monkeypatch.setattr(comparison, "LOOKS", (2,))

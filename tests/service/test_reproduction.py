@@ -153,6 +153,7 @@ def test_a_plan_names_the_seed_and_leaves_the_champion_alone(store, completed) -
     assert plan.fields["model_name"] == f"reproduction_of_{completed}"
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.timeout(120)
 def test_a_training_that_is_refused_leaves_a_failed_run(store, completed) -> None:
     plan = replace(plan_reproduction(store, completed), commit=None)
@@ -166,6 +167,7 @@ def test_a_training_that_is_refused_leaves_a_failed_run(store, completed) -> Non
     assert Tag.REPRODUCTION_VERDICT not in run.data.tags
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("uri", "words"),

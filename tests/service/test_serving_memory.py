@@ -102,6 +102,7 @@ def course(policy, kind, rows):
     return found
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_episode_is_the_same_by_the_state_that_is_sent_back(world, kind):
     client, found = world
@@ -149,6 +150,7 @@ def test_batches_keep_a_state_for_each_episode(world, kind):
     assert states[0] != states[1]
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("kind", [pytest.param("numbers", marks=pytest.mark.long), "tree"])
 def test_files_tensors_and_onnx_take_and_give_the_memory(world, kind):
     client, found = world

@@ -201,6 +201,7 @@ def test_a_promotion_by_another_server_is_followed(bench, monkeypatch):
         until(lambda: service.ready(name).version == 2)
 
 
+@pytest.mark.rotated(6)
 def test_after_a_pause_the_version_is_looked_up_first(bench, monkeypatch):
     name = bench.name()
     bench.register(name, pushing(0), rule="always")
@@ -360,6 +361,7 @@ class Hammer:
             thread.join()
 
 
+@pytest.mark.rotated(6)
 def test_promotions_and_rollbacks_under_load_never_give_a_wrong_answer(bench, monkeypatch):
     monkeypatch.setattr(service_module, "FRESH_SECONDS", 0.02)
     name = bench.name()

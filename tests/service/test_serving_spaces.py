@@ -118,6 +118,7 @@ def flattened(action) -> list[float]:
 SHORT = ("discrete", "dict", "scalar", "to_multi_discrete", "to_tuple", "to_dict", "torch")
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize(
     "kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
 )
@@ -147,6 +148,7 @@ def ask(client, name, observation):
     return client.post("/inference", json=body)
 
 
+@pytest.mark.rotated(4)
 def test_actions_come_as_their_space_is_nested_and_probabilities_by_choice(client, world):
     reply = ask(client, world, plain(THING)).json()
     action, probabilities = reply["action"], reply["action_probs"]
@@ -280,6 +282,7 @@ def png(image: np.ndarray) -> str:
     return base64.b64encode(written.getvalue()).decode()
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize("nested", [False, True])
 def test_images_are_answered_as_arrays_and_as_png(client, bench, nested):
     space = spaces.Dict({"eye": CAMERA, "speed": spaces.Box(-1, 1, (2,))}) if nested else CAMERA
@@ -318,6 +321,7 @@ def masked(action: str) -> PolicySpec:
     return PolicySpec(observation_shape=reads.shape, observation=reads, action=own)
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
 def test_masked_actions_are_never_answered(client, bench, policy):
     spec = dataclasses.replace(masked("multi_discrete"), policy=policy)
@@ -378,6 +382,7 @@ def test_a_model_without_masks_takes_none(client, world):
     assert reply.json()["errors"][0]["field"] == "action_mask"
 
 
+@pytest.mark.rotated(4)
 def test_a_batch_of_nothing_is_answered_with_nothing(client, bench):
     for name, spec in (("none-torch", KINDS["torch"]), ("none-masked", masked("discrete"))):
         bench.register(name, random_policy(spec, seed=1), rule="always")
@@ -390,6 +395,7 @@ def test_a_batch_of_nothing_is_answered_with_nothing(client, bench):
         assert {o["name"]: o["shape"][0] for o in reply.json()["outputs"]}["action"] == 0
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize("key", ["action_mask", "observation"])
 def test_a_part_may_have_any_name(client, bench, key):
     space = spaces.Dict({key: spaces.Box(0, 1, (2, 3), np.int8)})

@@ -34,6 +34,7 @@ def services(tmp_path_factory):
         yield services
 
 
+@pytest.mark.rotated(5)
 def test_a_trial_is_worth_the_mean_over_its_seeds(sweeps):
     sweep_id = sweeps.submit(2, seeds=(3, 14), model_name="seeded")
     sweep = sweeps.ended(sweep_id)
@@ -88,6 +89,7 @@ def test_a_failed_seed_is_the_end_of_its_trial_and_the_sweep_takes_it_up_again(s
     assert [trial.state for trial in sweeps.trials(sweep_id)] == ["stopped"]
 
 
+@pytest.mark.rotated(5)
 def test_a_trial_that_a_crash_left_half_made_gets_its_other_seeds(sweeps):
     sweeps.runner._closing = True
     sweep_id = sweeps.submit(1, seeds=(1, 2, 3))

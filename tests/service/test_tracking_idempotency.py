@@ -40,6 +40,7 @@ def draft(jobs, key):
     return jobs.draft(request(), extra_tags={tag_of(key): JOB_READY})
 
 
+@pytest.mark.rotated(5)
 def test_many_servers_that_are_asked_at_once_make_one_job(store):
     servers = [jobs_of(store) for _ in range(SERVERS)]
     together = threading.Barrier(SERVERS)

@@ -47,6 +47,7 @@ def running(jobs, **fields):
     return jobs.start(record.job_id, "w")
 
 
+@pytest.mark.rotated(4)
 def test_a_created_job_is_queued_and_whole(jobs, client):
     before = datetime.now(UTC)
     wanted = request(
@@ -419,6 +420,7 @@ def test_an_idempotency_key_finds_its_job(jobs):
     assert jobs.create_once(request(), key) == (jobs.get(made.job_id), False)
 
 
+@pytest.mark.rotated(4)
 def test_adopting_the_run_of_mlflow_run(jobs, client, store):
     experiment = client.create_experiment("users own", artifact_location=None)
     run_id = client.create_run(experiment).info.run_id

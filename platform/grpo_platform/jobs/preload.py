@@ -9,6 +9,7 @@ import torch
 
 from grpo import GRPOConfig, GRPOError
 from grpo.envs import check_environment
+from grpo.threads import math_threads
 from grpo.trainer import Trainer
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.jobs import completion, trainer_process, worker
@@ -31,7 +32,7 @@ def warm_up() -> None:
     A part that fails is only slower later, when its error belongs to a job.
     """
     torch.set_num_threads(1)
-    trainer_process.math_threads().limit(limits=1)
+    math_threads().limit(limits=1)
     code_version()
     for part in (_train, _look_up_packages, packaging.warm_up, open_throwaway_store):
         try:

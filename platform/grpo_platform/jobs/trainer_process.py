@@ -11,7 +11,6 @@ The points that a checkpoint relies on are sent before it.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -28,7 +27,6 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
 import torch
-from threadpoolctl import ThreadpoolController
 
 import grpo
 from grpo import checkpoint
@@ -37,6 +35,7 @@ from grpo.errors import GRPOError
 from grpo.evaluation import Evaluation
 from grpo.hints import Hints
 from grpo.reporting import RolloutStats, UpdateStats
+from grpo.threads import math_threads
 from grpo.trainer import EndedBy, Trainer
 from grpo.verdict import Verdict
 from grpo_platform.core.process import die_with_parent, ending, leave
@@ -46,7 +45,7 @@ from grpo_platform.jobs.resources import FULL, patiently
 from grpo_platform.jobs.serialization import evaluation_to_json, load_policy
 from grpo_platform.tracking.reporter import Point, TrackingReporter
 
-__all__ = ["TrainerHandle", "TrainerProcess", "math_threads", "train"]
+__all__ = ["TrainerHandle", "TrainerProcess", "train"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +54,6 @@ _STOPPED_BY: Final[dict[EndedBy, str]] = {
     "should_finish": "max_seconds",
     "target_return": "target_return",
 }
-
-
-@functools.cache
-def math_threads() -> ThreadpoolController:
-    """The threads of the libraries that numpy and torch compute with, which are loaded by now.
-
-    Looked for once, best in a process that others are forked from: it takes milliseconds.
-    """
-    return ThreadpoolController()
 
 
 def train(connection: Connection, request: JobRequest, folder: Path) -> None:

@@ -15,7 +15,7 @@ PLATFORM = sorted((ROOT / "platform/grpo_platform").rglob("*.py"))
 MODULES = ALGORITHM + PLATFORM
 
 ALGORITHM_MAY_IMPORT = {"grpo", "gymnasium", "numpy", "threadpoolctl", "torch"}
-NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "torch"}
+NAMED = {"gymnasium", "mlflow", "numpy", "pandas", "scipy", "threadpoolctl", "torch"}
 MAY_IMPORT_MLFLOW = {"tracking", "registry", "serving"}
 LAYERS = (
     "core", "tracking", "registry", "serving", "jobs", "experiments", "sweeps", "comparisons",

@@ -162,11 +162,11 @@ def test_keys_at_a_kilohertz_do_no_harm(client, play):
             socket.send_json({"command": "control", "by": "human", "action": i % 2})
         for _ in range(1000):
             socket.send_json({"command": "step"})
-        socket.send_json({"command": "reset", "seed": 99})
-        time.sleep(1.0)
-        socket.send_json({"command": "reset", "seed": 100})
+        socket.send_json({"command": "deterministic", "deterministic": False})
+        socket.send_json({"command": "reset", "seed": 100})  # neither is dropped
         until(lambda: next_frame(socket)[0]["seed"] == 100)
     assert do(client, session, "step")["frame"]["seed"] == 100
+    assert do(client, session, "pause")["frame"]["deterministic"] is False
 
 
 def test_two_people_steer_each_a_session_of_their_own_and_no_more_than_may(client, play):

@@ -4,7 +4,7 @@ Frames are binary messages, as `play.frames` packs them: a viewer that is slow g
 never a queue. All else is JSON in text messages, by `type`: `session`, `job`, `error`, `end`.
 Commands are JSON as POST /play/{id}/commands takes it. They are obeyed one after the other; those
 that come faster are put together: of several that set the same thing the last one counts, and at
-most `MOST_WAITING` wait.
+most `MOST_WAITING` wait. Settings and a reset are never dropped: moves give way to them.
 """
 
 import asyncio
@@ -27,13 +27,18 @@ from grpo_platform.services.container import Services
 __all__ = ["MOST_WAITING", "PlaySocket"]
 
 MOST_WAITING: Final = 32
-"""Commands of one client that wait for their turn; beyond, the newest are dropped."""
+"""Commands of one client that wait for their turn; beyond, the newest moves are dropped."""
 
 _MOST_CHARACTERS: Final = 65_536
 _REPLACED: Final = frozenset(
     {"play", "pause", "seek", "control", "disturb", "checkpoint", "deterministic"}
 )
 """Commands that set something: of two that follow each other, the first one has no use."""
+
+_LASTING: Final = frozenset(
+    {"play", "pause", "control", "checkpoint", "deterministic", "unfork", "cancel"}
+)
+"""Commands that still mean something when another episode begins."""
 
 _GONE: Final = 4404
 _FULL: Final = 4429
@@ -153,10 +158,19 @@ class PlaySocket:
             self._queue({"command": body.command, **body.arguments})
 
     def _queue(self, command: dict[str, Any]) -> None:
+        if command["command"] == "reset":
+            lasting = [each for each in self._waiting if each["command"] in _LASTING]
+            newest = {each["command"]: place for place, each in enumerate(lasting)}
+            self._waiting = deque(lasting[place] for place in sorted(newest.values()))
         last = self._waiting[-1] if self._waiting else None
         if last is not None and last["command"] == command["command"] in _REPLACED:
             self._waiting[-1] = command
         elif len(self._waiting) < MOST_WAITING:
+            self._waiting.append(command)
+        elif command["command"] in _LASTING:
+            alike = [each for each in self._waiting if each["command"] == command["command"]]
+            moves = [each for each in self._waiting if each["command"] not in _LASTING]
+            self._waiting.remove(alike[0] if alike else moves[-1])
             self._waiting.append(command)
         self._ordered.set()
 

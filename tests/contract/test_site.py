@@ -23,7 +23,7 @@ from scripts.build_docs import LANGUAGES, broken_links, foreign
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(3)]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,6 @@ def pages(site: Path, language: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.html")}
 
 
-@pytest.mark.rotated(2)
 def test_every_page_is_in_both_languages(site: Path) -> None:
     english, japanese = (pages(site, language) for language in LANGUAGES)
     assert english.keys() == japanese.keys()

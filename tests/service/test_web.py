@@ -68,6 +68,17 @@ def test_the_root_is_json_for_programs_and_the_pages_for_browsers(open_client):
     assert reply.headers["Vary"] == "Accept"
 
 
+@pytest.mark.parametrize("modules", PAGES.values(), ids=PAGES)
+def test_a_page_names_all_modules_that_it_is_made_of(modules):
+    """Those that it does not name are only asked for once another one has come."""
+    found, new = set(), {modules[0], "lib"}
+    while new:
+        found |= new
+        texts = [(STATIC / f"{name}.js").read_text() for name in new]
+        new = set(re.findall(r"from '\./([\w/-]+)\.js'", "".join(texts))) - found
+    assert set(modules) == found - {"lib", "vendor/htm-preact"}  # which all pages name
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_is_strict_about_what_it_loads(open_client, path):
     reply = open_client.get(re.sub(r"\{\w+\}", "x", path), headers=HTML)

@@ -33,14 +33,14 @@ __all__ = ["PAGES", "install_pages", "static_digest"]
 
 _CHART: Final = ("chart", "vendor/uplot")
 PAGES: Final = {
-    HOME: ("jobs",),
-    "/app/jobs/{job_id}": ("job", "jobs", *_CHART),
-    "/app/experiments/{experiment_id}": ("experiment", "jobs", *_CHART),
+    HOME: ("jobs", "said"),
+    "/app/jobs/{job_id}": ("job", "jobs", "said", *_CHART),
+    "/app/experiments/{experiment_id}": ("experiment", "jobs", "said", *_CHART),
     "/app/models": ("models",),
-    "/app/models/{name}": ("model", "job", "jobs", *_CHART),
-    "/app/compare": ("compare", *_CHART),
-    "/app/play": ("play",),
-    "/app/serving": ("serving",),
+    "/app/models/{name}": ("model", "job", "jobs", "said", *_CHART),
+    "/app/compare": ("compare", "said", *_CHART),
+    "/app/play": ("play", "said"),
+    "/app/serving": ("serving", "said"),
 }
 """Paths that have a page, and the modules that it is made of, which browsers then load at once;
 `app.js` knows the first of each."""

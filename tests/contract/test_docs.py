@@ -513,6 +513,8 @@ def debian_packages() -> list[str]:
             "list_latency",
             ["small_p50_ms", "small_p95_ms", "large_p50_ms", "large_p95_ms", "ratio_p95"],
         ),
+        ("Pages", "page_latency", ["usable_median_ms", "usable_worst_ms"]),
+        ("Viewers", "viewer_cost", ["median", "least", "greatest"]),
         ("Jobs on a Ray cluster", "ray_scaling", ["seconds", "jobs_per_minute", "speedup"]),
     ],
 )

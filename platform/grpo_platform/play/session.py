@@ -29,6 +29,9 @@ from grpo_platform.registry.policy_files import policy_from_files
 __all__ = ["Session"]
 
 _FRAMES_PER_SECOND: Final = 30.0
+_SHARED_FRAMES_PER_SECOND: Final = 15.0
+"""Of a stream beside a training, which is to have the machine for itself."""
+
 _MOST_POLICIES: Final = 32
 _MOST_NUMBERS: Final = 64
 """Of an observation that a frame tells; an image is shown, not listed."""
@@ -155,7 +158,8 @@ class Session:
                 self._go_on(episode)
         over = all(episode.is_over for episode in self._episodes)
         if over or now >= self._frame_at:
-            self._frame_at = max(self._frame_at, now - 0.05) + 1.0 / _FRAMES_PER_SECOND
+            rate = _SHARED_FRAMES_PER_SECOND if self._endless else _FRAMES_PER_SECOND
+            self._frame_at = max(self._frame_at, now - 0.05) + 1.0 / rate
             self.show()
         if over:
             self._step_at = now + _PAUSE_SECONDS

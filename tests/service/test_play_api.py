@@ -162,6 +162,8 @@ def test_keys_at_a_kilohertz_do_no_harm(client, play):
             socket.send_json({"command": "control", "by": "human", "action": i % 2})
         for _ in range(1000):
             socket.send_json({"command": "step"})
+        for i in range(1000):
+            socket.send_json({"command": ("play", "pause")[i % 2]})
         socket.send_json({"command": "deterministic", "deterministic": False})
         socket.send_json({"command": "reset", "seed": 100})  # neither is dropped
         until(lambda: next_frame(socket)[0]["seed"] == 100)

@@ -170,7 +170,7 @@ class PlaySocket:
         elif command["command"] in _LASTING:
             alike = [each for each in self._waiting if each["command"] == command["command"]]
             moves = [each for each in self._waiting if each["command"] not in _LASTING]
-            self._waiting.remove(alike[0] if alike else moves[-1])
+            self._waiting.remove((alike or moves[::-1] or self._waiting)[0])
             self._waiting.append(command)
         self._ordered.set()
 

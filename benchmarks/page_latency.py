@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 from selenium import webdriver
-from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
 from benchmarks.list_latency import LARGE, fill
@@ -35,7 +35,7 @@ new MutationObserver(look).observe(document, { childList: true, subtree: true })
 """
 
 
-def browser() -> WebDriver:
+def browser() -> Chrome:
     """Headless Chromium that notes when a page can be used, and when it shows its rows."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium"
@@ -46,18 +46,16 @@ def browser() -> WebDriver:
     ):  # fmt: skip
         options.add_argument(argument)
     service = webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver")
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = Chrome(options=options, service=service)
     command = "Page.addScriptToEvaluateOnNewDocument"
     driver.execute_cdp_cmd(command, {"source": WATCH})
     return driver
 
 
-def measure(driver: WebDriver, address: str, *, cold: bool) -> tuple[float, float]:
+def measure(driver: Chrome, address: str, *, cold: bool) -> tuple[float, float]:
     """Milliseconds until a page can be used, and until it shows its rows."""
-    driver.execute_cdp_cmd("Network.enable", {})  # type: ignore[attr-defined]
-    driver.execute_cdp_cmd(  # type: ignore[attr-defined]
-        "Network.setCacheDisabled", {"cacheDisabled": cold}
-    )
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": cold})
     driver.get("about:blank")
     driver.get(address)
     seen = WebDriverWait(driver, 60, poll_frequency=0.05).until(

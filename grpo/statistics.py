@@ -12,7 +12,7 @@ Nothing here draws at random: equal inputs give equal bits, in whatever order th
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -271,6 +271,8 @@ def _pair(a: npt.ArrayLike, b: npt.ArrayLike, paired: bool) -> tuple[FloatArray,
     return one[order], other[order]
 
 
-def _interval(estimate: float, low: Any, high: Any) -> Interval:  # noqa: ANN401
+def _interval(
+    estimate: float, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> Interval:
     """Round-off never leaves the estimate outside its interval."""
     return Interval(estimate, min(float(low[0]), estimate), max(float(high[0]), estimate))

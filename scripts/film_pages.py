@@ -19,8 +19,8 @@ import gymnasium
 import requests
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.wait import WebDriverWait
 
 from grpo_platform.web.catalogue import LANGUAGES, messages
@@ -39,7 +39,7 @@ TRANSLATED = ("app-job", "app-play", "app-model")
 class Film:
     """Frames of a browser, each shown for its time."""
 
-    def __init__(self, driver: WebDriver, language: str) -> None:
+    def __init__(self, driver: Chrome, language: str) -> None:
         self.driver = driver
         self.words = messages(language)
         self.suffix = "" if language == LANGUAGES[0] else f".{language}"
@@ -48,9 +48,7 @@ class Film:
 
     def shoot(self, milliseconds: int = PAUSE_MS) -> Image.Image:
         """Add what is seen now."""
-        found = self.driver.execute_cdp_cmd(  # type: ignore[attr-defined]
-            "Page.captureScreenshot", {"format": "png"}
-        )
+        found = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         picture = Image.open(io.BytesIO(base64.b64decode(found["data"]))).convert("RGB")
         self.frames.append(picture.resize(CLIP_SIZE, Image.Resampling.LANCZOS))
         self.durations.append(milliseconds)
@@ -80,7 +78,7 @@ class Film:
         """Click the first of a kind with the words of a key, once it is there."""
         text = self.words[key]
 
-        def found(it: WebDriver) -> bool:
+        def found(it: Chrome) -> bool:
             for element in it.find_elements(By.CSS_SELECTOR, css):
                 if text in element.text and element.is_enabled() and element.is_displayed():
                     element.click()
@@ -98,7 +96,7 @@ class Film:
         )  # fmt: skip
 
 
-def chromium(language: str) -> WebDriver:
+def chromium(language: str) -> Chrome:
     """A headless browser of the pictures' size."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium"
@@ -106,7 +104,7 @@ def chromium(language: str) -> WebDriver:
                      "--disable-background-networking", "--disable-dev-shm-usage"):  # fmt: skip
         options.add_argument(argument)
     service = webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver")
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = Chrome(options=options, service=service)
     metrics = {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     headers = {"headers": {"Accept-Language": language}}

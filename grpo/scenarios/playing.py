@@ -30,7 +30,7 @@ from grpo.scenarios.results import (
     mean_result,
     share_result,
 )
-from grpo.scenarios.suite import Scenario, Suite
+from grpo.scenarios.suite import Scenario, Start, Suite
 
 __all__ = ["MEMBERS", "MOST_FAILURES", "Answer", "check_suite", "play_suite", "replay"]
 
@@ -389,6 +389,6 @@ class _Game:
         episode.chosen.append(np.asarray(chosen))
         return episode.chosen[max(0, len(episode.chosen) - 1 - self.scenario.action_delay)]
 
-    def _start(self, number: int) -> Any:  # noqa: ANN401 - a Start or None
+    def _start(self, number: int) -> Start | None:
         starts = self.scenario.starts
         return starts[number % len(starts)] if starts else None

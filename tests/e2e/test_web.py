@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 import pytest
 import requests
 from selenium import webdriver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -40,7 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def browser(running: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+def browser(running: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium is not installed"
     for argument in (
@@ -52,20 +52,20 @@ def browser(running: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver")
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = Chrome(options=options, service=service)
     sign_in(driver, running)
     yield driver
     driver.quit()
 
 
-def sign_in(browser: WebDriver, running: Server) -> None:
+def sign_in(browser: Chrome, running: Server) -> None:
     browser.get(running.url)
     until(browser, "GRPO_API_TOKEN")
     browser.switch_to.active_element.send_keys(TOKEN, Keys.ENTER)
     until(browser, "No training yet")
 
 
-def until(browser: WebDriver, text: str) -> None:
+def until(browser: Chrome, text: str) -> None:
     """Wait until the page shows a text."""
     WebDriverWait(browser, SECONDS, ignored_exceptions=[Exception]).until(
         lambda driver: text in driver.find_element(By.TAG_NAME, "body").text,
@@ -73,10 +73,10 @@ def until(browser: WebDriver, text: str) -> None:
     )
 
 
-def click(browser: WebDriver, css: str, text: str = "") -> None:
+def click(browser: Chrome, css: str, text: str = "") -> None:
     """Click the first element of a kind that has a text, once it is there."""
 
-    def found(driver: WebDriver) -> bool:
+    def found(driver: Chrome) -> bool:
         for element in driver.find_elements(By.CSS_SELECTOR, css):
             if text in element.text and element.is_displayed():
                 element.click()
@@ -86,7 +86,7 @@ def click(browser: WebDriver, css: str, text: str = "") -> None:
     WebDriverWait(browser, SECONDS, ignored_exceptions=[Exception]).until(found, f"{css} {text!r}")
 
 
-def tab_to(browser: WebDriver, wanted: str) -> None:
+def tab_to(browser: Chrome, wanted: str) -> None:
     """Go on with the tabulator until the focus is on a field or button."""
     for _ in range(60):
         element = browser.switch_to.active_element
@@ -114,7 +114,7 @@ def wait_for(running: Server, job_id: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(running: Server, browser: WebDriver) -> str:
+def trained(running: Server, browser: Chrome) -> str:
     """A job that was started on the page, with the keyboard alone."""
     tab_to(browser, "Start training")
     browser.switch_to.active_element.send_keys(Keys.ENTER)
@@ -141,7 +141,7 @@ def trained(running: Server, browser: WebDriver) -> str:
     return str(job["job_id"])
 
 
-def start(browser: WebDriver, say: Mapping[str, str], promote: str, **fields: str) -> None:
+def start(browser: Chrome, say: Mapping[str, str], promote: str, **fields: str) -> None:
     """Fill the form in and start a job; ends on the job's page."""
     click(browser, "nav a", say["nav.jobs"])
     click(browser, "button.primary", say["jobs.start"])
@@ -156,7 +156,7 @@ def start(browser: WebDriver, say: Mapping[str, str], promote: str, **fields: st
     until(browser, say["job.return"])
 
 
-def give_reason(browser: WebDriver, say: Mapping[str, str], reason: str) -> None:
+def give_reason(browser: Chrome, say: Mapping[str, str], reason: str) -> None:
     """Answer the dialog that asks why."""
     until(browser, say["model.reason"])
     browser.switch_to.active_element.send_keys(reason)
@@ -165,7 +165,7 @@ def give_reason(browser: WebDriver, say: Mapping[str, str], reason: str) -> None
 
 @pytest.mark.parametrize("language", ["en", pytest.param("ja", marks=pytest.mark.rotated(3))])
 def test_a_newcomer_trains_watches_plays_asks_why_compares_promotes_and_rolls_back(
-    running: Server, browser: WebDriver, trained: str, language: str
+    running: Server, browser: Chrome, trained: str, language: str
 ) -> None:
     say, model = messages(language), f"story-{language}"
     browser.get(f"{running.url}/app")
@@ -226,7 +226,7 @@ def test_a_newcomer_trains_watches_plays_asks_why_compares_promotes_and_rolls_ba
         until(browser, messages("en")["jobs.start"])
 
 
-def english_of(browser: WebDriver) -> list[str]:
+def english_of(browser: Chrome) -> list[str]:
     """English sentences on a page in another language that are not marked as such."""
     text = browser.execute_script(
         """const found = [];
@@ -241,9 +241,7 @@ def english_of(browser: WebDriver) -> list[str]:
     return re.findall(r"[A-Za-z]+(?: [a-z]{2,}){2,}", text)
 
 
-def test_what_was_asked_is_served_on_a_page(
-    running: Server, browser: WebDriver, trained: str
-) -> None:
+def test_what_was_asked_is_served_on_a_page(running: Server, browser: Chrome, trained: str) -> None:
     body = {"model_name": "balance", "observation": [0.0, 0.1, 0.0, -0.1]}
     for _ in range(3):
         assert requests.post(f"{running.url}/inference", json=body, headers=KEY, timeout=30).ok
@@ -254,7 +252,7 @@ def test_what_was_asked_is_served_on_a_page(
     assert len(browser.find_elements(By.CSS_SELECTOR, ".histogram")) == 5
 
 
-def test_the_form_shows_environments(running: Server, browser: WebDriver, trained: str) -> None:
+def test_the_form_shows_environments(running: Server, browser: Chrome, trained: str) -> None:
     browser.get(f"{running.url}/app?new=1")
     WebDriverWait(browser, SECONDS).until(
         lambda driver: driver.find_elements(By.CSS_SELECTOR, ".gallery img")
@@ -263,7 +261,7 @@ def test_the_form_shows_environments(running: Server, browser: WebDriver, traine
     until(browser, '{"env_name":"Pendulum-v1"}')
 
 
-def test_experiments_are_compared(running: Server, browser: WebDriver, trained: str) -> None:
+def test_experiments_are_compared(running: Server, browser: Chrome, trained: str) -> None:
     browser.get(f"{running.url}/app/compare?model=story-en/1&model=story-en/2")
     until(browser, "Compare")
     click(browser, "form button.primary")
@@ -271,9 +269,7 @@ def test_experiments_are_compared(running: Server, browser: WebDriver, trained: 
     until(browser, "First – second")
 
 
-def test_pages_speak_japanese_and_turn_dark(
-    running: Server, browser: WebDriver, trained: str
-) -> None:
+def test_pages_speak_japanese_and_turn_dark(running: Server, browser: Chrome, trained: str) -> None:
     browser.get(f"{running.url}/app")
     click(browser, "#language", "日本語")
     until(browser, "学習を開始")
@@ -309,7 +305,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         return member.read().decode()
 
 
-def violations_of(browser: WebDriver, axe: str) -> list[object]:
+def violations_of(browser: Chrome, axe: str) -> list[object]:
     """What axe-core finds on the page."""
     browser.execute_script(axe)
     found = browser.execute_async_script(
@@ -323,12 +319,12 @@ def violations_of(browser: WebDriver, axe: str) -> list[object]:
 
 @pytest.mark.parametrize("width", [1400, 390])
 def test_a_policy_is_played_and_explained_by_the_keyboard_alone(
-    running: Server, browser: WebDriver, trained: str, axe: str, width: int
+    running: Server, browser: Chrome, trained: str, axe: str, width: int
 ) -> None:
     is_wide = width == 1400  # and in English; the narrow one in Japanese
     say = (lambda english, japanese: english) if is_wide else (lambda english, japanese: japanese)
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     if not is_wide:
         click(browser, "#language", "日本語")
     browser.get(f"{running.url}/app/play?model=balance&seed=1")
@@ -364,7 +360,7 @@ def test_a_policy_is_played_and_explained_by_the_keyboard_alone(
     if not is_wide:
         click(browser, "#language", "English")
         until(browser, "at play")
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # type: ignore[attr-defined]
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("path", [
@@ -373,10 +369,10 @@ def test_a_policy_is_played_and_explained_by_the_keyboard_alone(
 ])  # fmt: skip
 @pytest.mark.parametrize("width", [1400, 390])
 def test_pages_are_accessible_and_fit(
-    running: Server, browser: WebDriver, trained: str, axe: str, path: str, width: int
+    running: Server, browser: Chrome, trained: str, axe: str, path: str, width: int
 ) -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get(running.url + (f"/app/jobs/{trained}" if path == "job" else path))
     WebDriverWait(browser, SECONDS).until(
         lambda driver: (
@@ -386,13 +382,13 @@ def test_pages_are_accessible_and_fit(
     )
     assert violations_of(browser, axe) == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # type: ignore[attr-defined]
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_nothing_broke_the_policy_and_signing_out_ends_it(
-    running: Server, browser: WebDriver, trained: str
+    running: Server, browser: Chrome, trained: str
 ) -> None:
-    messages = [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[attr-defined]
+    messages = [entry["message"] for entry in browser.get_log("browser")]
     assert [text for text in messages if "Content Security Policy" in text] == []
     # the one that the form was refused, and films that are not there
     bad = [text for text in messages if "status of 4" not in text and "status of 5" not in text]

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from grpo.errors import GRPOError
 from grpo_platform.api.schemas.play import CommandBody, session_reply
 from grpo_platform.core.errors import NotFoundError, PlatformError
+from grpo_platform.play.play_session import PlaySession
 from grpo_platform.services.container import Services
 
 __all__ = ["MOST_WAITING", "PlaySocket"]
@@ -174,7 +175,7 @@ class PlaySocket:
             self._waiting.append(command)
         self._ordered.set()
 
-    async def _obey(self, session: Any) -> None:  # noqa: ANN401 - a PlaySession
+    async def _obey(self, session: PlaySession) -> None:
         while True:
             await self._ordered.wait()
             self._ordered.clear()

@@ -16,7 +16,7 @@ import ipaddress
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -209,7 +209,7 @@ def _is_origin_of(origin: str, host: bytes | None) -> bool:
         return False
 
 
-def read_head(scope: Any) -> Head:  # noqa: ANN401 - an ASGI scope
+def read_head(scope: Mapping[str, Any]) -> Head:
     """The part of a request's head that decides about it."""
     host = origin = authorization = api_key = length = request_id = doubled = coding = None
     cookie = site = None

@@ -187,7 +187,7 @@ def with_wrappers(given: dict[str, Any]) -> dict[str, Any]:
     return fields | {"env_kwargs": {**kwargs, "wrappers": wrappers}}
 
 
-def _plain_id(env_name: Any) -> Any:  # noqa: ANN401 - whatever was given
+def _plain_id(env_name: object) -> object:
     """`Id` for `module:Id` of an allowed module, which registers it: one environment, one name."""
     if not isinstance(env_name, str):
         return env_name

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from grpo.errors import IncompatibleError
 from grpo.explanation import (
@@ -95,7 +96,7 @@ def _interval(interval: Interval) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _attribution(found: Attribution, row: Any, episode: Episode) -> dict[str, Any]:  # noqa: ANN401
+def _attribution(found: Attribution, row: npt.NDArray[Any], episode: Episode) -> dict[str, Any]:
     names = feature_names(episode.spec) or [
         f"{leaf.name}[{i}]" if leaf.shape else leaf.name
         for leaf, columns in episode.spec.observation.columns()

@@ -129,7 +129,8 @@ class _Demo:
 
     def _show_evaluation(self, job: Job) -> None:
         metrics = job["metrics"]
-        table = Table(title="Greedy evaluation on the environment's own reward, 500 at most")
+        self._console.print("Greedy evaluation on the environment's own reward, 500 at most:")
+        table = Table()
         for name in ("mean", "95 % interval", "model", "version"):
             table.add_column(name, justify="right")
         table.add_row(

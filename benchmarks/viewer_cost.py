@@ -4,9 +4,9 @@ One long CartPole job trains on a server at its default settings. By turns, a vi
 a while over the WebSocket, as the page does (frames of its newest checkpoint, and checkpoints made
 for it), or nobody does; who begins changes with the round. A turn's speed is the timesteps and the
 seconds that the trainer itself counts between the first and the last report within it. Then the
-job is stopped, a model is played at its natural speed, and the same calls of `POST /inference` are
-made with a viewer and without. Medians and spreads of the rounds' ratios are told; claims, on a
-machine with idle cores:
+job is stopped, and the same calls of `POST /inference` are made while a session of one's own plays
+a model at its natural speed, thirty frames a second, and while it is paused. Medians and spreads of
+the rounds' ratios are told; claims:
 
 - training slows by at most 1 %;
 - a viewer takes at most 1 % of the trainer's time;
@@ -15,20 +15,19 @@ machine with idle cores:
 The second is the first by the causes that a viewer has, since a machine that others share changes
 its speed by more than a percent between two turns: the seconds in checkpoints that are made for
 viewers, and the seconds that the trainer is ready to run and has no processor, by the kernel's own
-account (`schedstat`), more than without a viewer. In a third turn nobody watches, and a process of
-the lowest priority that has nothing to do with us takes as much of the processor as the viewer's
-does: what a machine's cores take from each other.
+account (`schedstat`), more than without a viewer. In a third turn, of inference too, nobody
+watches, and a process of the lowest priority that has nothing to do with us takes as much of the
+processor as the viewer's does: what a machine's cores take from each other.
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +38,7 @@ from mlflow.tracking import MlflowClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from benchmarks.load import Load, Target, in_turn, median_of
+from benchmarks.load import Target, in_turn
 from benchmarks.results import write_rows
 from benchmarks.server import serving
 from grpo import GRPOConfig, checkpoint
@@ -102,8 +101,13 @@ class Viewer(threading.Thread):
             return
 
     def play(self) -> None:
-        """Let time pass in a session of one's own."""
+        """Let an episode pass, at its natural speed, in a session of one's own."""
+        self._socket.send(json.dumps({"command": "reset"}))
         self._socket.send(json.dumps({"command": "play", "speed": 1.0}))
+
+    def pause(self) -> None:
+        """Let no time pass."""
+        self._socket.send(json.dumps({"command": "pause"}))
 
     def close(self) -> None:
         """Leave."""
@@ -165,29 +169,25 @@ class Job:
 
 
 @contextmanager
-def watching(url: str, body: dict[str, object] | None) -> Iterator[Viewer | None]:
-    """Let one watch, or nobody."""
-    viewer = None if body is None else Viewer(url, body)
-    if viewer is not None and body is not None:
-        viewer.start()
-        if "model" in body:
-            viewer.play()
+def watching(url: str, body: dict[str, object]) -> Iterator[Viewer]:
+    """Let one watch."""
+    viewer = Viewer(url, body)
+    viewer.start()
     time.sleep(SETTLE_SECONDS)
     try:
         yield viewer
     finally:
-        if viewer is not None:
-            viewer.close()
+        viewer.close()
         time.sleep(SETTLE_SECONDS)
 
 
 @contextmanager
-def busy(share: float) -> Iterator[None]:
+def busy(share: float) -> Iterator[psutil.Process]:
     """A process that takes this share of a processor."""
-    process = subprocess.Popen([sys.executable, "-c", BUSY, str(share)])
+    process = psutil.Popen([sys.executable, "-c", BUSY, str(share)])
     time.sleep(SETTLE_SECONDS)
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -203,9 +203,9 @@ def players() -> float:
     return sum(each.user + each.system for each in times)
 
 
-def turns(number: int) -> list[str]:
+def rotated(turns: list[str], number: int) -> list[str]:
     """Who comes first changes with the round."""
-    return ["without", "with"] if number % 2 == 0 else ["with", "without"]
+    return turns[number % len(turns) :] + turns[: number % len(turns)]
 
 
 def checkpoint_seconds(scratch: Path) -> float:
@@ -229,15 +229,16 @@ def bench_training(url: str, folder: Path, options: argparse.Namespace) -> list[
     share = 0.3  # of a processor; what was measured, from the first turn with a viewer on
     for number in range(options.rounds):
         found: dict[str, Speed] = {}
-        for turn in turns(number):
-            body = {"job_id": job.id, "watch": True} if turn == "with" else None
-            with watching(url, body) as viewer:
-                before, used, begun = viewer and viewer.frames, players(), time.monotonic()
+        for turn in rotated(["without", "with"], number):
+            if turn == "without":
                 found[turn] = job.speed(options.seconds)
-                if viewer:
-                    share = (players() - used) / (time.monotonic() - begun)
-                    if viewer.frames == before:
-                        raise RuntimeError("the viewer saw nothing")
+                continue
+            with watching(url, {"job_id": job.id, "watch": True}) as viewer:
+                before, used, begun = viewer.frames, players(), time.monotonic()
+                found[turn] = job.speed(options.seconds)
+                share = (players() - used) / (time.monotonic() - begun)
+                if viewer.frames == before:
+                    raise RuntimeError("the viewer saw nothing")
         with busy(share):
             found["beside"] = job.speed(options.seconds)
         without, one = found["without"], found["with"]
@@ -260,25 +261,46 @@ def bench_training(url: str, folder: Path, options: argparse.Namespace) -> list[
     ]
 
 
-def bench_inference(url: str, folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    """The p50 of single calls by turns."""
+def bench_inference(url: str, folder: Path, rounds: int) -> list[dict[str, object]]:
+    """The p50 of single calls by turns of a second: nobody, a viewer, a process as busy."""
     body = json.dumps({"model_name": MODEL, "observation": OBSERVATION})
     target = {"ours": Target(f"{url}/inference", body)}
-    ratios = []
-    for number in range(options.rounds):
-        found: dict[str, Load] = {}
-        for turn in turns(number):
-            with watching(url, {"model": MODEL} if turn == "with" else None):
-                found[turn] = median_of(
-                    in_turn(target, 1, 3, max(1, round(options.seconds / 4)), folder)["ours"]
-                )
-        ratios.append(found["with"].p50 / found["without"].p50)
-        print(
-            f"round {number + 1}: p50 without {found['without'].p50:.3f} ms, with "
-            f"{found['with'].p50:.3f} ms ({ratios[-1]:.3f})",
-            flush=True,
-        )
-    return row_of("inference, times the p50", ratios, MOST_OF_P50)
+    with watching(url, {"model": MODEL}) as viewer:
+        viewer.play()
+        used, begun = players(), time.monotonic()
+        time.sleep(SETTLE_SECONDS)
+        share = (players() - used) / (time.monotonic() - begun)
+        viewer.pause()
+        with busy(share) as process:
+            process.suspend()
+            turns: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+                "without": (int, int),
+                "with": (viewer.play, viewer.pause),
+                "beside": (process.resume, process.suspend),
+            }
+            in_turn(target, 1, 1, 1, folder)
+            found: dict[str, list[float]] = {turn: [] for turn in turns}
+            for number in range(rounds):
+                for turn in rotated(list(turns), number):
+                    begin, end = turns[turn]
+                    begin()
+                    time.sleep(0.3)
+                    frames = viewer.frames
+                    found[turn].append(in_turn(target, 1, 1, 1, folder)["ours"][0].p50)
+                    if (turn == "with") != (viewer.frames > frames + 5):
+                        raise RuntimeError(f"{viewer.frames - frames} frames in a turn {turn}")
+                    end()
+                    time.sleep(0.3)
+    p50 = ", ".join(f"{turn} {statistics.median(each):.4f} ms" for turn, each in found.items())
+    print(f"p50 of calls: {p50}; the viewer's process takes {share:.2f} of a processor")
+    ratios = {
+        turn: [one / other for one, other in zip(found[turn], found["without"], strict=True)]
+        for turn in ("with", "beside")
+    }
+    return [
+        row_of("inference, times the p50", ratios["with"], MOST_OF_P50),
+        row_of("inference, times the p50 beside any such process", ratios["beside"], None),
+    ]
 
 
 def row_of(claim: str, ratios: list[float], most: float | None) -> dict[str, object]:
@@ -299,8 +321,11 @@ def row_of(claim: str, ratios: list[float], most: float | None) -> dict[str, obj
 
 
 def trained(url: str) -> None:
-    """Make the model that is played."""
-    body = {"total_timesteps": 512, "model_name": MODEL, "n_eval_episodes": 2}
+    """Make the model that is played, whose episodes last longer than a turn."""
+    body = {
+        "total_timesteps": 5_000, "model_name": MODEL, "n_eval_episodes": 2, "seed": 1,
+        "reward_function_type": "optimized_cartpole",
+    }  # fmt: skip
     job_id = requests.post(f"{url}/train", json=body, timeout=60).json()["job_id"]
     while True:
         status = requests.get(f"{url}/training/{job_id}/status", timeout=60).json()
@@ -316,6 +341,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a turn")
+    parser.add_argument("--calls", type=int, default=40, help="turns of a second of inference")
     parser.add_argument("--keep", action="store_true", help="write the rows into results/")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -324,7 +350,7 @@ def main() -> int:
             trained(url)
             rows = [
                 *bench_training(url, folder, options),
-                bench_inference(url, folder, options),
+                *bench_inference(url, folder, options.calls),
             ]
     if options.keep:
         write_rows("viewer_cost", rows)

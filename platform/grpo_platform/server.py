@@ -85,6 +85,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        ws_per_message_deflate=False,  # images do not get smaller, and calls would wait for it
         proxy_headers=False,
         http=Connections(raise_file_limit()).protocol(),
         headers=[("Keep-Alive", f"timeout={settings.keep_alive_seconds}")],

@@ -141,7 +141,7 @@ def test_frames_and_commands_on_a_socket(client, play):
         header, content = next_frame(socket)
         assert header["step"] == 0
         image = Image.open(io.BytesIO(content[-header["image_bytes"] :]))
-        assert image.format == "WEBP"
+        assert image.format == "JPEG"
         socket.send_json({"command": "play", "speed": 4})
         until(lambda: next_frame(socket)[0]["step"] > 20)
         socket.send_json({"command": "pause"})

@@ -14,7 +14,7 @@ from grpo.errors import IncompatibleError
 from grpo.policies import PolicySpec
 from grpo_platform.play.episode import Episode
 from grpo_platform.play.explaining import explain
-from grpo_platform.play.frames import animation, as_json, pack, split, webp
+from grpo_platform.play.frames import animation, as_json, jpeg, pack, split
 from grpo_platform.play.session import Session
 from grpo_platform.registry.policy_files import policy_to_files
 from tests.odd_environment import ODD
@@ -66,7 +66,7 @@ def test_a_frame_has_an_image_and_what_the_policy_thinks(session, viewer):
     do(session, "step", n=3)
     header, message = viewer.frames()[-1]
     image = Image.open(io.BytesIO(message[-header["image_bytes"] :]))
-    assert image.format == "WEBP"
+    assert image.format == "JPEG"
     assert max(image.size) <= 640
     assert header["image"] == {"width": image.width, "height": image.height}
     assert (header["step"], header["return"], header["reward"], header["by"]) == (3, 3, 1, "policy")
@@ -395,7 +395,7 @@ def test_messages_are_split_wherever_they_are_cut():
 @pytest.mark.parametrize("kind", ["WEBP", "GIF"])
 def test_images_are_small_and_animations_whole(kind):
     noise = np.random.default_rng(0).integers(0, 256, (1200, 900, 3), np.uint8)
-    content, width, height = webp(noise)
+    content, width, height = jpeg(noise)
     assert (width, height) == (480, 640)
     assert len(content) <= 128 * 2**10
     film = Image.open(io.BytesIO(animation([noise, noise[::-1], noise], 20, kind)))

@@ -22,7 +22,7 @@ from grpo.scenarios.environment import feature_names
 from grpo.scenarios.suite import snapshot_to_json
 from grpo_platform.jobs.serialization import policy_of
 from grpo_platform.play.episode import Episode
-from grpo_platform.play.frames import animation, pack, webp
+from grpo_platform.play.frames import animation, jpeg, pack
 from grpo_platform.registry.integrity import PolicyFiles
 from grpo_platform.registry.policy_files import policy_from_files
 
@@ -190,7 +190,7 @@ class Session:
         if image is None:
             why_not = self._episodes[lane].envs.why_not_drawn
             return pack({**header, "image": None, "why_no_image": why_not})
-        content, width, height = webp(image)
+        content, width, height = jpeg(image)
         return pack({**header, "image": {"width": width, "height": height}}, content)
 
     def header(self, lane: int = 0) -> Message:

@@ -66,7 +66,7 @@ function useSession(body) {
         const length = new DataView(data).getUint32(0);
         const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
         const picture = header.image_bytes
-          ? await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: 'image/webp' })) : null;
+          ? await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: 'image/jpeg' })) : null;
         if (shown[header.lane] > turn) return; // a later picture was ready sooner
         shown[header.lane] = turn;
         change((old) => {

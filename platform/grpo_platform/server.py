@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from pydantic import ValidationError
 
+from grpo_platform.core.errors import StoreError
 from grpo_platform.core.messages import escape_unprintable
 from grpo_platform.core.process import importing
-from grpo_platform.core.settings import TOKEN_VARIABLE, Settings, unknown_variables
+from grpo_platform.core.settings import TOKEN_VARIABLE, Settings, kind_of_store, unknown_variables
 
 if TYPE_CHECKING:
     from grpo_platform.services.container import Services
@@ -40,6 +41,10 @@ def main() -> None:
     except ValidationError as error:
         _give_up(_explain(error))
     _check_names(os.environ)
+    try:
+        kind_of_store(settings.tracking_uri)
+    except StoreError as error:
+        _give_up(str(error))
     os.environ.pop(TOKEN_VARIABLE, None)  # plug-ins run in this process too
     serve(settings)
 

@@ -43,6 +43,7 @@ def hints(env, timesteps, **fields):
     return heard.found
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize(
     ("env", "timesteps", "fields", "expected"),
     [

@@ -69,6 +69,7 @@ def test_a_run_has_one_part_or_all_and_what_is_not_rotated(
     assert sorted(names) == sorted([*rotated, "test_three[0]", "test_always"])
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.parametrize("arguments", ["", "8"])
 def test_a_test_that_no_part_would_run_is_refused(tmp_path: Path, arguments: str) -> None:
     tests = f"import pytest\n@pytest.mark.rotated({arguments})\ndef test_one(): ..."

@@ -58,6 +58,7 @@ def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
         assert shown in printed
 
 
+@pytest.mark.rotated(4)
 def test_the_librarys_page_runs(tmp_path: Path) -> None:
     printed = run_blocks(ROOT / "docs" / "library.md", tmp_path)
     (played,) = re.findall(r"^return (\d+\.\d)$", printed, re.MULTILINE)

@@ -35,6 +35,7 @@ def connected(running: Server) -> socket.socket:
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
+@pytest.mark.rotated(5)
 def test_a_session_that_polls_as_often_as_idle_connections_end_meets_no_reset(running):
     with requests.Session() as session:
         for _ in range(4):
@@ -43,6 +44,7 @@ def test_a_session_that_polls_as_often_as_idle_connections_end_meets_no_reset(ru
             time.sleep(KEEP_ALIVE_SECONDS)
 
 
+@pytest.mark.rotated(2)
 def test_an_idle_connection_ends_after_it_was_told_to_and_a_request_that_crosses_meets_no_reset(
     running,
 ):

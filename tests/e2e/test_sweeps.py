@@ -277,7 +277,7 @@ def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(5)
 def test_an_interrupted_sweep_stops_with_its_trials(tmp_path: Path, number: signal.Signals) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)

@@ -36,7 +36,7 @@ def number(pattern: str, printed: str) -> float:
     return float(found)
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(3)
 def test_a_first_policy(running: Server) -> None:
     printed = run_blocks(TUTORIALS / "first-policy.md", running.folder, running.url)
     assert number(r"^by chance (\d+)$", printed) < 60

@@ -89,6 +89,7 @@ def test_no_observation_breaks_a_single_call(client, observation):
     check(post(client, "/inference", "observation", written(observation)))
 
 
+@pytest.mark.rotated(7)
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(observations=st.one_of(st.lists(vectors, max_size=4), anything))
 def test_no_observation_breaks_a_batch(client, observations):
@@ -237,6 +238,7 @@ def test_a_model_that_loads_slowly_holds_no_other_models_batches_back(tmp_path, 
         assert answered.status_code == 200
 
 
+@pytest.mark.rotated(4)
 def test_decisions_that_take_long_leave_threads_to_others(tmp_path, monkeypatch):
     with services_in(tmp_path) as services, client_of(services) as client:
         begun, over = threading.Semaphore(0), threading.Event()

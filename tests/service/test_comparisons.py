@@ -121,6 +121,7 @@ def test_versions_play_the_same_fresh_episodes_and_are_compared_in_pairs(version
         assert (pair["paired"], pair["verdict"], pair["units"]) == (True, "first", [60, 60])
 
 
+@pytest.mark.rotated(7)
 def test_several_pairs_are_corrected_and_say_so(versions):
     assert "Holm" in versions["correction"]
     levels = sorted(pair["confidence"] for pair in versions["pairs"])

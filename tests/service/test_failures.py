@@ -71,6 +71,7 @@ def test_failures_are_listed_with_what_the_run_keeps_of_them(live, job_id):
     assert "failures/index.html" in services.store.tags(job_id)["mlflow.note.content"]
 
 
+@pytest.mark.rotated(3)
 def test_films_are_those_of_the_run(live, job_id):
     services, client = live
     for path, artifact in (("film", "episodes.mp4"), ("failures/2/film", "failures/02/clip.mp4")):
@@ -153,6 +154,7 @@ def test_the_configuration_tells_what_differs_from_the_preset(live, job_id):
     assert client.get(f"/training/{'0' * 32}/config").status_code == 404
 
 
+@pytest.mark.rotated(3)
 def test_a_version_is_downloaded_as_one_file(live, job_id, tmp_path):
     _, client = live
     path = "/models/short/versions/1/download"

@@ -46,6 +46,7 @@ def config(env_name=FAULTY, **kwargs):
     return GRPOConfig(env_name=env_name, env_kwargs=kwargs)
 
 
+@pytest.mark.rotated(5)
 def test_a_large_policy_is_built_elsewhere_and_not_for_long():
     here = Isolation(1.0)
     began = time.monotonic()

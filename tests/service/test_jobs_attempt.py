@@ -85,6 +85,7 @@ def steps_of(one, key="rollout/ep_rew_mean"):
 # --- undisturbed -------------------------------------------------------------------------
 
 
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize("foreground", [False, True])
 def test_a_training_that_ends_is_a_completed_job_with_all_that_was_said(world, trained, foreground):
     one = world(foreground=foreground, model_name=f"done-{foreground}")

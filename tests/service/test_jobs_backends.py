@@ -102,6 +102,7 @@ def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):
     assert ends == sorted(ends)
 
 
+@pytest.mark.rotated(3)
 def test_a_running_job_stops_within_two_seconds_and_keeps_a_checkpoint(live):
     job = live.submit(**long_job(model_name="stopped"))
     live.training(job.job_id)

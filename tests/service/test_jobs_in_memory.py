@@ -28,6 +28,7 @@ def _nothing_left_running(live):
     live.stop_all()
 
 
+@pytest.mark.rotated(3)
 def test_a_job_comes_to_the_same_as_in_processes_of_its_own(live):
     job = live.submit(**FIELDS, model_name="whole")
     done = live.wait(job.job_id, JobStatus.COMPLETED)
@@ -40,7 +41,7 @@ def test_a_job_comes_to_the_same_as_in_processes_of_its_own(live):
     assert_as_undisturbed(live, done)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(3)
 def test_a_job_that_learned_says_so_and_one_that_did_not_as_well(live):
     known = {"total_timesteps": 5_000, "seed": 7}
     learned = live.wait(live.submit(**known, model_name="learned").job_id, JobStatus.COMPLETED)
@@ -64,7 +65,7 @@ def test_a_job_that_learned_says_so_and_one_that_did_not_as_well(live):
     assert not child.verdict.start.beaten
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(3)
 def test_jobs_take_turns_and_a_stopped_one_goes_on_as_if_nothing_had_been(live):
     first = live.submit(**FIELDS | {"total_timesteps": 40_000}, model_name="resumed")
     second = live.submit(total_timesteps=300, n_eval_episodes=2)
@@ -92,7 +93,7 @@ def test_an_environment_that_raises_fails_its_job_alone(live):
     live.wait(after.job_id, JobStatus.COMPLETED)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(3)
 def test_a_run_that_was_deleted_is_forgotten_and_the_next_job_has_its_turn(live):
     job = live.submit(**long_job())
     live.training(job.job_id)
@@ -103,7 +104,7 @@ def test_a_run_that_was_deleted_is_forgotten_and_the_next_job_has_its_turn(live)
         live.jobs.get(job.job_id)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(3)
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint(live):
     job = live.submit(**FIELDS | {"total_timesteps": 40_000}, model_name="killed")
     live.until(job.job_id, lambda record: record.checkpoint)

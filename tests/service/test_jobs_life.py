@@ -160,6 +160,7 @@ def test_delete_removes_a_finished_job_and_keeps_its_model(live):
     assert live.registry.resolve("kept").version == 1
 
 
+@pytest.mark.rotated(4)
 def test_equal_idempotency_keys_are_one_job(live):
     first = live.runner.submit(request(total_timesteps=300), idempotency_key="once")
     second = live.runner.submit(request(total_timesteps=400), idempotency_key="once")

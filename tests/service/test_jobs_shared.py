@@ -69,6 +69,7 @@ def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
     assert claims_of(live, job.job_id) == ["1", "2"]
 
 
+@pytest.mark.rotated(3)
 def test_a_loss_that_one_server_has_begun_to_see_to_is_not_counted_by_another(live, other):
     """It writes the next attempt first and queues the job then; between the two it may die."""
     job_id = live.jobs.create(request(total_timesteps=64, max_attempts=2)).job_id
@@ -84,6 +85,7 @@ def test_a_loss_that_one_server_has_begun_to_see_to_is_not_counted_by_another(li
     assert claims_of(live, job_id) == ["1", "2"]
 
 
+@pytest.mark.rotated(7)
 def test_one_key_is_one_job_however_many_ask_at_once_and_after_a_restart(live):
     def submit(_number):
         return live.runner.submit(request(total_timesteps=64), idempotency_key="together").job_id

@@ -116,6 +116,7 @@ def next_text(socket, kind):
             return json.loads(message["text"])
 
 
+@pytest.mark.rotated(1)
 def test_a_script_plays_winds_back_and_ends(client, play):
     session = play(seed=7)
     assert session["model"] == f"{MODEL}/2"

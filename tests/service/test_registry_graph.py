@@ -120,6 +120,7 @@ def test_every_way_out_gives_the_policys_answers(model):
     np.testing.assert_allclose(single.action, expected.actions[0], atol=1e-5)
 
 
+@pytest.mark.rotated(1)
 def test_samples_follow_the_distribution(model):
     policy, folder, observations = model
     predictor = read_policy(*files(folder))

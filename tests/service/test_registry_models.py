@@ -290,6 +290,7 @@ def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
     assert bench.registry.get(name).champion == 1
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

@@ -266,6 +266,7 @@ def test_an_alias_set_in_mlflow_is_respected(bench):
     assert bench.promoter.rollback(name, "me").version == 3
 
 
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("call", ["set_registered_model_alias", "set_registered_model_tag"])
 def test_a_decider_that_crashed_after_deciding_is_finished_by_the_next(bench, monkeypatch, call):
     name = bench.name()

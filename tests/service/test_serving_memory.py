@@ -118,6 +118,7 @@ def test_an_episode_is_the_same_by_the_state_that_is_sent_back(world, kind):
         assert unpack(state).version == reply["model_version"] == 1
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_episode_is_the_same_by_its_name_and_begins_again_when_it_is_said(world, kind):
     client, found = world

@@ -185,6 +185,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize(("change", "field", "says"), WRONG)
 def test_what_does_not_fit_is_refused_by_the_name_of_its_part(client, world, change, field, says):
     observation = plain(THING)

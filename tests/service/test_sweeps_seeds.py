@@ -65,6 +65,7 @@ def test_a_trial_is_worth_the_mean_over_its_seeds(sweeps):
     assert names == {"trial 0, seed 3", "trial 0, seed 14"}
 
 
+@pytest.mark.rotated(5)
 def test_a_failed_seed_is_the_end_of_its_trial_and_the_sweep_takes_it_up_again(sweeps):
     sweep_id = sweeps.submit(1, seeds=(1, 2), config=LONG)
     sweeps.until_trial(sweep_id, 0, "running")

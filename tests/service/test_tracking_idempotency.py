@@ -62,6 +62,7 @@ def test_many_servers_that_are_asked_at_once_make_one_job(store):
             assert servers[0].find_idempotent(key).job_id == job_id
 
 
+@pytest.mark.rotated(6)
 def test_an_elder_draft_of_a_dead_server_holds_a_key_for_seconds_only(store, brief):
     jobs = jobs_of(store)
     dead = draft(jobs, "elder")
@@ -74,6 +75,7 @@ def test_an_elder_draft_of_a_dead_server_holds_a_key_for_seconds_only(store, bri
     assert runs_of(store, "elder") == {made.job_id}
 
 
+@pytest.mark.rotated(6)
 def test_a_younger_draft_of_a_dead_server_is_waited_for_and_deleted(store, brief):
     jobs = jobs_of(store)
     own = draft(jobs, "younger")

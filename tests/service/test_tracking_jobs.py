@@ -70,6 +70,7 @@ def test_a_created_job_is_queued_and_whole(jobs, client):
     assert json.loads(run.data.params["env_kwargs"]) == {"sutton_barto_reward": True}
 
 
+@pytest.mark.rotated(5)
 def test_a_job_without_a_model_name_gets_one_of_its_own(jobs):
     made = jobs.create(request())
     assert made.model_name == f"grpo_model_{made.job_id}"
@@ -282,6 +283,7 @@ def test_metrics_come_back_finite_and_json_never_breaks(jobs):
     assert jobs.list(limit=1).items[0].metrics == record.metrics
 
 
+@pytest.mark.rotated(1)
 def test_thousands_of_points_are_written_and_read(jobs):
     job_id = running(jobs).job_id
     points = [Point("x", float(i), i, i) for i in range(2_500)]

@@ -10,8 +10,17 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from grpo_platform.core.access import TOKEN_DIGEST
+from grpo_platform.core.errors import StoreError
+from grpo_platform.core.messages import without_credentials
 
-__all__ = ["TOKEN_VARIABLE", "Settings", "WorkerSettings", "child_environment", "unknown_variables"]
+__all__ = [
+    "TOKEN_VARIABLE",
+    "Settings",
+    "WorkerSettings",
+    "child_environment",
+    "kind_of_store",
+    "unknown_variables",
+]
 
 _PREFIX = "GRPO_"
 _MIN_TOKEN_BYTES = 32
@@ -149,6 +158,27 @@ class Settings(WorkerSettings):
         """MLflow store: `MLFLOW_TRACKING_URI`, else mlflow.db in the working directory."""
         configured = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
         return configured or "sqlite:///mlflow.db"
+
+
+def kind_of_store(uri: str) -> str:
+    """`sqlite`, `postgresql`, `http` or `https`.
+
+    Raises:
+        StoreError: none of these.
+    """
+    import sqlalchemy  # the command line starts without it
+
+    try:
+        kind = sqlalchemy.make_url(uri).drivername.partition("+")[0]
+    except (ValueError, sqlalchemy.exc.ArgumentError):
+        kind = "no address"
+    if kind not in ("sqlite", "postgresql", "http", "https"):
+        raise StoreError(
+            f"MLFLOW_TRACKING_URI={without_credentials(uri)[:200]!r} is not supported: use "
+            "sqlite:///file, an MLflow server (http://…) or postgresql://…, or leave it unset for "
+            "mlflow.db in this directory."
+        )
+    return kind
 
 
 def child_environment() -> dict[str, str]:

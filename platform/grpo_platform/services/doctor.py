@@ -23,9 +23,9 @@ from grpo.envs import check_environment
 from grpo.trainer import Trainer
 from grpo_platform.core.errors import PlatformError
 from grpo_platform.core.messages import without_credentials
-from grpo_platform.core.settings import Settings
+from grpo_platform.core.settings import Settings, kind_of_store
 from grpo_platform.services import store
-from grpo_platform.tracking.addresses import kind_of_store, named_store_uri
+from grpo_platform.tracking.addresses import named_store_uri
 from grpo_platform.tracking.schema import SchemaState
 
 __all__ = ["Finding", "State", "examine"]

@@ -7,8 +7,7 @@ from urllib.parse import urlencode
 import sqlalchemy
 
 from grpo_platform.core.errors import StoreError
-from grpo_platform.core.messages import without_credentials
-from grpo_platform.core.settings import Settings
+from grpo_platform.core.settings import Settings, kind_of_store
 from grpo_platform.tracking.exceptions import store_errors
 from grpo_platform.tracking.locations import sqlite_path, sqlite_uri
 from grpo_platform.tracking.schema import SchemaState, read_schema
@@ -17,7 +16,6 @@ __all__ = [
     "OLDER_SCHEMA",
     "absolute_uri",
     "existing_store_uri",
-    "kind_of_store",
     "named_store_uri",
     "probe_database",
 ]
@@ -26,25 +24,6 @@ OLDER_SCHEMA: Final = (
     "This store's database is of an older MLflow. Stop whatever else uses it, then run: "
     "grpo-platform store upgrade"
 )
-
-
-def kind_of_store(uri: str) -> str:
-    """`sqlite`, `postgresql`, `http` or `https`.
-
-    Raises:
-        StoreError: none of these.
-    """
-    try:
-        kind = sqlalchemy.make_url(uri).drivername.partition("+")[0]
-    except (ValueError, sqlalchemy.exc.ArgumentError):
-        kind = "no address"
-    if kind not in ("sqlite", "postgresql", "http", "https"):
-        raise StoreError(
-            f"MLFLOW_TRACKING_URI={without_credentials(uri)[:200]!r} is not supported: use "
-            "sqlite:///file, an MLflow server (http://…) or postgresql://…, or leave it unset for "
-            "mlflow.db in this directory."
-        )
-    return kind
 
 
 def absolute_uri(uri: str) -> str:

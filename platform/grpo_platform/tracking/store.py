@@ -18,11 +18,10 @@ from mlflow.tracking import MlflowClient
 
 from grpo_platform.core.errors import StoreError, StoreUnavailableError
 from grpo_platform.core.names import EXPERIMENT, JOB_READY, Tag
-from grpo_platform.core.settings import Settings
+from grpo_platform.core.settings import Settings, kind_of_store
 from grpo_platform.tracking.addresses import (
     OLDER_SCHEMA,
     absolute_uri,
-    kind_of_store,
     probe_database,
 )
 from grpo_platform.tracking.exceptions import DAMAGED, store_errors, when_granted

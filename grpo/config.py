@@ -134,10 +134,12 @@ class GRPOConfig:
     start_states: Literal["branch", "branch_worst", "reset", "continue", "mixed"] = "branch"
     """Where groups start: `branch` goes on from where a random survivor came to, `branch_worst`
     from where the one with the lowest return did, `reset` starts at a seeded reset. With `continue`
-    each member goes on with its own episode; with `mixed` a group does that or branches."""
+    each member goes on with its own episode. So it does with `mixed`, but for segments in which a
+    group's members leave their episodes to be compared from where one of them is."""
 
     branch_probability: Annotated[float, Bound(0.0, 1.0)] = 0.9
-    """When branching: chance that a group goes on from a survivor's last state."""
+    """When branching: chance that a group goes on from a survivor's last state; with `mixed`, that
+    its members are compared from where one of them is."""
 
     bootstrap: bool = False
     """Add the value of the last state, γ^k V(s_end), to the return of a segment that was cut or

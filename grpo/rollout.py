@@ -1,6 +1,6 @@
 """Collect groups: rollouts of several members from one start state, stepped together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,8 @@ class RolloutCollector:
         self._branches = config.start_states not in ("reset", "continue")
         self._branches &= envs.branching != "none"
         self._continues = config.start_states in ("continue", "mixed")
+        self._makes_trips = self._branches and self._continues
+        self._away: dict[int, VisitedState | None] = {}
         self.next_starts: list[VisitedState | None] = [None] * config.num_groups
         self._progress = _Progress(config.num_groups * config.group_size)
 
@@ -172,9 +174,11 @@ class RolloutCollector:
         members = np.arange(groups * size)
         stop = self.timesteps + budget
         observations, shared = self._start(groups, size, budget)
-        horizon = min(self.config.n_steps, (stop - self.timesteps) // len(members))
-        segment = self._run(members, observations, horizon)
-        return self._finish(segment, groups, size, shared)
+        left = stop - self.timesteps - self._costs(self._away.values())
+        segment = self._run(members, observations, min(self.config.n_steps, left // len(members)))
+        rollout = self._finish(segment, groups, size, shared)
+        self._return()
+        return rollout
 
     def members(self) -> tuple[VisitedState | None, ...]:
         """What each member goes on from, with `continue` and `mixed`; None after an episode's end.
@@ -195,10 +199,7 @@ class RolloutCollector:
         self.next_starts = list(next_starts)
         for member, state in enumerate(members):
             if state is not None:
-                row = self._envs.restore(np.array([member]), state.snapshot)
-                if state.policy_state is not None:
-                    row = self._reads.with_states(row, state.policy_state[None])
-                self._progress.set(member, row[0], state)
+                self._put(np.array([member]), state)
         self.timesteps = timesteps
 
     def _shape_for(self, budget: int) -> tuple[int, int]:
@@ -222,17 +223,60 @@ class RolloutCollector:
                 start = start if cost <= spare else None
                 spare -= cost if start is not None else 0
             if start is not None:
-                rows = self._envs.restore(members, start.snapshot)
-                rows = self._with_memory(rows, start.policy_state)
-                for member, row in zip(members.tolist(), rows, strict=True):
-                    self._progress.set(member, row, start)
+                rows = self._put(members, start)
             elif self._continues:
-                shared[group] = False
+                ways = self._leave(members, spare)
+                spare -= ways or 0
+                shared[group] = ways is not None
                 rows = np.concatenate([self._go_on(member) for member in members.tolist()])
             else:
                 rows = self._begin(members)
             observations.append(rows)
         return np.concatenate(observations), shared
+
+    def _put(self, members: IntArray, state: VisitedState) -> npt.NDArray[Any]:
+        """Put members into a visited state; what they observe, shape (n, *shape)."""
+        rows = self._with_memory(self._envs.restore(members, state.snapshot), state.policy_state)
+        for member, row in zip(members.tolist(), rows, strict=True):
+            self._progress.set(member, row, state)
+        return rows
+
+    def _leave(self, members: IntArray, spare: int) -> int | None:
+        """With `branch_probability` a group's members leave their episodes, and join one's.
+
+        For one segment, after which they return: so the episodes, and the states that they come
+        to, stay the policy's own. The one that is joined goes on with its own meanwhile.
+
+        Returns:
+            Timesteps that the ways there and back take; None where nobody left.
+        """
+        going = members[self._progress.going[members]]
+        if not self._makes_trips or not going.size or len(members) == 1:
+            return None
+        if self._rng.random() >= self.config.branch_probability:
+            return None
+        joined = int(going[self._rng.integers(going.size)])
+        others, start = members[members != joined], self._visited(joined)
+        own = {m: self._visited(m) if self._progress.going[m] else None for m in others.tolist()}
+        cost = self._costs([start] * len(others)) + self._costs(own.values())
+        if cost > spare:
+            return None
+        self._away |= own
+        self._put(others, start)
+        return cost
+
+    def _return(self) -> None:
+        """Put members that left their episodes back to where they left them."""
+        for member, own in self._away.items():
+            if own is None:
+                self._progress.going[member] = False
+            else:
+                self._put(np.array([member]), own)
+        self._away.clear()
+
+    def _costs(self, states: Iterable[VisitedState | None]) -> int:
+        """Timesteps that it takes to put a member into each of these states."""
+        return sum(self._envs.restore_cost(s.snapshot) for s in states if s is not None)
 
     def _go_on(self, member: int) -> npt.NDArray[Any]:
         """What a member observes where it is, or at a reset of its own; shape (1, *shape)."""
@@ -324,7 +368,7 @@ class RolloutCollector:
         """
         groups, size = ended.shape
         self.next_starts = [None] * self.config.num_groups
-        if not self._branches:
+        if not self._branches or self._continues:
             return
         for group in range(groups):
             chosen = np.flatnonzero(~ended[group])

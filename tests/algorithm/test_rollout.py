@@ -261,35 +261,51 @@ def test_a_small_budget_leaves_members_where_they_are():
     np.testing.assert_array_equal(after[:2], rollout.last_observations)
 
 
-def test_a_mixture_branches_or_lets_each_go_on():
+def test_siblings_of_a_mixture_return_to_their_own_episodes():
     collector, _, _ = make_collector(
         start_states="mixed", baseline="shrinkage", num_groups=4, group_size=3, n_steps=5,
         branch_probability=0.5,
     )  # fmt: skip
-    last, ended, shared, alone = None, np.zeros((4, 3), np.bool_), 0, 0
-    for _ in range(30):
+    own = {}  # what those observe whose episode goes on
+    trips = alone = 0
+    for _ in range(60):
         rollout = collector.collect(10_000)
         first = rollout.observations[:12].reshape(4, 3, -1)
-        for group in range(4):
-            if last is None:
-                assert not rollout.shared[group]
-                continue
-            same = (first[group] == first[group][:1]).all()
-            survivors = last.last_observations.reshape(4, 3, -1)[group][~ended[group]]
-            if rollout.shared[group]:
-                shared += 1
-                assert same
-                assert any((first[group, 0] == row).all() for row in survivors)
-            else:
-                alone += 1
-                kept = first[group][~ended[group]]
-                np.testing.assert_array_equal(kept, survivors)
+        last = rollout.last_observations.reshape(4, 3, -1)
         # CartPole's time limit is far: who stopped before the segment's end has ended
         full = rollout.alive.sum(axis=0) == len(rollout.alive)
-        ended = ~full | rollout.terminated.reshape(4, 3)
-        last = rollout
-    assert shared > 20
-    assert alone > 20
+        going = full & ~rollout.terminated.reshape(4, 3)
+        for group in range(4):
+            moved = list(range(3))
+            if rollout.shared[group]:
+                assert (first[group] == first[group][0]).all()
+                moved = [k for k in moved if np.array_equal(own.get((group, k)), first[group][0])]
+                assert len(moved) == 1
+                trips += 1
+            for k in moved:
+                before = own.pop((group, k), None)
+                if before is not None:
+                    np.testing.assert_array_equal(first[group, k], before)
+                    alone += 1
+                if going[group, k]:
+                    own[group, k] = last[group, k]
+    assert trips > 60
+    assert alone > 60
+
+
+def test_the_way_back_counts_and_has_its_place_in_the_budget():
+    collector, envs, _ = make_collector(
+        env_name="LunarLander-v3", reward_function_type="environment", start_states="mixed",
+        baseline="both", num_groups=1, group_size=2, n_steps=10, branch_probability=1.0,
+    )  # fmt: skip
+    collector.collect(20)
+    assert envs.steps_taken == 20
+    # ten steps are replayed on the way there, and ten on the way back
+    assert collector.collect(40).alive.sum() == 20
+    assert envs.steps_taken == 60
+    # who was joined is twenty steps on, who returned ten: 30 for the ways, 2 are left
+    assert collector.collect(32).alive.sum() == 2
+    assert envs.steps_taken == 92
 
 
 def test_an_episode_counts_what_its_member_went_through_before_a_branch():
@@ -298,8 +314,9 @@ def test_an_episode_counts_what_its_member_went_through_before_a_branch():
         num_groups=1, group_size=2, n_steps=4, branch_probability=1.0,
     )  # fmt: skip
     always(policy, 0)
-    episodes = [e for _ in range(3) for e in collector.collect(10_000).episodes]
-    assert [(e.episode_return, e.length) for e in episodes] == [(45.0, 9)] * 2
+    episodes = [e for _ in range(12) for e in collector.collect(10_000).episodes]
+    assert len(episodes) > 4
+    assert {(e.episode_return, e.length) for e in episodes} == {(45.0, 9)}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ __all__ = [
     "generalized_advantages",
     "group_advantages",
     "segment_returns",
+    "shared_variance",
     "standardized",
 ]
 
@@ -145,6 +146,29 @@ def critic_advantages(
             mean = estimates - values
             values = estimates - _weights(estimates, mean)[:, None] * mean
     return Advantages(np.where(alive, values, 0.0), alive, 0.0)
+
+
+def shared_variance(estimates: Float64Array, alive: BoolArray, shared: BoolArray) -> float | None:
+    """Share of the variance of Â that siblings have in common, within [0, 1].
+
+    What they have in common is the critic's error at the state that they share; what they differ in
+    is their own luck, and what their actions did. Â and the mean m of the other members' have the
+    common part as their covariance: Σ Â m / Σ Â², the intraclass correlation (Fisher 1925).
+
+    Args:
+        estimates: shape (T, G, K), 0 where not alive.
+        alive: shape (T, G, K).
+        shared: shape (G,): the group's members began in one state; others are no siblings.
+
+    Returns:
+        None where no member has a sibling.
+    """
+    mean = estimates - loo_time(estimates, alive)[0]
+    siblings = alive & (alive.sum(axis=2, keepdims=True) > 1) & shared[:, None]
+    square = float(np.square(estimates[siblings]).sum())
+    if not square:
+        return None
+    return float(np.clip((estimates * mean)[siblings].sum() / square, 0.0, 1.0))
 
 
 def _weights(estimates: Float64Array, mean: Float64Array) -> Float64Array:

@@ -14,6 +14,7 @@ from grpo.advantages import (
     generalized_advantages,
     group_advantages,
     segment_returns,
+    shared_variance,
     standardized,
 )
 from grpo.config import GRPOConfig
@@ -58,6 +59,9 @@ class Comparison:
 
     advantages: Advantages
     """By (T, G, K)."""
+
+    shared_variance: float | None
+    """What siblings have in common, of a critic's estimates; None without critic or siblings."""
 
     values: FloatArray
     """Shape (N,): V before the update."""
@@ -137,9 +141,11 @@ class Learner:
         moments = policy.return_moments(returns[alive])
         if config.normalize_rewards:
             judged = judged / moments[1]
+        common = None
         if config.baseline == "group":
             advantages = group_advantages(config.advantage, judged, alive, self._objects)
         else:
+            common = shared_variance(judged, alive, rollout.shared)
             advantages = critic_advantages(config.baseline, judged, alive, rollout.shared)
             if not rewards.any():  # what is left is the critic's own error
                 advantages = replace(advantages, degenerate_fraction=1.0)
@@ -148,6 +154,7 @@ class Learner:
             returns=returns[alive],
             return_moments=moments,
             advantages=standardized(advantages) if config.normalize_advantage else advantages,
+            shared_variance=common,
             values=values,
             log_prob=outputs.log_prob(rollout.actions),
         )

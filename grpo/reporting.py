@@ -28,6 +28,13 @@ class RolloutStats:
     degenerate_fraction: float
     """Share of comparisons that were equal and gave no signal, 0 to 1."""
 
+    sibling_fraction: float
+    """Share of the transitions whose member began in a state with others of its group, 0 to 1."""
+
+    shared_variance: float | None = None
+    """Share of the variance of a critic's advantages that siblings have in common, 0 to 1: what a
+    comparison with them can remove. None without a critic, or without siblings."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateStats:

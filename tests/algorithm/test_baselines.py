@@ -19,6 +19,7 @@ from grpo.advantages import (
     generalized_advantages,
     group_advantages,
     segment_returns,
+    shared_variance,
     standardized,
 )
 from grpo.config import GRPOConfig
@@ -146,6 +147,29 @@ def test_full_returns_and_no_critic_are_todays_comparison_bit_for_bit():
     found = critic_advantages("both", gae, alive, np.ones(2, np.bool_))
     assert today.informative.sum() > 30
     np.testing.assert_array_equal(found.values[today.informative], today.values[today.informative])
+
+
+def test_what_siblings_have_in_common_by_hand():
+    estimates = np.array([[[3.0, 1.0], [-1.0, -1.0]]])
+    both = np.ones(2, np.bool_)
+    everybody = everyone((1, 2, 2))
+    # Σ Â m = 3·1 + 1·3 + 1 + 1, Σ Â² = 9 + 1 + 1 + 1
+    assert shared_variance(estimates, everybody, both) == pytest.approx(8 / 12)
+    assert shared_variance(estimates, everybody, np.array([True, False])) == pytest.approx(6 / 10)
+    assert shared_variance(estimates, everybody, ~both) is None
+    assert shared_variance(np.array([[[3.0, -3.0]]]), everyone((1, 1, 2)), both[:1]) == 0.0
+    alone = np.array([[[True, False], [True, True]]])
+    assert shared_variance(np.where(alone, estimates, 0.0), alone, both) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("error", [0.0, 0.5, 2.0])
+def test_what_siblings_have_in_common_is_the_critics_error(size, error):
+    rng = np.random.default_rng(7)
+    shape = (1, 40_000, size)
+    own, common = rng.standard_normal(shape), error * rng.standard_normal((1, 40_000, 1))
+    found = shared_variance(own + common, everyone(shape), np.ones(40_000, np.bool_))
+    assert found == pytest.approx(error**2 / (1.0 + error**2), abs=0.02)
 
 
 @pytest.mark.parametrize(("baseline", "groups"), [("critic", 1), ("both", 1), ("shrinkage", 2)])

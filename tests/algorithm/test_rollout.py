@@ -293,6 +293,23 @@ def test_siblings_of_a_mixture_return_to_their_own_episodes():
     assert alone > 60
 
 
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 0.8), (0.25, 0.2), (0.0, 0.04)])
+def test_siblings_are_as_many_as_they_have_in_common(share, expected):
+    collector, _, policy = make_collector(
+        **{**CORRIDOR, "start_states": "mixed"}, env_kwargs={"limit": 10**6}, baseline="both",
+        num_groups=40, group_size=2, n_steps=1, branch_probability=0.8,
+    )  # fmt: skip
+    always(policy, 0)
+    assert collector.shared_variance == 1.0  # before any was measured
+    collector.learn_from(None)
+    collector.learn_from(0.5)
+    assert collector.shared_variance == pytest.approx(0.95)
+    collector.collect(10_000)
+    collector.shared_variance = share
+    fractions = [collector.collect(10_000).sibling_fraction for _ in range(50)]
+    assert np.mean(fractions) == pytest.approx(expected, abs=0.03)  # 2,000 draws
+
+
 def test_the_way_back_counts_and_has_its_place_in_the_budget():
     collector, envs, _ = make_collector(
         env_name="LunarLander-v3", reward_function_type="environment", start_states="mixed",

@@ -37,6 +37,7 @@ def rollout(begin, length, members, rng, episodes=0):
             for i in range(episodes)
         ),
         degenerate_fraction=float(rng.random()),
+        sibling_fraction=float(rng.random()),
     )
 
 
@@ -176,7 +177,7 @@ def test_by_hand():
     reporter = TrackingReporter(20, 6, Clock())
     stats = RolloutStats(
         timesteps=np.array([2, 4, 6, 8, 10]), rewards=np.array([1.0, 3.0, 5.0, 7.0, 9.0]),
-        episodes=(), degenerate_fraction=0.25,
+        episodes=(), degenerate_fraction=0.25, sibling_fraction=0.75, shared_variance=0.5,
     )  # fmt: skip
     reporter.on_rollout(stats)
     assert [(p.value, p.step) for p in reporter.drain()] == [(2.0, 4), (6.0, 8)]
@@ -184,6 +185,8 @@ def test_by_hand():
     tail = {p.key: (p.value, p.step) for p in reporter.finish()}
     assert tail[Metric.REWARD] == (9.0, 10)
     assert tail[Metric.DEGENERATE_FRACTION] == (0.25, 10)
+    assert tail[Metric.SIBLING_FRACTION] == (0.75, 10)
+    assert tail[Metric.SHARED_VARIANCE] == (0.5, 10)
     assert tail[Metric.N_UPDATES] == (10, 10)
 
 
@@ -200,6 +203,7 @@ def test_nothing_but_finite_values_is_logged():
         rewards=np.array([1.0, np.nan, np.inf, 4.0]),
         episodes=(),
         degenerate_fraction=float("nan"),
+        sibling_fraction=float("nan"),
     )
     reporter.on_rollout(stats)
     points = reporter.drain() + reporter.finish()
@@ -230,6 +234,7 @@ def test_episode_return_is_the_mean_of_the_last_hundred():
                 rewards=np.zeros(1),
                 episodes=(EpisodeStats(timestep=i + 1, episode_return=float(i), length=2 * i),),
                 degenerate_fraction=0.0,
+                sibling_fraction=0.0,
             )
         )
     tail = {p.key: p.value for p in reporter.finish()}

@@ -161,6 +161,8 @@ class Metric:
     EPISODE_RETURN: Final = "rollout/ep_rew_mean"
     EPISODE_LENGTH: Final = "rollout/ep_len_mean"
     DEGENERATE_FRACTION: Final = "rollout/degenerate_fraction"
+    SIBLING_FRACTION: Final = "rollout/sibling_fraction"
+    SHARED_VARIANCE: Final = "rollout/shared_variance"
     POLICY_LOSS: Final = "train/policy_loss"
     VALUE_LOSS: Final = "train/value_loss"
     ENTROPY: Final = "train/entropy"

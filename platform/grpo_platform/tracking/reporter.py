@@ -232,6 +232,7 @@ _UPDATE_KEYS: Final = (
     Metric.DEGENERATE_FRACTION, Metric.POLICY_LOSS, Metric.VALUE_LOSS, Metric.ENTROPY,
     Metric.APPROX_KL, Metric.CLIP_FRACTION, Metric.GRAD_NORM, Metric.EXPLAINED_VARIANCE,
     Metric.N_UPDATES, Metric.TIMESTEPS, Metric.TIME_ELAPSED, Metric.FPS, Metric.RETURN_STD,
+    Metric.SIBLING_FRACTION, Metric.SHARED_VARIANCE,
 )  # fmt: skip
 """A new one comes last: checkpoints of earlier releases have the first of them."""
 
@@ -321,6 +322,7 @@ class TrackingReporter(Reporter):
         self._evaluated_slice = -1
         self._late_evaluation: list[tuple[str, float, int]] = []
         self._degenerate_fraction = _NAN
+        self._siblings = (_NAN, _NAN)
         self._returns: deque[float] = deque(maxlen=_EPISODES)
         self._lengths: deque[int] = deque(maxlen=_EPISODES)
         self._tails = 0
@@ -345,10 +347,12 @@ class TrackingReporter(Reporter):
         self._elapsed_before = max(self._elapsed_before, seconds)
 
     def on_rollout(self, stats: RolloutStats) -> None:
-        """Take the rewards, episodes and share of degenerate groups of one iteration."""
+        """Take the rewards and episodes of one iteration, and how its members compare."""
         if closed := self._rewards.add(stats.rewards, stats.timesteps):
             self._emit((Metric.REWARD, value, step) for value, step in closed)
+        common = _NAN if stats.shared_variance is None else stats.shared_variance
         self._degenerate_fraction = stats.degenerate_fraction
+        self._siblings = stats.sibling_fraction, common
         if stats.episodes:
             self._returns.extend(episode.episode_return for episode in stats.episodes)
             self._lengths.extend(episode.length for episode in stats.episodes)
@@ -366,6 +370,7 @@ class TrackingReporter(Reporter):
             stats.approx_kl, stats.clip_fraction, stats.grad_norm, stats.explained_variance,
             stats.n_updates, steps, self._elapsed_before + seconds,
             (steps - self._begin_timesteps) / seconds if seconds > 0 else _NAN, stats.return_std,
+            *self._siblings,
         )  # fmt: skip
         if closed := self._update.add(figures, steps):
             self._emit(closed)

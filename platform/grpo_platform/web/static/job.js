@@ -9,7 +9,8 @@ import { Said } from './said.js';
 
 const [RETURN, REWARD, EVALUATION] = ['rollout/ep_rew_mean', 'rollout/reward', 'eval/mean_reward'];
 const UPDATES = ['train/policy_loss', 'train/value_loss', 'train/entropy', 'train/approx_kl', 'train/clip_fraction',
-  'train/grad_norm', 'train/explained_variance', 'rollout/degenerate_fraction', 'rollout/ep_len_mean', 'time/fps'];
+  'train/grad_norm', 'train/explained_variance', 'rollout/degenerate_fraction', 'rollout/sibling_fraction',
+  'rollout/shared_variance', 'rollout/ep_len_mean', 'time/fps'];
 const MOST_POINTS = 2000;
 
 export default function JobPage({ id }) {

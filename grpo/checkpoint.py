@@ -92,9 +92,6 @@ class TrainingState:
     members: tuple[VisitedState | None, ...] = ()
     """Per member that goes on with its own episode, where it is; None for a reset."""
 
-    shared_variance: float | None = None
-    """As in `RolloutCollector`."""
-
     start: PolicyState | None = None
     """What training started from, where the config's seed does not tell it."""
 
@@ -114,9 +111,8 @@ def save(path: str | os.PathLike[str], state: TrainingState, extra: dict[str, An
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     fields = {spec.name: getattr(state, spec.name) for spec in dataclasses.fields(state)}
-    for name in ("shared_variance", "start"):
-        if fields[name] is None:
-            del fields[name]  # earlier releases read such files
+    if state.start is None:
+        del fields["start"]  # earlier releases read such files
     tree = {
         "format": FORMAT,
         "state": _pack(fields | {"config": state.config.to_dict()}, arrays),

@@ -139,8 +139,7 @@ class GRPOConfig:
 
     branch_probability: Annotated[float, Bound(0.0, 1.0)] = 0.9
     """When branching: chance that a group goes on from a survivor's last state; with `mixed`, that
-    its members are compared from where one of them is, times the share of the variance of their
-    advantages that siblings have in common."""
+    its members are compared from where one of them is."""
 
     bootstrap: bool = False
     """Add the value of the last state, γ^k V(s_end), to the return of a segment that was cut or

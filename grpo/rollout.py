@@ -15,12 +15,6 @@ from grpo.rng import Streams
 
 __all__ = ["EpisodeStats", "Rollout", "RolloutCollector", "VisitedState"]
 
-_MEMORY = 0.9
-"""Of the share of variance that siblings have in common: the weight of the iterations before."""
-
-_LEAST_SHARE = 0.05
-"""Some siblings are always compared, so that it is known when they begin to pay."""
-
 _RESET_SEEDS = 2**31
 """Training's resets are seeded below this, evaluation's from it on."""
 
@@ -132,8 +126,6 @@ class RolloutCollector:
     Attributes:
         next_starts: per group, the visited state that it goes on from; None for a reset, or where
             each member goes on with its own episode.
-        shared_variance: with `mixed`, the running share of advantages' variance that siblings have
-            in common; 1 before any was measured, None with all other start states.
     """
 
     def __init__(
@@ -157,8 +149,6 @@ class RolloutCollector:
         self._branches &= envs.branching != "none"
         self._continues = config.start_states in ("continue", "mixed")
         self._away: dict[int, VisitedState | None] = {}
-        trips = self._branches and self._continues
-        self.shared_variance: float | None = 1.0 if trips else None
         self.next_starts: list[VisitedState | None] = [None] * config.num_groups
         self._progress = _Progress(config.num_groups * config.group_size)
 
@@ -205,22 +195,14 @@ class RolloutCollector:
         going = self._progress.going if self._continues else ()
         return tuple(self._visited(member) if on else None for member, on in enumerate(going))
 
-    def learn_from(self, shared_variance: float | None) -> None:
-        """Let what siblings had in common this time, None without any, say how many there are."""
-        if self.shared_variance is not None and shared_variance is not None:
-            self.shared_variance += (1.0 - _MEMORY) * (shared_variance - self.shared_variance)
-
     def resume(
         self,
         next_starts: Sequence[VisitedState | None],
         members: Sequence[VisitedState | None],
-        shared_variance: float | None,
         timesteps: int,
     ) -> None:
-        """Go on from what these were after so many timesteps."""
+        """Go on from what `next_starts` and `members` were after so many timesteps."""
         self.next_starts = list(next_starts)
-        if self.shared_variance is not None and shared_variance is not None:
-            self.shared_variance = shared_variance
         for member, state in enumerate(members):
             if state is not None:
                 self._put(np.array([member]), state)
@@ -268,8 +250,6 @@ class RolloutCollector:
     def _leave(self, members: IntArray, spare: int) -> int | None:
         """With `mixed`, a group's members may leave their episodes, and join one's.
 
-        The more of an advantage's variance siblings have in common, the more a comparison with
-        them removes of it, and the more often they do.
         For one segment, after which they return: so the episodes, and the states that they come
         to, stay the policy's own. The one that is joined goes on with its own meanwhile.
 
@@ -277,10 +257,9 @@ class RolloutCollector:
             Timesteps that the ways there and back take; None where nobody left.
         """
         going = members[self._progress.going[members]]
-        if self.shared_variance is None or not going.size or len(members) == 1:
+        if not self._branches or not going.size or len(members) == 1:
             return None
-        share = max(self.shared_variance, _LEAST_SHARE)
-        if self._rng.random() >= self.config.branch_probability * share:
+        if self._rng.random() >= self.config.branch_probability:
             return None
         joined = int(going[self._rng.integers(going.size)])
         others, start = members[members != joined], self._visited(joined)

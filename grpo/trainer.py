@@ -273,7 +273,6 @@ class Trainer:
             sibling_fraction=rollout.sibling_fraction,
             shared_variance=comparison.shared_variance,
         )
-        self._collector.learn_from(comparison.shared_variance)
         goes_on = self.reporter.on_rollout(stats) is not False
         update = self._learner.learn(rollout, comparison)
         return self.reporter.on_update(update) is not False and goes_on
@@ -330,7 +329,6 @@ class Trainer:
             iterations=learner.iterations,
             n_updates=learner.n_updates,
             start=self._start if self._started_elsewhere else None,
-            shared_variance=self._collector.shared_variance,
         )
 
     def _load(self, state: TrainingState) -> None:
@@ -345,9 +343,7 @@ class Trainer:
         learner.reference = None if state.reference is None else state.reference.copy()
         learner.iterations, learner.n_updates = state.iterations, state.n_updates
         self._streams.load(state.streams)
-        self._collector.resume(
-            state.next_starts, state.members, state.shared_variance, state.timesteps
-        )
+        self._collector.resume(state.next_starts, state.members, state.timesteps)
 
 
 def validate(config: GRPOConfig, objects: Objects | None = None) -> EnvironmentSpec:

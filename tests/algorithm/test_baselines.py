@@ -232,6 +232,7 @@ def make_rollout(action_rng):
     )
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize("updater", [None, TorchUpdater])
 def test_members_that_go_on_with_the_critic_alone_are_ppo(updater):
     """One minibatch of everything: PPO by the book, in loops and autograd, comes to the same."""

@@ -69,6 +69,7 @@ def assert_same_step(envs, references, members, actions):
     return result
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize(("env_name", "env_kwargs"), ENVIRONMENTS)
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), greedy=st.booleans())

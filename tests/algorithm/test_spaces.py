@@ -263,6 +263,7 @@ def test_replayed_episodes_take_nested_actions_again():
     envs.close()
 
 
+@pytest.mark.rotated(5)
 def test_resumed_training_on_nested_spaces_is_the_same(tmp_path):
     fields = {"seed": 3, "n_steps": 8, "total_timesteps": 400, "start_states": "reset"}
     assert_goes_on_as_if_never_paused(tmp_path, lambda: Anything("dict", "dict"), **fields)

@@ -300,6 +300,7 @@ def test_auto_takes_as_many_workers_as_pay(env, expected):
         envs.close()
 
 
+@pytest.mark.rotated(5)
 def test_auto_changes_no_result_where_copies_cannot_travel():
     class Slow(Copied):
         def step(self, action):

@@ -69,6 +69,7 @@ def test_a_learning_rate_of_zero_changes_nothing(updater):
     np.testing.assert_array_equal(policy.flat, before)
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("kind", ACTIONS)
 def test_a_replica_on_a_device_does_the_same_bit_for_bit(kind):
     # all that the CUDA path does but the device itself: weights sent, fetched, moments kept

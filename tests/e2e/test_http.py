@@ -202,6 +202,7 @@ def test_every_operation_has_an_example_that_runs(running):
 WATCHERS = 500
 
 
+@pytest.mark.rotated(5)
 def test_many_watchers_of_a_job_do_not_hold_up_other_calls(running):
     """Each used to poll for itself: 500 made `/health/ready` take 1.6 s, 1,000 took 6 s."""
     body = {"total_timesteps": 10**7, "model_name": "watched"}

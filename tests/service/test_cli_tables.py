@@ -170,6 +170,7 @@ def shown(
     return said.get()
 
 
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize("words", LISTS, ids=" ".join)
 def test_a_list_fits_eighty_columns_and_loses_nothing(words, monkeypatch):
     reply, columns, cells = LISTS[words]
@@ -180,6 +181,7 @@ def test_a_list_fits_eighty_columns_and_loses_nothing(words, monkeypatch):
         assert word in text, (word, text)
 
 
+@pytest.mark.rotated(5)
 @pytest.mark.parametrize("words", LISTS, ids=" ".join)
 def test_a_row_is_one_line_for_another_program(words, monkeypatch):
     text = shown(words, LISTS[words][0], monkeypatch, output._PIPE_WIDTH)

@@ -194,6 +194,7 @@ def test_seeds_that_failed_or_wait_are_left_out_and_told(made):
     assert "fewer is not finished, and 1 of its seeds are left out" in " ".join(found["warnings"])
 
 
+@pytest.mark.rotated(6)
 def test_seeds_that_hardly_overlap_are_not_paired(made):
     many = made.experiment("many", (200.0, 210.0, 230.0, 220.0, 180.0, 250.0, 240.0))
     found = made.compare({"experiment": many}, {"experiment": made.good})
@@ -312,6 +313,7 @@ def test_an_unknown_comparison_and_one_that_somebody_edited(made, versions, tmp_
     assert newest["sentence"] == "The comparison's tag was changed, and cannot be read."
 
 
+@pytest.mark.rotated(3)
 def test_a_deleted_comparison_is_gone_with_its_files_and_nothing_else_is(made, versions):
     found = made.compare({"experiment": made.good}, {"experiment": made.bad})
     path = f"/comparisons/{found['comparison_id']}"
@@ -337,6 +339,7 @@ def test_a_list_goes_on_page_by_page(made, versions):
     assert len(set(ids)) == 2
 
 
+@pytest.mark.rotated(6)
 def test_time_that_is_short_gives_fewer_episodes_and_is_told(made):
     services = made.services
 

@@ -133,12 +133,14 @@ def test_answers_are_kept_and_failures_are_not(isolated, monkeypatch):
     assert len(asked) == 2
 
 
+@pytest.mark.rotated(6)
 def test_a_process_that_was_killed_is_started_again(isolated):
     isolated.validate(config(after=11))
     isolated._forks._process.kill()
     isolated.validate(config(after=12))
 
 
+@pytest.mark.rotated(3)
 def test_callers_that_wait_are_as_many_as_may_and_share_an_answer(isolated):
     raised = []
 
@@ -158,6 +160,7 @@ def test_callers_that_wait_are_as_many_as_may_and_share_an_answer(isolated):
     isolated.validate(config(after=13))
 
 
+@pytest.mark.rotated(5)
 def test_what_hangs_is_ended_with_all_that_it_started(isolated):
     with pytest.raises(UnsupportedEnvironmentError):
         isolated.validate(config(fault="hang", after=-1))
@@ -272,6 +275,7 @@ def drawing():
     here.close()
 
 
+@pytest.mark.rotated(3)
 def test_an_environment_is_drawn_and_what_cannot_be_drawn_says_why(drawing):
     content = drawing.picture("CartPole-v1")
     with Image.open(BytesIO(content)) as drawn:

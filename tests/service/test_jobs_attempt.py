@@ -304,6 +304,7 @@ def test_an_iteration_that_does_not_end_is_ended_and_the_next_attempt_only_evalu
     assert (record.status, record.crashes, record.seconds) == (JobStatus.QUEUED, 1, 10.0)
 
 
+@pytest.mark.rotated(6)
 def test_an_evaluation_may_take_longer_than_the_training(world, trained):
     one = world(max_seconds=10.0)
     one.says(9.0, "finishing")
@@ -330,6 +331,7 @@ def test_what_was_said_while_the_store_was_away_is_written_once_it_is_back(world
     assert one.record.attempt == 1
 
 
+@pytest.mark.rotated(4)
 def test_a_training_that_ends_while_the_store_is_away_is_registered_once_it_is_back(world, trained):
     one = world(model_name="late")
     one.clock.at(1.0, one.jobs.away)

@@ -114,6 +114,7 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint(live):
     assert_as_undisturbed(live, done)
 
 
+@pytest.mark.rotated(4)
 def test_a_shutdown_gives_jobs_back_and_leaves_no_thread(tmp_path):
     before = set(threading.enumerate())  # a job that has completed may still draw its figures
     with platform(tmp_path, InMemoryBackend) as one:

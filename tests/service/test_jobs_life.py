@@ -169,6 +169,7 @@ def test_equal_idempotency_keys_are_one_job(live):
     assert live.runner.submit(request(), idempotency_key="once").job_id == first.job_id
 
 
+@pytest.mark.rotated(4)
 def test_a_job_cannot_take_the_machine_s_memory(live):
     job = live.submit(**faulty("eat"))
     failed = live.wait(job.job_id, JobStatus.FAILED)
@@ -273,6 +274,7 @@ def test_max_seconds_is_a_budget_over_all_attempts_whatever_the_clock_is_set_to(
     assert live.registry.resolve("timed").version == 1
 
 
+@pytest.mark.rotated(5)
 def test_a_target_that_is_reached_completes_the_job_and_says_so(live):
     job = live.submit(**long_job(eval_freq=200, target_return=1.0, n_eval_episodes=2))
     done = live.wait(job.job_id, JobStatus.COMPLETED)

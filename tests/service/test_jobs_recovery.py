@@ -200,6 +200,7 @@ def can_unshare():
     )
 
 
+@pytest.mark.rotated(5)
 def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = resources.make_workdir()

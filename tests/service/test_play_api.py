@@ -231,6 +231,7 @@ def test_a_state_is_kept_as_a_scenario(client, play):
     assert client.post(f"/models/{MODEL}/scenarios/run", json={"version": 2}).json()["passed"]
 
 
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("kind", ["webp", "gif"])
 def test_a_film(client, play, kind):
     session = play()

@@ -72,6 +72,7 @@ def test_one_job_makes_one_version(bench):
     assert logged_models(bench, name) == [first.model_id]
 
 
+@pytest.mark.rotated(1)
 @pytest.mark.parametrize("call", ["finalize_logged_model", "log_outputs", "create_model_version"])
 def test_a_registration_that_crashed_is_done_again(bench, monkeypatch, call):
     """Whatever the first attempt left behind, one version and one logged model remain."""
@@ -216,6 +217,7 @@ def shared_name(bench):
     return name
 
 
+@pytest.mark.rotated(4)
 def test_lists_are_paged_by_name_and_say_what_serves(bench):
     names = sorted(f"paged-{i}" for i in range(5))
     for name in names:

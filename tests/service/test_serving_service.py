@@ -171,6 +171,7 @@ def test_the_first_call_on_a_saved_model_is_quick(bench, two_versions):
     assert min(times) < 0.3
 
 
+@pytest.mark.rotated(1)
 def test_a_promotion_here_is_served_when_it_is_reported(bench):
     name = bench.name()
     bench.register(name, pushing(0), rule="always")
@@ -272,6 +273,7 @@ def test_a_store_that_is_away_costs_nothing_but_news(bench, two_versions, monkey
             service.load("never-loaded")
 
 
+@pytest.mark.rotated(5)
 def test_a_store_that_hangs_keeps_nobody_waiting(bench, monkeypatch):
     for name, seconds in (("STALE", 0.2), ("FRESH", 0.1), ("PATIENCE", 0.3)):
         monkeypatch.setattr(service_module, f"{name}_SECONDS", seconds)

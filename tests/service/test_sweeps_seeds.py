@@ -147,6 +147,7 @@ class ByHand:
         return self.services.sweeps.trials(self.services.sweeps.sweep(self.sweep_id))
 
 
+@pytest.mark.rotated(5)
 def test_the_pruner_sees_the_mean_where_all_seeds_are(services):
     made = ByHand(services, 6)
     for number in range(5):

@@ -195,6 +195,7 @@ def test_a_start_without_the_artifacts_is_refused_until_they_are_back_or_given_u
     jobs_of(store).create(request())
 
 
+@pytest.mark.rotated(3)
 def test_a_store_on_a_full_disk_takes_no_jobs_and_says_so(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -292,6 +293,7 @@ def test_a_deleted_experiment_is_restored(tmp_path):
     jobs_of(store).create(request())
 
 
+@pytest.mark.rotated(5)
 def test_an_experiment_that_is_deleted_while_serving_is_restored_by_the_next_job(tmp_path):
     store = prepare(tmp_path)
     jobs, sweeps = jobs_of(store), SweepStore(jobs_of(store))

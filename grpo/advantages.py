@@ -140,7 +140,7 @@ def critic_advantages(
     values = estimates
     if baseline != "critic":
         relative = loo_time(estimates, alive)[0]
-        siblings = alive & (alive.sum(axis=2, keepdims=True) > 1) & shared[:, None]
+        siblings = _siblings(alive, shared)
         values = np.where(siblings, relative, estimates)
         if baseline == "shrinkage":
             mean = estimates - values
@@ -163,12 +163,18 @@ def shared_variance(estimates: Float64Array, alive: BoolArray, shared: BoolArray
     Returns:
         None where no member has a sibling.
     """
-    mean = estimates - loo_time(estimates, alive)[0]
-    siblings = alive & (alive.sum(axis=2, keepdims=True) > 1) & shared[:, None]
+    siblings = _siblings(alive, shared)
     square = float(np.square(estimates[siblings]).sum())
     if not square:
         return None
+    mean = estimates - loo_time(estimates, alive)[0]
     return float(np.clip((estimates * mean)[siblings].sum() / square, 0.0, 1.0))
+
+
+def _siblings(alive: BoolArray, shared: BoolArray) -> BoolArray:
+    """Shape (T, G, K): alive, beside another member that began in the same state."""
+    found: BoolArray = alive & (alive.sum(axis=2, keepdims=True) > 1) & shared[:, None]
+    return found
 
 
 def _weights(estimates: Float64Array, mean: Float64Array) -> Float64Array:

@@ -114,6 +114,7 @@ def test_deciders_in_several_servers_take_turns(bench):
     assert bench.registry.resolve(name).version == last.version
 
 
+@pytest.mark.rotated(3)
 def test_changed_files_are_refused(bench, server):
     name = bench.name()
     ref = bench.register(name)

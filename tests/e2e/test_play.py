@@ -371,11 +371,17 @@ def test_a_killed_server_leaves_no_process_and_the_next_start_no_file(running: S
     watched = play(running, job_id=training, watch=True)
     own = play(running, job_id=training)
     until(lambda: do(running, own, "pause").json()["frame"]["checkpoint"])
-    asking = threading.Thread(target=_explain_for_ever, args=(running, own), daemon=True)
+    asking = threading.Thread(target=_ask_for_ever, args=(running, own, "explain"), daemon=True)
+    filming = threading.Thread(target=_ask_for_ever, args=(running, own, "film"), daemon=True)
+    temporary = running.folder / "tmp"
     with watch(running, watched) as viewer, watch(running, session):
         next_frame(viewer, lambda header: header["checkpoint"])
         asking.start()
         until(lambda: len(helpers(running)) == 4)
+        for process in helpers(running):
+            process.suspend()  # in the middle of what it does
+        filming.start()
+        until(lambda: any(temporary.rglob("grpo-play-*")))
         below = psutil.Process(running.process.pid).children(recursive=True)
         running.process.kill()
         with pytest.raises(ConnectionClosed):
@@ -383,9 +389,9 @@ def test_a_killed_server_leaves_no_process_and_the_next_start_no_file(running: S
     _, alive = psutil.wait_procs(below, timeout=60)
     assert not alive
     asking.join(60)
-    temporary = running.folder / "tmp"
+    filming.join(60)
     left = {path.name for path in temporary.rglob("grpo-play-*")}
-    assert len(left) == 3  # one a session
+    assert left  # what the film was to be handed over in
     with server(running.folder, TMPDIR=str(temporary)) as again:
         assert again.process.poll() is None
         assert not [path for path in temporary.rglob("*") if path.name in left]
@@ -393,7 +399,12 @@ def test_a_killed_server_leaves_no_process_and_the_next_start_no_file(running: S
     assert [path.name for path in temporary.iterdir()] == [f"grpo-jobs-{os.getuid()}"]
 
 
-def _explain_for_ever(running: Server, session: str) -> None:
-    body = {"continuations": 256, "horizon": 10_000, "seconds": 60.0}
+_FOR_EVER: dict[str, dict[str, object]] = {
+    "explain": {"continuations": 256, "horizon": 10_000, "seconds": 60.0},
+    "film": {"steps": 300},
+}
+
+
+def _ask_for_ever(running: Server, session: str, what: str) -> None:
     with contextlib.suppress(requests.ConnectionError):
-        call(running, "POST", f"/play/{session}/explain", body)
+        call(running, "POST", f"/play/{session}/{what}", _FOR_EVER[what])

@@ -229,6 +229,37 @@ def test_checkpoints_are_chosen_and_followed(session, viewer, tmp_path):
     assert next(iter(session._policies)) == "best"
 
 
+@pytest.mark.parametrize(
+    ("endless", "speed", "shown"),
+    [(False, 1.0, 2), (False, 0.5, 1), (False, 2.0, 4), (True, 1.0, 4), (True, 0.25, 1)],
+)
+def test_frames_are_equally_far_apart(viewer, tmp_path, endless, speed, shown):
+    """CartPole takes 50 steps a second; 30 are shown at most, and 15 of a shared stream."""
+    found = Session("CartPole-v1", {}, viewer.send, seed=5, endless=endless)
+    do(found, "policy", name="0", path=files_of(balancing_policy(), tmp_path))
+    do(found, "viewers", viewers=1)
+    do(found, "play", speed=speed)
+    for i in range(40):
+        found.advance(1e9 + i)
+    steps = [header["step"] for header, _ in viewer.frames() if header["step"]]
+    assert steps == list(range(shown, 41, shown))
+    found.close()
+
+
+def test_a_policy_is_asked_once_about_a_step_that_is_shown(session, monkeypatch):
+    asked = []
+    predict = session.policy.predict
+    monkeypatch.setattr(session.policy, "predict", lambda *a: asked.append(a) or predict(*a))
+    do(session, "step", n=3)
+    assert len(asked) == 3  # of the first it was when the fixture showed it
+    do(session, "deterministic", deterministic=False)
+    assert len(asked) == 4
+    do(session, "disturb", state={"theta": 0.1})
+    assert len(asked) == 5
+    do(session, "pause")
+    assert len(asked) == 5
+
+
 def test_time_passes_only_while_somebody_watches(session):
     do(session, "play", speed=2.0)
     assert session.seconds_until_due(0.0) is not None

@@ -35,6 +35,9 @@ class Taken(NamedTuple):
     """`policy` or `human`."""
 
     reward: float
+    gained: float
+    """Sum of the rewards from the start to this one."""
+
     terminated: bool
     truncated: bool
 
@@ -71,6 +74,8 @@ class Episode:
     def __init__(self, spec: EnvironmentSpec, seed: int = 0, number: int = 1) -> None:
         self.spec = spec
         self.envs = make_drawn(spec)
+        self._asked: tuple[object, ...] = ()
+        self._answer: Prediction
         self.can_branch = self.envs.branching != "none"
         self.why_not_branched = "" if self.can_branch else self.envs.branching_reason
         self.begin(seed, number)
@@ -114,12 +119,17 @@ class Episode:
     def predict(self, policy: BasePolicy, deterministic: bool) -> tuple[Array, Prediction]:
         """What a policy makes of the present state; equal states are answered alike.
 
+        The last answer is kept: a step is shown with what the next one does.
+
         Returns:
             The observation as the policy reads it, shape (1, *shape), and its answer.
         """
-        rows = self._rows(policy)
-        rng = np.random.default_rng([self.seed, self.number, self.step])
-        return rows, policy.predict(rows, deterministic, rng)
+        rows, at = self._rows(policy), [self.seed, self.number, self.step]
+        asked = (policy, deterministic, *at, rows.tobytes())
+        if asked != self._asked:
+            self._answer = policy.predict(rows, deterministic, np.random.default_rng(at))
+            self._asked = asked
+        return rows, self._answer
 
     def remembered(self, policy: BasePolicy) -> npt.NDArray[np.float32] | None:
         """What a policy with memory remembers before the present state; None without memory."""
@@ -237,9 +247,11 @@ class Episode:
 
     def _play(self, action: Array, by: str) -> None:
         result = self.envs.step(_MEMBER, np.asarray(action)[None])
+        reward = float(result.rewards[0])
+        gained = reward + (self.taken[-1].gained if self.taken else 0.0)
         self.taken.append(
             Taken(
-                np.array(action), by, float(result.rewards[0]), bool(result.terminated[0]),
+                np.array(action), by, reward, gained, bool(result.terminated[0]),
                 bool(result.truncated[0]),
             )
         )  # fmt: skip

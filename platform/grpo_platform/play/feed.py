@@ -3,9 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from grpo.errors import GRPOError
@@ -13,7 +10,7 @@ from grpo_platform.core.errors import NotFoundError, PlatformError, StoreError, 
 from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.run_writer import Checkpoints
 from grpo_platform.play.helper import Message
-from grpo_platform.play.play_session import PlaySession
+from grpo_platform.play.play_session import PlaySession, handing_over
 from grpo_platform.registry.models import Registry
 from grpo_platform.tracking.jobs import JobStore
 from grpo_platform.tracking.records import JobRecord
@@ -66,7 +63,6 @@ class Feed:
         session: that plays the job.
         jobs: has it.
         registry: has its version, once it is completed.
-        hand_over: gives the session a policy by name: a version's files, or a checkpoint.
         wishes: asks for checkpoints while somebody watches.
     """
 
@@ -75,13 +71,11 @@ class Feed:
         session: PlaySession,
         jobs: JobStore,
         registry: Registry,
-        hand_over: Callable[[PlaySession, str, dict[str, bytes] | Path], None],
         wishes: CheckpointWishes,
     ) -> None:
         self._session = session
         self._jobs = jobs
         self._registry = registry
-        self._hand_over = hand_over
         self._wishes = wishes
         self._job_id = session.source.job_id or ""
         self._brought: set[str] = set()
@@ -120,15 +114,15 @@ class Feed:
         artifact = job.checkpoint
         if artifact and artifact not in self._brought:
             timesteps = artifact.rpartition("/")[2].partition("-")[0].lstrip("0") or "0"
-            with TemporaryDirectory(dir=self._session.folder) as folder:
+            with handing_over() as folder:
                 checkpoints = Checkpoints(self._jobs, self._job_id, job.attempt)
-                path = checkpoints.fetch_one(artifact, Path(folder))
+                path = checkpoints.fetch_one(artifact, folder)
                 if path is not None:
-                    self._hand_over(self._session, timesteps, path)
+                    self._session.add_policy(timesteps, path)
             self._brought.add(artifact)
         if job.status is JobStatus.COMPLETED and job.model_version is not None:
             name = f"version {job.model_version}"
             if name not in self._brought:
                 ref = self._registry.resolve(f"{job.model_name}/{job.model_version}")
-                self._hand_over(self._session, name, self._registry.read(ref)._asdict())
+                self._session.add_policy(name, self._registry.read(ref)._asdict())
                 self._brought.add(name)

@@ -5,7 +5,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,9 +16,19 @@ from grpo_platform.core.errors import ConflictError, NotFoundError, PlatformErro
 from grpo_platform.jobs.fork_server import ForkServer
 from grpo_platform.play.helper import Helper, Message
 
-__all__ = ["PlaySession", "SessionSource"]
+__all__ = ["PlaySession", "SessionSource", "handing_over"]
 
 Viewer = Callable[[Message, bytes], None]
+
+
+@contextlib.contextmanager
+def handing_over() -> Iterator[Path]:
+    """A folder for files between the server and a session's process.
+
+    Whoever fills it removes it, so that nothing is written into what another has just removed.
+    """
+    with TemporaryDirectory(prefix="grpo-play-") as folder:
+        yield Path(folder)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,16 +65,10 @@ class PlaySession:
         self.opened = threading.Event()
         self.failure: BaseException | None = None
         self._helper: Helper | None = None
-        self._folder = TemporaryDirectory(prefix="grpo-play-")
         self._lock = threading.Lock()
         self._viewers: set[Viewer] = set()
         self._latest: dict[object, tuple[Message, bytes]] = {}
         self._closed = threading.Event()
-
-    @property
-    def folder(self) -> Path:
-        """For files that its process reads; deleted when it ends."""
-        return Path(self._folder.name)
 
     @property
     def described(self) -> Message:
@@ -129,10 +133,21 @@ class PlaySession:
         Raises:
             IncompatibleError: the environment cannot be drawn here.
         """
-        with TemporaryDirectory(dir=self.folder) as folder:
-            path = Path(folder) / "film"
+        with handing_over() as folder:
+            path = folder / "film"
             self.do({"command": "film", "steps": steps, "kind": kind.upper(), "path": str(path)})
             return path.read_bytes()
+
+    def add_policy(self, name: str, files: Mapping[str, bytes] | Path) -> None:
+        """Give its process a policy: a version's files, or a checkpoint; raises as `tell`."""
+        command = {"command": "policy", "name": name}
+        if isinstance(files, Path):
+            self.tell({**command, "path": str(files)})
+            return
+        with handing_over() as folder:
+            for file, content in files.items():
+                (folder / file).write_bytes(content)
+            self.tell({**command, "path": str(folder)})
 
     def tell(self, command: Message, timeout_seconds: float = 60.0) -> Message:
         """As `do`, for the server itself."""
@@ -184,7 +199,6 @@ class PlaySession:
             helper.close()
         for viewer in viewers:
             viewer({"type": "end", "reason": reason}, b"")
-        self._folder.cleanup()
 
     def _count_viewers(self) -> None:
         self.tell({"command": "viewers", "viewers": self.viewers})

@@ -4,6 +4,7 @@ It is told commands and tells frames; process.py moves both. Nothing here knows 
 HTTP.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -87,7 +88,7 @@ class Session:
         self._speed = 1.0
         self._viewers = 0
         self._step_at = 0.0
-        self._frame_at = 0.0
+        self._steps_unseen = 0
 
     def close(self) -> None:
         """Let the instances go."""
@@ -140,7 +141,7 @@ class Session:
         return max(0.0, self._step_at - now)
 
     def advance(self, now: float) -> None:
-        """Take the step that is due, and tell a frame unless there was one just before."""
+        """Take the step that is due, and tell a frame after every one, or every few."""
         due = self.seconds_until_due(now)
         if due is None or due > 0.0:
             return
@@ -157,12 +158,17 @@ class Session:
             if not episode.is_over:
                 self._go_on(episode)
         over = all(episode.is_over for episode in self._episodes)
-        if over or now >= self._frame_at:
-            rate = _SHARED_FRAMES_PER_SECOND if self._endless else _FRAMES_PER_SECOND
-            self._frame_at = max(self._frame_at, now - 0.05) + 1.0 / rate
+        self._steps_unseen += 1
+        if over or self._steps_unseen >= self._steps_per_frame:
             self.show()
         if over:
             self._step_at = now + _PAUSE_SECONDS
+
+    @property
+    def _steps_per_frame(self) -> int:
+        """Frames that are equally far apart look smooth where they are fewer, too."""
+        most = _SHARED_FRAMES_PER_SECOND if self._endless else _FRAMES_PER_SECOND
+        return math.ceil(self.main.envs.fps * self._speed / most)
 
     def _go_on(self, episode: Episode) -> None:
         """One step, by whoever acts."""
@@ -174,6 +180,7 @@ class Session:
 
     def show(self) -> None:
         """Tell a frame of each episode that is played."""
+        self._steps_unseen = 0
         if not self._viewers:
             return
         for lane in range(len(self._episodes)):
@@ -208,7 +215,7 @@ class Session:
             "step": episode.step,
             "last_step": len(known),
             "reward": None if last is None else last.reward,
-            "return": float(sum(taken.reward for taken in known[: episode.step])),
+            "return": 0.0 if last is None else last.gained,
             "action": None if last is None else last.action,
             "by": None if last is None else last.by,
             "terminated": last is not None and last.terminated,
@@ -265,7 +272,7 @@ class Session:
     def _play(self, speed: float | None = None) -> None:
         self._playing = True
         self._speed = self._speed if speed is None else speed
-        self._step_at = self._frame_at = time.monotonic()
+        self._step_at = time.monotonic()
 
     def _pause(self) -> None:
         self._playing = False

@@ -4,8 +4,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from grpo_platform.core.errors import NotFoundError, TooManySessionsError
@@ -88,7 +86,7 @@ class PlaySessions:
         with self._opening(session):
             files = self._registry.read(ref)._asdict()
             session.open(self._forks, seed, deterministic)
-            self._hand_over(session, f"version {ref.version}", files)
+            session.add_policy(f"version {ref.version}", files)
         return session
 
     def open_job(
@@ -127,7 +125,7 @@ class PlaySessions:
             if watch:
                 session.tell({"command": "play", "speed": 1.0})
                 session.expect(_ARRIVAL_SECONDS)
-        feed = Feed(session, self._jobs, self._registry, self._hand_over, self._wishes)
+        feed = Feed(session, self._jobs, self._registry, self._wishes)
         threading.Thread(target=feed.run, name="play-feed", daemon=True).start()
         return session
 
@@ -200,17 +198,6 @@ class PlaySessions:
             raise session.failure
         session.expect(_ARRIVAL_SECONDS)
         return session
-
-    def _hand_over(self, session: PlaySession, name: str, files: dict[str, bytes] | Path) -> None:
-        """Give a session a policy: a version's files, or a checkpoint."""
-        with TemporaryDirectory(dir=session.folder) as folder:
-            path = Path(folder)
-            if isinstance(files, Path):
-                path = files
-            else:
-                for file, content in files.items():
-                    (path / file).write_bytes(content)
-            session.tell({"command": "policy", "name": name, "path": str(path)})
 
     def _end(self, session: PlaySession, reason: str) -> None:
         with self._lock:

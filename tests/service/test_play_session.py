@@ -230,20 +230,20 @@ def test_checkpoints_are_chosen_and_followed(session, viewer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("endless", "speed", "shown"),
-    [(False, 1.0, 2), (False, 0.5, 1), (False, 2.0, 4), (True, 1.0, 4), (True, 0.25, 1)],
+    ("by", "speed", "shown"),
+    [("policy", 1.0, 3), ("policy", 0.25, 1), ("policy", 2.0, 5), ("human", 1.0, 2)],
 )
-def test_frames_are_equally_far_apart(viewer, tmp_path, endless, speed, shown):
-    """CartPole takes 50 steps a second; 30 are shown at most, and 15 of a shared stream."""
-    found = Session("CartPole-v1", {}, viewer.send, seed=5, endless=endless)
-    do(found, "policy", name="0", path=files_of(balancing_policy(), tmp_path))
-    do(found, "viewers", viewers=1)
-    do(found, "play", speed=speed)
-    for i in range(40):
-        found.advance(1e9 + i)
+def test_frames_are_equally_far_apart(session, viewer, by, speed, shown):
+    """CartPole takes 50 steps a second; 20 are shown at most, and 30 to who steers."""
+    do(session, "control", by=by, action=1)
+    do(session, "play", speed=speed)
+    begun = session._step_at
+    while session.main.step < 9 * shown and not session.main.is_over:
+        session.advance(session._step_at)
     steps = [header["step"] for header, _ in viewer.frames() if header["step"]]
-    assert steps == list(range(shown, 41, shown))
-    found.close()
+    assert steps[:-1] == list(range(shown, steps[-1], shown))
+    if not session.main.is_over:
+        assert session._step_at - begun == pytest.approx(9 * shown / (50.0 * speed))
 
 
 def test_a_policy_is_asked_once_about_a_step_that_is_shown(session, monkeypatch):

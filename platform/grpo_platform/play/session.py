@@ -29,9 +29,9 @@ from grpo_platform.registry.policy_files import policy_from_files
 
 __all__ = ["Session"]
 
-_FRAMES_PER_SECOND: Final = 30.0
-_SHARED_FRAMES_PER_SECOND: Final = 15.0
-"""Of a stream beside a training, which is to have the machine for itself."""
+_FRAMES_PER_SECOND: Final = 20.0
+_STEERED_FRAMES_PER_SECOND: Final = 30.0
+"""While a human steers, who has to see what comes of it."""
 
 _MOST_POLICIES: Final = 32
 _MOST_NUMBERS: Final = 64
@@ -88,7 +88,6 @@ class Session:
         self._speed = 1.0
         self._viewers = 0
         self._step_at = 0.0
-        self._steps_unseen = 0
 
     def close(self) -> None:
         """Let the instances go."""
@@ -141,12 +140,18 @@ class Session:
         return max(0.0, self._step_at - now)
 
     def advance(self, now: float) -> None:
-        """Take the step that is due, and tell a frame after every one, or every few."""
+        """Take the steps that are due up to the next frame, and tell it.
+
+        A processor that has just slept is slow at first, so they are taken in one go.
+        """
         due = self.seconds_until_due(now)
         if due is None or due > 0.0:
             return
+        most = _STEERED_FRAMES_PER_SECOND if self._by == "human" else _FRAMES_PER_SECOND
+        speed = self.main.envs.fps * self._speed
+        steps = math.ceil(speed / most)
         # a process that had no time goes on from now, rather than making up for it
-        self._step_at = max(self._step_at, now - 0.2) + 1.0 / (self.main.envs.fps * self._speed)
+        self._step_at = max(self._step_at, now - 0.2) + steps / speed
         if all(episode.is_over for episode in self._episodes):
             if not self._endless:
                 self._playing = False
@@ -154,21 +159,17 @@ class Session:
                 self.main.begin(self.main.seed + 1, self.main.number + 1)
             self.show()
             return
-        for episode in self._episodes:
-            if not episode.is_over:
-                self._go_on(episode)
-        over = all(episode.is_over for episode in self._episodes)
-        self._steps_unseen += 1
-        if over or self._steps_unseen >= self._steps_per_frame:
-            self.show()
-        if over:
+        self._take(steps)
+        self.show()
+        if all(episode.is_over for episode in self._episodes):
             self._step_at = now + _PAUSE_SECONDS
 
-    @property
-    def _steps_per_frame(self) -> int:
-        """Frames that are equally far apart look smooth where they are fewer, too."""
-        most = _SHARED_FRAMES_PER_SECOND if self._endless else _FRAMES_PER_SECOND
-        return math.ceil(self.main.envs.fps * self._speed / most)
+    def _take(self, steps: int) -> None:
+        """Let every episode go on, those that are over excepted."""
+        for _ in range(steps):
+            for episode in self._episodes:
+                if not episode.is_over:
+                    self._go_on(episode)
 
     def _go_on(self, episode: Episode) -> None:
         """One step, by whoever acts."""
@@ -180,7 +181,6 @@ class Session:
 
     def show(self) -> None:
         """Tell a frame of each episode that is played."""
-        self._steps_unseen = 0
         if not self._viewers:
             return
         for lane in range(len(self._episodes)):
@@ -279,10 +279,7 @@ class Session:
 
     def _step(self, n: int = 1) -> None:
         self._playing = False
-        for _ in range(n):
-            for episode in self._episodes:
-                if not episode.is_over:
-                    self._go_on(episode)
+        self._take(n)
 
     def _seek(self, step: int) -> None:
         self._playing = False

@@ -3,7 +3,7 @@
 A configuration is a function of the budget, for all tasks. Both sides draw theirs from one space by
 the number of the trial; ours may branch beside that, PPO is Stable-Baselines3's with VecNormalize.
 Trial 0 is what each side's people recommend. Halving: all trials play the cheap tasks, the best six
-all of them, the best three two seeds more. Rows go to `results/learning_search.csv`; those that are
+all of them, the best two another seed. Rows go to `results/learning_search.csv`; those that are
 there are not run again, so an interrupted search goes on. None of the seeds is reported elsewhere.
 
     python -m benchmarks.learning_search [grpo | ppo] [--report]
@@ -13,7 +13,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from benchmarks.ppo_baseline import train_ppo
 from benchmarks.results import FOLDER, write_machine
 from grpo.config import GRPOConfig
 from grpo.evaluation import evaluate
+from grpo.reporting import Reporter, UpdateStats
 from grpo.trainer import Trainer
 
 RESULTS = FOLDER / "learning_search.csv"
@@ -37,7 +38,7 @@ TASKS = {  # budget, what random actions get, what counts as 1
     "HalfCheetah-v5": (300_000, -280.0, 3_000.0),
 }
 CHEAP = tuple(TASKS)[:3]
-STAGES = ((CHEAP, 16, (100,)), (tuple(TASKS), 6, (100,)), (tuple(TASKS), 3, (101, 102)))
+STAGES = ((CHEAP, 16, (100,)), (tuple(TASKS), 6, (100,)), (tuple(TASKS), 2, (101,)))
 """Tasks, how many of the best trials so far play them, and with which seeds."""
 
 SPACE: dict[str, tuple[Any, ...]] = {
@@ -83,7 +84,25 @@ def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int]:
     return float(min(rate, 3e-3)), max(1, round(float(size) / chosen["n_envs"]))
 
 
-def run_grpo(env_name: str, budget: int, seed: int, chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401
+Look = Callable[[int, Any], object]
+"""Is shown the timesteps so far, and the policy, after each iteration."""
+
+
+class _Shown(Reporter):
+    """Shows a training of ours."""
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self.policy: Any = None
+
+    def on_update(self, stats: UpdateStats) -> None:
+        """Called after each iteration's updates."""
+        self._look(stats.timesteps, self.policy)
+
+
+def run_grpo(
+    env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
+) -> Any:  # noqa: ANN401
     """Train ours; returns the policy of the last iterate."""
     rate, n_steps = common(chosen, budget)
     branching = {
@@ -101,11 +120,16 @@ def run_grpo(env_name: str, budget: int, seed: int, chosen: Mapping[str, Any]) -
             "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef"
         )},
     )  # fmt: skip
-    with Trainer(config) as trainer:
+    shown = None if look is None else _Shown(look)
+    with Trainer(config, reporter=shown) as trainer:
+        if shown is not None:
+            shown.policy = trainer.policy
         return trainer.train().policy
 
 
-def run_ppo(env_name: str, budget: int, seed: int, chosen: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def run_ppo(
+    env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
+) -> Any:  # noqa: ANN401
     """Train PPO; returns the policy of the last iterate."""
     rate, n_steps = common(chosen, budget)
     schedules = {
@@ -119,10 +143,10 @@ def run_ppo(env_name: str, budget: int, seed: int, chosen: Mapping[str, Any]) ->
     } | {name: chosen[name] for name in (
         "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef"
     )}  # fmt: skip
-    return train_ppo(env_name, budget, seed, settings)[0]
+    return train_ppo(env_name, budget, seed, settings, look)[0]
 
 
-RUNNERS = {"grpo": run_grpo, "ppo": run_ppo}
+SIDES = {"grpo": run_grpo, "ppo": run_ppo}
 
 
 def read_rows(side: str) -> dict[tuple[int, str, int], float]:
@@ -142,7 +166,7 @@ def measure(side: str, trial: int, task: str, seed: int) -> None:
     if (trial, task, seed) in read_rows(side):
         return
     start = time.perf_counter()
-    policy = RUNNERS[side](task, TASKS[task][0], seed, drawn(side, trial))
+    policy = SIDES[side](task, TASKS[task][0], seed, drawn(side, trial))
     seconds = time.perf_counter() - start
     score = evaluate(policy, task, n_episodes=30).mean
     new = not RESULTS.exists()
@@ -187,7 +211,7 @@ def search(side: str) -> None:
 
 def report() -> None:
     """The best trials of each side, and what they are."""
-    for side in RUNNERS:
+    for side in SIDES:
         for tasks in (tuple(TASKS), CHEAP):
             for score, trial in ranking(side, tasks)[:6]:
                 print(f"{side} {len(tasks)} tasks: {score:.3f} trial {trial} {drawn(side, trial)}")
@@ -196,7 +220,7 @@ def report() -> None:
 def main() -> None:
     """Search what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sides", nargs="*", choices=[*RUNNERS, []], default=list(RUNNERS))
+    parser.add_argument("sides", nargs="*", choices=[*SIDES, []], default=list(SIDES))
     parser.add_argument("--report", action="store_true", help="only print what was measured")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from grpo.policies import Prediction
@@ -87,8 +88,34 @@ class PPOPolicy:
         return Prediction(actions=actions, action_probs=None, mean=None, std=None, values=zeros)
 
 
+class _Shown(BaseCallback):
+    """Shows a training: the timesteps so far, and the policy, after each iteration."""
+
+    def __init__(self, look: Callable[[int, PPOPolicy], object]) -> None:
+        super().__init__()
+        self._look = look
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps:
+            self._show()
+
+    def _on_training_end(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        env = self.model.get_vec_normalize_env()
+        self._look(self.num_timesteps, PPOPolicy(self.model, env))
+
+
 def train_ppo(
-    env_name: str, total_timesteps: int, seed: int, settings: dict[str, Any] | None = None
+    env_name: str,
+    total_timesteps: int,
+    seed: int,
+    settings: dict[str, Any] | None = None,
+    look: Callable[[int, PPOPolicy], object] | None = None,
 ) -> tuple[PPOPolicy, int]:
     """Train PPO and return it with the timesteps that it really used.
 
@@ -97,6 +124,7 @@ def train_ppo(
         total_timesteps: budget; the last rollout may pass it.
         seed: seeds networks, environments and exploration.
         settings: PPO's keyword arguments, with `n_envs` and `normalize`; RL Zoo's by default.
+        look: is shown the timesteps so far, and the policy, after each iteration.
     """
     chosen = dict(ZOO[env_name] if settings is None else settings)
     normalize = chosen.pop("normalize", False)
@@ -105,7 +133,7 @@ def train_ppo(
     if normalize:
         env = VecNormalize(env, gamma=chosen["gamma"])
     model = PPO("MlpPolicy", env, seed=seed, device="cpu", **chosen)
-    model.learn(total_timesteps)
+    model.learn(total_timesteps, callback=None if look is None else _Shown(look))
     normalizer = env if isinstance(env, VecNormalize) else None
     if normalizer is not None:
         normalizer.training = False

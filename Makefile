@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 define DEMO_SAYS
 This demo, in a minute or two where uv has downloaded the packages before:
   1. installs the platform into $(VENV); nothing outside of this folder is changed
-  2. starts the API with its pages on port 8000, and the MLflow UI on port 5000
+  2. starts the API with its pages on port $(or $(GRPO_PORT),8000), and the MLflow UI on port $(or $(GRPO_MLFLOW_UI_PORT),5000)
   3. trains 5,000 steps of CartPole, evaluates the policy, and asks it for an action
 endef
 export DEMO_SAYS

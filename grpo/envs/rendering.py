@@ -61,13 +61,15 @@ class Drawn(SyncVecEnv):
         super().__init__(made, 1, _Undrawn(brancher), afresh=resets_afresh(spec), reason=reason)
         self.played = spec
         self.why_not_drawn = why_not
+        self._has_drawn = False
 
     def draw(self) -> npt.NDArray[np.uint8] | None:
         """The present state as an image, shape (height, width, 3).
 
-        None where it cannot be drawn, as `why_not_drawn` then says.
+        None where it cannot be drawn, as `why_not_drawn` then says; one state that cannot be, of
+        an environment that could, says nothing of the next.
         """
-        if self.why_not_drawn:
+        if self.why_not_drawn and not self._has_drawn:
             return None
         try:
             image = np.asarray(self.envs[0].render(), dtype=np.uint8)
@@ -76,6 +78,7 @@ class Drawn(SyncVecEnv):
         except Exception as error:  # noqa: BLE001 - foreign code, which may lack a display
             self.why_not_drawn = _why_not(self.played, error)
             return None
+        self.why_not_drawn, self._has_drawn = "", True
         return image
 
     @property

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from grpo_platform.client import ApiError, GRPOClient, Job, TrainFields
 from grpo_platform.core.messages import escape_unprintable
-from grpo_platform.core.settings import Settings
+from grpo_platform.core.settings import Settings, in_sentences
 
 __all__ = ["GUIDE_STEP_2", "OBSERVATION", "DemoError", "main"]
 
@@ -72,6 +73,11 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\nStopped.")
         return 0
+    except ValidationError as error:
+        console.print(
+            in_sentences(error), style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        return 1
     except (ApiError, ConnectionError, DemoError, TimeoutError, ValueError) as error:
         console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         return 1

@@ -20,7 +20,13 @@ from pydantic import ValidationError
 from grpo_platform.core.errors import StoreError
 from grpo_platform.core.messages import escape_unprintable
 from grpo_platform.core.process import importing
-from grpo_platform.core.settings import TOKEN_VARIABLE, Settings, kind_of_store, unknown_variables
+from grpo_platform.core.settings import (
+    TOKEN_VARIABLE,
+    Settings,
+    in_sentences,
+    kind_of_store,
+    unknown_variables,
+)
 
 if TYPE_CHECKING:
     from grpo_platform.services.container import Services
@@ -39,7 +45,7 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        _give_up(_explain(error))
+        _give_up(in_sentences(error))
     _check_names(os.environ)
     try:
         kind_of_store(settings.tracking_uri)
@@ -167,15 +173,6 @@ def _listen(settings: Settings) -> socket.socket:
             "that port, or set GRPO_PORT to another one."
         )
     return listener
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for finding in error.errors(include_url=False, include_input=False):
-        message = finding["msg"].removeprefix("Value error, ")
-        name = "GRPO_" + "_".join(str(part) for part in finding["loc"]).upper()
-        lines.append(f"{name}: {message}" if finding["loc"] else message)
-    return "\n".join(lines)
 
 
 def _check_names(environ: Mapping[str, str]) -> None:

@@ -59,6 +59,15 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_a_setting_that_cannot_be_is_told_as_by_the_server(tmp_path: Path) -> None:
+    done = subprocess.run(
+        DEMO, cwd=tmp_path, env=environment(GRPO_PORT="abc", COLUMNS="200"),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.startswith("GRPO_PORT: Input should be a valid integer")
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)]
 )

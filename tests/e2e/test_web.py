@@ -258,7 +258,7 @@ def test_the_form_shows_environments(running: Server, browser: Chrome, trained: 
         lambda driver: driver.find_elements(By.CSS_SELECTOR, ".gallery img")
     )
     click(browser, ".gallery button", "Pendulum-v1")
-    until(browser, '{"env_name":"Pendulum-v1"}')
+    until(browser, '{"env_name":"Pendulum-v1","eval_freq":1000}')  # about ten evaluations
 
 
 def test_experiments_are_compared(running: Server, browser: Chrome, trained: str) -> None:

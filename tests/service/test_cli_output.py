@@ -94,7 +94,7 @@ def test_what_a_job_waits_for_does_not_hide_how_far_it_is():
         "status": "queued", "progress": 0.1, "current_timesteps": 1000, "total_timesteps": 10_000,
         "status_message": "It waits for a node.", "metrics": {"rollout/ep_rew_mean": 20.0},
     }  # fmt: skip
-    shown = "1,000 of 10,000 steps, return 20.0. It waits for a node."
+    shown = "1,000 of 10,000 steps, train 20.0. It waits for a node."
     assert line_of_job(job) == ("queued", 0.1, shown)
 
 

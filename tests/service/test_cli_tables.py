@@ -1,6 +1,7 @@
 """What commands show in a terminal of 80 columns: no line is longer, and nothing of it is lost."""
 
 import contextlib
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -8,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from grpo_platform.cli import app, output
+from grpo_platform.cli import _space, app, output
+from grpo_platform.client.progress import line_of_job, progress_bar
 
 ID = "0123456789abcdef" * 2
 MODEL = "lunar-lander-continuous-with-wind-2026"
@@ -210,3 +213,23 @@ def test_no_rows_are_said_to_people(width, lines, monkeypatch):
     with output.console.capture() as said:
         output.table(("id", "status"), [])
     assert len(said.get().splitlines()) == lines
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_line_of_progress_loses_nothing(width):
+    drawn, shown = (Console(width=width, file=io.StringIO()) for _ in range(2))
+    with progress_bar(drawn) as bar:
+        bar.show(line_of_job(JOB))
+        shown.print(bar._progress.get_renderable())
+    line = shown.file.getvalue().strip()
+    assert len(line) <= width
+    assert line.startswith("running ")
+    assert " 45 % 450,000 of 1,000,000 steps, train -1,234.5, eval 2,718.3 " in line
+    assert line.endswith("--:--")
+    assert ("━" in line) == (width > 110)
+
+
+def test_a_space_of_many_bounds_is_told_by_its_shape():
+    bounds = "[-3.14 -5.  ... 0.]"
+    long = f"Dict('a': Box({bounds}, {bounds}, (24,), float32), 'b': Box(-1.0, 1.0, (2,), float32))"
+    assert _space(long) == "Dict('a': Box(24,) float32, 'b': Box(-1.0, 1.0, (2,), float32))"

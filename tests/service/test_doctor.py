@@ -3,6 +3,8 @@
 import json
 import socket
 import sqlite3
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -54,6 +56,21 @@ def test_a_port_that_something_else_holds_is_a_problem_with_a_way_out(place):
         result.output
     )
     assert "Ready" not in result.output
+
+
+def test_a_server_that_runs_already_is_named_instead_of_another_start(place):
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        found = looked(doctor._ports, port=served.server_port, mlflow_ui_port=0)["API port"]
+        served.shutdown()
+    assert found.state is State.NOTE
+    assert found.found == f"A server answers at {served.server_port} already."
+    assert "grpo-platform open" in found.advice
 
 
 def test_stores_are_told_apart(place, monkeypatch):

@@ -81,6 +81,7 @@ def test_an_ambiguous_beginning_is_refused_with_all_that_begin_so(client):
 def test_what_begins_no_id_is_unknown(client, text):
     refused = client.get(f"/training/{text}/status")
     assert (refused.status_code, refused.json()["title"]) == (404, "No such job")
+    assert ("its first four digits or more" in refused.json()["detail"]) == (text == "fad")
 
 
 def test_nothing_is_deleted_by_the_word_latest(client):

@@ -15,6 +15,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from grpo import GRPOConfig
 from grpo.envs import check_environment
+from grpo.errors import EnvironmentFaultError
+from grpo_platform.play import sessions
 from grpo_platform.play.frames import split
 from grpo_platform.registry.card import ModelCard
 from grpo_platform.registry.registering import register_policy
@@ -195,6 +197,7 @@ def test_every_action_is_explained_and_a_continuation_shown(client, play):
     assert [len(each["returns"]) for each in found["actions"]] == [8, 8]
     assert found["actions"][1]["difference"]["low"] <= found["actions"][1]["difference"]["high"]
     assert len(found["attribution"]["features"]) == 4
+    assert do(client, session, "pause")["frame"]["at"] == found["at"]
     do(client, session, "replay", actions=found["actions"][1]["worst"])
     assert do(client, session, "unfork", keep=1)["step"] == 5 + len(found["actions"][1]["worst"])
 
@@ -216,6 +219,43 @@ def test_explaining_is_cancelled_and_the_session_goes_on_meanwhile(client, play)
     assert replies[0].status_code == 400
     assert "cancelled" in replies[0].json()["detail"]
     assert len(helpers()) == 1
+
+
+def test_a_command_that_fails_in_any_way_ends_no_session(live, play):
+    session = live[0].play.get(play()["session_id"])
+    film = {"command": "film", "steps": 1, "kind": "WEBP", "path": "/no/such/folder/film"}
+    with pytest.raises(EnvironmentFaultError, match="It cannot be played: FileNotFoundError"):
+        session.tell(film)
+    assert session.tell({"command": "reset"})["step"] == 0
+
+
+def test_a_process_that_fails_ends_its_session_and_says_why(live, client, play):
+    session_id = play()["session_id"]
+    with watch(client, session_id) as socket:
+        next_frame(socket)
+        live[0].play.get(session_id)._helper._stream.sendall(b"no JSON\n")
+        assert "has ended: It cannot be played" in next_text(socket, "end")["reason"]
+    until(lambda: client.get(f"/play/{session_id}").status_code == 404)
+    until(lambda: not helpers())
+
+
+def test_a_session_that_was_watched_ends_when_its_viewer_has_left(client, play, monkeypatch):
+    monkeypatch.setattr(sessions, "_LEFT_SECONDS", 1.0)
+    script, watched = play()["session_id"], play()["session_id"]
+    with watch(client, watched) as socket:
+        next_frame(socket)
+        time.sleep(2.0)
+        assert client.get(f"/play/{watched}").status_code == 200
+    until(lambda: client.get(f"/play/{watched}").status_code == 404)
+    assert client.get(f"/play/{script}").status_code == 200
+
+
+def test_a_binary_message_is_no_command(client, play):
+    with watch(client, play()["session_id"]) as socket:
+        socket.send_bytes(b"play")
+        while (message := socket.receive())["type"] != "websocket.close":
+            pass
+        assert (message["code"], message["reason"]) == (1003, "Commands are JSON in text messages.")
 
 
 @pytest.mark.rotated(4)

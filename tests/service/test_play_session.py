@@ -190,6 +190,46 @@ def test_a_state_that_is_none_changes_nothing(session, state, message):
     do(session, "step")
 
 
+def test_one_state_that_cannot_be_drawn_costs_no_other_its_picture(session, viewer):
+    do(session, "disturb", state={"x": 1e5})
+    assert viewer.last()["image"] is None
+    assert "cannot be drawn here" in viewer.last()["why_no_image"]
+    do(session, "reset")
+    assert viewer.last()["image"] is not None
+    do(session, "disturb", state={"x": 1e5})
+    assert viewer.last()["image"] is None
+
+
+def test_a_state_is_known_by_all_that_makes_it_and_by_who_judges_it(session, tmp_path):
+    first = do(session, "step", n=3)["frame"]["at"]
+    seen = {first}
+    for command in (
+        {"command": "step"}, {"command": "seek", "step": 2}, {"command": "reset", "seed": 9},
+        {"command": "step", "n": 3}, {"command": "disturb", "state": {"x": 0.5}},
+    ):  # fmt: skip
+        seen.add(session.do(command)["frame"]["at"])
+    assert len(seen) == 6
+    do(session, "policy", name="other", path=files_of(random_policy(), tmp_path / "other"))
+    seen.add(do(session, "pause")["frame"]["at"])
+    assert len(seen) == 7
+    kept = do(session, "pause")["frame"]["at"]
+    do(session, "step", n=4)
+    assert do(session, "seek", step=3)["frame"]["at"] == kept
+
+
+def test_what_is_refused_changes_nothing(session):
+    do(session, "step", n=4)
+    do(session, "play", speed=2.0)
+    for command in (
+        {"command": "replay", "actions": [0, 7]}, {"command": "seek", "step": 77},
+        {"command": "disturb", "state": {"height": 1.0}},
+    ):  # fmt: skip
+        with pytest.raises(IncompatibleError):
+            session.do(command)
+    assert len(session._episodes) == 1
+    assert session.header()["playing"]
+
+
 @pytest.mark.parametrize("action", [2, -1, 0.5, "left", [0], None, True, 10**30])
 def test_what_is_no_action_is_refused(session, action):
     with pytest.raises(IncompatibleError, match="no action"):

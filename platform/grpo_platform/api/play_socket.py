@@ -41,6 +41,7 @@ _LASTING: Final = frozenset(
 )
 """Commands that still mean something when another episode begins."""
 
+_NOT_TEXT: Final = 1003
 _GONE: Final = 4404
 _FULL: Final = 4429
 _TOO_LONG: Final = 1009
@@ -144,7 +145,8 @@ class PlaySocket:
         while True:
             try:
                 text = await self._socket.receive_text()
-            except KeyError:  # a binary message, which no command is
+            except KeyError:  # a binary message
+                await self._close(_NOT_TEXT, "Commands are JSON in text messages.")
                 return
             if len(text) > _MOST_CHARACTERS:
                 await self._close(_TOO_LONG, "A command may have 65536 characters.")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, NoReturn
 
@@ -248,10 +249,20 @@ def environments(
         table(("environment", "reason"), [(each["env_name"], each["reason"]) for each in found])
         return
     rows = [
-        (e["env_name"], e["observation_space"] or e["reason"], e["action_space"], e["policy"])
+        (
+            e["env_name"],
+            _space(e["observation_space"] or e["reason"] or ""),
+            _space(e["action_space"] or ""),
+            e["policy"],
+        )
         for e in found
     ]
     table(("environment", "observation", "action", "policy"), rows)
+
+
+def _space(text: str) -> str:
+    """A space as a row has room for it: a Box whose bounds are arrays by its shape."""
+    return re.sub(r"Box\(\[.*?\], \[.*?\], (\([\d, ]+\)), (\w+)\)", r"Box\1 \2", text, flags=re.S)
 
 
 @app.command()

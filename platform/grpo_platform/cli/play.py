@@ -129,6 +129,8 @@ def _film(client: GRPOClient, session: Session, path: Path, steps: int) -> None:
         fail(f"{path} cannot be written: {error.strerror or error}.")
     console.print(f"{path}: {len(content)} bytes.", highlight=False, soft_wrap=True)
     frame = client.steer(session["session_id"], "pause")["frame"]
+    if not frame["over"] and frame["step"] < steps:
+        console.print(f"It has {frame['step']} of {steps} steps: drawing them took its time.")
     observed = frame["observation"] or []
     rows = [
         *((name, frame[name]) for name in ("step", "return", "action", "value")),

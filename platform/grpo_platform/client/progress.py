@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from grpo_platform.client.replies import Experiment, Job, Sweep
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["Bar", "Line", "counts", "line_of_experiment", "line_of_job", "line_of_sweep",
            "progress_bar"]  # fmt: skip
 
-_WIDTH: Final = 30
+_WIDTH, _LEAST_COLUMNS = 30, 110
+"""Of the bar; what a line without one leaves room for, which has all that the bar says."""
 
 
 class Line(NamedTuple):
@@ -30,7 +31,7 @@ class Line(NamedTuple):
 def line_of_job(job: Job) -> Line:
     """How far a job is: its steps, and the returns of training and of evaluation."""
     shown = f"{job['current_timesteps']:,} of {job['total_timesteps']:,} steps"
-    for key, name in (("rollout/ep_rew_mean", "return"), ("eval/mean_reward", "evaluated")):
+    for key, name in (("rollout/ep_rew_mean", "train"), ("eval/mean_reward", "eval")):
         if (mean := job["metrics"].get(key)) is not None:
             shown += f", {name} {mean:,.1f}"
     shown += "" if job["status_message"] is None else f". {job['status_message']}"
@@ -92,11 +93,13 @@ def progress_bar(console: "Console | None" = None, *, quiet: bool = False) -> It
 
     # rich's own way into a notebook needs widgets; a cell that is written anew needs none
     in_notebook = console is None and Console().is_jupyter
+    drawn_on = console or Console(stderr=not in_notebook)
     progress = Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(_WIDTH),
+        TextColumn("{task.description}", markup=False),
+        *([BarColumn(_WIDTH)] if drawn_on.width >= _LEAST_COLUMNS else []),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[shown]}", markup=False), TimeRemainingColumn(),
-        console=console or Console(stderr=not in_notebook), disable=quiet,
+        TextColumn("{task.fields[shown]}", markup=False), TimeRemainingColumn(compact=True),
+        console=drawn_on, disable=quiet,
     )  # fmt: skip
     if in_notebook and not quiet:
         from IPython.display import display

@@ -833,6 +833,7 @@ class ScenarioResult(TypedDict):
 class Explanation(TypedDict):
     """Every action from one state, and what in the observation counts."""
 
+    at: str
     step: int
     preferred: JsonValue
     value: float

@@ -70,25 +70,32 @@ class AmbiguousIdError(NotFoundError):
         super().__init__(f"Several ids begin with {text!r}: {', '.join(ids)}. Give more of yours.")
 
 
+def _unknown(kind: str, text: str, listed: str) -> str:
+    """That there is none, and a hint where it may be the beginning of an id that is too short."""
+    is_short = 0 < len(text) < 4 and set(text) <= set("0123456789abcdef")
+    hint = " An id may be given by its first four digits or more." if is_short else ""
+    return f"No {kind} {text[:64]!r}. {listed} lists them.{hint}"
+
+
 class UnknownJobError(NotFoundError):
     """No job of ours has this id."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"No training job {job_id[:64]!r}. GET /training/jobs lists them.")
+        super().__init__(_unknown("training job", job_id, "GET /training/jobs"))
 
 
 class UnknownSweepError(NotFoundError):
     """No sweep of ours has this id."""
 
     def __init__(self, sweep_id: str) -> None:
-        super().__init__(f"No sweep {sweep_id[:64]!r}. GET /sweeps lists them.")
+        super().__init__(_unknown("sweep", sweep_id, "GET /sweeps"))
 
 
 class UnknownExperimentError(NotFoundError):
     """No experiment of ours has this id."""
 
     def __init__(self, experiment_id: str) -> None:
-        super().__init__(f"No experiment {experiment_id[:64]!r}. GET /experiments lists them.")
+        super().__init__(_unknown("experiment", experiment_id, "GET /experiments"))
 
 
 class UnknownComparisonError(NotFoundError):

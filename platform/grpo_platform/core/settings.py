@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from grpo_platform.core.access import TOKEN_DIGEST
@@ -18,6 +18,7 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "child_environment",
+    "in_sentences",
     "kind_of_store",
     "unknown_variables",
 ]
@@ -179,6 +180,16 @@ def kind_of_store(uri: str) -> str:
             "mlflow.db in this directory."
         )
     return kind
+
+
+def in_sentences(error: ValidationError) -> str:
+    """What is wrong with settings, a line for each of them, by the name of its variable."""
+    lines = []
+    for finding in error.errors(include_url=False, include_input=False):
+        message = finding["msg"].removeprefix("Value error, ")
+        name = "GRPO_" + "_".join(str(part) for part in finding["loc"]).upper()
+        lines.append(f"{name}: {message}" if finding["loc"] else message)
+    return "\n".join(lines)
 
 
 def child_environment() -> dict[str, str]:

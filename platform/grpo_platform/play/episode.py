@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +116,14 @@ class Episode:
     def state(self) -> dict[str, float | list[float]]:
         """The environment's variables by name; empty where they have none."""
         return state_of(self.envs.envs[0].unwrapped)
+
+    def mark(self, policy: BasePolicy | None) -> str:
+        """What the present state is known by among all that were played here.
+
+        A policy's memory is part of it.
+        """
+        rows = self.observation if policy is None else self._rows(policy)
+        return f"{self.number}-{self.seed}-{self.step}-{crc32(rows.tobytes()):08x}"
 
     def predict(self, policy: BasePolicy, deterministic: bool) -> tuple[Array, Prediction]:
         """What a policy makes of the present state; equal states are answered alike.

@@ -126,9 +126,16 @@ class Helper:
             while content := stream.recv(2**18):
                 buffer += content
                 for header, message in split(buffer):
+                    if header["type"] == "failed" and ready.done():
+                        reason = str(header["error"]["message"]).rstrip(".")
+                        return
                     self._hear(header, message, ready)
         except (OSError, ValueError, KeyError):  # closed here; or cut off where the process died
             reason = _last_words(bytes(buffer)) or reason
+        finally:  # whatever happened: nobody is left to wait
+            self._ended(reason, ready)
+
+    def _ended(self, reason: str, ready: Future[Message]) -> None:
         if not ready.done():
             ready.set_exception(_NotStartedError(reason))
             return

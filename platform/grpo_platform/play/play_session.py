@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from grpo.errors import GRPOError
+from grpo.errors import EnvironmentFaultError, GRPOError
 from grpo_platform.core.errors import ConflictError, NotFoundError, PlatformError
 from grpo_platform.jobs.fork_server import ForkServer
 from grpo_platform.play.helper import Helper, Message
@@ -52,6 +52,7 @@ class PlaySession:
         source: what is played.
         shared: viewers share it, and nobody steers.
         client: who opened it.
+        was_watched: somebody has watched it.
         reason: why it has ended; empty while it has not.
     """
 
@@ -60,12 +61,14 @@ class PlaySession:
         self.source = source
         self.shared = shared
         self.client = client
+        self.was_watched = False
         self.reason = ""
         self.used_at = time.monotonic()
         self.opened = threading.Event()
         self.failure: BaseException | None = None
         self._helper: Helper | None = None
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._viewers: set[Viewer] = set()
         self._latest: dict[object, tuple[Message, bytes]] = {}
         self._closed = threading.Event()
@@ -153,7 +156,12 @@ class PlaySession:
         """As `do`, for the server itself."""
         if self._helper is None or self.is_closed:
             raise NotFoundError(self.reason or "The session has ended.")
-        return self._helper.ask(command, timeout_seconds)
+        try:
+            return self._helper.ask(command, timeout_seconds)
+        except EnvironmentFaultError:
+            if self.is_closed:  # meanwhile, and known why
+                raise NotFoundError(self.reason) from None
+            raise
 
     def expect(self, seconds: float) -> None:
         """Count as used for so long: a viewer comes."""
@@ -169,6 +177,7 @@ class PlaySession:
             if self.is_closed:
                 raise NotFoundError(self.reason or "The session has ended.")
             self._viewers.add(viewer)
+            self.was_watched = True
             latest = list(self._latest.values())
         self.used_at = time.monotonic()
         for header, message in latest:
@@ -201,7 +210,8 @@ class PlaySession:
             viewer({"type": "end", "reason": reason}, b"")
 
     def _count_viewers(self) -> None:
-        self.tell({"command": "viewers", "viewers": self.viewers})
+        with self._counting:  # whoever tells last tells how many there are
+            self.tell({"command": "viewers", "viewers": self.viewers})
 
     def _on_frame(self, header: Message, message: bytes) -> None:
         with self._lock:

@@ -119,7 +119,11 @@ class _Loop:
             else:
                 result = session.do(command)
             self._say({"type": "reply", "id": number, "result": result})
-        except (GRPOError, PlatformError) as error:
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one command's fault, which may be any, ends no session
+            if not isinstance(error, GRPOError | PlatformError):
+                traceback.print_exc()
             self._say({"type": "reply", "id": number, "error": _error_of(error)})
 
     def _say(self, header: Message) -> None:
@@ -131,7 +135,7 @@ class _Loop:
         """Branch in a process of its own, so that this one goes on."""
         self._cancel()
         session.main.require_branching()
-        policy = session.policy
+        policy, at = session.policy, session.at()
         del command["command"]
         read_end, write_end = os.pipe()
         parent = os.getpid()
@@ -143,7 +147,7 @@ class _Loop:
                 die_with_parent(parent)
                 with os.fdopen(write_end, "wb") as file:
                     try:
-                        said = {"result": explain(policy, session.main, **command)}
+                        said = {"result": {"at": at, **explain(policy, session.main, **command)}}
                     except GRPOError as error:
                         said = {"error": _error_of(error)}
                     file.write(json.dumps(as_json(said)).encode())

@@ -112,6 +112,10 @@ class Session:
         """The episode that commands are about."""
         return self._episodes[0]
 
+    def at(self, lane: int = 0) -> str:
+        """What an episode's present state, and who judges it, are known by."""
+        return f"{self._episodes[lane].mark(self._policy)} {self._checkpoint}"
+
     def describe(self) -> Message:
         """What a viewer has to know once."""
         action = self.spec.action
@@ -208,6 +212,7 @@ class Session:
         observation = episode.observation
         return {
             "type": "frame",
+            "at": self.at(lane),
             "lane": lane,
             "lanes": len(self._episodes),
             "episode": episode.number,
@@ -282,10 +287,10 @@ class Session:
         self._take(n)
 
     def _seek(self, step: int) -> None:
+        for episode in self._episodes:  # the other one goes as far as it came
+            reached = step if episode is self.main else min(step, len(episode.taken))
+            episode.seek(reached, self._policy)
         self._playing = False
-        policies = [min(step, len(each.taken)) for each in self._episodes]
-        for episode, reached in zip(self._episodes, policies, strict=True):
-            episode.seek(step if episode is self.main else reached, self._policy)
 
     def _act(self, action: object) -> None:
         taken = self._action(action)
@@ -302,26 +307,27 @@ class Session:
         self._held = held if held is not None else self._held
 
     def _disturb(self, state: Mapping[str, Any]) -> None:
-        self._playing = False
         self.main.put(state)
+        self._playing = False
 
     def _fork(self, action: object = None) -> None:
         taken = None if action is None else self._action(action)
         if self.main.is_over:
             raise IncompatibleError("The episode is over: wind back to a step before its end.")
+        other = self.main.fork()
         self._playing = False
         self._close_fork()
-        other = self.main.fork()
         self._episodes.append(other)
         if taken is not None:
             other.take(taken, "human", self._policy)
 
     def _replay(self, actions: list[Any]) -> None:
         """Let the fork take actions that were found by explaining."""
+        taken = [self._action(action) for action in actions]
         self._fork()
-        for action in actions:
+        for action in taken:
             if not self._episodes[1].is_over:
-                self._episodes[1].take(self._action(action), "policy", self._policy)
+                self._episodes[1].take(action, "policy", self._policy)
 
     def _unfork(self, keep: int = 0) -> None:
         if len(self._episodes) == 1:

@@ -22,6 +22,9 @@ _REAP_SECONDS: Final = 0.5
 _UNWATCHED_SECONDS: Final = 3.0
 """How long a stream that viewers share stays without any: a page that is loaded again."""
 
+_LEFT_SECONDS: Final = 30.0
+"""How long one of a viewer's own stays once its last one has left: a browser that was closed."""
+
 _ARRIVAL_SECONDS: Final = 30.0
 """How long it waits for who asked for it: they have the answer, and connect next."""
 
@@ -204,6 +207,9 @@ class PlaySessions:
             self._sessions.pop(session.id, None)
         session.close(reason)
 
+    def _is_left(self, session: PlaySession) -> bool:
+        return (session.shared or session.was_watched) and not session.viewers
+
     def _reap(self) -> None:
         """End what nobody uses."""
         idle_since = time.monotonic()
@@ -218,7 +224,9 @@ class PlaySessions:
                     continue
                 if session.is_closed:
                     self._end(session, session.reason)
-                elif session.shared and not session.viewers and unused > _UNWATCHED_SECONDS:
+                elif self._is_left(session) and unused > (
+                    _UNWATCHED_SECONDS if session.shared else _LEFT_SECONDS
+                ):
                     self._end(session, "Nobody watches any more.")
                 elif not session.shared and unused > self._settings.play_idle_seconds:
                     seconds = self._settings.play_idle_seconds

@@ -173,7 +173,8 @@ def _port(what: str, host: str, port: int) -> Finding:
     except requests.RequestException:
         served = False
     if served:
-        return Finding(what, State.OK, f"A server answers at {port} already.")
+        advice = f"See it with grpo-platform open, or serve on another port: GRPO_PORT={port + 1}"
+        return Finding(what, State.NOTE, f"A server answers at {port} already.", advice)
     advice = f"Stop what listens there, or take another port: GRPO_PORT={port + 1}"
     return Finding(what, State.PROBLEM, f"{port} is in use", advice)
 

@@ -300,6 +300,9 @@ class Attribution(Reply):
 class Explanation(Reply):
     """Every action from one state, and what in the observation counts."""
 
+    at: str
+    """What the state is known by; equal to a frame's `at` where that shows it."""
+
     step: int
     preferred: JsonValue
     """The policy's most probable action; the first of `actions`."""

@@ -69,6 +69,7 @@ function useSession(body) {
           ? await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: 'image/jpeg' })) : null;
         if (shown[header.lane] > turn) return; // a later picture was ready sooner
         shown[header.lane] = turn;
+        if (header.lanes === 1) shown[1] = Math.max(shown[1] || 0, turn);
         change((old) => {
           const frames = { ...old.frames, [header.lane]: { ...header, picture } };
           if (header.lanes === 1) delete frames[1];
@@ -123,13 +124,13 @@ function Stage({ play, own }) {
       ${own ? html`<${Controls} frame=${frame} other=${other} send=${send} />` : html`<p class="muted">${t('play.shared')}</p>`}
       <p class="muted" aria-live="polite">${play.job ? t('play.training', { status: t(`status.${play.job.status}`), n: play.job.timesteps, total: play.job.total_timesteps }) : ''}
         ${frame.checkpoint ? ` ${t('play.checkpoint_is', { name: frame.checkpoint })}` : ` ${t('play.waiting')}`}</p>
-      ${own && html`<${Why} session=${session} frame=${frame} send=${send} />`}
     </section>
     <section>
       <${Actions} session=${session} frame=${frame} send=${own ? send : null} />
       <${State} session=${session} frame=${frame} send=${own ? send : null} />
       ${own && html`<${Keep} session=${session} frame=${frame} />`}
-    </section></div>`;
+    </section>
+    ${own && html`<section><${Why} session=${session} frame=${frame} send=${send} /></section>`}</div>`;
 }
 
 function Lane({ frame, name }) {
@@ -230,6 +231,7 @@ function Why({ session, frame, send }) {
     }
     setBusy(false);
   };
+  const here = found && found.at === frame.at;
   const all = found ? found.actions.flatMap((each) => each.returns) : [];
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const x = (value) => (high > low ? 2 + (96 * (value - low)) / (high - low) : 50);
@@ -239,7 +241,7 @@ function Why({ session, frame, send }) {
       ${busy ? html`<button type="button" onClick=${() => send('cancel')}>${t('cancel')}</button>`
         : html`<button type="button" disabled=${!frame.can_branch || frame.over} onClick=${ask}>${t('play.explain')}</button>`}</div>
     <p class="muted" aria-live="polite">${!frame.can_branch ? html`<${Said} text=${session.branching_reason} />` : busy ? t('play.branching') : found
-      ? t('play.explained', { step: found.step, n: found.continuations, seconds: number(found.seconds) }) : t('play.why_text')}</p>
+      ? `${t('play.explained', { step: found.step, n: found.continuations, seconds: number(found.seconds) })}${here ? '' : ` ${t('play.explained_elsewhere')}`}` : t('play.why_text')}</p>
     ${found && html`<div class="scroll"><table><thead><tr><th>${t('play.action')}</th><th>${t('play.returns')}</th><th>${t('play.mean')}</th>
       <th>${t('play.difference')}</th><th>${t('play.parts')}</th><th>${t('play.see')}</th></tr></thead><tbody>
       ${found.actions.map((each, i) => html`<tr><th scope="row">${shown(each.action)}${i === 0 ? ` (${t('play.preferred')})` : ''}</th>
@@ -248,7 +250,7 @@ function Why({ session, frame, send }) {
         <td><${Estimate} value=${each.mean.estimate} low=${each.mean.low} high=${each.mean.high} /></td>
         <td>${each.difference ? html`<${Estimate} value=${each.difference.estimate} low=${each.difference.low} high=${each.difference.high} />` : '–'}</td>
         <td>${each.parts_at ?? '–'}</td>
-        <td>${['typical', 'worst'].map((which) => html`<button type="button" class="quiet" aria-label=${t(`play.see_${which}`, { action: shown(each.action) })} disabled=${found.step !== frame.step}
+        <td>${['typical', 'worst'].map((which) => html`<button type="button" class="quiet" aria-label=${t(`play.see_${which}`, { action: shown(each.action) })} disabled=${!here}
           onClick=${() => send('replay', { actions: each[which] })}>${t(`play.${which}`)}</button>`)}</td></tr>`)}</tbody></table></div>
       ${found.attribution ? html`<h3>${t('play.attribution')}</h3><div class="scroll"><table><thead><tr><th>${t('play.feature')}</th><th>${t('play.now')}</th><th>${t('play.usual')}</th><th>${t('play.counts')}</th></tr></thead><tbody>
         ${[...found.attribution.features].sort((a, b) => Math.abs(b.attribution) - Math.abs(a.attribution)).slice(0, 12).map((each) => html`<tr><th scope="row">${each.name}</th>

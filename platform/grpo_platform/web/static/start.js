@@ -29,7 +29,8 @@ export default function Start({ onClose, onStarted }) {
   useEffect(() => {
     if (fields) form.current.querySelector('input').focus();
   }, [fields]);
-  const request = useMemo(() => (fields ? read(fields, given) : {}), [fields, given]);
+  const usual = fields ? evaluations(fields, preset, given) : undefined;
+  const request = useMemo(() => (fields ? read(fields, { ...given, eval_freq: given.eval_freq || usual || '' }) : {}), [fields, given, usual]);
   const set = (name, text) => {
     setGiven({ ...given, [name]: text });
     setFaults({ ...faults, [name]: '' });
@@ -59,7 +60,7 @@ export default function Start({ onClose, onStarted }) {
       setBusy(false);
     }
   };
-  const row = (name) => fields[name] && html`<${Field} key=${name} name=${name} schema=${fields[name]} words=${words} preset=${preset[name]}
+  const row = (name) => fields[name] && html`<${Field} key=${name} name=${name} schema=${fields[name]} words=${words} preset=${name === 'eval_freq' ? usual : preset[name]}
     value=${given[name] ?? ''} fault=${faults[name]} options=${name === 'env_name' ? names : null} note=${name === 'env_name' ? note : null}
     onInput=${(text) => set(name, text)} />`;
   const rest = fields ? Object.keys(fields).filter((name) => !FIRST.includes(name) && !Object.values(GROUPS).flat().includes(name)) : [];
@@ -79,6 +80,12 @@ export default function Start({ onClose, onStarted }) {
         <button class="primary" disabled=${busy || !fields}>${request.seeds === undefined ? t('start.job') : t('start.experiment')}</button>
       </div>
     </form><//>`;
+}
+
+// How often to evaluate, so that a job on the page has about ten evaluations to look at while it trains.
+function evaluations(fields, preset, given) {
+  const total = Number(given.total_timesteps || preset.total_timesteps || fields.total_timesteps.default);
+  return total >= 1 ? String(Math.ceil(total / 10)) : undefined;
 }
 
 const told = (names, given) => names.filter((name) => (given[name] ?? '') !== '').join(', ');

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import requests
+from mlflow.tracking import MlflowClient
 from selenium import webdriver
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -137,6 +138,8 @@ def trained(running: Server, browser: Chrome) -> str:
     (job,) = jobs
     assert (job["model_name"], job["total_timesteps"]) == ("balance", 3000)
     wait_for(running, job["job_id"])
+    client = MlflowClient(f"sqlite:///{running.folder / 'mlflow.db'}")
+    assert 9 <= len(client.get_metric_history(job["job_id"], "eval/mean_reward")) <= 11
     click(browser, ".jobs .completed")  # the list tells it by itself
     return str(job["job_id"])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo import GRPOConfig
 from grpo.hints import TEXTS
 from grpo_platform import web
 from grpo_platform.api.errors import ERROR_TABLE
@@ -53,6 +54,11 @@ def signed_in(client):
     reply = client.post(SIGN_IN, data={"token": TOKEN, "next": "/app/models"}, headers=OWN)
     assert (reply.status_code, reply.headers["Location"]) == (303, "/app/models")
     return client
+
+
+def test_the_form_knows_the_usual_budget():
+    (found,) = re.findall(r"const TIMESTEPS = (\d+);", (STATIC / "start.js").read_text())
+    assert int(found) == GRPOConfig().total_timesteps
 
 
 # --- negotiation

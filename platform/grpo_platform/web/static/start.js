@@ -2,6 +2,7 @@
 // curl, on the command line and in Python.
 import { Copy, Dialog, Loading, Tabs, api, get, html, language, say, short, t, useEffect, useMemo, useRef, useState } from './lib.js';
 
+const TIMESTEPS = 10000; // of a job that says nothing of it
 const FIRST = ['env_name', 'total_timesteps', 'model_name', 'reward_function_type', 'seed', 'seeds'];
 const GROUPS = {
   learning: ['learning_rate', 'learning_rate_schedule', 'n_steps', 'batch_size', 'n_epochs', 'gamma', 'clip_range',
@@ -29,7 +30,7 @@ export default function Start({ onClose, onStarted }) {
   useEffect(() => {
     if (fields) form.current.querySelector('input').focus();
   }, [fields]);
-  const usual = fields ? evaluations(fields, preset, given) : undefined;
+  const usual = evaluations(preset, given);
   const request = useMemo(() => (fields ? read(fields, { ...given, eval_freq: given.eval_freq || usual || '' }) : {}), [fields, given, usual]);
   const set = (name, text) => {
     setGiven({ ...given, [name]: text });
@@ -83,8 +84,8 @@ export default function Start({ onClose, onStarted }) {
 }
 
 // How often to evaluate, so that a job on the page has about ten evaluations to look at while it trains.
-function evaluations(fields, preset, given) {
-  const total = Number(given.total_timesteps || preset.total_timesteps || fields.total_timesteps.default);
+function evaluations(preset, given) {
+  const total = Number(given.total_timesteps || preset.total_timesteps || TIMESTEPS);
   return total >= 1 ? String(Math.ceil(total / 10)) : undefined;
 }
 

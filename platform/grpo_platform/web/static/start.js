@@ -2,7 +2,7 @@
 // curl, on the command line and in Python.
 import { Copy, Dialog, Loading, Tabs, api, get, html, language, say, short, t, useEffect, useMemo, useRef, useState } from './lib.js';
 
-const TIMESTEPS = 10000; // of a job that says nothing of it
+const TIMESTEPS = 10000;
 const FIRST = ['env_name', 'total_timesteps', 'model_name', 'reward_function_type', 'seed', 'seeds'];
 const GROUPS = {
   learning: ['learning_rate', 'learning_rate_schedule', 'n_steps', 'batch_size', 'n_epochs', 'gamma', 'clip_range',
@@ -83,7 +83,7 @@ export default function Start({ onClose, onStarted }) {
     </form><//>`;
 }
 
-// How often to evaluate, so that a job on the page has about ten evaluations to look at while it trains.
+// About ten evaluations to look at while it trains.
 function evaluations(preset, given) {
   const total = Number(given.total_timesteps || preset.total_timesteps || TIMESTEPS);
   return total >= 1 ? String(Math.ceil(total / 10)) : undefined;

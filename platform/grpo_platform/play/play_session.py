@@ -52,7 +52,6 @@ class PlaySession:
         source: what is played.
         shared: viewers share it, and nobody steers.
         client: who opened it.
-        was_watched: somebody has watched it.
         reason: why it has ended; empty while it has not.
     """
 
@@ -61,7 +60,6 @@ class PlaySession:
         self.source = source
         self.shared = shared
         self.client = client
-        self.was_watched = False
         self.reason = ""
         self.used_at = time.monotonic()
         self.opened = threading.Event()
@@ -70,6 +68,7 @@ class PlaySession:
         self._lock = threading.Lock()
         self._counting = threading.Lock()
         self._viewers: set[Viewer] = set()
+        self._was_watched = False
         self._latest: dict[object, tuple[Message, bytes]] = {}
         self._closed = threading.Event()
 
@@ -82,6 +81,11 @@ class PlaySession:
     def viewers(self) -> int:
         """How many watch."""
         return len(self._viewers)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody watches what is there to be watched."""
+        return (self.shared or self._was_watched) and not self._viewers
 
     @property
     def is_closed(self) -> bool:
@@ -177,7 +181,7 @@ class PlaySession:
             if self.is_closed:
                 raise NotFoundError(self.reason or "The session has ended.")
             self._viewers.add(viewer)
-            self.was_watched = True
+            self._was_watched = True
             latest = list(self._latest.values())
         self.used_at = time.monotonic()
         for header, message in latest:

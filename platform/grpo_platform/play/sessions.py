@@ -207,9 +207,6 @@ class PlaySessions:
             self._sessions.pop(session.id, None)
         session.close(reason)
 
-    def _is_left(self, session: PlaySession) -> bool:
-        return (session.shared or session.was_watched) and not session.viewers
-
     def _reap(self) -> None:
         """End what nobody uses."""
         idle_since = time.monotonic()
@@ -224,7 +221,7 @@ class PlaySessions:
                     continue
                 if session.is_closed:
                     self._end(session, session.reason)
-                elif self._is_left(session) and unused > (
+                elif session.is_left and unused > (
                     _UNWATCHED_SECONDS if session.shared else _LEFT_SECONDS
                 ):
                     self._end(session, "Nobody watches any more.")

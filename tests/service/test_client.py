@@ -424,5 +424,5 @@ def test_a_progress_bar_shows_how_far_it_is(capfd):
         client.wait("j", progress_bar=True)
     out, err = capfd.readouterr()
     assert out == ""
-    for word in ("completed", "100 %", "64 of 64 steps", "return 20.0", "evaluated 21.5"):
+    for word in ("completed", "100 %", "64 of 64 steps", "train 20.0", "eval 21.5"):
         assert word in " ".join(err.split())

@@ -1,7 +1,8 @@
 """Training speed beside Stable-Baselines3's PPO, as ratios measured in one run on one thread.
 
 Claims: timesteps per second at the guide's settings, with 64 members at once, and on Hopper and
-HalfCheetah, each at equal numbers and sizes of minibatches; and wall-clock until a greedy
+HalfCheetah, each at equal numbers and sizes of minibatches (but for PPO with one environment at the
+guide's, which makes twice as many of half the size); and wall-clock until a greedy
 evaluation first reaches 475 on CartPole, both sides trained on the same reward, ours at its preset
 and PPO at RL Zoo's settings. One thread is torch's and that of every library below numpy, on both
 sides. Start-up (imports, environments, networks) is left out on both, and the value head is in.

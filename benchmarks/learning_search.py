@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.ppo_baseline import train_ppo
 from benchmarks.results import FOLDER, write_machine
 from grpo.config import GRPOConfig
-from grpo.evaluation import evaluate
+from grpo.evaluation import Predictor, evaluate
 from grpo.reporting import Reporter, UpdateStats
 from grpo.trainer import Trainer
 
@@ -84,7 +84,7 @@ def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int]:
     return float(min(rate, 3e-3)), max(1, round(float(size) / chosen["n_envs"]))
 
 
-Look = Callable[[int, Any], object]
+Look = Callable[[int, Predictor], object]
 """Is shown the timesteps so far, and the policy, after each iteration."""
 
 
@@ -93,7 +93,7 @@ class _Shown(Reporter):
 
     def __init__(self, look: Look) -> None:
         self._look = look
-        self.policy: Any = None
+        self.policy: Predictor | None = None
 
     def on_update(self, stats: UpdateStats) -> None:
         """Called after each iteration's updates."""
@@ -102,7 +102,7 @@ class _Shown(Reporter):
 
 def run_grpo(
     env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
-) -> Any:  # noqa: ANN401
+) -> Predictor:
     """Train ours; returns the policy of the last iterate."""
     rate, n_steps = common(chosen, budget)
     branching = {
@@ -129,7 +129,7 @@ def run_grpo(
 
 def run_ppo(
     env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
-) -> Any:  # noqa: ANN401
+) -> Predictor:
     """Train PPO; returns the policy of the last iterate."""
     rate, n_steps = common(chosen, budget)
     schedules = {

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 from grpo import GRPOConfig
 from grpo.envs import check_environment
 from grpo.errors import EnvironmentFaultError
+from grpo_platform.core.errors import NotFoundError
 from grpo_platform.play import sessions
 from grpo_platform.play.frames import split
 from grpo_platform.registry.card import ModelCard
@@ -227,6 +229,18 @@ def test_a_command_that_fails_in_any_way_ends_no_session(live, play):
     with pytest.raises(EnvironmentFaultError, match="It cannot be played: FileNotFoundError"):
         session.tell(film)
     assert session.tell({"command": "reset"})["step"] == 0
+
+
+def test_who_waits_for_a_session_that_is_ended_hears_why(live, play):
+    session = live[0].play.get(play()["session_id"])
+    (process,) = helpers()
+    process.suspend()  # so that the command is under way
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(session.tell, {"command": "step"})
+        until(lambda: session._helper._asked)
+        session.close("The job was deleted.")
+        with pytest.raises(NotFoundError, match=r"^The job was deleted\.$"):
+            waiting.result(30)
 
 
 def test_a_process_that_fails_ends_its_session_and_says_why(live, client, play):

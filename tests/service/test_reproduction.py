@@ -14,6 +14,7 @@ from grpo_platform.core.names import Tag
 from grpo_platform.core.states import JobStatus
 from grpo_platform.registry.models import Registry
 from grpo_platform.reproduction.reproducing import begin_run, plan_reproduction, run_plan
+from grpo_platform.reproduction.sources import source_tree
 from grpo_platform.reproduction.verdict import (
     Difference,
     Findings,
@@ -140,6 +141,21 @@ def test_a_commit_that_is_not_here(store, completed, commit) -> None:
     refused(store, completed, ConflictError, "fetch it|without its history")
 
 
+@pytest.mark.parametrize(
+    ("commit", "module"),
+    [
+        ("3e58ed89998b303b41802c23259b9f8ff25907df", "grpo_platform.project"),
+        (None, "grpo_platform.mlproject"),
+    ],
+)
+def test_what_trains_has_the_name_that_it_had_in_that_commit(commit, module) -> None:
+    known = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
+    if commit is not None and subprocess.run(known, capture_output=True, check=False).returncode:
+        pytest.skip("this checkout has no history")
+    with source_tree(commit) as tree:
+        assert tree.module == module
+
+
 def test_a_request_that_someone_edited(store, completed) -> None:
     store.set_tags(completed, {Tag.REQUEST: "{"})
     refused(store, completed, InvalidRequestError, "cannot be read")
@@ -153,7 +169,7 @@ def test_a_plan_names_the_seed_and_leaves_the_champion_alone(store, completed) -
     assert plan.fields["model_name"] == f"reproduction_of_{completed}"
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 @pytest.mark.timeout(120)
 def test_a_training_that_is_refused_leaves_a_failed_run(store, completed) -> None:
     plan = replace(plan_reproduction(store, completed), commit=None)
@@ -167,7 +183,7 @@ def test_a_training_that_is_refused_leaves_a_failed_run(store, completed) -> Non
     assert Tag.REPRODUCTION_VERDICT not in run.data.tags
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(4)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("uri", "words"),

@@ -82,7 +82,7 @@ def source_tree(commit: str | None) -> Iterator[SourceTree]:
 def _entered(folder: Path, whose: str) -> SourceTree:
     for name in _ENTRY_POINTS:
         # in a checkout, and beside each other where they are installed
-        if any(folder.glob(f"{where}/{name}*") for where in _PACKAGE):
+        if any(path for where in _PACKAGE for path in folder.glob(f"{where}/{name}*")):
             return SourceTree(folder, f"grpo_platform.{name}")
     raise ConflictError(f"The code {whose} is too old: it cannot train in a given run.")
 

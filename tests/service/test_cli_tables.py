@@ -18,7 +18,7 @@ from grpo_platform.client.progress import line_of_job, progress_bar
 ID = "0123456789abcdef" * 2
 MODEL = "lunar-lander-continuous-with-wind-2026"
 ENV = "LunarLanderContinuous-v3"
-AGO = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+AGO = (datetime.now(UTC) - timedelta(days=3)).isoformat()
 
 JOB = {
     "job_id": ID, "status": "running", "progress": 0.45, "current_timesteps": 450_000,
@@ -79,22 +79,22 @@ LISTS = {
     ("jobs", "list"): (
         {"jobs": [JOB, JOB]},
         {"id", "status", "environment", "model", "train", "eval", "started"},
-        {ID[:8], "running 45%", "-1,234.5", "2,718.3", "3h ago"},
+        {ID[:8], "running 45%", "-1,234.5", "2,718.3", "3d ago"},
     ),
     ("experiments", "list"): (
         {"experiments": [EXPERIMENT]},
         {"id", "status", "environment", "model", "seeds", "IQM", "95 %", "started"},
-        {ID[:8], "completed", "9/10", "2,441.2", "2,380.0", "3h ago"},
+        {ID[:8], "completed", "9/10", "2,441.2", "2,380.0", "3d ago"},
     ),
     ("sweep", "list"): (
         {"sweeps": [SWEEP]},
         {"id", "status", "environment", "model", "trials", "best", "started"},
-        {ID[:8], "running 50%", "512/1000", "-1,487.2", "3h ago"},
+        {ID[:8], "running 50%", "512/1000", "-1,487.2", "3d ago"},
     ),
     ("comparisons", "list"): (
         {"comparisons": [COMPARISON]},
         {"id", "sides", "the first pair", "made"},
-        {ID[:8], "3h ago"},
+        {ID[:8], "3d ago"},
     ),
     ("models", "list"): (
         {"models": [ITEM]},
@@ -119,7 +119,7 @@ LISTS = {
     ("scenarios", "results", MODEL, "3"): (
         {"results": [RESULT], "latest": None},
         {"result", "reason", "suite", "when"},
-        {"failed", "3h ago"},
+        {"failed", "3d ago"},
     ),
     ("environments",): (
         {"environments": [ENVIRONMENT]},
@@ -184,7 +184,7 @@ def test_a_list_fits_eighty_columns_and_loses_nothing(words, monkeypatch):
         assert word in text, (word, text)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize("words", LISTS, ids=" ".join)
 def test_a_row_is_one_line_for_another_program(words, monkeypatch):
     text = shown(words, LISTS[words][0], monkeypatch, output._PIPE_WIDTH)

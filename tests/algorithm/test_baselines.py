@@ -232,7 +232,7 @@ def make_rollout(action_rng):
     )
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(8)
 @pytest.mark.parametrize("updater", [None, TorchUpdater])
 def test_members_that_go_on_with_the_critic_alone_are_ppo(updater):
     """One minibatch of everything: PPO by the book, in loops and autograd, comes to the same."""
@@ -362,7 +362,7 @@ def test_what_has_no_siblings_is_not_compared_with_them(fields, field, way_out):
     assert raised.value.field == field
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(8)
 @pytest.mark.parametrize("baseline", ["critic", "both", "shrinkage"])
 @pytest.mark.parametrize("start_states", ["branch", "branch_worst", "reset", "mixed"])
 @pytest.mark.parametrize("policy", ["MlpPolicy", "RecurrentPolicy"])
@@ -377,7 +377,7 @@ def test_every_combination_trains(baseline, start_states, policy):
     assert not np.array_equal(model.policy.flat, before)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(8)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -392,7 +392,7 @@ def test_every_combination_trains(baseline, start_states, policy):
         ("CartPole-v1", {}),
         ("Hopper-v5", {}),
         ("LunarLander-v3", {}),  # put into a state by steps that are played again
-        pytest.param("Hopper-v5", {"env_workers": 2}, marks=pytest.mark.rotated(4)),
+        pytest.param("Hopper-v5", {"env_workers": 2}, marks=pytest.mark.rotated(8)),
         ("CartPole-v1", {"policy": "RecurrentPolicy"}),
     ],
     ids=["classic", "mujoco", "replay", "processes", "memory"],

@@ -64,7 +64,7 @@ def spec_of(space: spaces.Space[Any], **fields: Any) -> PolicySpec:
     )
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("layout", ["hwc", "chw"])
 @pytest.mark.parametrize("nested", [False, True])
 def test_it_learns_to_see_and_the_right_policy_is_chosen(layout, nested):
@@ -153,7 +153,7 @@ def test_images_are_kept_as_bytes_and_scaled_once():
     np.testing.assert_allclose(encoded, 1.0, atol=1e-6)
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(14)
 def test_a_resumed_run_over_images_is_the_same(tmp_path):
     assert_goes_on_as_if_never_paused(
         tmp_path, Spot, seed=3, n_steps=8, total_timesteps=200,

@@ -241,7 +241,7 @@ def test_trials_of_a_slow_environment_end_in_time_and_are_told(monkeypatch, capl
     assert "Trying how Toy-v0 can be put into visited states" in caplog.text
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(14)
 def test_what_trials_took_long_for_is_remembered_until_the_code_changes(tmp_path, monkeypatch):
     """Two processes: the second one knows, and asks anew when the module has changed."""
     module = tmp_path / "cached_toy.py"

@@ -48,7 +48,7 @@ def site(tmp_path_factory):
     return target
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(10)
 @pytest.mark.slow
 def test_the_plug_in_is_found_and_trained(site):
     run = subprocess.run(

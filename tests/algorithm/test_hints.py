@@ -43,7 +43,7 @@ def hints(env, timesteps, **fields):
     return heard.found
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize(
     ("env", "timesteps", "fields", "expected"),
     [

@@ -77,7 +77,7 @@ class Strict(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), float(chosen.sum()), self.time > 9, False, info
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(10)
 @pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
 @pytest.mark.parametrize(
     ("observation", "action", "how"),
@@ -169,7 +169,7 @@ def test_the_closed_form_learns_around_masks_as_autograd_does(fields):
     np.testing.assert_allclose(closed.flat, plain.flat, rtol=0, atol=1e-10)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(10)
 def test_the_best_allowed_action_is_learned():
     model = GRPO(Strict, seed=0, n_steps=10, group_size=8, learning_rate=3e-3)
     before = model.evaluate(20).mean

@@ -71,12 +71,12 @@ def test_the_default_follows_from_what_is_known_of_the_environment():
     assert GRPO(Choice).config.normalize_rewards
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_episodes_of_one_step_are_learned_from():
     assert learned(of(length=1)) > 0.95
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_an_environment_without_a_time_limit_is_learned_from():
     class Endless(Choice):
         def step(self, action):
@@ -127,7 +127,7 @@ def test_an_environment_that_cannot_be_copied_is_played_again():
     assert model.evaluate(20).mean / 8 > 0.9
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 @pytest.mark.parametrize("what", ["raises", "nan reward", "nan observation"])
 def test_a_fault_that_comes_once_names_the_step_and_ends_the_training(what):
     class Once(Choice):

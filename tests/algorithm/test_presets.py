@@ -55,7 +55,7 @@ def test_other_choices_leave_the_general_preset_in_force():
     assert config == GRPOConfig(env_name="unknown", **expected)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(14)
 def test_the_object_fits_the_general_preset_to_what_it_is_asked_to_learn():
     model = GRPO("Taxi-v4", seed=1, n_eval_episodes=1)
     model.learn(300)

@@ -190,7 +190,7 @@ def test_an_episode_is_cut(line):
     assert only(play(line, scenario("length <= 2", max_steps=2))).passed
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(7)
 def test_what_is_timed_is_what_serves(line):
     asked = []
 

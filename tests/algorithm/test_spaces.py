@@ -91,7 +91,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(9)
 @pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
 @pytest.mark.parametrize(("observation", "action"), PAIRS)
 def test_every_space_is_trained_on_and_what_is_exported_does_the_same(observation, action, policy):
@@ -263,7 +263,7 @@ def test_replayed_episodes_take_nested_actions_again():
     envs.close()
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(9)
 def test_resumed_training_on_nested_spaces_is_the_same(tmp_path):
     fields = {"seed": 3, "n_steps": 8, "total_timesteps": 400, "start_states": "reset"}
     assert_goes_on_as_if_never_paused(tmp_path, lambda: Anything("dict", "dict"), **fields)

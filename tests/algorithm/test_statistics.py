@@ -404,7 +404,7 @@ CALLS = {
 }
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(9)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @settings(max_examples=40, deadline=None)
 @given(a=samples(most=18), b=samples(most=18), seed=st.integers(0, 99))

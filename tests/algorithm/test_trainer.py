@@ -347,7 +347,7 @@ def test_the_learning_rate_follows_its_schedule(schedule):
     assert min(left) < 0.3
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(7)
 def test_the_autograd_path_trains_the_same_policy():
     closed = Trainer(short_config(total_timesteps=300)).train()
     plain = Trainer(short_config(total_timesteps=300), updater=TorchUpdater).train()

@@ -96,7 +96,7 @@ async def awaited(client: AsyncGRPOClient) -> str:
 """
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(5)
 @pytest.mark.slow
 def test_mypy_refuses_what_does_not_exist(tmp_path):
     program = tmp_path / "program.py"

@@ -15,7 +15,7 @@ import pytest
 from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(5)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(14)]
 
 CODE = '''
 """A stranger's extension."""

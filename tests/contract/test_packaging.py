@@ -135,7 +135,7 @@ def test_licences_of_what_is_vendored_are_told_by_the_wheel(distributions: Path)
     assert told >= {"Apache-2.0", *wanted.values()}
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(10)
 def test_the_source_distribution_builds_the_same_wheel(distributions: Path, tmp_path: Path) -> None:
     (source,) = distributions.glob("*.tar.gz")
     with tarfile.open(source) as archive:

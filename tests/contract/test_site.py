@@ -23,7 +23,7 @@ from scripts.build_docs import LANGUAGES, broken_links, foreign
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(12)]
 
 
 @pytest.fixture(scope="module")

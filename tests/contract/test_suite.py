@@ -70,7 +70,7 @@ def test_a_run_has_one_part_or_all_and_what_is_not_rotated(
 
 
 @pytest.mark.rotated(1)
-@pytest.mark.parametrize("arguments", ["", "8"])
+@pytest.mark.parametrize("arguments", ["", "15"])
 def test_a_test_that_no_part_would_run_is_refused(tmp_path: Path, arguments: str) -> None:
     tests = f"import pytest\n@pytest.mark.rotated({arguments})\ndef test_one(): ..."
     assert "say rotated(PART)" in run(tmp_path, tests, "--part", "1")

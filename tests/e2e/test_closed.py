@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from tests.e2e.processes import Server, environment, server, wait_until_answers
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(6)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(7)]
 
 TOKEN = "kept-secret-" + "k" * 30
 KEY = {"X-API-Key": TOKEN}

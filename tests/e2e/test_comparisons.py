@@ -12,7 +12,7 @@ from grpo_platform.client import ApiError, GRPOClient
 from tests.e2e.processes import ROOT, environment, server, train
 from tests.e2e.test_guide import run_blocks
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(6)]
 
 
 def command(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from tests.e2e.processes import environment, free_port
 
 DEMO = [sys.executable, "-m", "grpo_platform.demo"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(480), pytest.mark.rotated(4)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480), pytest.mark.rotated(11)]
 
 
 def ports() -> dict[str, str]:

@@ -25,7 +25,7 @@ from grpo_platform.registry.packaging import save_policy
 from tests.e2e.processes import ROOT, Server, environment, server
 from tests.service.registry_support import random_policy
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(2)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(10)]
 
 DATA = Path(__file__).parents[1] / "data" / "platform-3e58ed8"
 FACTS = json.loads((DATA / "facts.json").read_text())

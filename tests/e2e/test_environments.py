@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, environment, server, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(4)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(9)]
 
 WORLD = """
 import gymnasium

@@ -10,7 +10,7 @@ from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, server
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(4)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(14)]
 
 SEEDS = 10
 SHORT = {"total_timesteps": 500, "n_eval_episodes": 2, "model_name": "ten", "register": "each"}

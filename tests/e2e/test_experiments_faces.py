@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from grpo_platform.client import ApiError, GRPOClient
 from tests.e2e.processes import ROOT, environment, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(14)]
 
 SHORT = ("--timesteps", "400", "--set", "n_eval_episodes=3", "--set", "promote=always")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.processes import ROOT, environment, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(2)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(9)]
 
 GENERATOR = ROOT / ".venv/generator/bin"
 """openapi-python-client in an environment of its own, with its own versions; see the Makefile."""

@@ -29,7 +29,7 @@ def run_blocks(guide: Path, folder: Path, *urls: str) -> str:
     return done.stdout
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize(
     ("name", "word"),
     [("guide.md", "return"), pytest.param("guide.ja.md", "収益", marks=pytest.mark.long)],
@@ -58,7 +58,7 @@ def test_our_guide_runs(name: str, word: str, tmp_path: Path) -> None:
         assert shown in printed
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(10)
 def test_the_librarys_page_runs(tmp_path: Path) -> None:
     printed = run_blocks(ROOT / "docs" / "library.md", tmp_path)
     (played,) = re.findall(r"^return (\d+\.\d)$", printed, re.MULTILINE)
@@ -75,7 +75,7 @@ def test_the_librarys_page_runs(tmp_path: Path) -> None:
         assert shown in printed
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_the_page_of_environments_runs(tmp_path: Path) -> None:
     run_blocks(ROOT / "docs" / "environments.md", tmp_path)
 

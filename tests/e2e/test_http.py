@@ -35,7 +35,7 @@ def connected(running: Server) -> socket.socket:
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(4)
 def test_a_session_that_polls_as_often_as_idle_connections_end_meets_no_reset(running):
     with requests.Session() as session:
         for _ in range(4):
@@ -44,7 +44,7 @@ def test_a_session_that_polls_as_often_as_idle_connections_end_meets_no_reset(ru
             time.sleep(KEEP_ALIVE_SECONDS)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(3)
 def test_an_idle_connection_ends_after_it_was_told_to_and_a_request_that_crosses_meets_no_reset(
     running,
 ):
@@ -202,7 +202,7 @@ def test_every_operation_has_an_example_that_runs(running):
 WATCHERS = 500
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(4)
 def test_many_watchers_of_a_job_do_not_hold_up_other_calls(running):
     """Each used to poll for itself: 500 made `/health/ready` take 1.6 s, 1,000 took 6 s."""
     body = {"total_timesteps": 10**7, "model_name": "watched"}

@@ -27,7 +27,7 @@ from tests.e2e.processes import (
     wait_until_answers,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.rotated(2)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.rotated(6)]
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOWHERE = {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "MPLCONFIGDIR": ""}

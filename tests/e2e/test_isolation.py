@@ -12,7 +12,7 @@ from grpo_platform.client import GRPOClient
 from tests.e2e.processes import Server, server, train
 from tests.service.faulty_environments import FAULTY, install_plugin
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(7)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(4)]
 
 WHILE_MADE = "while tests/Faulty-v0 was made and reset"
 

@@ -48,7 +48,7 @@ def histories(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float
     }
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path) -> None:
     (line,) = re.findall(r"^mlflow run \. (?!-e )(.*)$", GUIDE, re.MULTILINE)
     arguments = shlex.split(line)
@@ -81,7 +81,7 @@ def test_two_runs_of_one_seed_are_the_same_and_the_api_lists_them(tmp_path: Path
     assert answer["action"] in (0, 1)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(6)
 def test_parameters_that_cannot_be_trained_fail_the_run(tmp_path: Path) -> None:
     done = mlflow_run(tmp_path, "--env-manager=local", "-P", "learning_rate=fast")
     assert done.returncode != 0
@@ -91,7 +91,7 @@ def test_parameters_that_cannot_be_trained_fail_the_run(tmp_path: Path) -> None:
     assert newest(MlflowClient(tracking_uri=uri(tmp_path))).info.status == "FAILED"
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(13)
 def test_evaluate_logs_to_a_run_that_is_no_job(tmp_path: Path) -> None:
     trained = mlflow_run(
         tmp_path, "--env-manager=local", "-P", "total_timesteps=300", "-P", "model_name=once"
@@ -115,7 +115,7 @@ def test_evaluate_logs_to_a_run_that_is_no_job(tmp_path: Path) -> None:
     assert newest(client).info.status == "FAILED"
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(8)
 @pytest.mark.skipif(
     "PIP_FIND_LINKS" not in os.environ, reason="uv would download gigabytes of CUDA with torch"
 )

@@ -39,7 +39,7 @@ IDLE_SECONDS = 15.0
 MOST, MOST_OF_ONE = 4, 3
 LONG = {"total_timesteps": 100_000_000, "checkpoint_seconds": 10_000.0}
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(6)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(7)]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from grpo_platform.registry.models import Registry
 from tests.e2e.processes import ROOT, environment, free_port, server, train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(8)]
 
 WRONG_COMMIT = """
 

@@ -30,7 +30,7 @@ GOOD = {"total_timesteps": 5_000, "seed": 7}
 WORSE = {"total_timesteps": 64, "seed": 1}
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(6)
 def test_a_regression_is_refused_a_good_version_promoted_and_a_failure_replayed(tmp_path):
     with server(tmp_path) as running:
         client = GRPOClient(running.url)

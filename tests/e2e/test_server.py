@@ -29,7 +29,7 @@ from tests.e2e.processes import (
 )
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.rotated(6)]
+pytestmark = [pytest.mark.slow, pytest.mark.rotated(5)]
 
 STEP_2 = GUIDE_STEP_2 | {"seed": 1}
 LEANS_RIGHT = [0.1, 0.0, 0.05, 0.0]
@@ -244,7 +244,7 @@ def test_the_command_line_does_the_journey(running, trained):
     assert json.loads(result.stdout)["mean"] > 400
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(9)
 def test_a_downloaded_model_is_an_mlflow_model(running, client, trained, tmp_path):
     target = tmp_path / "taken"
     done = command(running, "models", "download", "my_cartpole_model@champion", str(target))
@@ -377,7 +377,7 @@ def test_the_server_ends_in_order_and_takes_everything_with_it(tmp_path, number)
         assert not alive
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(8)
 def test_the_mlflow_ui_is_there_again_when_it_dies_and_ends_with_a_killed_server(tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -409,7 +409,7 @@ def test_a_busy_ui_port_moves_up(tmp_path):
             assert int(ui_address(running).rpartition(":")[2]) > port
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(10)
 def test_jobs_go_on_after_a_restart(tmp_path):
     with server(tmp_path) as running:
         client = GRPOClient(running.url)

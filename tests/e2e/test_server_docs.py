@@ -14,7 +14,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.e2e.processes import server
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.rotated(2)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.rotated(4)]
 
 TOKEN = "t" * 40
 

@@ -147,7 +147,7 @@ def test_the_journey_goes_across_servers(clients):
     until(lambda: status_of(lambda: two.predict("shared", LEANS_RIGHT)) == 404)
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize("store", kinds(*STORES, always="postgresql"), indirect=True)
 def test_each_job_runs_once(store, clients, tmp_path):
     jobs = [

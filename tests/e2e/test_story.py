@@ -89,7 +89,7 @@ def test_the_champion_changes_on_evidence_and_by_hand_only(running: Server) -> N
         assert len(version["weights_sha256"]) == 64
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(11)
 def test_what_names_nothing_is_told_and_changes_nothing(running: Server) -> None:
     client = GRPOClient(running.url)
     train(running, model_name="other", **WORSE)
@@ -108,7 +108,7 @@ def test_what_names_nothing_is_told_and_changes_nothing(running: Server) -> None
     assert len(client.model("other")["decisions"]) == 1
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_a_model_deleted_in_the_mlflow_ui_goes_on_answering(running: Server) -> None:
     client = GRPOClient(running.url)
     train(running, model_name="served", **WORSE)

@@ -29,7 +29,7 @@ def serving(client: GRPOClient) -> int:
     return int(client.predict(NAME, [0.0] * 4)["model_version"])
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(9)
 @pytest.mark.slow
 def test_the_better_configuration_is_promoted_through_the_gate_and_a_regression_is_not(
     running: Server,

@@ -37,7 +37,7 @@ def nested(folder: Path, sweep_id: str) -> list[str]:
     return [run.info.run_id for run in found]
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize(("n_trials", "seeds"), [(6, None), (2, [3, 14, 15])])
 def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(
     tmp_path: Path, n_trials: int, seeds: list[int] | None
@@ -93,7 +93,7 @@ def test_a_server_killed_in_the_middle_loses_and_doubles_no_trial(
     assert "best eval/mean_reward" in parent.data.tags["mlflow.note.content"]
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(14)
 def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_path: Path) -> None:
     with server(tmp_path) as running:
         client = GRPOClient(running.url)
@@ -125,7 +125,7 @@ def test_a_sweep_stops_with_its_trials_resumes_and_ends_when_it_is_deleted(tmp_p
             client.sweep(sweep_id)
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [
@@ -162,7 +162,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server,
         yield running, folder
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(14)
 def test_the_command_line_sweeps(tmp_path: Path) -> None:
     with server(tmp_path) as running:
         sweep_by_hand(running, tmp_path)
@@ -203,7 +203,7 @@ def sweep_by_hand(running: Server, tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(5)
 def test_mlflow_run_sweeps_in_its_own_run(tmp_path: Path) -> None:
     space = tmp_path / "space.json"
     space.write_text(json.dumps(SPACE))
@@ -260,7 +260,7 @@ def foreground(
         process.wait()
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(11)
 def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
     said = tmp_path / "said.log"
     with STORES["sqlite"](tmp_path) as store:
@@ -277,7 +277,7 @@ def test_a_sweep_in_the_foreground_outlasts_its_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_an_interrupted_sweep_stops_with_its_trials(tmp_path: Path, number: signal.Signals) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)

@@ -36,7 +36,7 @@ def number(pattern: str, printed: str) -> float:
     return float(found)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(13)
 def test_a_first_policy(running: Server) -> None:
     printed = run_blocks(TUTORIALS / "first-policy.md", running.folder, running.url)
     assert number(r"^by chance (\d+)$", printed) < 60
@@ -44,7 +44,7 @@ def test_a_first_policy(running: Server) -> None:
     assert re.search(r"^[12] serves$", printed, re.MULTILINE)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(10)
 def test_your_own_environment(running: Server) -> None:
     printed = run_blocks(TUTORIALS / "own-environment.md", running.folder, running.url)
     policy, thermostat = re.findall(r"^policy (-\d+), thermostat (-\d+)$", printed, re.MULTILINE)[0]
@@ -52,7 +52,7 @@ def test_your_own_environment(running: Server) -> None:
     assert "exact" in printed
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(4)
 def test_ten_seeds(running: Server) -> None:
     printed = run_blocks(TUTORIALS / "ten-seeds.md", running.folder, running.url)
     (seeds,) = re.findall(r"^\[(.+,.+)\]$", printed, re.MULTILINE)
@@ -61,7 +61,7 @@ def test_ten_seeds(running: Server) -> None:
     assert (running.folder / "branching.md").read_text().startswith("#")
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(5)
 def test_coming_from_stable_baselines3(running: Server) -> None:
     printed = run_blocks(TUTORIALS / "stable-baselines3.md", running.folder, running.url)
     assert re.search(r"^\d+ True$", printed, re.MULTILINE)
@@ -73,7 +73,7 @@ def settings(section: str) -> dict[str, str]:
     return dict(re.findall(r"^(?:export )?((?:GRPO|RAY|MLFLOW)_\w+)=(\S+)", section, re.MULTILINE))
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(10)
 def test_from_a_laptop_to_a_cluster(tmp_path: Path) -> None:
     """Sections 2 and 3 on two servers, section 4 on a server in a Ray cluster, on one database."""
     text = (TUTORIALS / "cluster.md").read_text()
@@ -104,7 +104,7 @@ def test_from_a_laptop_to_a_cluster(tmp_path: Path) -> None:
                 assert "completed 1" in run_blocks(pages[4], tmp_path, three.url)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize("name", sorted(path.name for path in NOTEBOOKS.glob("*.ipynb")))
 def test_notebooks(name: str, running: Server) -> None:
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.timeout(300),
-    pytest.mark.rotated(2),
+    pytest.mark.rotated(12),
 ]
 
 
@@ -166,7 +166,7 @@ def give_reason(browser: Chrome, say: Mapping[str, str], reason: str) -> None:
     click(browser, "dialog .dialog-foot button:last-child")
 
 
-@pytest.mark.parametrize("language", ["en", pytest.param("ja", marks=pytest.mark.rotated(3))])
+@pytest.mark.parametrize("language", ["en", pytest.param("ja", marks=pytest.mark.rotated(6))])
 def test_a_newcomer_trains_watches_plays_asks_why_compares_promotes_and_rolls_back(
     running: Server, browser: Chrome, trained: str, language: str
 ) -> None:

@@ -87,7 +87,7 @@ def environments(client, **query):
             return found
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(10)
 def test_the_list_of_environments_has_what_a_job_may_name_and_why_others_may_not(client):
     yes, no = environments(client), environments(client, trainable=False)
     assert set(yes) | set(no) == set(gymnasium.registry)
@@ -310,7 +310,7 @@ def test_every_route_but_probes_and_documentation_needs_the_token(services):
     assert security == [{"bearer": []}, {"api_key": []}]
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(10)
 def test_every_path_answers_head_where_it_answers_get_and_names_its_methods(client):
     routes = all_routes(client.app)
     for path in sorted({re.sub(r"\{[^}]*\}", "x", path) for _, path in routes}):

@@ -83,7 +83,7 @@ def asked(address):
         return reply_of(client)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(4)
 @pytest.mark.parametrize(
     ("sent", "told"),
     [
@@ -127,7 +127,7 @@ def test_a_body_of_a_slow_line_has_the_time_that_it_needs(running):
         assert reply_of(client).endswith(b"6000")
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(4)
 def test_a_second_request_of_a_connection_is_not_waited_for_either(running):
     address, _ = running
     with opened(address, WHOLE) as client:
@@ -137,7 +137,7 @@ def test_a_second_request_of_a_connection_is_not_waited_for_either(running):
         assert to_the_end(client).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(4)
 def test_bytes_that_begin_no_request_do_not_keep_a_connection(running):
     address, _ = running
     with opened(address, WHOLE) as client:

@@ -63,7 +63,7 @@ async def until_progress(events: AsyncIterator[bytes]) -> str:
     return text
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(11)
 def test_watchers_share_one_look_and_all_hear_the_end(services, job_id, looks):
     async def watch() -> list[str]:
         feeds = JobFeeds(services, WATCHERS)

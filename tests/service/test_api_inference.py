@@ -82,14 +82,14 @@ def check(reply):
         assert body["detail"]
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(11)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(observation=st.one_of(vectors, anything))
 def test_no_observation_breaks_a_single_call(client, observation):
     check(post(client, "/inference", "observation", written(observation)))
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(10)
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(observations=st.one_of(st.lists(vectors, max_size=4), anything))
 def test_no_observation_breaks_a_batch(client, observations):
@@ -141,7 +141,7 @@ def every_way_out(client, name, policy, folder, x):
         yield f"/v2 {datatype}", outputs["action"], outputs["value"]
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize("kind", ONE_ANSWER)
 def test_one_policy_gives_one_answer_whatever_the_observation(client, bench, kind):
     """Huge numbers too: they are clipped once they are normalised, by the same rule everywhere."""
@@ -206,7 +206,7 @@ def value(text, line):
     return found[0] if found else 0.0
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(10)
 @pytest.mark.parametrize("slow", ["/inference/batch", "/v2"])
 def test_a_model_that_loads_slowly_holds_no_other_models_batches_back(tmp_path, slow, monkeypatch):
     with services_in(tmp_path) as services, client_of(services) as client:
@@ -238,7 +238,7 @@ def test_a_model_that_loads_slowly_holds_no_other_models_batches_back(tmp_path, 
         assert answered.status_code == 200
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(10)
 def test_decisions_that_take_long_leave_threads_to_others(tmp_path, monkeypatch):
     with services_in(tmp_path) as services, client_of(services) as client:
         begun, over = threading.Semaphore(0), threading.Event()
@@ -258,7 +258,7 @@ def test_decisions_that_take_long_leave_threads_to_others(tmp_path, monkeypatch)
             assert {call.result(60).status_code for call in asked} == {404}
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(6)
 def test_ready_is_true_while_the_store_is_there_and_the_runner_lives(tmp_path):
     with services_in(tmp_path) as services, client_of(services) as client:
         probes = ("/health/ready", "/v2/health/ready")

@@ -133,7 +133,7 @@ def contents(*folders):
     }
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(9)
 def test_a_name_in_a_path_is_a_name_and_nothing_else(server, outside, witness):
     app, port, folder = server
     # slashes are decoded before routing: such a trick may also name a path that exists
@@ -162,7 +162,7 @@ def test_a_name_in_a_path_is_a_name_and_nothing_else(server, outside, witness):
     assert ask(port, "GET", f"/models/{MODEL}")[0] == 200
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(4)
 def test_a_trailing_slash_changes_nothing(server):
     app, port, _ = server
     for method, path in all_routes(app):

@@ -56,7 +56,7 @@ def test_another_programs_database_is_not_touched(tmp_path, words):
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 @pytest.mark.slow
 def test_postgresql_is_neither_filled_nor_waited_for(tmp_path):
     with postgresql() as server:

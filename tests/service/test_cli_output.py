@@ -174,7 +174,7 @@ logging.getLogger("grpo_platform").warning("ログ…")
 """
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 @pytest.mark.parametrize("how", ["captured", "foreground"])
 @pytest.mark.parametrize("terminal", TERMINALS[:2], ids=lambda found: next(iter(found)))
 def test_a_job_prints_any_letter_whatever_the_locale(tmp_path, how, terminal):

@@ -45,7 +45,7 @@ def refused(seen, job_id, **environment):
     return result.output
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(5)
 def test_a_queued_job_is_trained_and_what_is_said_is_its_log(seen):
     job = seen.jobs.create(request(total_timesteps=1500, seed=3, n_eval_episodes=3, model_name="w"))
     code, said = ended(start(seen, job.job_id))
@@ -58,7 +58,7 @@ def test_a_queued_job_is_trained_and_what_is_said_is_its_log(seen):
     assert f"Job {job.job_id} is completed, and a worker takes one that is queued." in again
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(4)
 def test_ctrl_c_stops_the_job_and_meanwhile_no_other_worker_has_it(seen):
     job = seen.jobs.create(request(total_timesteps=50_000_000))
     worker = start(seen, job.job_id)

@@ -161,7 +161,7 @@ def test_reset_late_absent_and_foreign_are_told_apart():
             client.health()
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(14)
 def test_waiting_outlasts_a_restart_of_the_server(monkeypatch):
     before = SocketServer(lambda *_: None, {"status": "running"})
     port = int(before.url.rpartition(":")[2])

@@ -102,7 +102,7 @@ def estimate(found):
     return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(4)
 def test_versions_play_the_same_fresh_episodes_and_are_compared_in_pairs(versions):
     seeds = evaluation_seeds(60, 3).tolist()
     assert [side["seeds"] for side in versions["sides"]] == [seeds] * 3
@@ -121,7 +121,7 @@ def test_versions_play_the_same_fresh_episodes_and_are_compared_in_pairs(version
         assert (pair["paired"], pair["verdict"], pair["units"]) == (True, "first", [60, 60])
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(4)
 def test_several_pairs_are_corrected_and_say_so(versions):
     assert "Holm" in versions["correction"]
     levels = sorted(pair["confidence"] for pair in versions["pairs"])
@@ -194,7 +194,7 @@ def test_seeds_that_failed_or_wait_are_left_out_and_told(made):
     assert "fewer is not finished, and 1 of its seeds are left out" in " ".join(found["warnings"])
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(4)
 def test_seeds_that_hardly_overlap_are_not_paired(made):
     many = made.experiment("many", (200.0, 210.0, 230.0, 220.0, 180.0, 250.0, 240.0))
     found = made.compare({"experiment": many}, {"experiment": made.good})
@@ -216,7 +216,7 @@ def test_an_experiment_beside_a_version_compares_in_the_mean_alone(made):
     assert "All 20 returns of pole/1 are equal" in said
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(4)
 def test_a_job_and_a_sweeps_best_are_their_versions_and_the_choice_is_told(made):
     job = made.job(2)
     sweeps = made.services.sweeps
@@ -313,7 +313,7 @@ def test_an_unknown_comparison_and_one_that_somebody_edited(made, versions, tmp_
     assert newest["sentence"] == "The comparison's tag was changed, and cannot be read."
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(4)
 def test_a_deleted_comparison_is_gone_with_its_files_and_nothing_else_is(made, versions):
     found = made.compare({"experiment": made.good}, {"experiment": made.bad})
     path = f"/comparisons/{found['comparison_id']}"
@@ -339,7 +339,7 @@ def test_a_list_goes_on_page_by_page(made, versions):
     assert len(set(ids)) == 2
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(4)
 def test_time_that_is_short_gives_fewer_episodes_and_is_told(made):
     services = made.services
 

@@ -42,7 +42,7 @@ def test_a_ready_folder_has_no_problem_and_gets_no_file(place):
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(9)
 def test_a_port_that_something_else_holds_is_a_problem_with_a_way_out(place):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -28,7 +28,7 @@ def isolated(tmp_path_factory):
     isolation._plug_ins.cache_clear()
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(10)
 def test_a_page_comes_at_once_and_says_what_was_not_tried_yet(isolated):
     listed = Environments(isolated, patience_seconds=0.0)
     first = listed.list(name="many/", limit=50)
@@ -37,7 +37,7 @@ def test_a_page_comes_at_once_and_says_what_was_not_tried_yet(isolated):
     until(lambda: all(r.trainable for r in listed.list(name="many/Walk", limit=50).items), 60)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(14)
 @pytest.mark.slow
 def test_every_environment_is_on_one_page_and_what_crashes_or_hangs_is_told(isolated):
     listed = Environments(isolated, patience_seconds=30.0)

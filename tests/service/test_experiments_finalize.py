@@ -68,7 +68,7 @@ def best(experiments):
     return experiment_id
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(11)
 def test_the_best_seeds_version_is_registered_with_what_it_does_on_fresh_episodes(
     experiments, monkeypatch
 ):
@@ -114,7 +114,7 @@ def test_the_best_seeds_version_is_registered_with_what_it_does_on_fresh_episode
     assert decision.reason.endswith("The name had no champion.")
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(14)
 def test_the_parent_run_has_figures_files_and_a_description(experiments, best):
     done = experiments.store.experiment(best)
     run = experiments.platform.client.get_run(best)
@@ -135,7 +135,7 @@ def test_the_parent_run_has_figures_files_and_a_description(experiments, best):
     assert "interquartile mean over 3 seeds" in note
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(9)
 def test_the_median_and_each(experiments):
     registry = experiments.platform.registry
     median = experiments.complete(experiments.trained("median", name="median"))
@@ -151,7 +151,7 @@ def test_the_median_and_each(experiments):
     assert "None was chosen by its result" in note
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(4)
 def test_the_second_experiment_is_judged_by_the_usual_rule(experiments, best):
     second = experiments.trained("best", seeds=(1, 2, 3), name="best")
     done = experiments.complete(second)
@@ -162,7 +162,7 @@ def test_the_second_experiment_is_judged_by_the_usual_rule(experiments, best):
     assert "Equal on every seed" in done.selection.reason
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(9)
 def test_where_a_seed_failed_none_is_chosen_but_all_is_told(experiments):
     experiment_id = experiments.trained("best", seeds=(4, 5), name="failed")
     found = experiments.store.experiment(experiment_id)
@@ -175,7 +175,7 @@ def test_where_a_seed_failed_none_is_chosen_but_all_is_told(experiments):
     assert experiments.platform.registry.lookup("failed") is None
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(9)
 def test_a_name_that_became_anothers_is_told_and_nothing_is_lost(experiments):
     experiment_id = experiments.trained("best", seeds=(6, 7), name="taken")
     other = experiments.platform.submit(

@@ -22,7 +22,7 @@ def experiments(tmp_path_factory):
         yield found
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(8)
 def test_an_experiment_trains_each_seed_once(experiments):
     experiment_id = experiments.submit((5, 3, 4))
     done = experiments.ended(experiment_id)
@@ -44,7 +44,7 @@ def test_all_seeds_find_room_or_none_is_queued(experiments):
     assert experiments.runs() == before
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(12)
 def test_what_a_crash_left_half_made_is_completed(experiments):
     platform, store = experiments.platform, experiments.store
     # all seeds were given away, and no job was published
@@ -87,7 +87,7 @@ def test_an_experiment_stops_and_goes_on(experiments):
     assert not experiments.runs() & {experiment_id, *jobs}
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(6)
 def test_failed_seeds_are_retried_while_others_train_and_after_the_end(experiments):
     jobs, runner = experiments.platform.jobs, experiments.platform.runner
     blocking = experiments.submit((1, 2), **LONG)
@@ -119,7 +119,7 @@ def test_failed_seeds_are_retried_while_others_train_and_after_the_end(experimen
     experiments.ended(blocking)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(12)
 def test_an_end_that_takes_minutes_holds_up_neither_heartbeats_nor_other_experiments(
     experiments, monkeypatch
 ):
@@ -157,7 +157,7 @@ def test_the_jobs_of_an_experiment_that_was_deleted_in_mlflow_are_stopped(experi
         assert experiments.platform.wait(job_id).status is JobStatus.STOPPED
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(14)
 def test_a_deleted_seed_is_told_as_failed(experiments):
     experiment_id = experiments.submit((1, 2))
     experiments.ended(experiment_id)

@@ -49,7 +49,7 @@ def job_id(live):
     return job_id
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 def test_failures_are_listed_with_what_the_run_keeps_of_them(live, job_id):
     services, client = live
     found = client.get(f"/training/{job_id}/failures").json()
@@ -71,7 +71,7 @@ def test_failures_are_listed_with_what_the_run_keeps_of_them(live, job_id):
     assert "failures/index.html" in services.store.tags(job_id)["mlflow.note.content"]
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(8)
 def test_films_are_those_of_the_run(live, job_id):
     services, client = live
     for path, artifact in (("film", "episodes.mp4"), ("failures/2/film", "failures/02/clip.mp4")):
@@ -154,7 +154,7 @@ def test_the_configuration_tells_what_differs_from_the_preset(live, job_id):
     assert client.get(f"/training/{'0' * 32}/config").status_code == 404
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(8)
 def test_a_version_is_downloaded_as_one_file(live, job_id, tmp_path):
     _, client = live
     path = "/models/short/versions/1/download"
@@ -190,7 +190,7 @@ def test_the_version_carries_its_reference_episodes(live, job_id):
     assert compare_environment_of(services.settings, job_id).verdict == "identical"
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(12)
 def test_a_failure_becomes_a_scenario_in_one_call(live, job_id):
     _, client = live
     failure = client.get(f"/training/{job_id}/failures").json()["failures"][0]

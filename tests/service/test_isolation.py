@@ -46,7 +46,7 @@ def config(env_name=FAULTY, **kwargs):
     return GRPOConfig(env_name=env_name, env_kwargs=kwargs)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(14)
 def test_a_large_policy_is_built_elsewhere_and_not_for_long():
     here = Isolation(1.0)
     began = time.monotonic()
@@ -87,7 +87,7 @@ def isolated(tmp_path_factory):
     isolation._plug_ins.cache_clear()
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -133,14 +133,14 @@ def test_answers_are_kept_and_failures_are_not(isolated, monkeypatch):
     assert len(asked) == 2
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(3)
 def test_a_process_that_was_killed_is_started_again(isolated):
     isolated.validate(config(after=11))
     isolated._forks._process.kill()
     isolated.validate(config(after=12))
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(6)
 def test_callers_that_wait_are_as_many_as_may_and_share_an_answer(isolated):
     raised = []
 
@@ -160,7 +160,7 @@ def test_callers_that_wait_are_as_many_as_may_and_share_an_answer(isolated):
     isolated.validate(config(after=13))
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(3)
 def test_what_hangs_is_ended_with_all_that_it_started(isolated):
     with pytest.raises(UnsupportedEnvironmentError):
         isolated.validate(config(fault="hang", after=-1))
@@ -185,7 +185,7 @@ def test_games_are_played_elsewhere(isolated):
         isolated.evaluate(damaged, "m/1", "CartPole-v1", env_kwargs=None, **GAME)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_a_suite_is_played_elsewhere_and_not_for_long(isolated, monkeypatch):
     policy = balancing_policy()
     files = policy_to_files(policy)

@@ -85,7 +85,7 @@ def steps_of(one, key="rollout/ep_rew_mean"):
 # --- undisturbed -------------------------------------------------------------------------
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("foreground", [False, True])
 def test_a_training_that_ends_is_a_completed_job_with_all_that_was_said(world, trained, foreground):
     one = world(foreground=foreground, model_name=f"done-{foreground}")
@@ -304,7 +304,7 @@ def test_an_iteration_that_does_not_end_is_ended_and_the_next_attempt_only_evalu
     assert (record.status, record.crashes, record.seconds) == (JobStatus.QUEUED, 1, 10.0)
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(3)
 def test_an_evaluation_may_take_longer_than_the_training(world, trained):
     one = world(max_seconds=10.0)
     one.says(9.0, "finishing")
@@ -331,7 +331,7 @@ def test_what_was_said_while_the_store_was_away_is_written_once_it_is_back(world
     assert one.record.attempt == 1
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(3)
 def test_a_training_that_ends_while_the_store_is_away_is_registered_once_it_is_back(world, trained):
     one = world(model_name="late")
     one.clock.at(1.0, one.jobs.away)

@@ -62,7 +62,7 @@ def _nothing_left_running(live):
     live.stop_all()
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(3)
 def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(live):
     job = live.submit(total_timesteps=1500, promote="always", model_name="life")
     assert job.status is JobStatus.QUEUED
@@ -87,7 +87,7 @@ def test_a_completed_job_has_a_version_an_evaluation_a_log_and_no_checkpoint(liv
     until(lambda: not live.jobs.list_artifacts(job.job_id, "checkpoints"))
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):
     jobs = [live.submit(**long_job()) for _ in range(2)]
     for job in jobs:
@@ -102,7 +102,7 @@ def test_jobs_run_in_the_order_they_came_and_as_many_at_once_as_may(live):
     assert ends == sorted(ends)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(7)
 def test_a_running_job_stops_within_two_seconds_and_keeps_a_checkpoint(live):
     job = live.submit(**long_job(model_name="stopped"))
     live.training(job.job_id)
@@ -143,7 +143,7 @@ def test_a_job_stopped_right_after_it_was_submitted_stops(live):
     assert live.status(job.job_id) is JobStatus.STOPPED
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(4)
 def test_stop_and_resume_change_nothing_in_what_is_learned(live):
     job = live.submit(**FIELDS | {"checkpoint_seconds": 100.0}, model_name="resumed")
     live.training(job.job_id, 1000)

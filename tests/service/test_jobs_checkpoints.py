@@ -97,7 +97,7 @@ SAVER = textwrap.dedent(
 )
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 @pytest.mark.slow
 def test_a_kill_between_any_two_steps_leaves_a_pointer_to_a_whole_checkpoint(
     store, jobs, job_id, tmp_path

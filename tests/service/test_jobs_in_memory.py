@@ -28,7 +28,7 @@ def _nothing_left_running(live):
     live.stop_all()
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_a_job_comes_to_the_same_as_in_processes_of_its_own(live):
     job = live.submit(**FIELDS, model_name="whole")
     done = live.wait(job.job_id, JobStatus.COMPLETED)
@@ -41,7 +41,7 @@ def test_a_job_comes_to_the_same_as_in_processes_of_its_own(live):
     assert_as_undisturbed(live, done)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(11)
 def test_a_job_that_learned_says_so_and_one_that_did_not_as_well(live):
     known = {"total_timesteps": 5_000, "seed": 7}
     learned = live.wait(live.submit(**known, model_name="learned").job_id, JobStatus.COMPLETED)
@@ -104,7 +104,7 @@ def test_a_run_that_was_deleted_is_forgotten_and_the_next_job_has_its_turn(live)
         live.jobs.get(job.job_id)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(7)
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint(live):
     job = live.submit(**FIELDS | {"total_timesteps": 40_000}, model_name="killed")
     live.until(job.job_id, lambda record: record.checkpoint)
@@ -114,7 +114,7 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint(live):
     assert_as_undisturbed(live, done)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(10)
 def test_a_shutdown_gives_jobs_back_and_leaves_no_thread(tmp_path):
     before = set(threading.enumerate())  # a job that has completed may still draw its figures
     with platform(tmp_path, InMemoryBackend) as one:

@@ -30,7 +30,7 @@ def _nothing_left_running(live):
     live.stop_all()
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(14)
 def test_a_trainer_dies_with_its_worker(live):
     job = live.submit(**long_job())
     live.training(job.job_id)
@@ -49,7 +49,7 @@ def _container():
     prctl(child_subreaper, 0, 0, 0, 0)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(6)
 @pytest.mark.usefixtures("_container")
 def test_workers_survive_the_death_of_the_forkserver(live):
     job = live.submit(**long_job())
@@ -74,7 +74,7 @@ def test_workers_survive_the_death_of_the_forkserver(live):
     )
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(12)
 def test_a_worker_that_cannot_begin_says_why(live):
     backend = LocalBackend(live.place)
     backend.start()
@@ -86,7 +86,7 @@ def test_a_worker_that_cannot_begin_says_why(live):
     assert ended[0].reason.startswith("ended with exit code 1 (JSONDecodeError: ")
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(13)
 def test_jobs_do_without_a_temporary_folder_that_is_taken_away(live):
     job = live.submit(total_timesteps=60_000, checkpoint_seconds=0.3, n_eval_episodes=2)
     earlier = live.until(job.job_id, lambda record: record.checkpoint)
@@ -95,7 +95,7 @@ def test_jobs_do_without_a_temporary_folder_that_is_taken_away(live):
     assert live.wait(job.job_id, JobStatus.COMPLETED).attempt == 1
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 def test_a_job_whose_files_are_taken_for_good_goes_on_elsewhere_and_says_why(live):
     job = live.submit(**long_job(total_timesteps=30_000, n_eval_episodes=2))
     live.until(job.job_id, lambda record: record.checkpoint)
@@ -111,7 +111,7 @@ def test_a_job_whose_files_are_taken_for_good_goes_on_elsewhere_and_says_why(liv
     assert_as_undisturbed(live, done)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 @pytest.mark.slow
 def test_a_frozen_worker_is_replaced_and_cannot_write_when_it_wakes(live):
     job = live.submit(**long_job())
@@ -123,7 +123,7 @@ def test_a_frozen_worker_is_replaced_and_cannot_write_when_it_wakes(live):
     live.training(job.job_id)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 @pytest.mark.parametrize("state", ["queued", "running"])
 def test_a_job_whose_run_was_deleted_in_mlflow_is_forgotten(live, state):
     busy = [live.submit(**long_job()) for _ in range(2 if state == "queued" else 0)]
@@ -148,7 +148,7 @@ def test_a_job_whose_run_was_deleted_in_mlflow_is_forgotten(live, state):
     until(lambda: job.job_id not in live.backend.running())
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 def test_delete_removes_a_finished_job_and_keeps_its_model(live):
     job = live.submit(total_timesteps=300, model_name="kept")
     with pytest.raises(ConflictError):
@@ -160,7 +160,7 @@ def test_delete_removes_a_finished_job_and_keeps_its_model(live):
     assert live.registry.resolve("kept").version == 1
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(9)
 def test_equal_idempotency_keys_are_one_job(live):
     first = live.runner.submit(request(total_timesteps=300), idempotency_key="once")
     second = live.runner.submit(request(total_timesteps=400), idempotency_key="once")
@@ -169,7 +169,7 @@ def test_equal_idempotency_keys_are_one_job(live):
     assert live.runner.submit(request(), idempotency_key="once").job_id == first.job_id
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(14)
 def test_a_job_cannot_take_the_machine_s_memory(live):
     job = live.submit(**faulty("eat"))
     failed = live.wait(job.job_id, JobStatus.FAILED)
@@ -199,7 +199,7 @@ def test_a_diverging_training_fails(live):
     assert "learning_rate" in failed.error_message
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(6)
 def test_a_job_whose_environment_cannot_be_stored_goes_on_and_says_that_it_is_not_exact(live):
     job = live.submit(
         env_name=FAULTY, total_timesteps=3000, start_states="branch", n_eval_episodes=2,
@@ -236,7 +236,7 @@ def test_a_scalar_observation_makes_a_version(live):
     assert "start_states is 'reset'" in done.branching_reason
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize(("fault", "said"), [("segfault", "signal 11"), ("exit", "exit code 7")])
 def test_a_trainer_that_crashes_again_and_again_fails_the_job(live, fault, said):
     job = live.submit(**faulty(fault))
@@ -247,7 +247,7 @@ def test_a_trainer_that_crashes_again_and_again_fails_the_job(live, fault, said)
     assert failed.end_time - failed.start_time > timedelta(seconds=6)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(10)
 def test_max_seconds_is_a_budget_over_all_attempts_whatever_the_clock_is_set_to(live):
     job = live.submit(
         **long_job(max_seconds=12.0, n_eval_episodes=2, promote="always", model_name="timed")
@@ -274,7 +274,7 @@ def test_max_seconds_is_a_budget_over_all_attempts_whatever_the_clock_is_set_to(
     assert live.registry.resolve("timed").version == 1
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(9)
 def test_a_target_that_is_reached_completes_the_job_and_says_so(live):
     job = live.submit(**long_job(eval_freq=200, target_return=1.0, n_eval_episodes=2))
     done = live.wait(job.job_id, JobStatus.COMPLETED)
@@ -293,7 +293,7 @@ def test_a_trainer_that_hangs_does_not_outlive_its_max_seconds(live):
     assert failed.seconds >= 1
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(5)
 def test_a_trainer_that_hangs_is_killed_after_a_grace_period(live):
     job = live.submit(**faulty("hang"))
     live.wait(job.job_id, JobStatus.RUNNING)
@@ -304,7 +304,7 @@ def test_a_trainer_that_hangs_is_killed_after_a_grace_period(live):
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 def test_a_stop_of_a_waiting_job_does_not_kill_the_worker_that_it_gets_once_resumed(
     live, monkeypatch
 ):
@@ -319,7 +319,7 @@ def test_a_stop_of_a_waiting_job_does_not_kill_the_worker_that_it_gets_once_resu
     assert live.training(waiting.job_id).crashes == 0
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(10)
 def test_an_environment_that_prints_cannot_fill_the_disk(live):
     job = live.submit(**faulty("print", after=0) | {"total_timesteps": 12_000})
     live.wait(job.job_id, JobStatus.COMPLETED)

@@ -11,7 +11,7 @@ from tests.service.faulty_environments import FAULTY
 from tests.service.jobs_support import assert_same_training, platform
 from tests.service.tracking_support import TrackingServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(2)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.rotated(4)]
 
 AWAY_SECONDS = 30.0
 TIMESTEPS = 60_000

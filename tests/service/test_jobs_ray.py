@@ -49,7 +49,7 @@ def assert_went_on(live, job):
     assert_as_undisturbed(live, done)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(9)
 def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is_one(live, cluster):
     large = {"num_cpus": 2, "num_gpus": 0.5, "device": "auto"}
     job, *more = [live.submit(**long_job(**large)) for _ in range(4)]  # more than may run at once
@@ -77,7 +77,7 @@ def test_jobs_that_no_node_can_have_say_so_let_others_pass_and_run_once_there_is
     cluster.remove(node)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_a_job_that_waits_takes_over_an_actor_which_is_given_back_when_none_does(live):
     busy = [live.submit(**long_job()) for _ in range(2)]
     for job in busy:
@@ -142,7 +142,7 @@ def test_what_a_job_waits_for_in_words(asked, nodes, said, hopeless):
     assert said in message
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(2)
 def test_without_ray_the_start_says_what_to_install_and_makes_nothing(tmp_path):
     # the installed packages but Ray, for an interpreter that knows no others
     installed, without = tmp_path / "installed", tmp_path / "folder"
@@ -172,7 +172,7 @@ def test_without_ray_the_start_says_what_to_install_and_makes_nothing(tmp_path):
     assert list(without.iterdir()) == []
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(7)
 def test_a_cluster_that_is_not_there_is_a_clear_error(tmp_path):
     with working_in(tmp_path, RAY_ADDRESS="127.0.0.1:1"):
         backend = RayBackend(prepare(tmp_path))

@@ -200,7 +200,7 @@ def can_unshare():
     )
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_scratch_folders_that_nobody_holds_any_more_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     own = resources.make_workdir()
@@ -236,7 +236,7 @@ def test_a_process_s_temporary_files_lie_in_a_folder_that_goes_with_it(tmp_path,
     assert tempfile.gettempdir() == str(tmp_path)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(11)
 @pytest.mark.skipif(not can_unshare(), reason="needs unshare(1) and user namespaces")
 def test_a_server_that_counts_processes_anew_removes_nothing_that_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -41,7 +41,7 @@ def claims_of(live, job_id):
     return sorted(key.removeprefix(f"{job_id}.") for key in mine)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(5)
 def test_two_servers_share_a_queue_and_run_each_job_once(live, other):
     jobs = [
         runner.submit(request(total_timesteps=1000, seed=n, model_name=f"shared-{n}"))
@@ -55,7 +55,7 @@ def test_two_servers_share_a_queue_and_run_each_job_once(live, other):
         assert len(live.versions_of(job.job_id)) == 1
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(11)
 def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
     job = live.submit(**long_job())
     live.training(job.job_id)
@@ -69,7 +69,7 @@ def test_a_lost_worker_is_replaced_once_where_two_servers_see_it(live, other):
     assert claims_of(live, job.job_id) == ["1", "2"]
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_a_loss_that_one_server_has_begun_to_see_to_is_not_counted_by_another(live, other):
     """It writes the next attempt first and queues the job then; between the two it may die."""
     job_id = live.jobs.create(request(total_timesteps=64, max_attempts=2)).job_id
@@ -85,7 +85,7 @@ def test_a_loss_that_one_server_has_begun_to_see_to_is_not_counted_by_another(li
     assert claims_of(live, job_id) == ["1", "2"]
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(5)
 def test_one_key_is_one_job_however_many_ask_at_once_and_after_a_restart(live):
     def submit(_number):
         return live.runner.submit(request(total_timesteps=64), idempotency_key="together").job_id
@@ -98,7 +98,7 @@ def test_one_key_is_one_job_however_many_ask_at_once_and_after_a_restart(live):
     live.wait(job_id, JobStatus.COMPLETED)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(14)
 @pytest.mark.parametrize(
     "text", ["", "x", "../../etc/passwd", "g" * 32, "0" * 32, "0" * 33, "\x00"]
 )

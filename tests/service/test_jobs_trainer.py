@@ -141,7 +141,7 @@ def live(tmp_path_factory):
         yield found
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(10)
 @pytest.mark.parametrize("asked", ["leave", "stop"])
 def test_an_order_before_the_start_neither_fails_a_job_nor_costs_its_checkpoint(live, asked):
     job = live.submit(**FIELDS | {"model_name": asked})

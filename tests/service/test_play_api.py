@@ -120,7 +120,7 @@ def next_text(socket, kind):
             return json.loads(message["text"])
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(10)
 def test_a_script_plays_winds_back_and_ends(client, play):
     session = play(seed=7)
     assert session["model"] == f"{MODEL}/2"
@@ -272,7 +272,7 @@ def test_a_binary_message_is_no_command(client, play):
         assert (message["code"], message["reason"]) == (1003, "Commands are JSON in text messages.")
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(3)
 def test_a_state_is_kept_as_a_scenario(client, play):
     session = play()
     do(client, session, "disturb", state={"theta": 0.1})
@@ -285,7 +285,7 @@ def test_a_state_is_kept_as_a_scenario(client, play):
     assert client.post(f"/models/{MODEL}/scenarios/run", json={"version": 2}).json()["passed"]
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize("kind", ["webp", "gif"])
 def test_a_film(client, play, kind):
     session = play()
@@ -362,7 +362,7 @@ def test_pages_of_other_sites_may_not_watch(client, play):
             pass
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(3)
 def test_ten_viewers_of_a_training_share_one_process_and_leave_in_the_middle(
     live, client, monkeypatch
 ):

@@ -99,7 +99,7 @@ def files(folder):
     )
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(2)
 def test_every_way_out_gives_the_policys_answers(model):
     policy, folder, observations = model
     expected = policy.predict(observations)
@@ -120,7 +120,7 @@ def test_every_way_out_gives_the_policys_answers(model):
     np.testing.assert_allclose(single.action, expected.actions[0], atol=1e-5)
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(9)
 def test_samples_follow_the_distribution(model):
     policy, folder, observations = model
     predictor = read_policy(*files(folder))
@@ -194,7 +194,7 @@ def invent_a_node(spec, tensors):
     spec["graph"]["outputs"]["action"] = {"node": "nobody"}
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize(
     "break_", [drop_value, call_file, name_a_function, lose_a_tensor, make_nan, invent_a_node]
 )

@@ -42,7 +42,7 @@ def bench(server, tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("here"), server.uri)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(13)
 def test_what_is_too_large_is_refused_before_it_is_fetched(bench, server):
     name = bench.name()
     ref = bench.register(name)
@@ -52,7 +52,7 @@ def test_what_is_too_large_is_refused_before_it_is_fetched(bench, server):
         bench.registry.load_policy(name)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(13)
 def test_the_life_of_a_model(bench, server):
     name = bench.name()
     first, decision = bench.register(name, random_policy(seed=1), rule="if_better", evaluated=True)
@@ -97,7 +97,7 @@ def test_the_life_of_a_model(bench, server):
     elsewhere.close()
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 def test_deciders_in_several_servers_take_turns(bench):
     name = bench.name()
     refs = [bench.register(name) for _ in range(3)]
@@ -114,7 +114,7 @@ def test_deciders_in_several_servers_take_turns(bench):
     assert bench.registry.resolve(name).version == last.version
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(13)
 def test_changed_files_are_refused(bench, server):
     name = bench.name()
     ref = bench.register(name)
@@ -128,7 +128,7 @@ def test_changed_files_are_refused(bench, server):
         bench.registry.load_policy(name)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(8)
 def test_pages_of_models_end(bench):
     names = sorted(bench.register(bench.name()).name for _ in range(3))
     for limit in (1, 2, 3, 1000):
@@ -144,7 +144,7 @@ def test_pages_of_models_end(bench):
         assert [name for name in found if name in names] == names
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(10)
 def test_what_does_not_exist(bench):
     with pytest.raises(UnknownModelError):
         bench.registry.resolve("nope")

@@ -72,7 +72,7 @@ def test_one_job_makes_one_version(bench):
     assert logged_models(bench, name) == [first.model_id]
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("call", ["finalize_logged_model", "log_outputs", "create_model_version"])
 def test_a_registration_that_crashed_is_done_again(bench, monkeypatch, call):
     """Whatever the first attempt left behind, one version and one logged model remain."""
@@ -217,7 +217,7 @@ def shared_name(bench):
     return name
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(6)
 def test_lists_are_paged_by_name_and_say_what_serves(bench):
     names = sorted(f"paged-{i}" for i in range(5))
     for name in names:
@@ -267,7 +267,7 @@ def test_page_tokens_that_were_never_given_out(bench, token):
         bench.registry.list(10, token)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"version": 1, "mean": []}', "1e9999"])
 def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
     name = bench.name()
@@ -292,7 +292,7 @@ def test_tags_that_somebody_edited_break_no_list_and_no_decision(bench, text):
     assert bench.registry.get(name).champion == 1
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

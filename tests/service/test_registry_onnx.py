@@ -38,7 +38,7 @@ POLICIES = {
 SHORT = ("cartpole", "pendulum", "dict", "masked")
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize(
     "kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in POLICIES]
 )
@@ -68,7 +68,7 @@ def test_onnxruntime_answers_as_the_server_does(kind):
     np.testing.assert_allclose(one[0], found[outputs[0]][:1], atol=1e-6)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 def test_images_go_in_as_bytes():
     policy = image_policy(CAMERA, "features_dim")
     session = onnxruntime.InferenceSession(to_onnx(policy))
@@ -98,7 +98,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, tmp_path):
     assert "pip install 'grpo-platform[onnx]'" in done.stderr
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(7)
 def test_the_command_writes_a_file_once(monkeypatch, tmp_path):
     Bench(tmp_path).register("m")
     monkeypatch.chdir(tmp_path)

@@ -53,7 +53,7 @@ def model(request, tmp_path_factory):
     return policy, folder, observations.astype(np.float32)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(5)
 def test_both_flavors_give_the_policys_actions(model, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     policy, folder, observations = model
@@ -198,7 +198,7 @@ print(json.dumps([pyfunc.tolist(), exported.tolist()]))
 """
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_both_flavors_work_without_this_repository(model, elsewhere):
     policy, folder, observations = model
     cwd, environment = elsewhere
@@ -214,7 +214,7 @@ def test_both_flavors_work_without_this_repository(model, elsewhere):
     np.testing.assert_allclose(exported, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(13)
 @pytest.mark.slow
 def test_mlflow_serves_the_champion_without_this_repository(tmp_path, elsewhere):
     bench = Bench(tmp_path / "store")

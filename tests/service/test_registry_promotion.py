@@ -40,7 +40,7 @@ def weak():
     return random_policy(seed=1)
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(2)
 def test_the_story(bench):
     """Train, first champion; worse, not promoted; better, promoted; rolled back; forced."""
     name = bench.name()
@@ -131,7 +131,7 @@ def test_the_rule(low, high, equal, wins):
     assert judge(figures)[0] is wins
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("name", ["normal", "capped", "skewed_left", "heavy", "crash_1"])
 def test_chance_promotes_no_more_often_than_it_may(name):
     """A short form of `make bench-promotion`, which gives 0.4 to 1.9 % where 2.5 % are allowed."""
@@ -146,7 +146,7 @@ def test_what_is_better_is_promoted_soon():
     assert episodes < 1.2 * LEAST_EPISODES
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("action", [1, 2], ids=["better else", "equal else"])
 def test_a_rare_crash_is_found_before_a_version_is_promoted(bench, action):
     """The first hundred seeds of this decision do not show it."""
@@ -177,7 +177,7 @@ def test_where_episodes_take_long_it_is_decided_on_those_there_was_time_for(benc
     assert "there was no time for more episodes" in better.reason
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(11)
 def test_asking_again_does_not_play_again(bench):
     name = bench.name()
     bench.register(name, balancing_policy(), rule="if_better")
@@ -186,7 +186,7 @@ def test_asking_again_does_not_play_again(bench):
     assert (again.number, again.comparison) == (kept.number + 1, kept.comparison)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 def test_an_equal_version_is_promoted(bench):
     name = bench.name()
     bench.register(name, balancing_policy(), rule="if_better")
@@ -195,7 +195,7 @@ def test_an_equal_version_is_promoted(bench):
     assert champion(bench, name) == 2
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 def test_always_and_never(bench):
     name = bench.name()
     _, never = bench.register(name, balancing_policy(), rule="never")
@@ -246,7 +246,7 @@ def test_a_version_of_another_environment_is_not_promoted_even_by_force(bench):
     assert champion(bench, name) == 1
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 def test_rolling_back_goes_further_each_time_and_skips_what_is_gone(bench):
     name = bench.name()
     for _ in range(4):
@@ -260,7 +260,7 @@ def test_rolling_back_goes_further_each_time_and_skips_what_is_gone(bench):
     assert bench.promoter.rollback(name, "me").version == 1
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(2)
 def test_an_alias_set_in_mlflow_is_respected(bench):
     name = bench.name()
     for _ in range(3):
@@ -272,7 +272,7 @@ def test_an_alias_set_in_mlflow_is_respected(bench):
     assert bench.promoter.rollback(name, "me").version == 3
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize("call", ["set_registered_model_alias", "set_registered_model_tag"])
 def test_a_decider_that_crashed_after_deciding_is_finished_by_the_next(bench, monkeypatch, call):
     name = bench.name()
@@ -294,7 +294,7 @@ def crash(*args, **kwargs):
     raise KeyboardInterrupt
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(2)
 def test_a_decider_who_writes_too_late_sets_it_right(bench, monkeypatch):
     """It stalls before it sets the alias; meanwhile another one decides, and is done."""
     name = bench.name()
@@ -316,7 +316,7 @@ def test_a_decider_who_writes_too_late_sets_it_right(bench, monkeypatch):
     assert champion(bench, name) == 3
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(2)
 def test_deciders_in_several_servers_take_turns(bench, monkeypatch):
     """Every decision names the champion that the one before it left."""
     monkeypatch.setattr(comparison, "LOOKS", (2,))
@@ -338,7 +338,7 @@ def test_deciders_in_several_servers_take_turns(bench, monkeypatch):
     assert champion(bench, name) == decisions[-1].champion_after
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(2)
 def test_a_comparison_that_lost_its_champion_is_made_again(bench, monkeypatch):
     """Another server promotes while this one compares: the verdict is about the new champion."""
     name = bench.name()
@@ -374,7 +374,7 @@ def test_a_champion_that_cannot_be_played_stays_but_can_be_replaced_by_force(ben
     assert forced.comparison is None
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 def test_a_log_that_was_deleted_in_mlflow_goes_on(bench):
     name = bench.name()
     bench.register(name, weak(), rule="always")
@@ -415,7 +415,7 @@ def beating(random, start):
     return Verdict(random=random, start=start)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(2)
 @pytest.mark.parametrize(("random", "start"), [(60.0, 0.0), (-3.0, 40.0), (0.5, 0.5)])
 def test_a_first_version_that_learned_nothing_does_not_become_champion(bench, random, start):
     name, found = bench.name(), beating(random, start)

@@ -72,7 +72,7 @@ def test_a_regression_is_refused_and_a_good_version_is_promoted(bench):
     assert bench.registry.get(name).decisions[1:] == (worse, good, forced, back)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(5)
 def test_a_suite_is_played_once_for_a_version_and_again_when_it_changes(bench):
     name = bench.name()
     ref = bench.register(name, balancing_policy())
@@ -125,7 +125,7 @@ def test_what_failed_is_played_again_to_the_last_bit(bench):
     assert replay_failures(bench.registry, name, "far", 0)[0].is_same
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(5)
 def test_a_version_whose_suite_cannot_be_played_is_not_promoted(bench):
     name = bench.name()
     bench.register(name, balancing_policy(2.0), rule="if_better")

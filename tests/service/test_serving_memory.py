@@ -102,7 +102,7 @@ def course(policy, kind, rows):
     return found
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_episode_is_the_same_by_the_state_that_is_sent_back(world, kind):
     client, found = world
@@ -118,7 +118,7 @@ def test_an_episode_is_the_same_by_the_state_that_is_sent_back(world, kind):
         assert unpack(state).version == reply["model_version"] == 1
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_episode_is_the_same_by_its_name_and_begins_again_when_it_is_said(world, kind):
     client, found = world
@@ -151,7 +151,7 @@ def test_batches_keep_a_state_for_each_episode(world, kind):
     assert states[0] != states[1]
 
 
-@pytest.mark.rotated(7)
+@pytest.mark.rotated(6)
 @pytest.mark.parametrize("kind", [pytest.param("numbers", marks=pytest.mark.long), "tree"])
 def test_files_tensors_and_onnx_take_and_give_the_memory(world, kind):
     client, found = world

@@ -171,7 +171,7 @@ def test_the_first_call_on_a_saved_model_is_quick(bench, two_versions):
     assert min(times) < 0.3
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(8)
 def test_a_promotion_here_is_served_when_it_is_reported(bench):
     name = bench.name()
     bench.register(name, pushing(0), rule="always")
@@ -202,7 +202,7 @@ def test_a_promotion_by_another_server_is_followed(bench, monkeypatch):
         until(lambda: service.ready(name).version == 2)
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(8)
 def test_after_a_pause_the_version_is_looked_up_first(bench, monkeypatch):
     name = bench.name()
     bench.register(name, pushing(0), rule="always")
@@ -273,7 +273,7 @@ def test_a_store_that_is_away_costs_nothing_but_news(bench, two_versions, monkey
             service.load("never-loaded")
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(8)
 def test_a_store_that_hangs_keeps_nobody_waiting(bench, monkeypatch):
     for name, seconds in (("STALE", 0.2), ("FRESH", 0.1), ("PATIENCE", 0.3)):
         monkeypatch.setattr(service_module, f"{name}_SECONDS", seconds)
@@ -363,7 +363,7 @@ class Hammer:
             thread.join()
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(8)
 def test_promotions_and_rollbacks_under_load_never_give_a_wrong_answer(bench, monkeypatch):
     monkeypatch.setattr(service_module, "FRESH_SECONDS", 0.02)
     name = bench.name()

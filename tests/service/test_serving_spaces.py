@@ -118,7 +118,7 @@ def flattened(action) -> list[float]:
 SHORT = ("discrete", "dict", "scalar", "to_multi_discrete", "to_tuple", "to_dict", "torch")
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize(
     "kind", [k if k in SHORT else pytest.param(k, marks=pytest.mark.long) for k in KINDS]
 )
@@ -148,7 +148,7 @@ def ask(client, name, observation):
     return client.post("/inference", json=body)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(13)
 def test_actions_come_as_their_space_is_nested_and_probabilities_by_choice(client, world):
     reply = ask(client, world, plain(THING)).json()
     action, probabilities = reply["action"], reply["action_probs"]
@@ -185,7 +185,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize(("change", "field", "says"), WRONG)
 def test_what_does_not_fit_is_refused_by_the_name_of_its_part(client, world, change, field, says):
     observation = plain(THING)
@@ -283,7 +283,7 @@ def png(image: np.ndarray) -> str:
     return base64.b64encode(written.getvalue()).decode()
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("nested", [False, True])
 def test_images_are_answered_as_arrays_and_as_png(client, bench, nested):
     space = spaces.Dict({"eye": CAMERA, "speed": spaces.Box(-1, 1, (2,))}) if nested else CAMERA
@@ -322,7 +322,7 @@ def masked(action: str) -> PolicySpec:
     return PolicySpec(observation_shape=reads.shape, observation=reads, action=own)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(3)
 @pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
 def test_masked_actions_are_never_answered(client, bench, policy):
     spec = dataclasses.replace(masked("multi_discrete"), policy=policy)
@@ -383,7 +383,7 @@ def test_a_model_without_masks_takes_none(client, world):
     assert reply.json()["errors"][0]["field"] == "action_mask"
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(13)
 def test_a_batch_of_nothing_is_answered_with_nothing(client, bench):
     for name, spec in (("none-torch", KINDS["torch"]), ("none-masked", masked("discrete"))):
         bench.register(name, random_policy(spec, seed=1), rule="always")
@@ -396,7 +396,7 @@ def test_a_batch_of_nothing_is_answered_with_nothing(client, bench):
         assert {o["name"]: o["shape"][0] for o in reply.json()["outputs"]}["action"] == 0
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(13)
 @pytest.mark.parametrize("key", ["action_mask", "observation"])
 def test_a_part_may_have_any_name(client, bench, key):
     space = spaces.Dict({key: spaces.Box(0, 1, (2, 3), np.int8)})

@@ -58,12 +58,12 @@ def assert_refused(live, job_id):
     assert (record.status, record.worker, record.claimed_by) == (JobStatus.QUEUED, None, None)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(5)
 def test_a_job_of_the_server_itself_is_trained(done):
     assert done.model_version == "1"
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(9)
 def test_a_run_with_all_tags_of_a_genuine_job_is_not_trained(live, done, tmp_path):
     tags = live.client.get_run(done.job_id).data.tags
     assert tags[Tag.SIGNATURE]
@@ -95,7 +95,7 @@ def test_a_genuine_job_whose_request_was_changed_is_not_resumed(live):
     live.wait(job.job_id, JobStatus.STOPPED)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(6)
 def test_jobs_of_a_server_without_the_token_wait_until_they_are_signed(live):
     """As those that were queued before there was a token."""
     unsigned = jobs_of(live.place).create(request(**TINY, model_name="before"))
@@ -118,7 +118,7 @@ def store_sign(live, *ids):
     return told.output
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(5)
 def test_a_sweep_that_others_put_there_is_not_led(sweeps, live):
     stranger = SweepStore(jobs_of(live.place))
     values = {"search_space": SPACE, "config": TINY, "n_trials": 1, "pruner": "none"}

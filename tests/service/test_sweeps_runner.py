@@ -62,7 +62,7 @@ def test_a_sweep_whose_tag_was_edited_is_listed_with_the_reason(services, text, 
     assert shown == listed
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(14)
 def test_a_sweep_whose_tag_was_edited_fails_and_the_others_go_on(tmp_path):
     with sweeps_on(tmp_path, LocalBackend) as sweeps:  # both at once
         broken = sweeps.submit(3, config={"total_timesteps": 10**8})
@@ -101,7 +101,7 @@ def test_a_trial_that_cannot_be_stored_fails_its_sweep_and_leaves_no_run(tmp_pat
         assert runs_of(sweeps) == {sweep_id}
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(12)
 def test_a_claimed_trial_that_cannot_be_stored_fails_alone(tmp_path):
     with platform(tmp_path, InMemoryBackend) as one:
         sweeps = Sweeps(one)
@@ -123,7 +123,7 @@ def test_a_claimed_trial_that_cannot_be_stored_fails_alone(tmp_path):
         assert "env_kwargs takes" in first.job.error_message
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(12)
 def test_a_resumed_sweep_keeps_its_limit_and_resumes_each_trial_once(tmp_path):
     with sweeps_on(tmp_path) as sweeps:
         sweep_id = sweeps.submit(3, config=LONG, max_concurrent_trials=1)
@@ -175,7 +175,7 @@ def first_seed(space, wanted):
     return next(s for s in range(10**6) if [params[name] for params in drawn(s)] == wanted)
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(12)
 def test_a_trial_that_learns_nothing_is_stopped_early(tmp_path, monkeypatch):
     rates = [3e-3, 1e-9]
     space = {"learning_rate": {"type": "categorical", "choices": rates}}

@@ -34,7 +34,7 @@ def services(tmp_path_factory):
         yield services
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_a_trial_is_worth_the_mean_over_its_seeds(sweeps):
     sweep_id = sweeps.submit(2, seeds=(3, 14), model_name="seeded")
     sweep = sweeps.ended(sweep_id)
@@ -65,7 +65,7 @@ def test_a_trial_is_worth_the_mean_over_its_seeds(sweeps):
     assert names == {"trial 0, seed 3", "trial 0, seed 14"}
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_a_failed_seed_is_the_end_of_its_trial_and_the_sweep_takes_it_up_again(sweeps):
     sweep_id = sweeps.submit(1, seeds=(1, 2), config=LONG)
     sweeps.until_trial(sweep_id, 0, "running")
@@ -90,7 +90,7 @@ def test_a_failed_seed_is_the_end_of_its_trial_and_the_sweep_takes_it_up_again(s
     assert [trial.state for trial in sweeps.trials(sweep_id)] == ["stopped"]
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 def test_a_trial_that_a_crash_left_half_made_gets_its_other_seeds(sweeps):
     sweeps.runner._closing = True
     sweep_id = sweeps.submit(1, seeds=(1, 2, 3))
@@ -147,7 +147,7 @@ class ByHand:
         return self.services.sweeps.trials(self.services.sweeps.sweep(self.sweep_id))
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(11)
 def test_the_pruner_sees_the_mean_where_all_seeds_are(services):
     made = ByHand(services, 6)
     for number in range(5):

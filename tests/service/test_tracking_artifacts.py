@@ -212,7 +212,7 @@ def test_the_environment_is_the_runs_dataset(jobs):
     assert other[1] != digest
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(11)
 def test_jobs_that_begin_at_once_in_a_new_environment_all_name_it(tmp_path):
     """MLflow looks whether the dataset is there, then inserts it, and refuses the later one."""
     jobs = jobs_of(prepare(tmp_path))

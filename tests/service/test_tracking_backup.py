@@ -89,7 +89,7 @@ def _check_what_was_restored(folder):
     assert jobs_of(bench.store).list_artifacts(job.info.run_id, "kept") == ["kept/f.txt"]
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(7)
 def test_a_store_is_restored_after_a_crash_as_it_was(used, tmp_path):
     before = _count(used / "mlflow.db")
     done = invoke(used, "backup", str(tmp_path / "copy"))

@@ -205,7 +205,7 @@ def test_a_doubled_row_of_another_table_is_refused_at_once():
     assert len(calls) == 1
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(4)
 def test_a_server_that_is_away_costs_a_delay_and_nothing_else(tmp_path):
     server = TrackingServer(tmp_path)
     server.start()

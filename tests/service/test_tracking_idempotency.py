@@ -40,7 +40,7 @@ def draft(jobs, key):
     return jobs.draft(request(), extra_tags={tag_of(key): JOB_READY})
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(9)
 def test_many_servers_that_are_asked_at_once_make_one_job(store):
     servers = [jobs_of(store) for _ in range(SERVERS)]
     together = threading.Barrier(SERVERS)
@@ -62,7 +62,7 @@ def test_many_servers_that_are_asked_at_once_make_one_job(store):
             assert servers[0].find_idempotent(key).job_id == job_id
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(9)
 def test_an_elder_draft_of_a_dead_server_holds_a_key_for_seconds_only(store, brief):
     jobs = jobs_of(store)
     dead = draft(jobs, "elder")
@@ -75,7 +75,7 @@ def test_an_elder_draft_of_a_dead_server_holds_a_key_for_seconds_only(store, bri
     assert runs_of(store, "elder") == {made.job_id}
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(9)
 def test_a_younger_draft_of_a_dead_server_is_waited_for_and_deleted(store, brief):
     jobs = jobs_of(store)
     own = draft(jobs, "younger")

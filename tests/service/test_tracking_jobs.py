@@ -47,7 +47,7 @@ def running(jobs, **fields):
     return jobs.start(record.job_id, "w")
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(8)
 def test_a_created_job_is_queued_and_whole(jobs, client):
     before = datetime.now(UTC)
     wanted = request(
@@ -70,7 +70,7 @@ def test_a_created_job_is_queued_and_whole(jobs, client):
     assert json.loads(run.data.params["env_kwargs"]) == {"sutton_barto_reward": True}
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(8)
 def test_a_job_without_a_model_name_gets_one_of_its_own(jobs):
     made = jobs.create(request())
     assert made.model_name == f"grpo_model_{made.job_id}"
@@ -283,7 +283,7 @@ def test_metrics_come_back_finite_and_json_never_breaks(jobs):
     assert jobs.list(limit=1).items[0].metrics == record.metrics
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(8)
 def test_thousands_of_points_are_written_and_read(jobs):
     job_id = running(jobs).job_id
     points = [Point("x", float(i), i, i) for i in range(2_500)]
@@ -422,7 +422,7 @@ def test_an_idempotency_key_finds_its_job(jobs):
     assert jobs.create_once(request(), key) == (jobs.get(made.job_id), False)
 
 
-@pytest.mark.rotated(4)
+@pytest.mark.rotated(8)
 def test_adopting_the_run_of_mlflow_run(jobs, client, store):
     experiment = client.create_experiment("users own", artifact_location=None)
     run_id = client.create_run(experiment).info.run_id

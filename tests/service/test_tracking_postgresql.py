@@ -34,7 +34,7 @@ def _claim(arguments):
     return jobs.claim(job_id, 1, name)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(14)
 def test_servers_that_start_at_once_on_an_empty_database_share_it(uri, tmp_path):
     with processes(__name__).Pool(2) as pool:
         made = pool.map(_prepare_and_create, [(tmp_path, uri, n) for n in "ab"], chunksize=1)

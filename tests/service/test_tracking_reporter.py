@@ -282,7 +282,7 @@ def test_a_group_keeps_the_mean_or_the_last_of_a_slice():
     assert group.pending() == [("mean", 9.0, 11), ("last", 9.0, 11)]
 
 
-@pytest.mark.rotated(1)
+@pytest.mark.rotated(14)
 def test_the_reporter_needs_no_mlflow():
     code = "import sys, grpo_platform.tracking.reporter; print('mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -43,7 +43,7 @@ def invoke(folder: Path, *words: str):
         return CliRunner().invoke(app, words)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(14)
 def test_a_store_of_an_earlier_release_is_upgraded_and_goes_on_serving(older, tmp_path):
     before = read_schema(older)
     assert (before.state, before.migrations) == (SchemaState.OLDER, 2)
@@ -125,7 +125,7 @@ def make_older(uri: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(14)
 @pytest.mark.slow
 def test_postgresql_is_upgraded_once_there_is_a_backup(tmp_path):
     with (

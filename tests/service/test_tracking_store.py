@@ -46,7 +46,7 @@ def test_a_fresh_directory_gets_a_database_in_wal_mode_and_an_experiment(tmp_pat
     assert prepare(tmp_path) == store
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(12)
 def test_the_default_experiment_can_be_used_by_the_api_and_mlflow_run(tmp_path):
     store = prepare_new(tmp_path)
     default = MlflowClient(tracking_uri=store.tracking_uri).get_experiment("0")
@@ -77,7 +77,7 @@ def test_a_relative_uri_is_made_absolute(tmp_path):
     assert store.tracking_uri == f"sqlite:///{tmp_path / 'here' / 'runs.db'}"
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(14)
 @pytest.mark.parametrize("name", ["a%20b ü", "q?1=2&x", "h#x;y@:+", "日本 100%"])
 def test_a_store_is_in_its_own_directory_whatever_the_name(tmp_path, name):
     folder = tmp_path / name
@@ -138,7 +138,7 @@ def _prepare_and_count(folder):
     return len(jobs.queued(100))
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(13)
 def test_four_servers_may_start_on_one_fresh_directory_at_once(tmp_path):
     with processes(__name__).Pool(4) as pool:
         counts = pool.map(_prepare_and_count, [tmp_path] * 4, chunksize=1)
@@ -150,7 +150,7 @@ def _claim(arguments):
     return JobStore(uri).claim(job_id, attempt, worker)
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize("remote", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_of_four_processes_that_claim_at_once_one_wins(tmp_path, remote):
     server = TrackingServer(tmp_path)
@@ -195,7 +195,7 @@ def test_a_start_without_the_artifacts_is_refused_until_they_are_back_or_given_u
     jobs_of(store).create(request())
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(12)
 def test_a_store_on_a_full_disk_takes_no_jobs_and_says_so(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -293,7 +293,7 @@ def test_a_deleted_experiment_is_restored(tmp_path):
     jobs_of(store).create(request())
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(12)
 def test_an_experiment_that_is_deleted_while_serving_is_restored_by_the_next_job(tmp_path):
     store = prepare(tmp_path)
     jobs, sweeps = jobs_of(store), SweepStore(jobs_of(store))
@@ -314,7 +314,7 @@ def test_an_experiment_that_is_deleted_while_serving_is_restored_by_the_next_job
     assert JobStore(prepare(tmp_path).tracking_uri).create(request())
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(4)
 def test_a_store_that_a_ui_made_first_is_explained_where_it_cannot_be_used(tmp_path):
     # what a bare `mlflow ui` leaves behind: experiment 0 with artifacts behind the server
     code = (
@@ -346,13 +346,13 @@ def test_a_store_that_cannot_be_used_says_what_to_do(tmp_path, uri, says):
         prepare(tmp_path, uri)
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(12)
 def test_a_server_that_is_away_is_unavailable_within_seconds(tmp_path):
     with pytest.raises(StoreUnavailableError):
         prepare(tmp_path, "http://127.0.0.1:9")
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(7)
 def test_an_old_schema_is_explained(tmp_path):
     prepare(tmp_path)
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
@@ -393,7 +393,7 @@ def test_half_created_runs_are_swept_up_at_the_next_start(tmp_path):
     assert Path(tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.rotated(2)
+@pytest.mark.rotated(9)
 def test_a_database_that_vanishes_while_in_use_is_away_until_it_returns(tmp_path):
     store = prepare(tmp_path)
     jobs = jobs_of(store)

@@ -76,7 +76,7 @@ def play_again(spec, seed, actions):
     return rewards, seen
 
 
-@pytest.mark.rotated(3)
+@pytest.mark.rotated(12)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_parquet_file_plays_again(bench, tmp_path, name):
     spec = model(bench, name)
@@ -149,7 +149,7 @@ def _equal(a, b):
     return np.array_equal(a, b)
 
 
-@pytest.mark.rotated(6)
+@pytest.mark.rotated(12)
 def test_masks_are_a_column(bench, tmp_path):
     class Choosy(Walk):
         def reset(self, **kwargs):

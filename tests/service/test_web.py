@@ -85,7 +85,7 @@ def test_a_page_names_all_modules_that_it_is_made_of(modules):
     assert set(modules) == found - {"lib", "vendor/htm-preact"}  # which all pages name
 
 
-@pytest.mark.rotated(5)
+@pytest.mark.rotated(7)
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_is_strict_about_what_it_loads(open_client, path):
     reply = open_client.get(re.sub(r"\{\w+\}", "x", path), headers=HTML)

@@ -491,7 +491,11 @@ def test_the_version_is_in_the_changelog() -> None:
 def test_the_public_workflow_runs_the_same_script_as_everybody() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     (job,) = workflow["jobs"].values()
-    assert [step.get("run") for step in job["steps"]][-1] == "bash .ci/run"
+    *_, daily, weekly = job["steps"]
+    assert daily == {"run": "bash .ci/run"}
+    crons = [str(each["cron"]) for each in workflow[True]["schedule"]]  # `on` is YAML's truth
+    assert weekly == {"run": "make test-all", "if": f"github.event.schedule == '{crons[1]}'"}
+    assert [cron.split()[4] for cron in crons] == ["*", "0"]
     for form in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
         assert yaml.safe_load(form.read_text()), form
     container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())

@@ -289,7 +289,7 @@ def _part_from_dict(
     return path_from_json(values["path"]), part
 
 
-def _nest(values: Sequence[tuple[Path, Any]]) -> Any:  # noqa: ANN401
+def _nest(values: Sequence[tuple[Path, Any]]) -> object:
     """Objects and lists from leaves by path, in order."""
     if not values[0][0]:
         return values[0][1]

@@ -175,7 +175,7 @@ def _visited(states: list[dict[str, Any] | None]) -> tuple[VisitedState | None, 
     return tuple(None if state is None else VisitedState(**state) for state in states)
 
 
-def _pack(value: Any, arrays: dict[str, npt.NDArray[Any]]) -> Any:  # noqa: ANN401
+def _pack(value: object, arrays: dict[str, npt.NDArray[Any]]) -> object:
     """A JSON tree, with each array put aside and a reference in its place."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}

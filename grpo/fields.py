@@ -191,7 +191,7 @@ def _alternatives(hint: object) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
-def _default(spec: "dataclasses.Field[Any]") -> Any:  # noqa: ANN401
+def _default(spec: "dataclasses.Field[Any]") -> object:
     if spec.default_factory is not dataclasses.MISSING:
         return spec.default_factory()
     return spec.default

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from grpo.envs import Snapshot
 from grpo.errors import IncompatibleError
@@ -183,7 +184,7 @@ def snapshot_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _array(name: str, value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of any type
+def _array(name: str, value: Mapping[str, Any]) -> npt.NDArray[Any]:
     try:
         dtype = np.dtype(str(value["dtype"]))
         if dtype.kind not in "biuf":

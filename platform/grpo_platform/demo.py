@@ -69,7 +69,9 @@ def main() -> int:
             if os.environ.get("DEMO_EXIT") != "1":
                 console.print("\nThe server stays up. [bold]Ctrl-C[/bold] stops it.")
                 server.wait()
-                raise DemoError("The server has ended.")
+                raise DemoError(
+                    "The server has ended. What it stored is kept: `make serve` starts it again."
+                )
     except KeyboardInterrupt:
         console.print("\nStopped.")
         return 0

@@ -491,10 +491,12 @@ def test_the_version_is_in_the_changelog() -> None:
 def test_the_public_workflow_runs_the_same_script_as_everybody() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     (job,) = workflow["jobs"].values()
-    *_, daily, weekly = job["steps"]
-    assert daily == {"run": "bash .ci/run"}
+    checkout, *_, daily, weekly = job["steps"]
+    assert checkout["with"] == {"fetch-depth": 0}  # what older commits trained is tested too
+    assert daily == {"run": "bash .ci/run", "timeout-minutes": 45}
     crons = [str(each["cron"]) for each in workflow[True]["schedule"]]  # `on` is YAML's truth
-    assert weekly == {"run": "make test-all", "if": f"github.event.schedule == '{crons[1]}'"}
+    sundays = f"github.event.schedule == '{crons[1]}'"
+    assert weekly == {"run": "make test-all", "timeout-minutes": 100, "if": sundays}
     assert [cron.split()[4] for cron in crons] == ["*", "0"]
     for form in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
         assert yaml.safe_load(form.read_text()), form

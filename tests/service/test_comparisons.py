@@ -261,7 +261,12 @@ def test_different_environments_are_refused_or_put_on_one_scale(made):
         ([{"model": "pole/1"}], {}, 422, "at least 2"),
         ([{"model": "pole/1"}] * 2, {}, 422, "named twice"),
         ([{"model": f"pole/{n}"} for n in range(1, 10)], {}, 422, "at most 8"),
-        ([{"model": "pole/1"}, {"model": "pole/77"}], {}, 404, "No model 'pole/77'"),
+        (
+            [{"model": "pole/1"}, {"model": "pole/77"}],
+            {},
+            404,
+            "No model 'pole/77'. GET /models/pole lists its versions.",
+        ),
         ([{"model": "pole/1"}, {"job": "0" * 32}], {}, 404, "No training job"),
         ([{"model": "pole/1"}, {"sweep": "0" * 32}], {}, 404, "No sweep"),
         ([{"model": "pole/1"}, {"experiment": "0" * 32}], {}, 404, "No experiment"),

@@ -441,5 +441,5 @@ def test_a_misspelled_name_is_answered_with_the_nearest_of_ours(bench):
     for call in (bench.registry.get, bench.registry.resolve):
         with pytest.raises(UnknownModelError, match=r"Did you mean 'inverted-balance'\? GET"):
             call("inverted-balancs")
-    with pytest.raises(UnknownModelError, match=r"^No model 'zzzzzz'\. GET /models"):
+    with pytest.raises(UnknownModelError, match=r"^No model 'zzzzzz'\. GET /models lists"):
         bench.registry.get("zzzzzz")

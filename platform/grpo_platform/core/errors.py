@@ -23,6 +23,7 @@ PlatformError
         └── StoreGoneError         a file or folder of it is not where it was
 """
 
+import re
 from collections.abc import Sequence
 
 __all__ = [
@@ -48,6 +49,10 @@ __all__ = [
     "UnknownSweepError",
     "UnsafeModelError",
 ]
+
+
+_OF_A_MODEL = re.compile(r"([\w.-]+)(?:/\d+|@[\w.-]+)")
+"""A version or an alias of a model."""
 
 
 class PlatformError(Exception):
@@ -114,7 +119,10 @@ class UnknownModelError(NotFoundError):
     """
 
     def __init__(self, name: str, hint: str = "") -> None:
-        super().__init__(f"No model {name[:200]!r}. {hint}GET /models lists them.")
+        whole, lists = name[:200], "GET /models lists them."
+        if found := _OF_A_MODEL.fullmatch(whole):
+            lists = f"GET /models/{found[1]} lists its versions."
+        super().__init__(f"No model {whole!r}. {hint}{lists}")
 
 
 class ConflictError(PlatformError):
@@ -175,8 +183,9 @@ class QueueFullError(PlatformError):
     """
 
     def __init__(self, limit: int, places: int = 1, retry_after_seconds: int = 30) -> None:
+        wait = "1 job waits" if limit == 1 else f"{limit} jobs wait"
         super().__init__(
-            f"The queue is full ({limit} jobs wait). Try again later, or stop queued jobs."
+            f"The queue is full ({wait}). Try again later, or stop queued jobs."
             if places == 1
             else f"The queue has no room for {places} jobs together (at most {limit} may wait, "
             "GRPO_MAX_QUEUED_JOBS). Try again later, ask for fewer seeds, or stop queued jobs."

@@ -2,12 +2,12 @@
 
 Both sides were tuned with the same number of trials on the same tasks and seeds, by
 `benchmarks.learning_search`. What they came to is in `results/learning_general.json`, which is
-committed before anything is reported: each row carries its hash, and rows of another one are
+committed before anything is reported: each row carries its side's hash, and rows of another one are
 refused. Half of the tasks were not tuned on. A row a task, side and seed goes to
 `results/learning_general.csv`; rows that are there are not run again, so an interrupted run goes
 on. At each tenth of the budget ten episodes are played, for the area under the curve.
 
-    python -m benchmarks.learning_general [TASK ...] [--choose | --report] [--plot FILE]
+    python -m benchmarks.learning_general [TASK ...] [--side SIDE] [--choose | --report] [--plot F]
 """
 
 import argparse
@@ -16,6 +16,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -45,18 +46,19 @@ SCALES = TASKS | {  # budget, what random actions get, what counts as 1
 LEAST_IMPROVEMENT = 0.65
 
 
-def choose() -> None:
-    """Write down the best trial of each side."""
-    chosen = {}
-    for side in SIDES:
+def choose(sides: Iterable[str]) -> None:
+    """Write down the best trial of each of these sides."""
+    chosen = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
+    for side in sides:
         (score, trial), *_ = ranking(side, tuple(TASKS))
         chosen[side] = {"trial": trial, "score": round(score, 4), "settings": drawn(side, trial)}
     CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n")
 
 
-def hash_of_chosen() -> str:
-    """What both configurations are known by."""
-    return hashlib.sha256(CHOSEN.read_bytes()).hexdigest()[:12]
+def hash_of_chosen(side: str) -> str:
+    """What a side's configuration is known by."""
+    chosen = json.dumps(json.loads(CHOSEN.read_text())[side], sort_keys=True)
+    return hashlib.sha256(chosen.encode()).hexdigest()[:12]
 
 
 def read_rows() -> list[dict[str, str]]:
@@ -69,7 +71,9 @@ def read_rows() -> list[dict[str, str]]:
         return []
     with RESULTS.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    others = {row["configuration"] for row in rows} - {hash_of_chosen()}
+    others = {
+        row["configuration"] for row in rows if row["configuration"] != hash_of_chosen(row["side"])
+    }
     if others:
         raise SystemExit(f"{RESULTS.name} has rows of other configurations: {sorted(others)}")
     return rows
@@ -101,7 +105,15 @@ def measure(task: str, side: str, seed: int) -> None:
         if new:
             writer.writerow(COLUMNS)
         writer.writerow(
-            (task, side, seed, f"{score:.3f}", f"{area:.3f}", f"{seconds:.1f}", hash_of_chosen())
+            (
+                task,
+                side,
+                seed,
+                f"{score:.3f}",
+                f"{area:.3f}",
+                f"{seconds:.1f}",
+                hash_of_chosen(side),
+            )
         )
     write_machine("learning_general")
     print(f"{task} {side} seed {seed}: {score:.1f} ({seconds:.0f} s)", flush=True)
@@ -149,7 +161,7 @@ def improvement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, flo
 
 def report() -> bool:
     """Print the table; False where a bar is missed."""
-    print(f"configurations {hash_of_chosen()}")
+    print("configurations", *(f"{side} {hash_of_chosen(side)}" for side in SIDES))
     print(f"{'task':26} {'side':5} {'seeds':>5} {'IQM':>8}  95 % interval {'min':>13} {'area':>8}")
     whole = []
     for task in SCALES:
@@ -205,19 +217,21 @@ def main() -> int:
     """Measure what was asked for, then report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", choices=[*SCALES, []], default=[])
+    parser.add_argument("--side", choices=SIDES, help="only this side; the other may run beside it")
     parser.add_argument("--choose", action="store_true", help="write down the best trials")
     parser.add_argument("--report", action="store_true", help="only print what was measured")
     parser.add_argument("--plot", type=Path, help="draw what was measured into this file")
     arguments = parser.parse_args()
+    sides = [arguments.side] if arguments.side else list(SIDES)
     if arguments.choose:
-        choose()
+        choose(sides)
         return 0
     torch.set_num_threads(1)
     if not arguments.report:
         with threadpool_limits(1):
             for task in arguments.tasks or SCALES:
                 for seed in SEEDS:
-                    for side in SIDES:
+                    for side in sides:
                         measure(task, side, seed)
     if arguments.plot is not None:
         plot(arguments.plot)

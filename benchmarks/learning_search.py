@@ -2,20 +2,23 @@
 
 A configuration is a function of the budget, for all tasks. Both sides draw theirs from one space by
 the number of the trial; ours may branch beside that, PPO is Stable-Baselines3's with VecNormalize.
-Trial 0 is what each side's people recommend. Halving: all trials play the cheap tasks, the best six
-all of them, the best two another seed. Rows go to `results/learning_search.csv`; those that are
-there are not run again, so an interrupted search goes on. None of the seeds is reported elsewhere.
+Trial 0 is what each side's people recommend, the general preset here; PPO has it too, as one trial
+more. Halving: all trials play the cheap tasks, the best six all of them, the best two another seed.
+Rows go to `results/learning_search.csv`; those that are there are not run again, so an interrupted
+search goes on. None of the seeds is reported elsewhere.
 
     python -m benchmarks.learning_search [grpo | ppo] [--report]
 """
 
 import argparse
 import csv
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
@@ -54,25 +57,29 @@ SPACE: dict[str, tuple[Any, ...]] = {
     "clip_range": (0.1, 0.2, 0.3),
     "ent_coef": (0.0, 0.001, 0.01),
     "siblings": (0.0, 0.0, 0.1, 0.3),  # share of groups of two that branch; ours alone
+    "std_power": (0.0, 0.25, 0.5),  # σ at first is the number of components to minus so much
 }
+OURS = 16
+"""The trial in which PPO has what ours recommend."""
 RECOMMENDED: dict[str, dict[str, Any]] = {
     "grpo": {
         "learning_rate": 1e-3, "rate_power": 1.0, "schedule": "cooldown", "iterations": 150,
         "n_envs": 8, "batch_size": 64, "n_epochs": 10, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_range": 0.2, "ent_coef": 0.0, "siblings": 0.0,
+        "clip_range": 0.2, "ent_coef": 0.0, "siblings": 0.0, "std_power": 0.25, "most_rate": 1.5e-3,
+        "normalize_rewards": True,  # which PPO has from VecNormalize in all trials
     },
     "ppo": {  # the defaults of Stable-Baselines3, which has 2,048 timesteps of one environment
         "learning_rate": 3e-4, "rate_power": 0.0, "schedule": "constant", "iterations": 0,
         "n_envs": 1, "batch_size": 64, "n_epochs": 10, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_range": 0.2, "ent_coef": 0.0, "siblings": 0.0,
+        "clip_range": 0.2, "ent_coef": 0.0, "siblings": 0.0, "std_power": 0.0,
     },
 }  # fmt: skip
 
 
 def drawn(side: str, trial: int) -> dict[str, Any]:
     """A trial's configuration; but for the first, the same on both sides."""
-    if trial == 0:
-        return RECOMMENDED[side]
+    if trial in (0, OURS):
+        return RECOMMENDED["grpo" if trial else side]
     rng = np.random.default_rng([20_261_128, trial])
     return {name: choices[rng.integers(len(choices))] for name, choices in SPACE.items()}
 
@@ -81,7 +88,15 @@ def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int]:
     """Learning rate and steps of each environment in an iteration, at a budget."""
     rate = chosen["learning_rate"] * (100_000 / budget) ** chosen["rate_power"]
     size = np.clip(budget / chosen["iterations"], 256, 4_096) if chosen["iterations"] else 2_048
-    return float(min(rate, 3e-3)), max(1, round(float(size) / chosen["n_envs"]))
+    most = chosen.get("most_rate", 3e-3)
+    return float(min(rate, most)), max(1, round(float(size) / chosen["n_envs"]))
+
+
+def first_deviation(env_name: str, chosen: Mapping[str, Any]) -> dict[str, float]:
+    """`policy_kwargs` of both sides; nothing where actions are chosen from a few."""
+    with gymnasium.make(env_name) as env:
+        n = math.prod(env.action_space.shape or ())
+    return {"log_std_init": -chosen["std_power"] * math.log(n)} if n > 1 else {}
 
 
 Look = Callable[[int, Predictor], object]
@@ -115,7 +130,8 @@ def run_grpo(
         env_name=env_name, reward_function_type="environment", total_timesteps=budget, seed=seed,
         learning_rate=rate, learning_rate_schedule=chosen["schedule"], n_steps=n_steps,
         num_groups=chosen["n_envs"] // branching["group_size"], normalize_advantage=True,
-        n_eval_episodes=1, **branching,
+        n_eval_episodes=1, policy_kwargs=first_deviation(env_name, chosen),
+        normalize_rewards=chosen.get("normalize_rewards", False), **branching,
         **{name: chosen[name] for name in (
             "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef"
         )},
@@ -140,6 +156,7 @@ def run_ppo(
     settings = {
         "normalize": True, "n_envs": chosen["n_envs"], "n_steps": n_steps,
         "learning_rate": schedules[chosen["schedule"]],
+        "policy_kwargs": first_deviation(env_name, chosen),
     } | {name: chosen[name] for name in (
         "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef"
     )}  # fmt: skip
@@ -198,11 +215,11 @@ def ranking(side: str, tasks: tuple[str, ...]) -> list[tuple[float, int]]:
 
 def search(side: str) -> None:
     """All stages, each with the best trials of the one before."""
-    trials = list(range(STAGES[0][1]))
+    trials = [*range(STAGES[0][1]), *([OURS] if side == "ppo" else ())]
     for i, (tasks, count, seeds) in enumerate(STAGES):
         if i:
-            trials = [trial for _, trial in ranking(side, STAGES[i - 1][0]) if trial in trials]
-        trials = trials[:count]
+            ranked = [trial for _, trial in ranking(side, STAGES[i - 1][0]) if trial in trials]
+            trials = ranked[:count]
         for task in tasks:
             for trial in trials:
                 for seed in seeds:

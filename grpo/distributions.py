@@ -23,7 +23,7 @@ from grpo.actions import (
     DiscreteActions,
     MultiDiscreteActions,
 )
-from grpo.errors import IncompatibleError
+from grpo.errors import IncompatibleError, OutOfRangeError
 
 __all__ = [
     "Categorical",
@@ -32,9 +32,11 @@ __all__ = [
     "Factored",
     "MultiCategorical",
     "default_distribution",
+    "first_log_std",
 ]
 
 _LOG_2PI = math.log(2.0 * math.pi)
+_MOST_LOG_STD = 20
 
 
 class Distribution(abc.ABC):
@@ -91,6 +93,32 @@ class Distribution(abc.ABC):
         """
         del outputs, log_std
         return {}
+
+
+def first_log_std(n_log_std: int, log_std_init: float | None = None) -> float:
+    """Log σ that a policy starts with, of each free parameter.
+
+    Args:
+        n_log_std: their number, k.
+        log_std_init: log σ itself; None for −¼ ln k, so that the noise of an action is
+            √k σ = k^¼ long: many components start with less of it each, and one with σ 1.
+
+    Raises:
+        OutOfRangeError: no number from -20 to 20.
+    """
+    if log_std_init is None:
+        return -0.25 * math.log(n_log_std) if n_log_std > 1 else 0.0
+    if (
+        isinstance(log_std_init, bool)
+        or not isinstance(log_std_init, int | float)
+        or not (abs(log_std_init) <= _MOST_LOG_STD)
+    ):
+        raise OutOfRangeError(
+            f"log_std_init must be a number from -{_MOST_LOG_STD} to {_MOST_LOG_STD}, not "
+            f"{log_std_init!r}.",
+            field="policy_kwargs",
+        )
+    return float(log_std_init)
 
 
 class Categorical(Distribution):

@@ -25,7 +25,7 @@ from grpo.errors import IncompatibleError
 from grpo.policies.actor_critic import ActorCriticPolicy, FlattenExtractor
 from grpo.policies.base import Actor, BasePolicy, ServedPolicy
 from grpo.policies.cnn import CnnPolicy, MultiInputPolicy, NatureCNN, default_policy
-from grpo.policies.mlp import MlpPolicy
+from grpo.policies.mlp import MLP_PARTS, MlpPolicy
 from grpo.policies.recurrent import Memory, RecurrentPolicy
 from grpo.policies.spec import PolicySpec, Prediction
 from grpo.registry import Objects, Registry, name_of
@@ -160,7 +160,8 @@ def make_policy(spec: PolicySpec, seed: int = 0, objects: Objects | None = None)
         for name, value in spec.policy_kwargs.items()
     }
     if make is MlpPolicy:
-        if parts and set(parts) <= set(_PARTS) | {"features_extractor_kwargs", "ortho_init"}:
+        others = set(parts) - MLP_PARTS
+        if others and others <= set(_PARTS) | {"features_extractor_kwargs", "ortho_init"}:
             make = ActorCriticPolicy  # the same networks, in torch
         else:
             return MlpPolicy(spec, seed)

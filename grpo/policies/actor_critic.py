@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from grpo.distributions import Distribution, default_distribution
+from grpo.distributions import Distribution, default_distribution, first_log_std
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray
 from grpo.policies.base import BasePolicy, PolicyOutputs, check_mask
@@ -57,6 +57,7 @@ class ActorCriticPolicy(BasePolicy):
         activation_fn: class of the module between the hidden layers.
         distribution_class: over the actions; by default the one that fits the space.
         ortho_init: orthogonal weights of the hidden layers.
+        log_std_init: log σ of continuous actions at first; see `first_log_std`.
 
     Raises:
         IncompatibleError: the distribution does not fit the action space.
@@ -73,6 +74,7 @@ class ActorCriticPolicy(BasePolicy):
         activation_fn: type[nn.Module] = nn.Tanh,
         distribution_class: type[Distribution] | None = None,
         ortho_init: bool = True,
+        log_std_init: float | None = None,
     ) -> None:
         super().__init__(spec)
         self._extractor = features_extractor_class, dict(features_extractor_kwargs or {})
@@ -87,8 +89,8 @@ class ActorCriticPolicy(BasePolicy):
             torch.manual_seed(seed)
             self.policy_net = self.make_network(self.distribution.n_outputs, _POLICY_LAST_GAIN)
             self.value_net = self.make_value_network()
-        if self.distribution.n_log_std:
-            self.log_std = nn.Parameter(torch.zeros(self.distribution.n_log_std))
+        if n := self.distribution.n_log_std:
+            self.log_std = nn.Parameter(torch.full((n,), first_log_std(n, log_std_init)))
         self._tie()
 
     def make_network(self, n_outputs: int, last_gain: float) -> nn.Module:

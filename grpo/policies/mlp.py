@@ -15,14 +15,17 @@ from torch import nn
 from grpo import network
 from grpo.actions import BoxActions
 from grpo.closed_forms import closed_form
-from grpo.distributions import default_distribution
+from grpo.distributions import default_distribution, first_log_std
 from grpo.errors import OutOfRangeError
 from grpo.network import FloatArray, Layout, Parameters, Workspace
 from grpo.policies.base import FORBIDDEN, BasePolicy, PolicyOutputs, check_mask
 from grpo.policies.spec import PolicySpec, Prediction
 from grpo.running_mean_std import standardize
 
-__all__ = ["MlpPolicy"]
+__all__ = ["MLP_PARTS", "MlpPolicy"]
+
+MLP_PARTS = frozenset({"log_std_init"})
+"""What `MlpPolicy` takes in `policy_kwargs`."""
 
 _POLICY_LAST_GAIN = 0.01
 _SIZES_KEPT = 16
@@ -49,9 +52,9 @@ class MlpPolicy(BasePolicy):
 
     def __init__(self, spec: PolicySpec, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> None:
         super().__init__(spec)
-        if spec.policy_kwargs:
+        if unknown := sorted(set(spec.policy_kwargs) - MLP_PARTS):
             raise OutOfRangeError(
-                f"MlpPolicy takes no policy_kwargs, not {sorted(spec.policy_kwargs)}: its widths "
+                f"MlpPolicy takes log_std_init in policy_kwargs, not {unknown}: its widths "
                 "are net_arch. Other parts go with ActorCriticPolicy.",
                 field="policy_kwargs",
             )
@@ -69,6 +72,9 @@ class MlpPolicy(BasePolicy):
         generator = np.random.default_rng(seed)
         network.initialize(self.policy_parameters, _POLICY_LAST_GAIN, generator)
         network.initialize(self.value_parameters, 1.0, generator)
+        self.policy_parameters.log_std[:] = first_log_std(
+            self.head.log_std, spec.policy_kwargs.get("log_std_init")
+        )
         self.policy_net = _module(self.policy_parameters)
         self.value_net = _module(self.value_parameters)
         if self.head.log_std:

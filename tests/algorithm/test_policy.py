@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo import policies
 from grpo.actions import BoxActions, DiscreteActions
+from grpo.errors import OutOfRangeError
 from grpo.policies import MlpPolicy, PolicySpec
 from grpo.running_mean_std import forgetting_moments, merge_moments
 from tests.algorithm.builders import ACTIONS, BOX, DISCRETE, make_policy
@@ -121,6 +124,38 @@ def test_prediction_of_box_actions_gives_mean_and_deviation_in_the_environments_
     np.testing.assert_allclose(prediction.std, 1.0)
     np.testing.assert_allclose(prediction.actions, np.clip(2.0 + 4.0 * raw, -2.0, 6.0))
     assert prediction.action_probs is None
+
+
+@pytest.mark.parametrize(
+    ("action", "deviations"),
+    [
+        (BoxActions((1,), (-2.0,), (2.0,)), 1.0),
+        (BoxActions((4,), (-1.0,) * 4, (1.0,) * 4), 0.5**0.5),
+        (BoxActions((2, 8), (-1.0,) * 16, (1.0,) * 16), 0.5),
+    ],
+)
+@pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
+def test_many_components_of_an_action_start_with_less_noise_each(policy, action, deviations):
+    spec = PolicySpec(observation_shape=(3,), action=action, policy=policy)
+    made = policies.make_policy(spec)
+    np.testing.assert_allclose(np.exp(made.log_std.detach().numpy()), deviations, rtol=1e-6)
+    chosen = policies.make_policy(replace(spec, policy_kwargs={"log_std_init": -1.5}))
+    assert type(chosen) is type(made)
+    np.testing.assert_allclose(chosen.log_std.detach().numpy(), -1.5)
+    weights = [name for name in made.state_dict() if name != "log_std"]
+    for name in weights:
+        np.testing.assert_array_equal(made.state_dict()[name], chosen.state_dict()[name])
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 21, True, "-1", [0.0]])
+def test_a_first_deviation_that_is_none_is_refused(policy, value):
+    spec = PolicySpec(
+        observation_shape=(3,), action=BoxActions((2,), (-1.0,) * 2, (1.0,) * 2), policy=policy,
+        policy_kwargs={"log_std_init": value},
+    )  # fmt: skip
+    with pytest.raises(OutOfRangeError, match=r"^log_std_init must be a number from -20 to 20"):
+        policies.make_policy(spec)
 
 
 def test_sampled_actions_follow_the_generator():

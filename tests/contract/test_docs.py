@@ -157,6 +157,7 @@ FREE = {
         "features_extractor_kwargs",
         "distribution_class",
         "activation_fn",
+        "log_std_init",
     },
     "POST /sweeps": {"log"},
     "POST /play": {"name", "kind", "n", "start", "shape", "low", "high"},

@@ -13,6 +13,7 @@ import torch
 from grpo.actions import BoxActions, DiscreteActions
 from grpo.evaluation import Evaluation, evaluate
 from grpo.policies import BasePolicy, PolicySpec, make_policy
+from grpo.policies.mlp import MLP_PARTS
 from grpo_platform.core.errors import UnsafeModelError
 from grpo_platform.registry.graph import exporting, policy_graph
 from grpo_platform.registry.integrity import PolicyFiles
@@ -125,7 +126,7 @@ def evaluate_files(
 def _is_plain(spec: PolicySpec) -> bool:
     """Whether the loader's own arithmetic knows this policy, so that it needs no graph."""
     actions = isinstance(spec.action, DiscreteActions | BoxActions)
-    is_mlp = spec.policy == "MlpPolicy" and not spec.policy_kwargs
+    is_mlp = spec.policy == "MlpPolicy" and set(spec.policy_kwargs) <= MLP_PARTS
     return is_mlp and actions and spec.observation is None
 
 

@@ -34,7 +34,7 @@ RESULTS, CHOSEN = FOLDER / "learning_general.csv", FOLDER / "learning_general.js
 COLUMNS = (
     "task", "side", "seed", "mean_return", "area_under_curve", "train_seconds", "configuration"
 )  # fmt: skip
-SEEDS = range(2_000, 2_010)
+SEEDS = range(3_000, 3_010)
 SCALES = TASKS | {  # budget, what random actions get, what counts as 1
     "MountainCarContinuous-v0": (50_000, -35.0, 95.0),
     "MountainCar-v0": (100_000, -200.0, -110.0),

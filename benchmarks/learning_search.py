@@ -3,9 +3,9 @@
 A configuration is a function of the budget, for all tasks. Both sides draw theirs from one space by
 the number of the trial; ours may branch beside that, PPO is Stable-Baselines3's with VecNormalize.
 Trial 0 is what each side's people recommend, the general preset here; PPO has it too, as one trial
-more. Halving: all trials play the cheap tasks, the best six all of them, the best two another seed.
-Rows go to `results/learning_search.csv`; those that are there are not run again, so an interrupted
-search goes on. None of the seeds is reported elsewhere.
+more, which plays all tasks whatever its rank. Halving: all trials play the cheap tasks, the best
+six all of them, the best two another seed. Rows go to `results/learning_search.csv`; those that are
+there are not run again, so an interrupted search goes on. None of the seeds is reported elsewhere.
 
     python -m benchmarks.learning_search [grpo | ppo] [--report]
 """
@@ -65,7 +65,8 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
     "grpo": {
         "learning_rate": 1e-3, "rate_power": 1.0, "schedule": "cooldown", "iterations": 150,
         "n_envs": 8, "batch_size": 64, "n_epochs": 10, "gamma": 0.99, "gae_lambda": 0.95,
-        "clip_range": 0.2, "ent_coef": 0.0, "siblings": 0.0, "std_power": 0.25, "most_rate": 1.5e-3,
+        "clip_range": 0.2, "clip_budget": 1_500_000, "ent_coef": 0.0, "siblings": 0.0,
+        "std_power": 0.25, "most_rate": 1.5e-3,
         "normalize_rewards": True,  # which PPO has from VecNormalize in all trials
     },
     "ppo": {  # the defaults of Stable-Baselines3, which has 2,048 timesteps of one environment
@@ -84,12 +85,15 @@ def drawn(side: str, trial: int) -> dict[str, Any]:
     return {name: choices[rng.integers(len(choices))] for name, choices in SPACE.items()}
 
 
-def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int]:
-    """Learning rate and steps of each environment in an iteration, at a budget."""
+def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int, float]:
+    """Learning rate, steps of each environment in an iteration, and clip range, at a budget."""
     rate = chosen["learning_rate"] * (100_000 / budget) ** chosen["rate_power"]
     size = np.clip(budget / chosen["iterations"], 256, 4_096) if chosen["iterations"] else 2_048
     most = chosen.get("most_rate", 3e-3)
-    return float(min(rate, most)), max(1, round(float(size) / chosen["n_envs"]))
+    clip_range = chosen["clip_range"]
+    if "clip_budget" in chosen:
+        clip_range = min(max(budget / chosen["clip_budget"], clip_range / 2.0), clip_range)
+    return float(min(rate, most)), max(1, round(float(size) / chosen["n_envs"])), clip_range
 
 
 def first_deviation(env_name: str, chosen: Mapping[str, Any]) -> dict[str, float]:
@@ -119,7 +123,7 @@ def run_grpo(
     env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
 ) -> Predictor:
     """Train ours; returns the policy of the last iterate."""
-    rate, n_steps = common(chosen, budget)
+    rate, n_steps, clip_range = common(chosen, budget)
     branching = {
         "start_states": "mixed", "baseline": "shrinkage", "group_size": 2,
         "branch_probability": chosen["siblings"],
@@ -129,11 +133,11 @@ def run_grpo(
     config = GRPOConfig(
         env_name=env_name, reward_function_type="environment", total_timesteps=budget, seed=seed,
         learning_rate=rate, learning_rate_schedule=chosen["schedule"], n_steps=n_steps,
-        num_groups=chosen["n_envs"] // branching["group_size"], normalize_advantage=True,
+        clip_range=clip_range, num_groups=chosen["n_envs"] // branching["group_size"], normalize_advantage=True,
         n_eval_episodes=1, policy_kwargs=first_deviation(env_name, chosen),
         normalize_rewards=chosen.get("normalize_rewards", False), **branching,
         **{name: chosen[name] for name in (
-            "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef"
+            "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
         )},
     )  # fmt: skip
     shown = None if look is None else _Shown(look)
@@ -147,18 +151,18 @@ def run_ppo(
     env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
 ) -> Predictor:
     """Train PPO; returns the policy of the last iterate."""
-    rate, n_steps = common(chosen, budget)
+    rate, n_steps, clip_range = common(chosen, budget)
     schedules = {
         "constant": lambda left: rate,
         "linear": lambda left: rate * left,
         "cooldown": lambda left: rate * min(1.0, left / 0.3),
     }
     settings = {
-        "normalize": True, "n_envs": chosen["n_envs"], "n_steps": n_steps,
+        "normalize": True, "n_envs": chosen["n_envs"], "n_steps": n_steps, "clip_range": clip_range,
         "learning_rate": schedules[chosen["schedule"]],
         "policy_kwargs": first_deviation(env_name, chosen),
     } | {name: chosen[name] for name in (
-        "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef"
+        "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
     )}  # fmt: skip
     return train_ppo(env_name, budget, seed, settings, look)[0]
 
@@ -220,6 +224,8 @@ def search(side: str) -> None:
         if i:
             ranked = [trial for _, trial in ranking(side, STAGES[i - 1][0]) if trial in trials]
             trials = ranked[:count]
+            if i == 1 and side == "ppo" and OURS not in trials:
+                trials.append(OURS)
         for task in tasks:
             for trial in trials:
                 for seed in seeds:

@@ -133,8 +133,9 @@ def run_grpo(
     config = GRPOConfig(
         env_name=env_name, reward_function_type="environment", total_timesteps=budget, seed=seed,
         learning_rate=rate, learning_rate_schedule=chosen["schedule"], n_steps=n_steps,
-        clip_range=clip_range, num_groups=chosen["n_envs"] // branching["group_size"], normalize_advantage=True,
-        n_eval_episodes=1, policy_kwargs=first_deviation(env_name, chosen),
+        clip_range=clip_range, num_groups=chosen["n_envs"] // branching["group_size"],
+        normalize_advantage=True, n_eval_episodes=1,
+        policy_kwargs=first_deviation(env_name, chosen),
         normalize_rewards=chosen.get("normalize_rewards", False), **branching,
         **{name: chosen[name] for name in (
             "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"

@@ -150,10 +150,7 @@ class GRPO:
         fitting = trainer.config
         if reset_num_timesteps:
             fitting = resolve_config(**self._chosen | {"total_timesteps": total_timesteps})
-        trainer.set_budget(
-            total_timesteps, fitting.learning_rate, fitting.n_steps,
-            reset_num_timesteps=reset_num_timesteps,
-        )  # fmt: skip
+        trainer.set_budget(total_timesteps, fitting, reset_num_timesteps=reset_num_timesteps)
         heard = [hook for hook in (self._callback, callback) if hook is not None]
         if progress_bar:
             heard.append(_ProgressBar(trainer.config.total_timesteps))

@@ -32,7 +32,7 @@ class NumpyUpdater:
 
     def __init__(self, policy: MlpPolicy, config: GRPOConfig) -> None:
         self._policy = policy
-        self._config = config
+        self.config = config
         self._policy_gradient = _like(policy.policy_parameters)
         self._value_gradient = _like(policy.value_parameters)
         self._policy_adam = FlatAdam(policy.policy_parameters.flat, config.learning_rate)
@@ -81,7 +81,7 @@ class NumpyUpdater:
 
     def _update_policy(self, batch: Batch, rng: np.random.Generator) -> list[float]:
         columns = self._policy_columns(batch)
-        gradient, adam, config = self._policy_gradient.flat, self._policy_adam, self._config
+        gradient, adam, config = self._policy_gradient.flat, self._policy_adam, self.config
         norms = []
         for chosen in minibatches(columns.shape[1], config.batch_size, config.n_epochs, rng):
             self._policy_pass(len(chosen)).differentiate(columns, chosen)
@@ -96,7 +96,7 @@ class NumpyUpdater:
 
     def _update_value(self, batch: Batch, rng: np.random.Generator) -> None:
         columns = np.concatenate([self._policy.read(batch.inputs), batch.targets[None]])
-        config = self._config
+        config = self.config
         for chosen in minibatches(columns.shape[1], config.batch_size, config.n_epochs, rng):
             self._value_pass(len(chosen)).differentiate(columns, chosen)
             self._value_adam.step(self._value_gradient.flat)
@@ -111,9 +111,9 @@ class NumpyUpdater:
         dtype = batch.inputs.dtype
         advantages = batch.advantages[kept]
         sign = np.sign(advantages)
-        low = 1.0 - self._config.clip_range
+        low = 1.0 - self.config.clip_range
         limit_low = -math.log(low) if low > 0.0 else math.inf
-        limit = np.where(advantages > 0.0, math.log1p(self._config.clip_high), limit_low)
+        limit = np.where(advantages > 0.0, math.log1p(self.config.clip_high), limit_low)
         rows = [batch.log_prob_old[kept], advantages, sign, limit]
         if batch.log_prob_reference is not None:
             rows.append(batch.log_prob_reference[kept])
@@ -121,7 +121,7 @@ class NumpyUpdater:
         return np.concatenate([batch.inputs[:, kept], encoded, np.array(rows, dtype)])
 
     def _make_policy_pass(self, size: int) -> "_PolicyPass":
-        return _PolicyPass(self._policy, self._policy_gradient, self._config, size)
+        return _PolicyPass(self._policy, self._policy_gradient, self.config, size)
 
     def _make_value_pass(self, size: int) -> "_ValuePass":
         return _ValuePass(self._policy.value_parameters, self._value_gradient, size)

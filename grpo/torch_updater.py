@@ -67,7 +67,7 @@ class TorchUpdater:
 
     def __init__(self, policy: BasePolicy, config: GRPOConfig, device: str | None = None) -> None:
         self._policy = policy
-        self._config = config
+        self.config = config
         self._device = torch.device(device or "cpu")
         self._module = policy if device is None else copy.deepcopy(policy).to(self._device)
         self._value_parameters = self._module.value_parameters_list()
@@ -102,7 +102,7 @@ class TorchUpdater:
         )
 
     def _update_policy(self, batch: Batch, rng: np.random.Generator) -> list[float]:
-        config, norms = self._config, []
+        config, norms = self.config, []
         inputs = self._tensor(self._policy.torch_inputs(batch.inputs))
         data = {
             "actions": self._tensor(batch.actions, keep_integers=True),
@@ -133,7 +133,7 @@ class TorchUpdater:
 
     def _minibatches(self, batch: Batch, rng: np.random.Generator) -> Iterator["_Minibatch"]:
         """Shuffled transitions; whole segments, as many as come near, of a policy with memory."""
-        config, kept = self._config, np.flatnonzero(batch.informative)
+        config, kept = self.config, np.flatnonzero(batch.informative)
         if not self._policy.spec.reads.n_state:
             for chosen in minibatches(len(kept), config.batch_size, config.n_epochs, rng):
                 yield _Minibatch(kept[chosen], kept[chosen], None)
@@ -151,7 +151,7 @@ class TorchUpdater:
 
     def _update_value(self, batch: Batch, rng: np.random.Generator) -> torch.Tensor:
         """Returns what the value network reads."""
-        config = self._config
+        config = self.config
         features = self._value_features(batch)
         targets = self._tensor(batch.targets)
         for chosen in minibatches(len(targets), config.batch_size, config.n_epochs, rng):

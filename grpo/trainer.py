@@ -222,8 +222,7 @@ class Trainer:
     def set_budget(
         self,
         total_timesteps: int,
-        learning_rate: float,
-        n_steps: int,
+        fitting: GRPOConfig,
         *,
         reset_num_timesteps: bool,
     ) -> None:
@@ -231,8 +230,8 @@ class Trainer:
 
         Args:
             total_timesteps: how many.
-            learning_rate: from now on, as it may go with the budget.
-            n_steps: from now on, as that.
+            fitting: has the learning rate, segments and clip range from now on, which may go with
+                the budget.
             reset_num_timesteps: count from 0 again; else on from those that were done, and the
                 schedule goes on where so many of all of them leave it.
 
@@ -242,14 +241,16 @@ class Trainer:
         config = replace(
             self.config,
             total_timesteps=total_timesteps,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
+            learning_rate=fitting.learning_rate,
+            n_steps=fitting.n_steps,
+            clip_range=fitting.clip_range,
         )
         if reset_num_timesteps:
             self._collector.timesteps = 0
         else:
             config = replace(config, total_timesteps=total_timesteps + self.timesteps)
-        self.config = self._learner.config = self._collector.config = config
+        learner = self._learner
+        self.config = learner.config = learner.updater.config = self._collector.config = config
 
     def close(self) -> None:
         """Let the environments go."""

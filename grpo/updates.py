@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from grpo.config import GRPOConfig
 from grpo.network import FloatArray
 
 __all__ = ["Batch", "OptimizerState", "UpdateSummary", "Updater", "minibatches"]
@@ -80,7 +81,12 @@ class Updater(Protocol):
 
     Policy and value head have minibatches, optimiser and random generator of their own, so
     nothing that happens to the value head can touch the policy.
+
+    Attributes:
+        config: coefficients and minibatches; those of a longer budget may replace them.
     """
+
+    config: GRPOConfig
 
     def run(
         self, batch: Batch, policy_rng: np.random.Generator, value_rng: np.random.Generator

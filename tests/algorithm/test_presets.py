@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.learning_search import RECOMMENDED, common
 from grpo import GRPO
 from grpo.config import PRESETS, REWARD_PRESETS, GRPOConfig, general_preset, resolve_config
 from grpo.envs.catalogue import registered_names
@@ -59,16 +60,30 @@ def test_other_choices_leave_the_general_preset_in_force():
 def test_the_object_fits_the_general_preset_to_what_it_is_asked_to_learn():
     model = GRPO("Taxi-v4", seed=1, n_eval_episodes=1)
     model.learn(300)
-    wanted = resolve_config(env_name="Taxi-v4", total_timesteps=300)
-    assert (model.config.learning_rate, model.config.n_steps) == (
-        wanted.learning_rate, wanted.n_steps,
-    )  # fmt: skip
+    wanted = resolve_config(env_name="Taxi-v4", total_timesteps=300, seed=1, n_eval_episodes=1)
+    assert model.config == wanted
     before = model.config.learning_rate
     model.learn(100, reset_num_timesteps=False)
     assert model.config.learning_rate == before
-    model._chosen["learning_rate"] = 1e-5
+    model._chosen |= {"learning_rate": 1e-5, "clip_range": 0.4}
     model.learn(50)
     assert model.config.learning_rate == 1e-5
+    assert model._trainer._learner.updater.config.clip_range == 0.4
+
+
+def test_the_general_preset_trusts_more_of_an_update_where_the_rate_is_lower():
+    of = {budget: general_preset(budget) for budget in (1_000, 100_000, 225_000, 300_000, 10**7)}
+    assert [preset["clip_range"] for preset in of.values()] == [0.1, 0.1, 0.15, 0.2, 0.2]
+    rates = [preset["learning_rate"] for preset in of.values()]
+    assert rates == pytest.approx([1.5e-3, 1e-3, 100 / 225_000, 100 / 300_000, 1e-4])
+
+
+@pytest.mark.parametrize("budget", [10_000, 50_000, 100_000, 300_000, 500_000])
+def test_the_benchmarks_first_trial_of_ours_is_the_general_preset(budget):
+    rate, n_steps, clip_range = common(RECOMMENDED["grpo"], budget)
+    preset = general_preset(budget)
+    assert preset["clip_range"] == clip_range
+    assert (preset["learning_rate"], preset["n_steps"]) == pytest.approx((rate, n_steps))
 
 
 def test_names_of_the_wrong_type_are_refused_like_any_value():

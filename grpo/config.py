@@ -254,20 +254,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "n_epochs": 4, "gamma": 0.995, "group_size": 8, "advantage": "blend",
             "bootstrap": True, "start_states": "branch_worst", "branch_probability": 0.5,
         },
-        "MountainCar-v0": {
-            "learning_rate": 2e-3, "learning_rate_schedule": "linear", "n_steps": 100,
-            "batch_size": 128, "n_epochs": 12, "group_size": 8, "advantage": "loo_time",
-            "ent_coef": 0.01, "bootstrap": True, "start_states": "reset",
-        },
         "MountainCarContinuous-v0": {
             "learning_rate_schedule": "constant", "n_steps": 100, "batch_size": 512,
             "n_epochs": 4, "num_groups": 2, "group_size": 8, "clip_range": 0.2,
             "advantage": "global", "ent_coef": 0.003, "bootstrap": True, "start_states": "reset",
-        },
-        "Pendulum-v1": {
-            "learning_rate": 2e-3, "learning_rate_schedule": "linear", "n_steps": 200,
-            "batch_size": 128, "n_epochs": 16, "gamma": 0.95, "num_groups": 4, "group_size": 8,
-            "advantage": "blend", "bootstrap": True, "start_states": "reset",
         },
         # a pole falls within a few steps: short segments, judged by the value of where they end
         "InvertedDoublePendulum-v5": {

@@ -65,7 +65,7 @@ def test_the_unit_of_the_reward_changes_nothing_that_the_policy_learns():
 
 def test_the_default_follows_from_what_is_known_of_the_environment():
     assert not resolve_config(env_name="CartPole-v1").normalize_rewards
-    assert not resolve_config(env_name="Pendulum-v1").normalize_rewards
+    assert not resolve_config(env_name="Acrobot-v1").normalize_rewards
     assert resolve_config(env_name="Ant-v5").normalize_rewards
     assert not resolve_config(env_name="Ant-v5", normalize_rewards=False).normalize_rewards
     assert GRPO(Choice).config.normalize_rewards

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,9 +56,28 @@ def choose(sides: Iterable[str]) -> None:
     CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n")
 
 
+def chosen_of(side: str) -> dict[str, Any]:
+    """A side's trial, its score, and its settings.
+
+    Raises:
+        SystemExit: none was chosen.
+    """
+    sides: dict[str, dict[str, Any]] = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
+    if side not in sides:
+        raise SystemExit(
+            f"No configuration of {side} was chosen: run `python -m benchmarks.learning_search "
+            f"{side}`, then `python -m benchmarks.learning_general --choose --side {side}`."
+        )
+    return sides[side]
+
+
 def hash_of_chosen(side: str) -> str:
-    """What a side's configuration is known by."""
-    chosen = json.dumps(json.loads(CHOSEN.read_text())[side], sort_keys=True)
+    """What a side's configuration is known by.
+
+    Raises:
+        SystemExit: none was chosen.
+    """
+    chosen = json.dumps(chosen_of(side), sort_keys=True)
     return hashlib.sha256(chosen.encode()).hexdigest()[:12]
 
 
@@ -85,7 +105,7 @@ def measure(task: str, side: str, seed: int) -> None:
         (row["task"], row["side"], row["seed"]) == (task, side, str(seed)) for row in read_rows()
     ):
         return
-    budget, settings = SCALES[task][0], json.loads(CHOSEN.read_text())[side]["settings"]
+    budget, settings = SCALES[task][0], chosen_of(side)["settings"]
     steps: list[int] = []
     heights: list[float] = []
 
@@ -161,7 +181,8 @@ def improvement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, flo
 
 def report() -> bool:
     """Print the table; False where a bar is missed."""
-    print("configurations", *(f"{side} {hash_of_chosen(side)}" for side in SIDES))
+    sides = sorted({row["side"] for row in read_rows()})
+    print("configurations", *(f"{side} {hash_of_chosen(side)}" for side in sides))
     print(f"{'task':26} {'side':5} {'seeds':>5} {'IQM':>8}  95 % interval {'min':>13} {'area':>8}")
     whole = []
     for task in SCALES:

@@ -201,17 +201,19 @@ def measure(side: str, trial: int, task: str, seed: int) -> None:
     print(f"{side} trial {trial} {task} seed {seed}: {score:.1f} ({seconds:.0f} s)", flush=True)
 
 
-def ranking(side: str, tasks: tuple[str, ...]) -> list[tuple[float, int]]:
+def ranking(
+    side: str, tasks: tuple[str, ...], seeds: tuple[int, ...] = (100, 101)
+) -> list[tuple[float, int]]:
     """Mean over the tasks of the returns from 0 (random) to 1, best trial first.
 
-    A trial counts by the tasks given, all of which it has played.
+    A trial counts by the tasks given, all of which it has played, with these seeds.
     """
     rows, ranked = read_rows(side), []
     for trial in {key[0] for key in rows}:
         scores = []
         for task in tasks:
             _, low, high = TASKS[task]
-            found = [value for key, value in rows.items() if key[:2] == (trial, task)]
+            found = [rows[trial, task, seed] for seed in seeds if (trial, task, seed) in rows]
             scores.append((np.mean(found) - low) / (high - low) if found else np.nan)
         if not np.isnan(scores).any():
             ranked.append((float(np.mean(scores)), trial))
@@ -223,7 +225,8 @@ def search(side: str) -> None:
     trials = [*range(STAGES[0][1]), *([OURS] if side == "ppo" else ())]
     for i, (tasks, count, seeds) in enumerate(STAGES):
         if i:
-            ranked = [trial for _, trial in ranking(side, STAGES[i - 1][0]) if trial in trials]
+            before, _, its_seeds = STAGES[i - 1]
+            ranked = [trial for _, trial in ranking(side, before, its_seeds) if trial in trials]
             trials = ranked[:count]
             if i == 1 and side == "ppo" and OURS not in trials:
                 trials.append(OURS)

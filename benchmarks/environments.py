@@ -47,9 +47,6 @@ MODULES = (
     "highway_env", "minigrid", "mobile_env",
 )  # fmt: skip
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-RESET = {"start_states": "reset", "n_steps": 256}
-"""What spares the replays: every group starts at a reset, and its segments are longer."""
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -75,10 +72,6 @@ class Environment:
     n_episodes: int = 20
     """Of each evaluation."""
 
-    replayed: bool = False
-    """Whether it is branched by playing episodes again, whose steps count: trained with `RESET`
-    too."""
-
     def spec(self) -> EnvironmentSpec:
         """What it looks like to a policy."""
         return check_environment(self.env_name, self.everything)
@@ -91,7 +84,7 @@ class Environment:
 
 
 # Without its text; as floats, since its bytes are numbers up to 10 of 255, which are small as parts
-_MINIGRID = (
+MINIGRID = (
     {"name": "FilterObservation", "kwargs": {"filter_keys": ["direction", "image"]}},
     "FlattenObservation",
     {"name": "DtypeObservation", "kwargs": {"dtype": "float32"}},
@@ -123,12 +116,9 @@ ENVIRONMENTS: dict[str, Environment] = {
             "Pendulum-v1": 30_000, "Acrobot-v1": 30_000,
         }, n_seeds=3, n_episodes=50),
         *_of("Box2D", {
-            "LunarLander-v3": 50_000,
+            "LunarLander-v3": 50_000, "LunarLanderContinuous-v3": 40_000,
+            "BipedalWalker-v3": 30_000, "BipedalWalkerHardcore-v3": 10_000,
         }),
-        *_of("Box2D", {
-            "LunarLanderContinuous-v3": 40_000, "BipedalWalker-v3": 30_000,
-            "BipedalWalkerHardcore-v3": 10_000,
-        }, replayed=True),
         Environment(family="Box2D", env_name="CarRacing-v3", total_timesteps=2_048, n_episodes=5,
                     n_seeds=1),
         *_of("MuJoCo", {
@@ -137,22 +127,22 @@ ENVIRONMENTS: dict[str, Environment] = {
             "HalfCheetah-v5": 30_000, "Walker2d-v5": 30_000,
         }),
         *_of("minigrid", {"MiniGrid-Empty-5x5-v0": 20_000, "MiniGrid-DoorKey-5x5-v0": 50_000},
-             wrappers=_MINIGRID, n_episodes=50),
+             wrappers=MINIGRID, n_episodes=50),
         Environment(family="flappy-bird-gymnasium", env_name="FlappyBird-v0",
                     total_timesteps=30_000, env_kwargs={"use_lidar": False}, n_episodes=50),
         Environment(family="ale-py, RAM", env_name="ALE/Boxing-v5", total_timesteps=30_000,
-                    env_kwargs={"obs_type": "ram"}, n_episodes=10, replayed=True),
+                    env_kwargs={"obs_type": "ram"}, n_episodes=10),
         Environment(family="ale-py, pixels", env_name="ALE/Pong-v5", total_timesteps=2_048,
                     env_kwargs={"frameskip": 1}, wrappers=_ATARI, n_episodes=5,
                     n_seeds=1),
         Environment(family="gymnasium-robotics", env_name="PointMaze_UMazeDense-v3",
-                    total_timesteps=30_000, n_episodes=50, replayed=True),
+                    total_timesteps=30_000, n_episodes=50),
         Environment(family="highway-env", env_name="highway-fast-v0", total_timesteps=2_048,
                     env_kwargs={"config": {"vehicles_count": 5}}, n_seeds=1),
         Environment(family="mobile-env, MultiDiscrete actions", env_name="mobile-small-central-v0",
                     total_timesteps=10_240),
         Environment(family="benchmarks/dict_actions.py, Dict actions",
-                    env_name="LunarLanderDict-v0", total_timesteps=50_000, replayed=True),
+                    env_name="LunarLanderDict-v0", total_timesteps=50_000),
     )
 }  # fmt: skip
 
@@ -185,24 +175,22 @@ def ppo(environment: Environment, seed: int) -> Figures:
     }  # fmt: skip
 
 
-def grpo(environment: Environment, seed: int, client: GRPOClient, **settings: object) -> Figures:
+def grpo(environment: Environment, seed: int, client: GRPOClient) -> Figures:
     """A job of the platform; its model is asked for an action, and that is taken.
 
     Args:
         environment: what is trained on.
         seed: of the training.
         client: of the server.
-        settings: fields of POST /train that are not at their defaults.
 
     Raises:
         RuntimeError: the job failed, or the action was none.
     """
-    words = (environment.env_name, *settings, str(seed))
-    model_name = re.sub(r"[^\w-]+", "-", "-".join(words))
+    model_name = re.sub(r"[^\w-]+", "-", f"{environment.env_name}-{seed}")
     job = client.train_model(
         model_name, environment.env_name, environment.total_timesteps, seed=seed,
         env_kwargs=dict(environment.env_kwargs), wrappers=list(environment.wrappers) or None,
-        n_eval_episodes=environment.n_episodes, **settings,
+        n_eval_episodes=environment.n_episodes,
     )  # fmt: skip
     if job["status"] != "completed" or job["model_version"] is None:
         raise RuntimeError(f"the job is {job['status']}: {job['error_message']}")
@@ -309,15 +297,13 @@ def measure(chosen: Sequence[Environment], client: GRPOClient, path: Path) -> No
     done = {(row["environment"], row["algorithm"], int(row["seed"])) for row in read_rows(path)}
     sides: dict[str, Callable[[Environment, int], Figures]] = {
         "random": random_policy, "grpo": lambda each, seed: grpo(each, seed, client), "ppo": ppo,
-        "grpo_reset": lambda each, seed: grpo(each, seed, client, **RESET),
     }  # fmt: skip
     for number in range(max(each.n_seeds for each in chosen)):
         for environment in (each for each in chosen if number < each.n_seeds):
             seed = FIRST_SEED + number
             for algorithm, side in sides.items():
                 again = (environment.env_name, algorithm, seed) in done
-                asked = {"random": number == 0, "grpo_reset": environment.replayed}
-                if not again and asked.get(algorithm, True):
+                if not again and (algorithm != "random" or number == 0):
                     append_row(path, measured(environment, algorithm, seed, side))
 
 
@@ -374,7 +360,7 @@ def table(path: Path = RESULTS) -> str:
     for name, environment in ENVIRONMENTS.items():
         sides = {
             side: [r for r in rows if r["environment"] == name and r["algorithm"] == side]
-            for side in ("random", "grpo", "ppo", "grpo_reset")
+            for side in ("random", "grpo", "ppo")
         }
         if any(sides.values()):
             lines.append(line(environment, sides))
@@ -384,18 +370,16 @@ def table(path: Path = RESULTS) -> str:
 def line(environment: Environment, sides: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
     """One line of the table."""
     known = next(row for rows in sides.values() for row in rows)
-    ours, theirs, reset = sides["grpo"], sides["ppo"], sides["grpo_reset"]
+    ours, theirs = sides["grpo"], sides["ppo"]
     cells = (
         f"{environment.env_name} ({environment.family})", known["observation"], known["action"],
         next((row["policy"] for row in ours if row["policy"]), "—"),
         next((f"{int(row['timesteps']):,}" for row in ours if row["timesteps"]), "—"),
         str(len(ours) or "—"),
-        _mean(sides["random"], "mean_return"),
-        _mean(ours, "mean_return") + (f" ({_mean(reset, 'mean_return')})" if reset else ""),
+        _mean(sides["random"], "mean_return"), _mean(ours, "mean_return"),
         _mean(theirs, "mean_return"),
         f"{_mean(ours, 'train_seconds')} / {_mean(theirs, 'train_seconds')}",
-        verdict(ours, sides["random"])
-        + (f" ({verdict(reset, sides['random'])})" if reset else ""),
+        verdict(ours, sides["random"]),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -1,11 +1,13 @@
-"""One configuration for all tasks, of ours and of PPO: last iterate, greedy, native reward.
+"""Two tables of ours beside PPO, each side as tuned: last iterate, greedy, native reward.
 
-Both sides were tuned with the same number of trials on the same tasks and seeds, by
-`benchmarks.learning_search`. What they came to is in `results/learning_general.json`, which is
-committed before anything is reported: each row carries its side's hash, and rows of another one are
-refused. Half of the tasks were not tuned on. A row a task, side and seed goes to
-`results/learning_general.csv`; rows that are there are not run again, so an interrupted run goes
-on. At each tenth of the budget ten episodes are played, for the area under the curve.
+*General*: one configuration a side for all tasks, eight of which were not tuned on. *Per task*: of
+the same trials, the best one of each task that was tuned on. Both sides were tuned by
+`benchmarks.learning_search`, with the same number of trials on the same tasks and seeds. What they
+came to is in `results/learning_general.json`, which is committed before anything is reported: each
+row carries its configuration's hash, and rows of another one are refused. A row a task, side, seed
+and configuration goes to `results/learning_general.csv`; rows that are there are not run again, so
+an interrupted run goes on. At each tenth of the budget ten episodes are played, for the area under
+the curve.
 
     python -m benchmarks.learning_general [TASK ...] [--side SIDE] [--choose | --report] [--plot F]
 """
@@ -14,6 +16,7 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -24,10 +27,12 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.environments import MINIGRID
 from benchmarks.learning_search import SIDES, TASKS, drawn, ranking
 from benchmarks.results import FOLDER, write_machine
 from grpo.bootstrap import iqm, stratified_bootstrap_interval
 from grpo.curves import area_under_curve
+from grpo.envs.catalogue import MODULES_VARIABLE
 from grpo.evaluation import Predictor, evaluate
 from grpo.statistics import performance_profile
 
@@ -43,41 +48,61 @@ SCALES = TASKS | {  # budget, what random actions get, what counts as 1
     "InvertedDoublePendulum-v5": (300_000, 60.0, 9_300.0),
     "Swimmer-v5": (300_000, 0.0, 120.0),
     "BipedalWalker-v3": (500_000, -100.0, 300.0),
+    "MiniGrid-DoorKey-5x5-v0": (100_000, 0.0, 0.95),
+    "FlappyBird-v0": (100_000, -7.5, 100.0),
 }
+ENV_KWARGS: dict[str, dict[str, Any]] = {
+    "MiniGrid-DoorKey-5x5-v0": {"wrappers": list(MINIGRID)},
+    "FlappyBird-v0": {  # which has no end for who never falls
+        "use_lidar": False,
+        "wrappers": [{"name": "TimeLimit", "kwargs": {"max_episode_steps": 1_000}}],
+    },
+}
+TABLES = ("general", "per task")
 LEAST_IMPROVEMENT = 0.65
 
 
 def choose(sides: Iterable[str]) -> None:
-    """Write down the best trial of each of these sides."""
+    """Write down the best trial of each of these sides, and of each task where it is another."""
     chosen = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
     for side in sides:
-        (score, trial), *_ = ranking(side, tuple(TASKS))
-        chosen[side] = {"trial": trial, "score": round(score, 4), "settings": drawn(side, trial)}
+        (score, best), *_ = ranking(side, tuple(TASKS))
+        chosen[side] = _choice(side, score, best)
+        for task in TASKS:
+            ranked = ranking(side, (task,))
+            score, trial = ranked[0]
+            if score > next(its for its, trial in ranked if trial == best):
+                chosen.setdefault(task, {})[side] = _choice(side, score, trial)
     CHOSEN.write_text(json.dumps(chosen, indent=2) + "\n")
 
 
-def chosen_of(side: str) -> dict[str, Any]:
-    """A side's trial, its score, and its settings.
+def _choice(side: str, score: float, trial: int) -> dict[str, Any]:
+    return {"trial": trial, "score": round(score, 4), "settings": drawn(side, trial)}
+
+
+def chosen_of(side: str, task: str, table: str = "general") -> dict[str, Any]:
+    """A side's trial, its score, and its settings, in a table's line.
 
     Raises:
         SystemExit: none was chosen.
     """
-    sides: dict[str, dict[str, Any]] = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
-    if side not in sides:
+    chosen: dict[str, Any] = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
+    if side not in chosen:
         raise SystemExit(
             f"No configuration of {side} was chosen: run `python -m benchmarks.learning_search "
             f"{side}`, then `python -m benchmarks.learning_general --choose --side {side}`."
         )
-    return sides[side]
+    found: dict[str, Any] = chosen[side]
+    return chosen.get(task, {}).get(side, found) if table == "per task" else found
 
 
-def hash_of_chosen(side: str) -> str:
+def hash_of_chosen(side: str, task: str, table: str = "general") -> str:
     """What a side's configuration is known by.
 
     Raises:
         SystemExit: none was chosen.
     """
-    chosen = json.dumps(chosen_of(side), sort_keys=True)
+    chosen = json.dumps(chosen_of(side, task, table), sort_keys=True)
     return hashlib.sha256(chosen.encode()).hexdigest()[:12]
 
 
@@ -92,65 +117,81 @@ def read_rows() -> list[dict[str, str]]:
     with RESULTS.open(newline="") as file:
         rows = list(csv.DictReader(file))
     others = {
-        row["configuration"] for row in rows if row["configuration"] != hash_of_chosen(row["side"])
+        row["configuration"]
+        for row in rows
+        if row["configuration"]
+        not in {hash_of_chosen(row["side"], row["task"], table) for table in TABLES}
     }
     if others:
         raise SystemExit(f"{RESULTS.name} has rows of other configurations: {sorted(others)}")
     return rows
 
 
-def measure(task: str, side: str, seed: int) -> None:
+def rows_of(task: str, side: str, table: str) -> list[dict[str, str]]:
+    """What was measured for a table's line."""
+    return [
+        row
+        for row in read_rows()
+        if (row["task"], row["side"]) == (task, side)
+        and row["configuration"] == hash_of_chosen(side, task, table)
+    ]
+
+
+def measure(task: str, side: str, seed: int, table: str) -> None:
     """Train and judge once, where there is no row yet."""
-    if any(
-        (row["task"], row["side"], row["seed"]) == (task, side, str(seed)) for row in read_rows()
-    ):
+    if any(row["seed"] == str(seed) for row in rows_of(task, side, table)):
         return
-    budget, settings = SCALES[task][0], chosen_of(side)["settings"]
+    budget, settings = SCALES[task][0], chosen_of(side, task, table)["settings"]
+    env_kwargs = ENV_KWARGS.get(task)
     steps: list[int] = []
     heights: list[float] = []
 
     def look(timesteps: int, policy: Predictor) -> None:
         if timesteps * 10 // budget > (steps[-1] * 10 // budget if steps else 0):
             steps.append(timesteps)
-            heights.append(evaluate(policy, task, n_episodes=10).mean)
+            heights.append(evaluate(policy, task, n_episodes=10, env_kwargs=env_kwargs).mean)
 
     start = time.perf_counter()
-    policy = SIDES[side](task, budget, seed, settings, look)
+    policy = SIDES[side](task, budget, seed, settings, look, env_kwargs)
     seconds = time.perf_counter() - start
-    score = evaluate(policy, task, n_episodes=100).mean
+    score = evaluate(policy, task, n_episodes=100, env_kwargs=env_kwargs).mean
     area = area_under_curve(steps, heights, budget)
     new = not RESULTS.exists()
     with RESULTS.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(COLUMNS)
-        writer.writerow(
-            (
-                task,
-                side,
-                seed,
-                f"{score:.3f}",
-                f"{area:.3f}",
-                f"{seconds:.1f}",
-                hash_of_chosen(side),
-            )
-        )
+        numbers = (f"{score:.3f}", f"{area:.3f}", f"{seconds:.1f}")
+        writer.writerow((task, side, seed, *numbers, hash_of_chosen(side, task, table)))
     write_machine("learning_general")
     print(f"{task} {side} seed {seed}: {score:.1f} ({seconds:.0f} s)", flush=True)
 
 
-def scores_of(task: str, side: str, column: str = "mean_return") -> np.ndarray:
+def scores_of(task: str, side: str, table: str, column: str = "mean_return") -> np.ndarray:
     """One a seed."""
-    found = [row for row in read_rows() if (row["task"], row["side"]) == (task, side)]
-    return np.array([float(row[column]) for row in found])
+    return np.array([float(row[column]) for row in rows_of(task, side, table)])
 
 
-def normalized(tasks: list[str], side: str) -> np.ndarray:
+def whole_tasks(table: str) -> list[str]:
+    """Those of a table of which both sides have played all seeds."""
+    return [
+        task
+        for task in tasks_of(table)
+        if all(len(rows_of(task, side, table)) == len(SEEDS) for side in SIDES)
+    ]
+
+
+def tasks_of(table: str) -> list[str]:
+    """All of a table."""
+    return list(SCALES if table == "general" else TASKS)
+
+
+def normalized(tasks: list[str], side: str, table: str) -> np.ndarray:
     """Shape (seeds, tasks): 0 as random actions, 1 as what counts as learned."""
     columns = []
     for task in tasks:
         _, low, high = SCALES[task]
-        columns.append((scores_of(task, side) - low) / (high - low))
+        columns.append((scores_of(task, side, table) - low) / (high - low))
     return np.stack(columns, axis=1)
 
 
@@ -179,58 +220,57 @@ def improvement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, flo
     return chance(ours, theirs), float(low), float(high)
 
 
-def report() -> bool:
-    """Print the table; False where a bar is missed."""
-    sides = sorted({row["side"] for row in read_rows()})
-    print("configurations", *(f"{side} {hash_of_chosen(side)}" for side in sides))
-    print(f"{'task':26} {'side':5} {'seeds':>5} {'IQM':>8}  95 % interval {'min':>13} {'area':>8}")
-    whole = []
-    for task in SCALES:
-        both = True
+def report(table: str) -> bool:
+    """Print a table; False where a bar is missed."""
+    print(f"{table}: {'task':17} {'side':5} {'configuration':13} {'seeds':>5} {'IQM':>8} ", end="")
+    print(f" 95 % interval {'min':>13} {'area':>8}")
+    for task in tasks_of(table):
         for side in SIDES:
-            scores = scores_of(task, side)
-            both &= len(scores) == len(SEEDS)
+            scores = scores_of(task, side, table)
             if not len(scores):
                 continue
             low, high = stratified_bootstrap_interval(scores[:, None])
-            area = scores_of(task, side, "area_under_curve").mean()
+            area = scores_of(task, side, table, "area_under_curve").mean()
+            known = hash_of_chosen(side, task, table)
             print(
-                f"{task:26} {side:5} {len(scores):5d} {iqm(scores):8.1f}  "
+                f"{task:26} {side:5} {known:13} {len(scores):5d} {iqm(scores):8.1f}  "
                 f"[{low:8.1f}, {high:8.1f}] {scores.min():8.1f} {area:8.1f}"
             )
-        if both:
-            whole.append(task)
+    print()
+    whole = whole_tasks(table)
     if not whole:
         return False
-    ours, theirs = (normalized(whole, side) for side in SIDES)
+    ours, theirs = (normalized(whole, side, table) for side in SIDES)
     for side, scores in zip(SIDES, (ours, theirs), strict=True):
         low, high = stratified_bootstrap_interval(scores)
         middle = f"{iqm(scores):.3f} [{low:.3f}, {high:.3f}]"
         print(f"{side}: normalised IQM of {len(whole)} tasks {middle}")
     chance, low, high = improvement(ours, theirs)
-    print(f"probability of improvement {chance:.3f} [{low:.3f}, {high:.3f}]")
-    is_whole = len(whole) == len(SCALES)
-    return is_whole and iqm(ours) > iqm(theirs) and chance >= LEAST_IMPROVEMENT and low > 0.5
+    print(f"probability of improvement {chance:.3f} [{low:.3f}, {high:.3f}]\n")
+    is_whole = len(whole) == len(tasks_of(table))
+    ahead = bool(iqm(ours) > iqm(theirs))
+    return is_whole and ahead and chance >= LEAST_IMPROVEMENT and low > 0.5
 
 
 def plot(path: Path) -> None:
-    """Share of runs above each normalised return, both sides."""
+    """Share of runs above each normalised return, both sides, both tables."""
     from matplotlib.figure import Figure
 
-    whole = [
-        task for task in SCALES if all(len(scores_of(task, side)) == len(SEEDS) for side in SIDES)
-    ]
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(11.0, 4.5), layout="constrained")
     thresholds = np.linspace(0.0, 1.2, 121)
-    for side, name, colour in (("ppo", "PPO", "tab:orange"), ("grpo", "GRPO", "tab:blue")):
-        profile = performance_profile(normalized(whole, side).ravel(), thresholds)
-        axes.plot(thresholds, profile.shares, color=colour, label=name)
-        axes.fill_between(thresholds, profile.low, profile.high, color=colour, alpha=0.2, lw=0)
-    axes.set_xlabel("normalised return (0: random actions, 1: learned)")
-    axes.set_ylabel("share of runs above it")
-    axes.set_title(f"One configuration each, {len(whole)} tasks, {len(SEEDS)} seeds")
-    axes.legend()
+    for axes, table in zip(figure.subplots(1, 2, sharey=True), TABLES, strict=True):
+        whole = whole_tasks(table)
+        for side, name, colour in (("ppo", "PPO", "tab:orange"), ("grpo", "GRPO", "tab:blue")):
+            scores = normalized(whole, side, table) if whole else np.empty((0, 0))
+            if not scores.size:
+                continue
+            profile = performance_profile(scores.ravel(), thresholds)
+            axes.plot(thresholds, profile.shares, color=colour, label=name)
+            axes.fill_between(thresholds, profile.low, profile.high, color=colour, alpha=0.2, lw=0)
+        axes.set_xlabel("normalised return (0: random actions, 1: learned)")
+        axes.set_title(f"Tuned {table}: {len(whole)} tasks, {len(SEEDS)} seeds")
+        axes.legend()
+    figure.axes[0].set_ylabel("share of runs above it")
     figure.savefig(path, dpi=110)
 
 
@@ -248,15 +288,18 @@ def main() -> int:
         choose(sides)
         return 0
     torch.set_num_threads(1)
+    os.environ[MODULES_VARIABLE] = "flappy_bird_gymnasium,minigrid"
     if not arguments.report:
         with threadpool_limits(1):
-            for task in arguments.tasks or SCALES:
-                for seed in SEEDS:
-                    for side in sides:
-                        measure(task, side, seed)
+            for table in TABLES:
+                for task in arguments.tasks or tasks_of(table):
+                    for seed in SEEDS:
+                        for side in sides:
+                            measure(task, side, seed, table)
     if arguments.plot is not None:
         plot(arguments.plot)
-    return 0 if report() else 1
+    met = [report(table) for table in TABLES]
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":

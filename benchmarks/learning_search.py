@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
@@ -26,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.ppo_baseline import train_ppo
 from benchmarks.results import FOLDER, write_machine
 from grpo.config import GRPOConfig
+from grpo.envs.spec import check_environment
 from grpo.evaluation import Predictor, evaluate
 from grpo.reporting import Reporter, UpdateStats
 from grpo.trainer import Trainer
@@ -96,10 +96,11 @@ def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int, float]:
     return float(min(rate, most)), max(1, round(float(size) / chosen["n_envs"])), clip_range
 
 
-def first_deviation(env_name: str, chosen: Mapping[str, Any]) -> dict[str, float]:
+def first_deviation(
+    env_name: str, env_kwargs: Mapping[str, Any] | None, chosen: Mapping[str, Any]
+) -> dict[str, float]:
     """`policy_kwargs` of both sides; nothing where actions are chosen from a few."""
-    with gymnasium.make(env_name) as env:
-        n = math.prod(env.action_space.shape or ())
+    n = math.prod(check_environment(env_name, env_kwargs).action_space.shape or ())
     return {"log_std_init": -chosen["std_power"] * math.log(n)} if n > 1 else {}
 
 
@@ -120,7 +121,12 @@ class _Shown(Reporter):
 
 
 def run_grpo(
-    env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
+    env_name: str,
+    budget: int,
+    seed: int,
+    chosen: Mapping[str, Any],
+    look: Look | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Train ours; returns the policy of the last iterate."""
     rate, n_steps, clip_range = common(chosen, budget)
@@ -135,7 +141,8 @@ def run_grpo(
         learning_rate=rate, learning_rate_schedule=chosen["schedule"], n_steps=n_steps,
         clip_range=clip_range, num_groups=chosen["n_envs"] // branching["group_size"],
         normalize_advantage=True, n_eval_episodes=1,
-        policy_kwargs=first_deviation(env_name, chosen),
+        policy_kwargs=first_deviation(env_name, env_kwargs, chosen),
+        env_kwargs=dict(env_kwargs or {}),
         normalize_rewards=chosen.get("normalize_rewards", False), **branching,
         **{name: chosen[name] for name in (
             "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
@@ -149,7 +156,12 @@ def run_grpo(
 
 
 def run_ppo(
-    env_name: str, budget: int, seed: int, chosen: Mapping[str, Any], look: Look | None = None
+    env_name: str,
+    budget: int,
+    seed: int,
+    chosen: Mapping[str, Any],
+    look: Look | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Train PPO; returns the policy of the last iterate."""
     rate, n_steps, clip_range = common(chosen, budget)
@@ -161,11 +173,11 @@ def run_ppo(
     settings = {
         "normalize": True, "n_envs": chosen["n_envs"], "n_steps": n_steps, "clip_range": clip_range,
         "learning_rate": schedules[chosen["schedule"]],
-        "policy_kwargs": first_deviation(env_name, chosen),
+        "policy_kwargs": first_deviation(env_name, env_kwargs, chosen),
     } | {name: chosen[name] for name in (
         "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
     )}  # fmt: skip
-    return train_ppo(env_name, budget, seed, settings, look)[0]
+    return train_ppo(env_name, budget, seed, settings, look, env_kwargs)[0]
 
 
 SIDES = {"grpo": run_grpo, "ppo": run_ppo}

@@ -7,16 +7,16 @@ PPO collects whole rollouts, so it may pass the budget by less than one rollout:
 favour and left so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from grpo.envs.spec import check_environment
 from grpo.policies import Prediction
 
 __all__ = ["ZOO", "PPOPolicy", "train_ppo"]
@@ -116,6 +116,7 @@ def train_ppo(
     seed: int,
     settings: dict[str, Any] | None = None,
     look: Callable[[int, PPOPolicy], object] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[PPOPolicy, int]:
     """Train PPO and return it with the timesteps that it really used.
 
@@ -125,11 +126,13 @@ def train_ppo(
         seed: seeds networks, environments and exploration.
         settings: PPO's keyword arguments, with `n_envs` and `normalize`; RL Zoo's by default.
         look: is shown the timesteps so far, and the policy, after each iteration.
+        env_kwargs: of the environment, `wrappers` among them, as ours takes them.
     """
     chosen = dict(ZOO[env_name] if settings is None else settings)
     normalize = chosen.pop("normalize", False)
     n_envs = chosen.pop("n_envs")
-    env: DummyVecEnv | VecNormalize = DummyVecEnv([lambda: gymnasium.make(env_name)] * n_envs)
+    make = check_environment(env_name, env_kwargs).make
+    env: DummyVecEnv | VecNormalize = DummyVecEnv([make] * n_envs)
     if normalize:
         env = VecNormalize(env, gamma=chosen["gamma"])
     model = PPO("MlpPolicy", env, seed=seed, device="cpu", **chosen)

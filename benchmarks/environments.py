@@ -349,7 +349,7 @@ def shown(space: spaces.Space[Any]) -> str:
 
 HEADER = (
     "| environment | observes | acts in | policy | steps | seeds | random | GRPO | PPO "
-    "| seconds, GRPO / PPO | above random |\n" + "|---" * 11 + "|"
+    "| above random |\n" + "|---" * 10 + "|"
 )
 
 
@@ -376,10 +376,8 @@ def line(environment: Environment, sides: Mapping[str, Sequence[Mapping[str, str
         next((row["policy"] for row in ours if row["policy"]), "—"),
         next((f"{int(row['timesteps']):,}" for row in ours if row["timesteps"]), "—"),
         str(len(ours) or "—"),
-        _mean(sides["random"], "mean_return"), _mean(ours, "mean_return"),
-        _mean(theirs, "mean_return"),
-        f"{_mean(ours, 'train_seconds')} / {_mean(theirs, 'train_seconds')}",
-        verdict(ours, sides["random"]),
+        _mean(sides["random"]), _mean(ours),
+        _mean(theirs), verdict(ours, sides["random"]),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -397,8 +395,8 @@ def verdict(ours: Sequence[Mapping[str, str]], chance: Sequence[Mapping[str, str
     return "yes" if above == len(ours) else "no" if above == 0 else f"{above} of {len(ours)}"
 
 
-def _mean(rows: Sequence[Mapping[str, str]], column: str) -> str:
-    values = [float(row[column]) for row in rows if row[column]]
+def _mean(rows: Sequence[Mapping[str, str]]) -> str:
+    values = [float(row["mean_return"]) for row in rows if row["mean_return"]]
     if not values:
         return "—"
     value = statistics.fmean(values)

@@ -67,7 +67,7 @@ def choose(sides: Iterable[str]) -> None:
     chosen = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
     for side in sides:
         (score, best), *_ = ranking(side, tuple(TASKS))
-        chosen[side] = _choice(side, score, best)
+        chosen.setdefault("general", {})[side] = _choice(side, score, best)
         for task in TASKS:
             ranked = ranking(side, (task,))
             score, trial = ranked[0]
@@ -87,13 +87,15 @@ def chosen_of(side: str, task: str, table: str = "general") -> dict[str, Any]:
         SystemExit: none was chosen.
     """
     chosen: dict[str, Any] = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {}
-    if side not in chosen:
+    general = chosen.get("general", {})
+    if side not in general:
         raise SystemExit(
             f"No configuration of {side} was chosen: run `python -m benchmarks.learning_search "
             f"{side}`, then `python -m benchmarks.learning_general --choose --side {side}`."
         )
-    found: dict[str, Any] = chosen[side]
-    return chosen.get(task, {}).get(side, found) if table == "per task" else found
+    own = chosen.get(task, {}) if table == "per task" else {}
+    found: dict[str, Any] = (general | own)[side]
+    return found
 
 
 def hash_of_chosen(side: str, task: str, table: str = "general") -> str:

@@ -259,12 +259,12 @@ def report() -> None:
 def main() -> None:
     """Search what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sides", nargs="*", choices=[*SIDES, []], default=list(SIDES))
+    parser.add_argument("sides", nargs="*", choices=[*SIDES, []], default=[])
     parser.add_argument("--report", action="store_true", help="only print what was measured")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        for side in arguments.sides if not arguments.report else ():
+        for side in (arguments.sides or SIDES) if not arguments.report else ():
             search(side)
     report()
 

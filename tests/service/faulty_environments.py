@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -13,6 +14,7 @@ from gymnasium import spaces
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = "tests/Faulty-v0"
+SLOWLY_DRAWN = "tests/SlowlyDrawn-v0"
 MANY = 2_965
 
 
@@ -98,12 +100,28 @@ class Faulty(gym.Env):
                 os._exit(0)
 
 
+class SlowlyDrawn(Faulty):
+    """Draws its picture as soon as there is nothing at the path `when`."""
+
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode: str | None = None, **others) -> None:
+        super().__init__(**others)
+        self.render_mode = render_mode
+
+    def render(self):
+        while self.when.exists():
+            time.sleep(0.05)
+        return np.zeros((32, 32, 3), np.uint8)
+
+
 def register() -> None:
     """Entry point of the group `gymnasium.envs`."""
-    gym.register(
-        FAULTY, f"{__name__}:Faulty", max_episode_steps=50, disable_env_checker=True,
-        order_enforce=False,
-    )  # fmt: skip
+    for name, kind in ((FAULTY, Faulty), (SLOWLY_DRAWN, SlowlyDrawn)):
+        gym.register(
+            name, f"{__name__}:{kind.__name__}", max_episode_steps=50, disable_env_checker=True,
+            order_enforce=False,
+        )  # fmt: skip
 
 
 def register_many() -> None:

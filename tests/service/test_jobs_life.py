@@ -12,7 +12,8 @@ from grpo_platform.core.states import JobStatus
 from grpo_platform.jobs.backend import WorkerTask
 from grpo_platform.jobs.local import LocalBackend
 from grpo_platform.jobs.run_writer import read_log
-from tests.service.faulty_environments import FAULTY
+from grpo_platform.jobs.runner import SCAN_SECONDS
+from tests.service.faulty_environments import FAULTY, SLOWLY_DRAWN
 from tests.service.jobs_support import assert_as_undisturbed, faulty, kill, long_job, platform
 from tests.service.tracking_support import request
 from tests.waiting import until
@@ -324,3 +325,27 @@ def test_an_environment_that_prints_cannot_fill_the_disk(live):
     job = live.submit(**faulty("print", after=0) | {"total_timesteps": 12_000})
     live.wait(job.job_id, JobStatus.COMPLETED)
     assert len(read_log(live.jobs, job.job_id)) <= 1 << 20 + 64
+
+
+@pytest.mark.rotated(12)
+def test_completed_jobs_that_are_still_drawn_come_last_and_do_not_pile_up(
+    live, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("grpo_platform.jobs.runner.DRAWN_A_PLACE", 1)
+    gate = tmp_path / "gate"
+    gate.touch()
+    job = faulty("", when=str(gate)) | {"env_name": SLOWLY_DRAWN, "total_timesteps": 400}
+    drawn = [live.submit(**job) for _ in range(2)]
+    drawn += [live.wait(each.job_id, JobStatus.COMPLETED) and live.submit(**job) for each in drawn]
+    for each in drawn[2:]:
+        live.wait(each.job_id, JobStatus.COMPLETED)
+    waiting = live.submit(**job)
+    time.sleep(3 * SCAN_SECONDS)
+    assert live.status(waiting.job_id) is JobStatus.QUEUED
+    for each in drawn:
+        worker = live.worker(each.job_id)
+        assert worker.nice() == 10
+        if (group := Path(f"/proc/{worker.pid}/autogroup")).exists():
+            assert group.read_text().split()[-1] == "10"
+    gate.unlink()
+    live.wait(waiting.job_id, JobStatus.COMPLETED)

@@ -137,16 +137,17 @@ def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
 
 
 def lower_priority(niceness: int) -> None:
-    """Let other processes come first; for one that leads a session of its own.
+    """Let other processes come first.
 
     Where Linux groups processes by session (sched(7), autogroup), it weighs `nice` among those of
-    one session only, and the session by a niceness of its own. Both are set, once.
+    one session only, and the session by a niceness of its own. Both are set, once; the session's
+    only by the process that leads it, since it is everyone's in it.
 
     Args:
         niceness: 1 to 19, the greater the less.
     """
     os.nice(niceness)
-    for _ in range(_AUTOGROUP_TRIES):
+    for _ in range(_AUTOGROUP_TRIES if os.getsid(0) == os.getpid() else 0):
         try:
             Path("/proc/self/autogroup").write_text(str(niceness), "ascii")
         except BlockingIOError:  # the kernel takes ten a second, of all processes

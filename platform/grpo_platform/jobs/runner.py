@@ -43,6 +43,9 @@ KILL_SECONDS: Final = 60.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _FULL_SCAN_SECONDS: Final = 60.0
 _PRESSED_SECONDS: Final = 0.5
+DRAWN_A_PLACE: Final = 4
+"""Completed jobs for each place whose workers may still draw, beside those that train."""
+
 _LOOK_AHEAD: Final = 32
 _MANY: Final = 1000
 
@@ -212,6 +215,12 @@ class Runner:
         """Jobs of this server that take a place."""
         return self._backend.running() - self._settled - hopeless(self._backend.waits())
 
+    def _has_place(self) -> bool:
+        """Whether another worker may start; drawing that piles up takes places too."""
+        drawn = len(self._backend.running() & self._settled)
+        piled_up = max(0, drawn - DRAWN_A_PLACE * self._max_running)
+        return len(self._busy()) + piled_up < self._max_running
+
     @property
     def waiting(self) -> int:
         """Jobs that wait, as far as this server knows."""
@@ -371,7 +380,7 @@ class Runner:
     def _fill(self) -> None:
         """Start workers for the jobs that wait longest, as far as there is room."""
         busy = self._backend.running() | {exit_.job_id for exit_ in self._exits}
-        while not self._closing and len(self._busy()) < self._max_running:
+        while not self._closing and self._has_place():
             with self._lock:
                 record = self._waiting.take()
                 if record is None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from grpo.errors import CheckpointError
 from grpo_platform.core.errors import ConflictError, PlatformError, StoreUnavailableError
-from grpo_platform.core.process import worker_name
+from grpo_platform.core.process import lower_priority, worker_name
 from grpo_platform.core.request import JobRequest
 from grpo_platform.core.settings import TOKEN_VARIABLE
 from grpo_platform.core.states import TERMINAL, JobStatus
@@ -371,7 +371,7 @@ class Attempt:
             return
         try:
             if self._own_process:
-                os.nice(_NICENESS)  # no less: those of many short jobs would pile up
+                lower_priority(_NICENESS)  # no less: those of many short jobs would pile up
             self._completion.illustrate()
             Checkpoints(self._jobs, self._job_id, self._attempt).remove_all()
         except (PlatformError, OSError):

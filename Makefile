@@ -73,8 +73,10 @@ format: $(VENV)/.installed-dev ## rewrite what `make check` would complain about
 chaos: $(VENV)/.installed-dev ## 200 random faults over at least 30 jobs (about 20 minutes)
 	$(BIN)/python -m benchmarks.chaos
 
-bench-learning: $(VENV)/.installed-dev ## learning beside tuned PPO; goes on where it was interrupted (hours)
+bench-learning: $(VENV)/.installed-environments ## learning beside tuned PPO; goes on where it was interrupted (a day)
 	$(BIN)/python -m benchmarks.learning --plot docs/images/learning.png
+	$(BIN)/python -m benchmarks.learning_search
+	$(BIN)/python -m benchmarks.learning_general --plot docs/images/learning_general.png
 
 bench-speed: $(VENV)/.installed-dev ## training speed beside Stable-Baselines3's PPO
 	$(BIN)/python -m benchmarks.training_speed

@@ -20,6 +20,8 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ def _choice(side: str, score: float, trial: int) -> dict[str, Any]:
     return {"trial": trial, "score": round(score, 4), "settings": drawn(side, trial)}
 
 
+@cache
 def chosen_of(side: str, task: str, table: str = "general") -> dict[str, Any]:
     """A side's trial, its score, and its settings, in a table's line.
 
@@ -98,6 +101,7 @@ def chosen_of(side: str, task: str, table: str = "general") -> dict[str, Any]:
     return found
 
 
+@cache
 def hash_of_chosen(side: str, task: str, table: str = "general") -> str:
     """What a side's configuration is known by.
 
@@ -222,36 +226,78 @@ def improvement(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, flo
     return chance(ours, theirs), float(low), float(high)
 
 
-def report(table: str) -> bool:
-    """Print a table; False where a bar is missed."""
-    print(f"{table}: {'task':17} {'side':5} {'configuration':13} {'seeds':>5} {'IQM':>8} ", end="")
-    print(f" 95 % interval {'min':>13} {'area':>8}")
+HEADER = (
+    "| task | timesteps | GRPO: IQM | min | area | PPO: IQM | min | area |\n" + "|---" * 8 + "|"
+)
+
+
+def table_of(table: str) -> str:
+    """A table as Markdown; a dash where a side has not played all seeds."""
+    lines = [HEADER]
     for task in tasks_of(table):
+        cells = [task, f"{SCALES[task][0]:,}"]
         for side in SIDES:
             scores = scores_of(task, side, table)
-            if not len(scores):
+            if len(scores) < len(SEEDS):
+                cells += ["—"] * 3
                 continue
             low, high = stratified_bootstrap_interval(scores[:, None])
             area = scores_of(task, side, table, "area_under_curve").mean()
-            known = hash_of_chosen(side, task, table)
-            print(
-                f"{task:26} {side:5} {known:13} {len(scores):5d} {iqm(scores):8.1f}  "
-                f"[{low:8.1f}, {high:8.1f}] {scores.min():8.1f} {area:8.1f}"
-            )
-    print()
+            middle = f"{shown(iqm(scores))} [{shown(low)}, {shown(high)}]"
+            cells += [middle, shown(scores.min()), shown(area)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    """A return, with as many decimals as tell something."""
+    rounded = f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.1f}" if abs(value) >= 10 else ""
+    return (rounded or f"{value:.2f}").replace("-0.00", "0.00")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What a table comes to over the tasks that both sides have played."""
+
+    n_tasks: int
+    ours: tuple[float, float, float]
+    """Normalised IQM and its interval."""
+    theirs: tuple[float, float, float]
+    improvement: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        """In a sentence."""
+        ours, theirs, chance = (
+            f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+            for middle, low, high in (self.ours, self.theirs, self.improvement)
+        )
+        return (
+            f"Over {self.n_tasks} tasks the normalised IQM is {ours} for GRPO and {theirs} for "
+            f"PPO; the probability of improvement is {chance}."
+        )
+
+
+def summary(table: str) -> Summary | None:
+    """What a table comes to; None where no task was played by both."""
     whole = whole_tasks(table)
     if not whole:
-        return False
+        return None
     ours, theirs = (normalized(whole, side, table) for side in SIDES)
-    for side, scores in zip(SIDES, (ours, theirs), strict=True):
-        low, high = stratified_bootstrap_interval(scores)
-        middle = f"{iqm(scores):.3f} [{low:.3f}, {high:.3f}]"
-        print(f"{side}: normalised IQM of {len(whole)} tasks {middle}")
-    chance, low, high = improvement(ours, theirs)
-    print(f"probability of improvement {chance:.3f} [{low:.3f}, {high:.3f}]\n")
-    is_whole = len(whole) == len(tasks_of(table))
-    ahead = bool(iqm(ours) > iqm(theirs))
-    return is_whole and ahead and chance >= LEAST_IMPROVEMENT and low > 0.5
+    return Summary(
+        n_tasks=len(whole),
+        ours=(iqm(ours), *stratified_bootstrap_interval(ours)),
+        theirs=(iqm(theirs), *stratified_bootstrap_interval(theirs)),
+        improvement=improvement(ours, theirs),
+    )
+
+
+def is_met(table: str) -> bool:
+    """Whether ours is ahead on all tasks together, by more than chance."""
+    came_to = summary(table)
+    if came_to is None or came_to.n_tasks < len(tasks_of(table)):
+        return False
+    chance, low, _ = came_to.improvement
+    return came_to.ours[0] > came_to.theirs[0] and chance >= LEAST_IMPROVEMENT and low > 0.5
 
 
 def plot(path: Path) -> None:
@@ -300,8 +346,9 @@ def main() -> int:
                             measure(task, side, seed, table)
     if arguments.plot is not None:
         plot(arguments.plot)
-    met = [report(table) for table in TABLES]
-    return 0 if all(met) else 1
+    for table in TABLES:
+        print(f"{table}\n{table_of(table)}\n{summary(table) or ''}\n")
+    return 0 if all(is_met(table) for table in TABLES) else 1
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 A configuration is a function of the budget, for all tasks. Both sides draw theirs from one space by
 the number of the trial; ours may branch beside that, PPO is Stable-Baselines3's with VecNormalize.
-Trial 0 is what each side's people recommend, the general preset here; PPO has it too, as one trial
-more, which plays all tasks whatever its rank. Halving: all trials play the cheap tasks, the best
-six all of them, the best two another seed. Rows go to `results/learning_search.csv`; those that are
-there are not run again, so an interrupted search goes on. None of the seeds is reported elsewhere.
+Trial 0 is what each side's people recommend, the general preset here; PPO has it too, but for the
+slower rate of log σ, which it has not got, as one trial more, which plays all tasks whatever its
+rank. Halving: all trials play the cheap tasks, the best six all of them, the best two another seed.
+Rows go to `results/learning_search.csv`; those that are there are not run again, so an interrupted
+search goes on. None of the seeds is reported elsewhere.
 
     python -m benchmarks.learning_search [grpo | ppo] [--report]
 """
@@ -66,7 +67,7 @@ RECOMMENDED: dict[str, dict[str, Any]] = {
         "learning_rate": 1e-3, "rate_power": 1.0, "schedule": "cooldown", "iterations": 150,
         "n_envs": 8, "batch_size": 64, "n_epochs": 10, "gamma": 0.99, "gae_lambda": 0.95,
         "clip_range": 0.2, "clip_budget": 1_500_000, "ent_coef": 0.0, "siblings": 0.0,
-        "std_power": 0.25, "most_rate": 1.5e-3,
+        "std_power": 0.25, "most_rate": 1.5e-3, "std_budget": 300_000,
         "normalize_rewards": True,  # which PPO has from VecNormalize in all trials
     },
     "ppo": {  # the defaults of Stable-Baselines3, which has 2,048 timesteps of one environment
@@ -94,6 +95,11 @@ def common(chosen: Mapping[str, Any], budget: int) -> tuple[float, int, float]:
     if "clip_budget" in chosen:
         clip_range = min(max(budget / chosen["clip_budget"], clip_range / 2.0), clip_range)
     return float(min(rate, most)), max(1, round(float(size) / chosen["n_envs"])), clip_range
+
+
+def deviation_rate(chosen: Mapping[str, Any], budget: int) -> float:
+    """Of log σ beside the others, which PPO has not got."""
+    return min(max(budget / chosen["std_budget"], 0.1), 1.0) if "std_budget" in chosen else 1.0
 
 
 def first_deviation(
@@ -143,7 +149,8 @@ def run_grpo(
         normalize_advantage=True, n_eval_episodes=1,
         policy_kwargs=first_deviation(env_name, env_kwargs, chosen),
         env_kwargs=dict(env_kwargs or {}),
-        normalize_rewards=chosen.get("normalize_rewards", False), **branching,
+        normalize_rewards=chosen.get("normalize_rewards", False),
+        log_std_rate=deviation_rate(chosen, budget), **branching,
         **{name: chosen[name] for name in (
             "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
         )},

@@ -66,6 +66,10 @@ class GRPOConfig:
     """`linear` lowers the step size to 0 as the budget is used up, as RL Zoo's `lin_` does;
     `cooldown` only over the last three tenths of it (Hägele et al., arXiv 2405.18392)."""
 
+    log_std_rate: Annotated[float, Bound(0.0, 10.0)] = 1.0
+    """Step size of log σ of continuous actions, as a multiple of `learning_rate`: less goes on
+    exploring for longer, and 0 leaves σ as it is at first."""
+
     n_steps: Annotated[int, Bound(1, 1_000_000)] = 32
     """Longest segment, in steps, that a member runs in one iteration."""
 
@@ -297,8 +301,8 @@ def general_preset(total_timesteps: int = _TIMESTEPS, given: Iterable[str] = ())
 
     Members go on with their own episodes and are judged by the critic, which needs nothing of the
     environment and holds where horizons are long. The budget is spent in 150 iterations; with it
-    the rate falls, and the range widens in which an update is trusted. Tuned on six tasks at 10,000
-    to 300,000 timesteps (`docs/algorithm.md`, "The general preset").
+    the rate falls, to which log σ comes up, and the range widens in which an update is trusted.
+    Tuned on tasks at 10,000 to 300,000 timesteps (`docs/algorithm.md`, "The general preset").
 
     Args:
         total_timesteps: the budget.
@@ -311,6 +315,7 @@ def general_preset(total_timesteps: int = _TIMESTEPS, given: Iterable[str] = ())
     members = 8
     return {
         "learning_rate": min(max(100 / max(1, total_timesteps), 1e-4), 1.5e-3),
+        "log_std_rate": min(max(total_timesteps / 300_000, 0.1), 1.0),
         "n_steps": round(transitions / members), "num_groups": members, "group_size": 1,
         "clip_range": min(max(total_timesteps / 1_500_000, 0.1), 0.2), "baseline": "critic",
         "normalize_advantage": True, "start_states": "continue", "normalize_rewards": True,

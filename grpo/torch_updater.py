@@ -72,17 +72,14 @@ class TorchUpdater:
         self._module = policy if device is None else copy.deepcopy(policy).to(self._device)
         self._value_parameters = self._module.value_parameters_list()
         self._policy_parameters = self._module.policy_parameters_list()
-        self._policy_adam, self._value_adam = (
-            torch.optim.Adam(
-                parameters,
-                lr=config.learning_rate,
-                betas=ADAM_BETAS,
-                eps=ADAM_EPSILON,
-                # three times as fast on a CPU, and wrong there for views with gaps between numbers
-                fused=all(parameter.is_contiguous() for parameter in parameters),
-            )
-            for parameters in (self._policy_parameters, self._value_parameters)
+        free = dict(self._module.named_parameters()).get("log_std")
+        self._policy_adam = _adam(
+            [each for each in self._policy_parameters if each is not free],
+            [] if free is None else [free],
+            config.log_std_rate,
         )
+        self._value_adam = _adam(self._value_parameters)
+        self.set_learning_rate(config.learning_rate)
 
     def run(
         self, batch: Batch, policy_rng: np.random.Generator, value_rng: np.random.Generator
@@ -187,7 +184,7 @@ class TorchUpdater:
         """Adam's step size from now on, of policy and value head."""
         for adam in (self._policy_adam, self._value_adam):
             for group in adam.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = group["share"] * learning_rate
 
     def state(self) -> OptimizerState:
         """Copies of the optimisers' state."""
@@ -299,6 +296,22 @@ def resolve_device(name: str) -> str:
             field="device",
         )
     return "cuda" if available else "cpu"
+
+
+def _adam(
+    parameters: list[torch.nn.Parameter],
+    others: list[torch.nn.Parameter] | None = None,
+    share: float = 1.0,
+) -> torch.optim.Adam:
+    """Adam as `grpo.numpy_updater` has it; of the others with a multiple of the step size."""
+    groups = [{"params": parameters, "share": 1.0}, {"params": others or [], "share": share}]
+    return torch.optim.Adam(
+        [group for group in groups if group["params"]],
+        betas=ADAM_BETAS,
+        eps=ADAM_EPSILON,
+        # three times as fast on a CPU, and wrong there for views with gaps between numbers
+        fused=all(each.is_contiguous() for each in [*parameters, *(others or [])]),
+    )
 
 
 def _steps(adam: torch.optim.Adam) -> int:

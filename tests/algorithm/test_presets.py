@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.learning_search import RECOMMENDED, common
+from benchmarks.learning_search import RECOMMENDED, common, deviation_rate
 from grpo import GRPO
 from grpo.config import PRESETS, REWARD_PRESETS, GRPOConfig, general_preset, resolve_config
 from grpo.envs.catalogue import registered_names
@@ -84,6 +84,7 @@ def test_the_benchmarks_first_trial_of_ours_is_the_general_preset(budget):
     preset = general_preset(budget)
     assert preset["clip_range"] == clip_range
     assert (preset["learning_rate"], preset["n_steps"]) == pytest.approx((rate, n_steps))
+    assert preset["log_std_rate"] == deviation_rate(RECOMMENDED["grpo"], budget)
 
 
 def test_names_of_the_wrong_type_are_refused_like_any_value():

@@ -37,6 +37,7 @@ def streams():
         {"ent_coef": 0.05},
         {"kl_coef": 0.3},
         {"ent_coef": 0.02, "kl_coef": 0.1, "max_grad_norm": 0.01},
+        {"log_std_rate": 0.3},
     ],
 )
 def test_closed_form_equals_autograd_in_float64(kind, net_arch, fields):
@@ -67,6 +68,28 @@ def test_a_learning_rate_of_zero_changes_nothing(updater):
     one.set_learning_rate(0.0)
     one.run(make_batch(policy), *streams())
     np.testing.assert_array_equal(policy.flat, before)
+
+
+@pytest.mark.parametrize("updater", [NumpyUpdater, TorchUpdater])
+def test_log_std_has_its_share_of_the_step_and_nothing_else_has(updater):
+    start = make_policy(BOX)
+    batch = make_batch(start)
+
+    def moved(share):
+        policy = copy.deepcopy(start)
+        once = GRPOConfig(batch_size=1_000, n_epochs=1, learning_rate=1e-2, log_std_rate=share)
+        updater(policy, once).run(batch, *streams())
+        change = policy.flat - start.flat
+        return change[own], np.delete(change, own)
+
+    end = start.policy_parameters.flat.size
+    own = np.arange(end - start.log_std.numel(), end)
+    whole, others = moved(1.0)
+    assert np.abs(whole).min() > 1e-3
+    for share in (0.0, 0.3, 2.0):
+        mine, rest = moved(share)
+        np.testing.assert_allclose(mine, share * whole, rtol=1e-9, atol=0)
+        np.testing.assert_array_equal(rest, others)
 
 
 @pytest.mark.rotated(6)

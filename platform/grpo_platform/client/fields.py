@@ -39,6 +39,7 @@ class TrainSettings(TypedDict, total=False):
     total_timesteps: int
     learning_rate: float
     learning_rate_schedule: Literal["constant", "cooldown", "linear"]
+    log_std_rate: float
     n_steps: int
     batch_size: int
     n_epochs: int

@@ -535,6 +535,7 @@ class TrainRequest(TypedDict):
     total_timesteps: NotRequired[int]
     learning_rate: NotRequired[float]
     learning_rate_schedule: NotRequired[Literal["constant", "cooldown", "linear"]]
+    log_std_rate: NotRequired[float]
     n_steps: NotRequired[int]
     batch_size: NotRequired[int]
     n_epochs: NotRequired[int]

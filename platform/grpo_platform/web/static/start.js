@@ -5,8 +5,8 @@ import { Copy, Dialog, Loading, Tabs, api, get, html, language, say, short, t, u
 const TIMESTEPS = 10000;
 const FIRST = ['env_name', 'total_timesteps', 'model_name', 'reward_function_type', 'seed', 'seeds'];
 const GROUPS = {
-  learning: ['learning_rate', 'learning_rate_schedule', 'n_steps', 'batch_size', 'n_epochs', 'gamma', 'clip_range',
-    'clip_range_high', 'ent_coef', 'kl_coef', 'reference_iterations', 'max_grad_norm', 'bootstrap',
+  learning: ['learning_rate', 'learning_rate_schedule', 'log_std_rate', 'n_steps', 'batch_size', 'n_epochs', 'gamma',
+    'clip_range', 'clip_range_high', 'ent_coef', 'kl_coef', 'reference_iterations', 'max_grad_norm', 'bootstrap',
     'normalize_observations', 'normalize_rewards', 'init_from'],
   groups: ['num_groups', 'group_size', 'advantage', 'start_states', 'branch_probability'],
   policy: ['policy', 'net_arch', 'policy_kwargs', 'device'],

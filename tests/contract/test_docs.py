@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from benchmarks import coverage, coverage_peers, environments
+from benchmarks import coverage, coverage_peers, environments, learning_general
 from grpo import GRPOConfig, rewards
 from grpo.advantages import ADVANTAGES
 from grpo.evaluation import iqm
@@ -480,6 +480,13 @@ def test_figures_on_the_algorithms_page_are_the_benchmarks() -> None:
     for scores in measured.values():
         figures = f"{sum(scores) / len(scores):.1f}", f"{iqm(scores):.1f} ["
         assert all(figure in shown for figure in figures)
+
+
+@pytest.mark.parametrize("table", learning_general.TABLES)
+def test_the_tables_of_tuned_configurations_are_the_benchmarks(table: str) -> None:
+    assert f"\n\n{learning_general.table_of(table)}\n\n" in ALGORITHM
+    came_to = learning_general.summary(table)
+    assert came_to is None or str(came_to) in ALGORITHM
 
 
 def test_the_version_is_in_the_changelog() -> None:

@@ -35,11 +35,10 @@ class NumpyUpdater:
         self.config = config
         self._policy_gradient = _like(policy.policy_parameters)
         self._value_gradient = _like(policy.value_parameters)
-        self._policy_adam = FlatAdam(
-            policy.policy_parameters.flat, config.learning_rate,
-            n_last=policy.policy_parameters.log_std.size, last_rate=config.log_std_rate,
-        )  # fmt: skip
-        self._value_adam = FlatAdam(policy.value_parameters.flat, config.learning_rate)
+        n_log_std = policy.policy_parameters.log_std.size
+        self._policy_adam = FlatAdam(policy.policy_parameters.flat, n_last=n_log_std)
+        self._value_adam = FlatAdam(policy.value_parameters.flat)
+        self.set_learning_rate(config.learning_rate)
         # sizes differ from iteration to iteration; only so many sets of buffers are kept
         self._policy_pass = lru_cache(_SIZES_KEPT)(self._make_policy_pass)
         self._value_pass = lru_cache(_SIZES_KEPT)(self._make_value_pass)
@@ -60,6 +59,7 @@ class NumpyUpdater:
     def set_learning_rate(self, learning_rate: float) -> None:
         """Adam's step size from now on, of policy and value head."""
         self._policy_adam.learning_rate = self._value_adam.learning_rate = learning_rate
+        self._policy_adam.last_rate = self.config.log_std_rate
 
     def state(self) -> OptimizerState:
         """Copies of the optimisers' state."""
@@ -220,22 +220,17 @@ class FlatAdam:
         parameters: shape (n,), changed in place.
         learning_rate: of the first steps.
         n_last: how many at the end have a rate of their own.
-        last_rate: theirs, as a multiple of the others'.
 
     Attributes:
         exp_avg: shape (n,), running mean of the gradient.
         exp_avg_sq: shape (n,), running mean of its square.
         learning_rate: of the next steps.
+        last_rate: that of the last parameters, as a multiple of it.
         steps: updates done.
     """
 
     def __init__(
-        self,
-        parameters: FloatArray,
-        learning_rate: float,
-        *,
-        n_last: int = 0,
-        last_rate: float = 1.0,
+        self, parameters: FloatArray, learning_rate: float = 0.0, *, n_last: int = 0
     ) -> None:
         self.exp_avg: FloatArray = np.zeros_like(parameters)
         self.exp_avg_sq: FloatArray = np.zeros_like(parameters)
@@ -243,8 +238,8 @@ class FlatAdam:
         self._parameters = parameters
         self.learning_rate = learning_rate
         self._scratch: FloatArray = np.empty_like(parameters)
-        self._last = self._scratch[parameters.size - (n_last if last_rate != 1.0 else 0) :]
-        self._last_rate = last_rate
+        self._last: FloatArray = self._scratch[parameters.size - n_last :]
+        self.last_rate = 1.0
         beta1, beta2 = ADAM_BETAS  # arrays since ufuncs take those fastest
         self._pull1 = np.array(1.0 - beta1, parameters.dtype)
         self._pull2 = np.array(1.0 - beta2, parameters.dtype)
@@ -274,8 +269,8 @@ class FlatAdam:
         np.add(scratch, ADAM_EPSILON * root, out=scratch)
         np.divide(m, scratch, out=scratch)
         np.multiply(scratch, rate, out=scratch)
-        if self._last.size:
-            np.multiply(self._last, self._last_rate, out=self._last)
+        if self.last_rate != 1.0:
+            np.multiply(self._last, self.last_rate, out=self._last)
         np.subtract(self._parameters, scratch, out=self._parameters)
 
 

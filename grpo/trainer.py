@@ -230,7 +230,7 @@ class Trainer:
 
         Args:
             total_timesteps: how many.
-            fitting: has the learning rate, segments and clip range from now on, which may go with
+            fitting: has the learning rates, segments and clip range from now on, which may go with
                 the budget.
             reset_num_timesteps: count from 0 again; else on from those that were done, and the
                 schedule goes on where so many of all of them leave it.
@@ -242,6 +242,7 @@ class Trainer:
             self.config,
             total_timesteps=total_timesteps,
             learning_rate=fitting.learning_rate,
+            log_std_rate=fitting.log_std_rate,
             n_steps=fitting.n_steps,
             clip_range=fitting.clip_range,
         )

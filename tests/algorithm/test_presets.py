@@ -1,6 +1,7 @@
 """Presets: what is left out is the environment's, under its reward."""
 
 import pytest
+import torch
 
 from benchmarks.learning_search import RECOMMENDED, common, deviation_rate
 from grpo import GRPO
@@ -69,6 +70,19 @@ def test_the_object_fits_the_general_preset_to_what_it_is_asked_to_learn():
     model.learn(50)
     assert model.config.learning_rate == 1e-5
     assert model._trainer._learner.updater.config.clip_range == 0.4
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "ActorCriticPolicy"])
+def test_log_std_keeps_to_its_rate_when_another_budget_is_asked_for(policy):
+    model = GRPO("Pendulum-v1", seed=1, n_eval_episodes=1, policy=policy)
+    model.learn(600)
+    before = model.policy.log_std.detach().clone()
+    model._chosen |= {"log_std_rate": 0.0}
+    model.learn(600)
+    assert torch.equal(model.policy.log_std, before)
+    del model._chosen["log_std_rate"]
+    model.learn(600)
+    assert not torch.equal(model.policy.log_std, before)
 
 
 def test_the_general_preset_trusts_more_of_an_update_where_the_rate_is_lower():

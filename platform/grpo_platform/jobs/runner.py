@@ -40,12 +40,12 @@ SCAN_SECONDS: Final = 2.0
 KILL_SECONDS: Final = 60.0
 """How long a worker that was told to stop may take, its own limits being far shorter."""
 
-_LONGEST_PAUSE_SECONDS: Final = 60.0
-_FULL_SCAN_SECONDS: Final = 60.0
-_PRESSED_SECONDS: Final = 0.5
 DRAWN_A_PLACE: Final = 4
 """Completed jobs for each place whose workers may still draw, beside those that train."""
 
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+_FULL_SCAN_SECONDS: Final = 60.0
+_PRESSED_SECONDS: Final = 0.5
 _LOOK_AHEAD: Final = 32
 _MANY: Final = 1000
 

@@ -36,9 +36,11 @@ class NumpyUpdater:
         self._policy_gradient = _like(policy.policy_parameters)
         self._value_gradient = _like(policy.value_parameters)
         n_log_std = policy.policy_parameters.log_std.size
-        self._policy_adam = FlatAdam(policy.policy_parameters.flat, n_last=n_log_std)
-        self._value_adam = FlatAdam(policy.value_parameters.flat)
-        self.set_learning_rate(config.learning_rate)
+        self._policy_adam = FlatAdam(
+            policy.policy_parameters.flat, config.learning_rate, n_last=n_log_std
+        )
+        self._policy_adam.last_rate = config.log_std_rate
+        self._value_adam = FlatAdam(policy.value_parameters.flat, config.learning_rate)
         # sizes differ from iteration to iteration; only so many sets of buffers are kept
         self._policy_pass = lru_cache(_SIZES_KEPT)(self._make_policy_pass)
         self._value_pass = lru_cache(_SIZES_KEPT)(self._make_value_pass)
@@ -229,9 +231,7 @@ class FlatAdam:
         steps: updates done.
     """
 
-    def __init__(
-        self, parameters: FloatArray, learning_rate: float = 0.0, *, n_last: int = 0
-    ) -> None:
+    def __init__(self, parameters: FloatArray, learning_rate: float, *, n_last: int = 0) -> None:
         self.exp_avg: FloatArray = np.zeros_like(parameters)
         self.exp_avg_sq: FloatArray = np.zeros_like(parameters)
         self.steps = 0

@@ -30,7 +30,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.environments import MINIGRID
-from benchmarks.learning_search import SIDES, TASKS, drawn, ranking
+from benchmarks.learning_search import SIDES, TASKS, Training, drawn, ranking
 from benchmarks.results import FOLDER, write_machine
 from grpo.bootstrap import iqm, stratified_bootstrap_interval
 from grpo.curves import area_under_curve
@@ -154,7 +154,7 @@ def measure(task: str, side: str, seed: int, table: str) -> None:
     if any(row["seed"] == str(seed) for row in rows_of(task, side, table)):
         return
     budget, settings = SCALES[task][0], chosen_of(side, task, table)["settings"]
-    env_kwargs = ENV_KWARGS.get(task)
+    env_kwargs = ENV_KWARGS.get(task, {})
     steps: list[int] = []
     heights: list[float] = []
 
@@ -164,7 +164,12 @@ def measure(task: str, side: str, seed: int, table: str) -> None:
             heights.append(evaluate(policy, task, n_episodes=10, env_kwargs=env_kwargs).mean)
 
     start = time.perf_counter()
-    policy = SIDES[side](task, budget, seed, settings, look, env_kwargs)
+    policy = SIDES[side](
+        Training(
+            env_name=task, budget=budget, seed=seed, chosen=settings, env_kwargs=env_kwargs,
+            look=look,
+        )
+    )  # fmt: skip
     seconds = time.perf_counter() - start
     score = evaluate(policy, task, n_episodes=100, env_kwargs=env_kwargs).mean
     area = area_under_curve(steps, heights, budget)

@@ -17,6 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def deviation_rate(chosen: Mapping[str, Any], budget: int) -> float:
 
 
 def first_deviation(
-    env_name: str, env_kwargs: Mapping[str, Any] | None, chosen: Mapping[str, Any]
+    env_name: str, env_kwargs: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> dict[str, float]:
     """`policy_kwargs` of both sides; nothing where actions are chosen from a few."""
     n = math.prod(check_environment(env_name, env_kwargs).action_space.shape or ())
@@ -112,6 +113,30 @@ def first_deviation(
 
 Look = Callable[[int, Predictor], object]
 """Is shown the timesteps so far, and the policy, after each iteration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """What either side is asked for."""
+
+    env_name: str
+    budget: int
+    seed: int
+    chosen: Mapping[str, Any]
+    """The trial's configuration."""
+
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    look: Look | None = None
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings that have one name and one value on both sides."""
+        names = ("batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef")
+        rate, n_steps, clip_range = common(self.chosen, self.budget)
+        return {name: self.chosen[name] for name in names} | {
+            "learning_rate": rate, "n_steps": n_steps, "clip_range": clip_range,
+            "policy_kwargs": first_deviation(self.env_name, self.env_kwargs, self.chosen),
+        }  # fmt: skip
 
 
 class _Shown(Reporter):
@@ -126,16 +151,9 @@ class _Shown(Reporter):
         self._look(stats.timesteps, self.policy)
 
 
-def run_grpo(
-    env_name: str,
-    budget: int,
-    seed: int,
-    chosen: Mapping[str, Any],
-    look: Look | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-) -> Predictor:
+def run_grpo(training: Training) -> Predictor:
     """Train ours; returns the policy of the last iterate."""
-    rate, n_steps, clip_range = common(chosen, budget)
+    chosen = training.chosen
     branching = {
         "start_states": "mixed", "baseline": "shrinkage", "group_size": 2,
         "branch_probability": chosen["siblings"],
@@ -143,48 +161,38 @@ def run_grpo(
         "start_states": "continue", "baseline": "critic", "group_size": 1,
     }  # fmt: skip
     config = GRPOConfig(
-        env_name=env_name, reward_function_type="environment", total_timesteps=budget, seed=seed,
-        learning_rate=rate, learning_rate_schedule=chosen["schedule"], n_steps=n_steps,
-        clip_range=clip_range, num_groups=chosen["n_envs"] // branching["group_size"],
-        normalize_advantage=True, n_eval_episodes=1,
-        policy_kwargs=first_deviation(env_name, env_kwargs, chosen),
-        env_kwargs=dict(env_kwargs or {}),
-        normalize_rewards=chosen.get("normalize_rewards", False),
-        log_std_rate=deviation_rate(chosen, budget), **branching,
-        **{name: chosen[name] for name in (
-            "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
-        )},
+        env_name=training.env_name, env_kwargs=training.env_kwargs, seed=training.seed,
+        total_timesteps=training.budget, reward_function_type="environment",
+        learning_rate_schedule=chosen["schedule"],
+        log_std_rate=deviation_rate(chosen, training.budget),
+        num_groups=chosen["n_envs"] // branching["group_size"], normalize_advantage=True,
+        normalize_rewards=chosen.get("normalize_rewards", False), n_eval_episodes=1,
+        **branching, **training.shared,
     )  # fmt: skip
-    shown = None if look is None else _Shown(look)
+    shown = None if training.look is None else _Shown(training.look)
     with Trainer(config, reporter=shown) as trainer:
         if shown is not None:
             shown.policy = trainer.policy
         return trainer.train().policy
 
 
-def run_ppo(
-    env_name: str,
-    budget: int,
-    seed: int,
-    chosen: Mapping[str, Any],
-    look: Look | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-) -> Predictor:
+def run_ppo(training: Training) -> Predictor:
     """Train PPO; returns the policy of the last iterate."""
-    rate, n_steps, clip_range = common(chosen, budget)
+    shared = training.shared
+    rate = shared["learning_rate"]
     schedules = {
         "constant": lambda left: rate,
         "linear": lambda left: rate * left,
         "cooldown": lambda left: rate * min(1.0, left / 0.3),
     }
-    settings = {
-        "normalize": True, "n_envs": chosen["n_envs"], "n_steps": n_steps, "clip_range": clip_range,
-        "learning_rate": schedules[chosen["schedule"]],
-        "policy_kwargs": first_deviation(env_name, env_kwargs, chosen),
-    } | {name: chosen[name] for name in (
-        "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef"
-    )}  # fmt: skip
-    return train_ppo(env_name, budget, seed, settings, look, env_kwargs)[0]
+    settings = shared | {
+        "normalize": True, "n_envs": training.chosen["n_envs"],
+        "learning_rate": schedules[training.chosen["schedule"]],
+    }  # fmt: skip
+    return train_ppo(
+        training.env_name, training.budget, training.seed, settings, training.look,
+        training.env_kwargs,
+    )[0]  # fmt: skip
 
 
 SIDES = {"grpo": run_grpo, "ppo": run_ppo}
@@ -207,7 +215,9 @@ def measure(side: str, trial: int, task: str, seed: int) -> None:
     if (trial, task, seed) in read_rows(side):
         return
     start = time.perf_counter()
-    policy = SIDES[side](task, TASKS[task][0], seed, drawn(side, trial))
+    policy = SIDES[side](
+        Training(env_name=task, budget=TASKS[task][0], seed=seed, chosen=drawn(side, trial))
+    )
     seconds = time.perf_counter() - start
     score = evaluate(policy, task, n_episodes=30).mean
     new = not RESULTS.exists()

@@ -1,13 +1,13 @@
 """Two tables of ours beside PPO, each side as tuned: last iterate, greedy, native reward.
 
 *General*: one configuration a side for all tasks, eight of which were not tuned on. *Per task*: of
-the same trials, the best one of each task that was tuned on. Both sides were tuned by
-`benchmarks.learning_search`, with the same number of trials on the same tasks and seeds. What they
-came to is in `results/learning_general.json`, which is committed before anything is reported: each
-row carries its configuration's hash, and rows of another one are refused. A row a task, side, seed
-and configuration goes to `results/learning_general.csv`; rows that are there are not run again, so
-an interrupted run goes on. At each tenth of the budget ten episodes are played, for the area under
-the curve.
+the same trials, the best one of each task that was tuned on. The trials are those of
+`benchmarks.learning_search`, as many for both sides on the same tasks and seeds. What they came to
+is in `results/learning_general.json`, which is to be committed before it is reported: each row
+carries its configuration's hash, and rows of another one are refused. A row a task, side, seed and
+configuration goes to `results/learning_general.csv`; rows that are there are not run again, so an
+interrupted run goes on. At each tenth of the budget ten episodes are played, for the area under the
+curve. docs/algorithm.md says where this was not kept to.
 
     python -m benchmarks.learning_general [TASK ...] [--side SIDE] [--choose | --report] [--plot F]
 """
@@ -326,15 +326,15 @@ def plot(path: Path) -> None:
     for axes, table in zip(figure.subplots(1, 2, sharey=True), TABLES, strict=True):
         whole = whole_tasks(table)
         for side, name, colour in (("ppo", "PPO", "tab:orange"), ("grpo", "GRPO", "tab:blue")):
-            scores = normalized(whole, side, table) if whole else np.empty((0, 0))
-            if not scores.size:
+            if not whole:
                 continue
-            profile = performance_profile(scores.ravel(), thresholds)
+            profile = performance_profile(normalized(whole, side, table).ravel(), thresholds)
             axes.plot(thresholds, profile.shares, color=colour, label=name)
             axes.fill_between(thresholds, profile.low, profile.high, color=colour, alpha=0.2, lw=0)
         axes.set_xlabel("normalised return (0: random actions, 1: learned)")
         axes.set_title(f"Tuned {table}: {len(whole)} tasks, ten seeds")
-        axes.legend()
+        if whole:
+            axes.legend()
     figure.axes[0].set_ylabel("share of runs above it")
     figure.savefig(path, dpi=110)
 
